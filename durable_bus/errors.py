@@ -1,0 +1,269 @@
+"""Every error of the package, as one tree; each class says which exit code the command line ends with.
+
+::
+
+    DurableBusError                  2
+    ├── UsageError                   2   ├── LimitExceeded       2
+    ├── BusNotImportable             2   ├── InsideHandler       2
+    ├── BufferError                  2   ├── UnsupportedPlatform 2
+    ├── MessageRefused               2   ├── NotFound            3
+    ├── VersionMismatch              2   └── TimedOut            6
+    ├── Interrupted                  4
+    ├── SupervisorLost               4
+    ├── JournalError                 5
+    │   ├── JournalLocked                ├── JournalUnreachable
+    │   ├── NotAJournal                  ├── StorageFailed
+    │   ├── JournalTooNew                └── StorageFull
+    │   └── JournalDamaged
+    └── ItemError                    1   never leaves its item: becomes a failed result
+        ├── MalformedItem
+        ├── UnserialisableAnswer
+        └── WorkerDeath
+            ├── WorkerExited
+            ├── WorkerKilled
+            └── WorkerSilent
+
+A class's docstring is its meaning, and its message when none is given. Every message is one line, because the
+command line prints it as one (DESIGN section 7) and a log keeps one line an event.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+__all__ = [
+    "BufferError",
+    "BusNotImportable",
+    "DurableBusError",
+    "InsideHandler",
+    "Interrupted",
+    "ItemError",
+    "JournalDamaged",
+    "JournalError",
+    "JournalLocked",
+    "JournalTooNew",
+    "JournalUnreachable",
+    "LimitExceeded",
+    "MalformedItem",
+    "MessageRefused",
+    "NotAJournal",
+    "NotFound",
+    "StorageFailed",
+    "StorageFull",
+    "SupervisorLost",
+    "TimedOut",
+    "UnserialisableAnswer",
+    "UnsupportedPlatform",
+    "UsageError",
+    "VersionMismatch",
+    "WorkerDeath",
+    "WorkerExited",
+    "WorkerKilled",
+    "WorkerSilent",
+    "one_line",
+    "said",
+]
+
+MESSAGE_CHARS_MAX: Final = 4096
+"""Longest message kept, in characters: a library may put a whole payload into its exception."""
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space as one space, cut at MESSAGE_CHARS_MAX characters."""
+    line = " ".join(text[: MESSAGE_CHARS_MAX * 2].split())
+    return line if len(line) <= MESSAGE_CHARS_MAX else line[: MESSAGE_CHARS_MAX - 1] + "…"
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, as one line; its `__str__` is somebody's code and may itself raise."""
+    try:
+        return one_line(str(error))
+    except Exception:
+        return "(an exception that cannot say what it is)"
+
+
+class DurableBusError(Exception):
+    """Something that the caller has to know about went wrong."""
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str = "") -> None:
+        """Keep `message` as one line; without one, the first line of the class's docstring speaks."""
+        super().__init__(one_line(message or (type(self).__doc__ or "").partition("\n")[0]))
+
+
+class UsageError(DurableBusError):
+    """The call, its arguments or its input cannot be used as given; nothing was changed."""
+
+
+class BusNotImportable(DurableBusError):
+    """No fresh process can import this Bus: the form, the module, its import or the attribute is wrong."""
+
+
+@dataclass(unsafe_hash=True)
+class BufferError(DurableBusError):  # the origin's name: it shadows the builtin on purpose
+    """A buffer was refused; nothing of it is in the journal.
+
+    At once an exception (for a client) and a payload of the bus (for the listener that returned the
+    BufferStart), because both are told the same. Not frozen: Python itself sets attributes on an exception
+    that is raised.
+
+    Fields: `buffer_id`, or "unknown" when the start named none; `error`, one line for a human.
+    """
+
+    buffer_id: str
+    error: str
+
+    def __post_init__(self) -> None:
+        """Give Exception the same two arguments, so that the error survives copying and pickling."""
+        Exception.__init__(self, self.buffer_id, self.error)
+
+    def __str__(self) -> str:
+        """One line: the buffer and the reason."""
+        return one_line(f"buffer {self.buffer_id}: {self.error}")
+
+
+class MessageRefused(DurableBusError):
+    """The message was not accepted: its recipient is unknown, or may not be written to from here."""
+
+
+class VersionMismatch(DurableBusError):
+    """The daemon runs another version of durable_bus than this program."""
+
+
+class LimitExceeded(DurableBusError):
+    """A named limit was exceeded; nothing was changed."""
+
+
+class InsideHandler(DurableBusError):
+    """A handler must not open a Client on its own bus: return BufferStart(target, items) instead."""
+
+
+class UnsupportedPlatform(DurableBusError):
+    """durable_bus needs Linux, Python 3.11 and SQLite 3.38, or newer."""
+
+
+class NotFound(DurableBusError):
+    """The journal holds nothing of this name."""
+
+    exit_code = 3
+
+
+class Interrupted(DurableBusError):
+    """Interrupted before the work was complete; run the same again to go on."""
+
+    exit_code = 4
+
+
+class SupervisorLost(DurableBusError):
+    """The supervisor ended before it answered; run the same again to go on."""
+
+    exit_code = 4
+
+
+class JournalError(DurableBusError):
+    """The journal cannot be used."""
+
+    exit_code = 5
+
+
+class JournalLocked(JournalError):
+    """Another process serves this journal."""
+
+    def __init__(self, holder_pid: int | None = None, journal: str = "") -> None:
+        """Name the holder of the lock, where it is known, and the journal's path, where it is given."""
+        self.holder_pid = holder_pid
+        holder = "another process" if holder_pid is None else f"process {holder_pid}"
+        super().__init__(
+            f"journal {journal} is served by {holder}" if journal else f"{holder} serves this journal"
+        )
+
+
+class NotAJournal(JournalError):
+    """The file is not a journal of durable_bus."""
+
+
+class JournalTooNew(JournalError):
+    """The journal was written by a newer version of durable_bus."""
+
+
+class JournalDamaged(JournalError):
+    """The journal is damaged; restore a backup, or look at it with `check`."""
+
+
+class JournalUnreachable(JournalError):
+    """The journal cannot be opened, or no daemon serves it."""
+
+
+class StorageFailed(JournalError):
+    """Storage failed and it is unknown whether the last commit happened; the next start reads the truth."""
+
+
+class StorageFull(JournalError):
+    """No room on disk; nothing of this was written."""
+
+
+class TimedOut(DurableBusError):
+    """The time-out of this call passed; what it waited for goes on."""
+
+    exit_code = 6
+
+
+class ItemError(DurableBusError):
+    """One item failed. It never leaves its item: its result is a failure of kind `kind` (view `failures`)."""
+
+    exit_code = 1
+    kind: ClassVar[str] = "exception"
+
+
+class MalformedItem(ItemError):
+    """The item is not what its listener takes: not one element, a DOCTYPE, a field too many or missing."""
+
+    kind = "malformed"
+
+
+class UnserialisableAnswer(ItemError):
+    """The handler's answer cannot be written as text or XML, so it could never be delivered."""
+
+    kind = "answer"
+
+
+class WorkerDeath(ItemError):
+    """A worker process ended while it ran this item."""
+
+    kind = "lost"
+
+
+class WorkerExited(WorkerDeath):
+    """The worker process ended by itself."""
+
+    def __init__(self, code: int) -> None:
+        """`code`: the exit code of the process."""
+        self.code = code
+        super().__init__(f"worker exited with code {code}")
+
+
+class WorkerKilled(WorkerDeath):
+    """The worker process was ended by a signal."""
+
+    def __init__(self, signal_number: int) -> None:
+        """`signal_number`: as in `-Popen.returncode`, a positive number."""
+        self.signal_number = signal_number
+        try:
+            name = signal.Signals(signal_number).name
+        except ValueError:  # a real-time signal between SIGRTMIN and SIGRTMAX has no name
+            name = f"signal {signal_number}"
+        super().__init__(f"worker killed by {name}")
+
+
+class WorkerSilent(WorkerDeath):
+    """The worker process was ended because the item ran past its listener's time-out."""
+
+    kind = "timeout"
+
+    def __init__(self, timeout_s: float) -> None:
+        """`timeout_s`: the listener's time-out in seconds."""
+        self.timeout_s = timeout_s
+        super().__init__(f"no answer within {timeout_s:g} s")
