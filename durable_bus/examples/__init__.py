@@ -1,0 +1,1 @@
+"""Apps written as a user would write them, with the public names only."""
