@@ -1,0 +1,145 @@
+"""What a worker has to say, on its way to the supervisor: answers in contiguous segments, failures, outcomes.
+
+Answers leave at the end of a batch, every 20 ms inside one, and at the latest after 50 ms also while a slow
+item runs: a thread of its own sees to that.
+"""
+
+import os
+import threading
+import time
+from typing import Any
+
+from durable_bus.channel import dump_json, encode, write_all
+
+__all__ = ["Answers", "Segment"]
+
+FLUSH_S = 0.05
+FLUSH_BYTES_MAX = 1024 * 1024
+
+
+class Segment:
+    """A contiguous range of answers of one dispatch that are alike in `success` and `is_xml`."""
+
+    __slots__ = ("attempt", "buffer", "dispatch", "first", "is_xml", "micros", "success", "texts")
+
+    def __init__(self, work: dict[str, Any], first: int, success: bool, is_xml: bool) -> None:
+        self.dispatch: int = work["dispatch"]
+        self.buffer: int = work["buffer"]
+        self.attempt: int = work["attempt"]
+        self.first = first
+        self.success = success
+        self.is_xml = is_xml
+        self.texts: list[str] = []
+        self.micros: list[int] = []
+
+
+def packed(micros: list[int]) -> str:
+    """Durations as the journal keeps them: ten digits of microseconds each."""
+    return ("%010d" * len(micros)) % tuple(micros)
+
+
+class Answers:
+    """Collects and sends. The thread that runs handlers adds; it and the flushing thread send."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._segments: list[Segment] = []
+        self._failed: list[dict[str, Any]] = []
+        self._outcomes: list[dict[str, Any]] = []
+        self._discarded: tuple[int, int] | None = None
+        self._busy = threading.Event()
+        threading.Thread(target=self._flush_forever, name="durable_bus answers", daemon=True).start()
+
+    def segment(self, work: dict[str, Any], first: int, success: bool, is_xml: bool) -> Segment:
+        """A new segment to add to. The caller appends to its `texts` first and to its `micros` then, without
+        a lock:
+        what has no duration yet does not count as added."""
+        segment = Segment(work, first, success, is_xml)
+        with self._lock:
+            self._segments = [earlier for earlier in self._segments if earlier.micros]
+            self._segments.append(segment)
+        self._busy.set()
+        return segment
+
+    def add_failed(
+        self, work: dict[str, Any], index: int, kind: str, message: str, traceback: str, micros: int
+    ) -> None:
+        failed = {
+            "dispatch": work["dispatch"],
+            "index": index,
+            "kind": kind,
+            "message": message,
+            "traceback": traceback,
+            "durations": packed([micros]),
+        }
+        with self._lock:
+            self._failed.append(failed)
+        self._busy.set()
+
+    def add_outcome(self, outcome: dict[str, Any]) -> None:
+        """What the handling of an item or message led to, other than an item's answer."""
+        with self._lock:
+            self._outcomes.append(outcome)
+        self._busy.set()
+
+    def discard(self, first_ordinal: int, end_ordinal: int) -> None:
+        """Ordinals that were taken back by the supervisor and will not be started."""
+        with self._lock:
+            if self._discarded is not None:
+                first_ordinal = min(first_ordinal, self._discarded[0])
+            self._discarded = (first_ordinal, end_ordinal)
+        self._busy.set()
+
+    def flush(self) -> None:
+        """Send what there is. Ends the process when the supervisor is gone: nobody is left to tell."""
+        with self._lock:
+            segments, bodies = [], []
+            for segment in self._segments:
+                count = len(segment.micros)
+                if not count:
+                    continue
+                texts, micros = segment.texts[:count], segment.micros[:count]
+                del segment.texts[:count], segment.micros[:count]
+                bodies.append(dump_json(texts))
+                segments.append(
+                    {
+                        "dispatch": segment.dispatch,
+                        "buffer": segment.buffer,
+                        "first": segment.first,
+                        "count": count,
+                        "success": segment.success,
+                        "is_xml": segment.is_xml,
+                        "attempt": segment.attempt,
+                        "total_us": sum(micros),
+                        "durations": packed(micros),
+                    }
+                )
+                segment.first += count
+            if not (segments or self._failed or self._outcomes or self._discarded):
+                return
+            header = {
+                "k": "answers",
+                "segments": segments,
+                "failed": self._failed,
+                "outcomes": self._outcomes,
+                "discarded": self._discarded,
+            }
+            self._failed, self._outcomes, self._discarded = [], [], None
+            self.send(header, *bodies)
+
+    def send(self, header: dict[str, Any], *bodies: str) -> None:
+        try:
+            write_all(self._fd, encode(header, *bodies))
+        except OSError:
+            os._exit(1)
+
+    def idle(self) -> None:
+        """Everything is sent; the flushing thread may rest."""
+        self._busy.clear()
+
+    def _flush_forever(self) -> None:
+        while True:
+            self._busy.wait()
+            time.sleep(FLUSH_S)
+            self.flush()

@@ -1,0 +1,610 @@
+"""Clients: starting buffers and following them.
+
+A client talks to a supervisor over a socket: its own (`running`), or a daemon's (`Client`). Following a
+buffer needs only the journal, read-only, any number of times, by anyone; the socket merely says sooner that
+it has ended.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from durable_bus import errors
+from durable_bus.bus import Bus, app_spec
+from durable_bus.channel import FRAME_BYTES_MAX, Frame, FrameReader, dump_json, encode
+from durable_bus.connections import connect_socket, socket_path
+from durable_bus.errors import (
+    BufferError,
+    DurableBusError,
+    JournalLocked,
+    JournalUnreachable,
+    SupervisorLost,
+    TimedOut,
+    UsageError,
+)
+from durable_bus.journal.reading import JournalReader
+from durable_bus.messages import BufferComplete, Result
+from durable_bus.results_document import results_document
+from durable_bus.xml import PAYLOAD_BYTES_MAX, dump_item, guess_is_xml
+
+__all__ = ["Buffer", "Client", "running", "spawn_supervisor"]
+
+CHUNK_BYTES_MAX = 1024 * 1024
+RECONNECT_S = 60.0
+"""How long a client waits for a daemon to come back."""
+_BATCH_ITEMS = 4_000
+_RECONNECT_EVERY_S = 0.1
+_POLL_RESULTS_S = 0.02
+_UNACKNOWLEDGED_CHUNKS_MAX = 8
+_POLL_S = 0.25
+_PACKAGE_PARENT = str(Path(__file__).resolve().parent.parent)
+
+
+class _Link:
+    """One connection to a supervisor: sends frames, and lets threads wait for answers."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._send_lock = threading.Lock()
+        self.changed = threading.Condition()
+        self._answers: dict[str, deque[dict[str, Any]]] = {}
+        self.ended_buffers: set[str] = set()
+        self.lost: DurableBusError | None = None
+        threading.Thread(target=self._read_forever, name="durable_bus client", daemon=True).start()
+
+    def _read_forever(self) -> None:
+        reader = FrameReader()
+        lost: DurableBusError = SupervisorLost()
+        try:
+            while data := self._connection.recv(256 * 1024):
+                for frame in reader.feed(data):
+                    lost = self._take(frame) or lost
+        except (OSError, ValueError):
+            pass  # the same as its end
+        with self.changed:
+            self.lost = lost
+            self.changed.notify_all()
+
+    def _take(self, frame: Frame) -> DurableBusError | None:
+        header = frame.header
+        if header["k"] == "fatal" or (header["k"] == "error" and header.get("request") is None):
+            return error_of(header)
+        with self.changed:
+            if header["k"] == "ended":
+                self.ended_buffers.add(header["buffer_id"])
+            else:
+                self._answers.setdefault(header["request"], deque()).append(header)
+            self.changed.notify_all()
+        return None
+
+    def send(self, header: dict[str, Any], *bodies: str) -> None:
+        """Raises SupervisorLost."""
+        data = encode(header, *bodies)
+        if len(data) > FRAME_BYTES_MAX:
+            raise errors.LimitExceeded(f"a frame of {len(data)} bytes is over the limit of {FRAME_BYTES_MAX}")
+        try:
+            with self._send_lock:
+                self._connection.sendall(data)
+        except OSError:
+            self._raise_lost()
+
+    def _raise_lost(self) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.lost is not None, timeout=5.0)
+            raise self.lost or SupervisorLost()
+
+    def answer(self, request_id: str, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait for the next answer to a request. Raises what it was refused with, TimedOut or
+        SupervisorLost.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: request_id in self._answers or self.lost, timeout_s)
+            answers = self._answers.get(request_id)
+            if answers is None:
+                raise self.lost or TimedOut(f"no answer from the supervisor within {timeout_s} s")
+            header = answers.popleft()
+            if not answers:
+                del self._answers[request_id]
+        if header["k"] == "error":
+            raise error_of(header)
+        return header
+
+    def says_ended(self, buffer_id: str | None) -> bool:
+        return buffer_id in self.ended_buffers or self.lost is not None
+
+    def has_answer(self, request_id: str) -> bool:
+        with self.changed:
+            return request_id in self._answers
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+
+
+def error_of(header: dict[str, Any]) -> DurableBusError:
+    """The exception that an error frame stands for."""
+    message = str(header.get("message", ""))
+    kind = getattr(errors, str(header.get("type")), UsageError)
+    if kind is BufferError:
+        return BufferError(header.get("buffer_id") or "unknown", message)
+    if kind is JournalLocked:
+        error = JournalLocked(header.get("holder_pid"))
+        error.args = (message,)
+        return error
+    if not (isinstance(kind, type) and issubclass(kind, DurableBusError)):
+        kind = UsageError
+    return kind(message)
+
+
+class Client:
+    """A way into one journal's supervisor.
+
+    `Client("journal.db")` talks to the daemon that serves it; `bus.running(...)` gives one that has a
+    supervisor of its own. Raises JournalUnreachable when no daemon serves the journal.
+    """
+
+    def __init__(self, journal: str | os.PathLike[str] = "journal.db") -> None:
+        path = Path(journal)
+        try:
+            connection = connect_socket(socket_path(path))
+        except OSError as error:
+            raise JournalUnreachable(
+                f"no daemon serves {path} ({error.strerror}); start one with: "
+                f"durable-bus serve APP --journal {path}"
+            ) from error
+        self._open(path, connection, None)
+
+    @classmethod
+    def _embedded(
+        cls, journal: Path, connection: socket.socket, process: "subprocess.Popen[bytes]"
+    ) -> "Client":
+        client = cls.__new__(cls)
+        client._open(journal, connection, process)
+        return client
+
+    def _open(
+        self, journal: Path, connection: socket.socket, process: "subprocess.Popen[bytes] | None"
+    ) -> None:
+        self.journal = journal
+        self._process = process
+        self._link = _Link(connection)
+        self._reader: JournalReader | None = None
+        self._reader_lock = threading.Lock()
+        self.listeners: dict[str, Any] = {}
+        try:
+            self._greet(self._link)
+        except BaseException:
+            self.close()
+            raise
+
+    def _greet(self, link: _Link) -> None:
+        from durable_bus import __version__
+
+        request_id = secrets.token_hex(16)
+        link.send({"k": "hello", "request": request_id, "version": __version__})
+        self.listeners = link.answer(request_id)["listeners"]
+
+    @property
+    def supervisor_pid(self) -> int | None:
+        """The pid of the supervisor that was started for this client; None for a daemon's client."""
+        return self._process.pid if self._process else None
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave. A supervisor of our own finishes what runs, gives the rest back, and ends."""
+        if self._process is not None and self._process.poll() is None:
+            with contextlib.suppress(DurableBusError):
+                self._link.send({"k": "stop"})
+            try:
+                self._process.wait()
+            except BaseException:
+                self._process.kill()
+                self._process.wait()
+                raise
+        self._link.close()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def reader(self) -> JournalReader:
+        """The journal, read-only."""
+        with self._reader_lock:
+            if self._reader is None:
+                self._reader = JournalReader(self.journal)
+            return self._reader
+
+    def start(
+        self,
+        target: str,
+        items: Iterable[object],
+        *,
+        buffer_id: str | None = None,
+        collect: bool = True,
+        return_to: str | None = None,
+    ) -> "Buffer":
+        """Fan `items` out to the listener `target`; returns when all of them are on disk.
+
+        `items`: any iterable of str, Text, Xml, elements or dataclasses; it is streamed. The same `buffer_id`
+        with the same content gives the buffer that exists. Raises BufferError when the start is refused
+        (unknown target, no items, the id used with other content), UsageError or LimitExceeded for an item
+        that cannot be journaled; nothing of the buffer is in the journal then.
+        """
+        chosen = buffer_id if buffer_id is not None else secrets.token_hex(16)
+        errors_of_name = check_buffer_id(chosen)
+        if errors_of_name:
+            raise errors_of_name
+        header = {
+            "request": secrets.token_hex(16),
+            "buffer_id": chosen,
+            "target": target,
+            "collect": collect,
+            "return_to": return_to or "",
+        }
+        answer = _Upload(self, header).send(items)
+        return Buffer(self, chosen, answer["buffer_seq"], existed=answer["existed"])
+
+    def reconnect(self) -> None:
+        """The daemon has gone: wait until one is back. Raises SupervisorLost at once for a supervisor of our
+        own.
+        """
+        lost = self._link.lost
+        if self._process is not None:
+            raise lost or SupervisorLost()
+        if lost is not None and not isinstance(lost, SupervisorLost):
+            raise lost
+        deadline_s = time.monotonic() + RECONNECT_S
+        while True:
+            try:
+                connection = connect_socket(socket_path(self.journal))
+                link = _Link(connection)
+                self._greet(link)
+                break
+            except (OSError, SupervisorLost):
+                if time.monotonic() > deadline_s:
+                    raise SupervisorLost(f"no daemon has come back within {RECONNECT_S:g} s") from None
+                time.sleep(_RECONNECT_EVERY_S)
+        self._link.close()
+        self._link = link
+
+    def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
+        """Wait for a fact in the journal, woken early by the supervisor's word. Raises TimedOut or
+        SupervisorLost.
+        """
+        watched: _Link | None = None
+        while not done():
+            link = self._link
+            if link.lost is not None:
+                self._lost_while_waiting(done)
+                if done():
+                    return
+            elif buffer_id is not None and watched is not link:
+                watched = link
+                with contextlib.suppress(SupervisorLost):
+                    link.send({"k": "watch", "request": secrets.token_hex(16), "buffer_id": buffer_id})
+            left_s = _POLL_S if buffer_id is not None else _POLL_RESULTS_S
+            if deadline_s is not None:
+                left_s = min(left_s, deadline_s - time.monotonic())
+                if left_s <= 0:
+                    raise TimedOut
+            with link.changed:
+                link.changed.wait_for(partial(link.says_ended, buffer_id), left_s)
+
+    def _lost_while_waiting(self, done: Callable[[], bool]) -> None:
+        if self._process is not None:
+            if not done():
+                raise self._link.lost or SupervisorLost()
+            return
+        try:
+            connection = connect_socket(socket_path(self.journal))
+            link = _Link(connection)
+            self._greet(link)
+        except (OSError, SupervisorLost):
+            time.sleep(_RECONNECT_EVERY_S)
+        else:
+            self._link.close()
+            self._link = link
+
+    def buffer(self, buffer_id: str) -> "Buffer":
+        """A buffer that was started before, by anybody. Raises NotFound."""
+        return Buffer(self, buffer_id, self.reader().facts(buffer_id).buffer_seq, existed=True)
+
+
+def check_buffer_id(buffer_id: str) -> BufferError | None:
+    from durable_bus.messages import check_name
+
+    try:
+        check_name(buffer_id, "buffer")
+    except UsageError as error:
+        return BufferError(str(buffer_id)[:100] or "unknown", str(error))
+    return None
+
+
+class _Upload:
+    """Sends a start's items in numbered chunks, with a digest of them all.
+
+    Chunks that were not acknowledged yet are kept: a client that reconnects sends those again.
+    """
+
+    def __init__(self, client: Client, header: dict[str, Any]) -> None:
+        self._client = client
+        self._header = header
+        self._texts_digest = hashlib.sha256()
+        self._forms_digest = hashlib.sha256()
+        self._unacknowledged: deque[tuple[int, tuple[dict[str, Any], str]]] = deque()
+        self._number = 0
+        self._total = 0
+        self._existing = False
+
+    def send(self, items: Iterable[object]) -> dict[str, Any]:
+        """All of it; the supervisor's answer to the opening."""
+        try:
+            self._to_supervisor(lambda link: link.send({"k": "start", **self._header}))
+            for body, forms in _chunks(items):
+                self._send_chunk(body, forms)
+            digest = hashlib.sha256(self._texts_digest.digest() + self._forms_digest.digest()).hexdigest()
+            opening = {"k": "open", **self._header, "total": self._total, "digest": digest}
+            self._to_supervisor(lambda link: link.send(opening))
+            while (answer := self._next_answer())["k"] != "opened":
+                pass
+            return answer
+        except BaseException:
+            with contextlib.suppress(DurableBusError):
+                self._client._link.send({"k": "abandon", "request": self._header["request"]})
+            raise
+
+    def _send_chunk(self, body: str, forms: list[bool]) -> None:
+        # The digest must not depend on where chunks are cut: the arrays without their brackets, and every
+        # item's form.
+        self._texts_digest.update(body[1:-1].encode() + b",")
+        self._forms_digest.update(bytes(forms))
+        mostly = sum(forms) * 2 >= len(forms)
+        chunk = {
+            "k": "chunk",
+            "request": self._header["request"],
+            "number": self._number,
+            "count": len(forms),
+            "form": int(mostly),
+            "exceptions": []
+            if all(forms) or not any(forms)
+            else [i for i, f in enumerate(forms) if f != mostly],
+        }
+        self._unacknowledged.append((self._number, (chunk, body)))
+        self._number += 1
+        self._total += len(forms)
+        if not self._existing:
+            self._to_supervisor(lambda link: link.send(chunk, body))
+        link = self._client._link
+        while len(self._unacknowledged) > _UNACKNOWLEDGED_CHUNKS_MAX or link.has_answer(
+            self._header["request"]
+        ):
+            self._next_answer()
+
+    def _next_answer(self) -> dict[str, Any]:
+        answer: dict[str, Any] = {}
+
+        def wait(link: _Link) -> None:
+            answer.update(link.answer(self._header["request"]))
+
+        self._to_supervisor(wait)
+        if answer["k"] == "receiving":
+            self._existing = answer["existing"]
+        received = self._number if self._existing else answer.get("next_chunk", 0)
+        while self._unacknowledged and self._unacknowledged[0][0] < received:
+            self._unacknowledged.popleft()
+        return answer
+
+    def _to_supervisor(self, action: Callable[[_Link], None]) -> None:
+        """Do it; when the daemon has gone, wait until it is back, send again what it may not have, and do it
+        then.
+        """
+        try:
+            action(self._client._link)
+        except SupervisorLost:
+            self._client.reconnect()
+            link = self._client._link
+            link.send({"k": "start", **self._header})
+            for _, (chunk, body) in list(self._unacknowledged):
+                link.send(chunk, body)
+            action(link)
+
+
+def _chunks(items: Iterable[object]) -> Iterator[tuple[str, list[bool]]]:
+    """Items as JSON arrays of a bounded size, each with whether its items are XML."""
+    if isinstance(items, (str, bytes)):
+        raise UsageError("items must be an iterable of items, not one str or bytes")
+    iterator = iter(items)
+    first_index = 0
+    while batch := list(islice(iterator, _BATCH_ITEMS)):
+        if all(type(item) is str for item in batch):
+            texts: list[str] = batch  # type: ignore[assignment]
+            forms = [text.startswith("<") or guess_is_xml(text) for text in texts]
+        else:
+            pairs = [_dump(item, first_index + position) for position, item in enumerate(batch)]
+            texts, forms = [text for text, _ in pairs], [is_xml for _, is_xml in pairs]
+        yield from _sized(texts, forms, first_index)
+        first_index += len(batch)
+
+
+def _dump(item: object, index: int) -> tuple[str, bool]:
+    try:
+        return dump_item(item)
+    except DurableBusError as error:
+        raise type(error)(f"item {index}: {error}") from None
+
+
+def _sized(texts: list[str], forms: list[bool], first_index: int) -> Iterator[tuple[str, list[bool]]]:
+    """Cut in halves until no chunk is too long; check what cannot be journaled."""
+    chars = sum(map(len, texts))
+    if chars > CHUNK_BYTES_MAX and len(texts) > 1:
+        middle = len(texts) // 2
+        yield from _sized(texts[:middle], forms[:middle], first_index)
+        yield from _sized(texts[middle:], forms[middle:], first_index + middle)
+        return
+    body = dump_json(texts)
+    if "\\u0000" in body or not body.isascii() or chars * 4 > PAYLOAD_BYTES_MAX:
+        # Rarely, and never for a page of plain text: find the item that cannot be taken, and name it.
+        for position, text in enumerate(texts):
+            _dump(text, first_index + position)
+    yield body, forms
+
+
+class BufferStatus(NamedTuple):
+    """How far a buffer is, from the view `buffers`."""
+
+    buffer_id: str
+    state: str
+    paused: bool
+    total: int
+    completed: int
+    successful: int
+    failed: int
+    pending: int
+
+
+class Buffer:
+    """A buffer that was started. Everything here is read from the journal, so it works as often as one
+    likes.
+    """
+
+    def __init__(self, client: Client, buffer_id: str, buffer_seq: int, *, existed: bool) -> None:
+        self._client = client
+        self.buffer_id = buffer_id
+        self._buffer_seq = buffer_seq
+        self.existed = existed
+        """It was in the journal before this call."""
+
+    def __repr__(self) -> str:
+        return f"<Buffer {self.buffer_id!r} in {str(self._client.journal)!r}>"
+
+    def status(self) -> BufferStatus:
+        row = self._client.reader().buffer(self.buffer_id)
+        fields = {name: row[name] for name in BufferStatus._fields}
+        return BufferStatus(**{**fields, "paused": bool(row["paused"])})
+
+    def wait(self, timeout: float | None = None) -> BufferComplete:
+        """Wait until the buffer has ended. `timeout` in seconds; raises TimedOut, and SupervisorLost when a
+        supervisor
+        of our own has ended before. Its `results` are read from the journal when asked for."""
+        deadline_s = None if timeout is None else time.monotonic() + timeout
+        self._client.wait_until(lambda: self._counts()[3], self.buffer_id, deadline_s)
+        total, succeeded, _, _ = self._counts()
+        return BufferComplete.reading(self.buffer_id, total, succeeded, self._read_results)
+
+    def _counts(self) -> tuple[int, int, int, bool]:
+        return self._client.reader().counts(self._buffer_seq)
+
+    def _differs(self, seen: tuple[int, int, int, bool]) -> bool:
+        return self._counts() != seen
+
+    def _read_results(self) -> str:
+        return "".join(results_document(self.results(), self._counts()[0]))
+
+    def results(self) -> Iterator[Result]:
+        """Every result recorded so far, in item order."""
+        return self._client.reader().results(self._buffer_seq)
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[Result]:
+        """Every result once, as they are recorded, until the buffer has ended. Raises as `wait` does."""
+        deadline_s = None if timeout is None else time.monotonic() + timeout
+        after = 0
+        while True:
+            ended = self._counts()[3]
+            page, after = self._client.reader().results_after(self._buffer_seq, after)
+            yield from page
+            if ended and not page:
+                return
+            if not page:
+                seen = self._counts()
+                self._client.wait_until(partial(self._differs, seen), None, deadline_s)
+
+
+def spawn_supervisor(
+    app: dict[str, Any],
+    app_name: str,
+    journal: Path,
+    workers: int,
+    *,
+    durability: str = "full",
+    grace_s: float = 10.0,
+    verbose: bool = False,
+) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+    """A supervisor process of our own, that ends when we do, and our end of the socket to it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    config = {
+        "fd": theirs.fileno(),
+        "journal": str(journal),
+        "app": app,
+        "app_name": app_name,
+        "workers": workers,
+        "durability": durability,
+        "grace_s": grace_s,
+        "verbose": verbose,
+    }
+    environment = dict(os.environ)
+    inherited = environment.get("PYTHONPATH")
+    environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_PARENT, *([inherited] if inherited else [])])
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "durable_bus.daemon", dump_json(config)],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            env=environment,
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return process, ours
+
+
+@contextlib.contextmanager
+def running(
+    bus: Bus,
+    journal: str | os.PathLike[str] = "journal.db",
+    workers: int | None = None,
+    *,
+    durability: str = "full",
+    grace: float = 10.0,
+) -> Iterator[Client]:
+    """A supervisor of our own for this bus, as `with bus.running(journal="journal.db", workers=4) as
+    client:`.
+
+    `workers` defaults to the usable cores. `durability` is "full" or "normal" (survives any kill, not a power
+    cut). Leaving the block finishes what runs, within `grace` seconds, and gives the rest back: the same call
+    goes on with it. Raises BusNotImportable when workers could not import the bus, JournalLocked when another
+    process serves the journal.
+    """
+    path = Path(journal)
+    with open_client(app_spec(bus), bus.name, path, workers, durability=durability, grace_s=grace) as client:
+        yield client
+
+
+def open_client(
+    app: dict[str, Any], app_name: str, journal: Path, workers: int | None, **options: Any
+) -> Client:
+    """A client with a supervisor of its own."""
+    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    if count < 1:
+        raise UsageError(f"workers={workers} must be at least 1")
+    process, connection = spawn_supervisor(app, app_name, journal, count, **options)
+    return Client._embedded(journal, connection, process)

@@ -1,0 +1,419 @@
+"""What goes to which worker next: turns, batch sizes, what is in hand, and what comes back.
+
+Open buffers take turns by batch. A batch aims at 20 ms of wall time; a worker has about two of them in hand,
+so that it never waits for a commit. What a dead or withdrawn worker had not answered is given back to its
+buffer as ranges. All of it is memory over the journal: after a crash it is built again from the buffers'
+rows.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from durable_bus.buffer_registry import BufferRegistry, OpenBuffer, Range
+from durable_bus.channel import encode
+from durable_bus.staged import Staged
+
+if TYPE_CHECKING:
+    from durable_bus.journal.journal import Journal
+    from durable_bus.journal.work import Retry
+
+__all__ = ["BATCH_BYTES_MAX", "BATCH_ITEMS_MAX", "Dispatcher", "Hand", "InHand", "Paces", "contiguous"]
+
+BATCH_WALL_US = 20_000
+BATCH_ITEMS_MAX = 1_000
+BATCH_BYTES_MAX = 1024 * 1024
+SCAN_ITEMS_MAX = 50_000
+"""How many rows one step of a recovery scan may look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """A worker as the dispatcher sees it."""
+
+    worker_id: int
+    pid: int
+    listeners: dict[str, dict[str, Any]] | None = None
+    """Its table, by name; None until it has reported it. Never changed in place."""
+    unanswered: int = 0
+    next_ordinal: int = 0
+    exclusive: bool = False
+    """It holds a range that must be alone."""
+    withdrawn: bool = False
+    """Told to start nothing more of what it holds; gets nothing until it has said so."""
+    taken: bool = False
+    """Withdrawn, and what it has not started was given back."""
+    leaving: bool = False
+    """Never gets anything again."""
+
+
+@dataclass(frozen=True, slots=True)
+class InHand:
+    """A range that a worker holds: a dispatch of items, or one message."""
+
+    dispatch_id: int
+    worker_id: int
+    buffer_seq: int
+    listener: str
+    first: int
+    count: int
+    attempt: int
+    alone: bool
+    first_ordinal: int
+    answered: int = 0
+    """Bit i: the item at `first + i` was answered. A set and not a counter: an answer that comes twice counts
+    once.
+    """
+    message_seq: int = 0
+    """For a message (then the buffer is 0 and the count 1)."""
+
+    @property
+    def all_answered(self) -> int:
+        return (1 << self.count) - 1
+
+    def open_positions(self) -> list[int]:
+        """Positions that were not answered yet."""
+        return [position for position in range(self.count) if not self.answered >> position & 1]
+
+
+def contiguous(indexes: list[int]) -> list[tuple[int, int]]:
+    """Sorted indexes as ranges (first, count)."""
+    ranges: list[tuple[int, int]] = []
+    for index in indexes:
+        if ranges and ranges[-1][0] + ranges[-1][1] == index:
+            ranges[-1] = (ranges[-1][0], ranges[-1][1] + 1)
+        else:
+            ranges.append((index, 1))
+    return ranges
+
+
+class Paces:
+    """How long an item of each listener takes. Advice only, so it is not staged."""
+
+    def __init__(self) -> None:
+        self._item_us: dict[str, float] = {}
+        self._batch: dict[str, int] = {}
+
+    def saw(self, listener: str, item_count: int, total_us: int) -> None:
+        """`item_count` items took `total_us` microseconds together."""
+        mean_us = total_us / item_count
+        before = self._item_us.get(listener)
+        self._item_us[listener] = mean_us if before is None else (before + mean_us) / 2
+
+    def batch_items(self, listener: str, concurrency: int) -> int:
+        """How many items to hand out at once: 1 for a listener that is new to this run, then at most four
+        times more.
+        """
+        size = self._batch.get(listener, max(1, concurrency // 4))
+        item_us = self._item_us.get(listener)
+        if item_us is not None:
+            aim = int(BATCH_WALL_US * concurrency / max(item_us, 1.0))
+            size = max(1, min(aim, size * 4, BATCH_ITEMS_MAX))
+            self._batch[listener] = size
+        return size
+
+    def item_us(self, listener: str) -> float:
+        return self._item_us.get(listener, 0.0)
+
+    def forget(self) -> None:
+        """New code may have another pace."""
+        self._item_us.clear()
+        self._batch.clear()
+
+
+class Dispatcher:
+    """Plans what is handed out, inside a commit; keeps account of what is in hand."""
+
+    def __init__(self, journal: "Journal", registry: BufferRegistry) -> None:
+        self._journal = journal
+        self._registry = registry
+        self.hands: Staged[int, Hand] = Staged()
+        self.in_hand: Staged[int, InHand] = Staged()
+        self.paces = Paces()
+        self._last_served = 0
+        self.scan_unfinished = False
+        """A recovery scan stopped at its limit: there may be work although nobody got any."""
+
+    # Handing out
+
+    def plan(self, now_ms: int) -> list[tuple[int, bytes]]:
+        """Journal the next dispatches; the frames to send to workers after the commit."""
+        frames: list[tuple[int, bytes]] = []
+        self.scan_unfinished = False
+        waiting = [b for b in self._in_turn() if self._may_have_work(b, now_ms)]
+        while waiting:
+            served = False
+            for hand in sorted(self.hands.values(), key=lambda hand: hand.unanswered):
+                if hand.listeners is None or hand.leaving or hand.withdrawn or hand.exclusive:
+                    continue
+                for position, seq in enumerate([buffer.seq for buffer in waiting]):
+                    frame = self._serve(hand, seq, now_ms)
+                    if frame is not None:
+                        frames.append((hand.worker_id, frame))
+                        self._last_served = seq
+                        waiting = waiting[position + 1 :] + waiting[: position + 1]
+                        served = True
+                        break
+            waiting = [
+                b
+                for b in (self._registry.get(b.seq) for b in waiting)
+                if b and self._may_have_work(b, now_ms)
+            ]
+            if not served:
+                break
+        return frames
+
+    def _in_turn(self) -> list[OpenBuffer]:
+        """Open buffers, those after the one served last first."""
+        active = self._registry.list_active()
+        return [b for b in active if b.seq > self._last_served] + [
+            b for b in active if b.seq <= self._last_served
+        ]
+
+    @staticmethod
+    def _may_have_work(buffer: OpenBuffer, now_ms: int) -> bool:
+        if buffer.paused:
+            return False
+        due = buffer.retry_at is not None and buffer.retry_at <= now_ms
+        return bool(buffer.returned) or due or buffer.cursor < buffer.total
+
+    def _serve(self, hand: Hand, buffer_seq: int, now_ms: int) -> bytes | None:
+        """Give `hand` the next range of this buffer, if it has room for one."""
+        buffer = self._registry.get(buffer_seq)
+        facts = (hand.listeners or {}).get(buffer.target) if buffer else None
+        if buffer is None or facts is None:
+            return None
+        concurrency = facts["concurrency"]
+        batch = self.paces.batch_items(buffer.target, concurrency)
+        if hand.unanswered and hand.unanswered + batch > max(2 * batch, 2 * concurrency):
+            return None
+        found = self._next_range(buffer, batch, now_ms, may_be_alone=hand.unanswered == 0)
+        return None if found is None else self._hand_out(hand, buffer.seq, found)
+
+    def _hand_out(self, hand: Hand, buffer_seq: int, found: Range) -> bytes:
+        buffer = self._registry.buffers[buffer_seq]
+        items = self._journal.buffers.batch(buffer_seq, found.first, found.count)
+        while len(items.payloads) > BATCH_BYTES_MAX and items.count > 1:
+            # Long items: give back the end of the range, so that no frame grows far beyond its limit.
+            keep = max(1, items.count * BATCH_BYTES_MAX // (2 * len(items.payloads)))
+            rest = Range(found.first + keep, found.count - keep, found.attempt, found.alone)
+            self._registry.give_back(buffer_seq, [rest])
+            found = replace(found, count=keep)
+            items = self._journal.buffers.batch(buffer_seq, found.first, found.count)
+        assert items.count == found.count, "the journal lacks items of an open buffer"
+        dispatch_id = self._journal.work.dispatch(
+            buffer_seq, found.first, found.count, found.attempt, found.alone, hand.pid
+        )
+        self.in_hand[dispatch_id] = InHand(
+            dispatch_id=dispatch_id,
+            worker_id=hand.worker_id,
+            buffer_seq=buffer_seq,
+            listener=buffer.target,
+            first=found.first,
+            count=found.count,
+            attempt=found.attempt,
+            alone=found.alone,
+            first_ordinal=hand.next_ordinal,
+        )
+        self.hands[hand.worker_id] = replace(
+            hand,
+            unanswered=hand.unanswered + found.count,
+            next_ordinal=hand.next_ordinal + found.count,
+            exclusive=found.alone,
+        )
+        header = {
+            "k": "work",
+            "dispatch": dispatch_id,
+            "buffer": buffer_seq,
+            "buffer_id": buffer.buffer_id,
+            "thread": buffer.thread_id,
+            "listener": buffer.target,
+            "first": found.first,
+            "attempt": found.attempt,
+            "ordinal": hand.next_ordinal,
+        }
+        if items.forms in "01":
+            return encode({**header, "form": int(items.forms)}, items.payloads)
+        return encode(header, items.payloads, items.forms)
+
+    def _next_range(self, buffer: OpenBuffer, limit: int, now_ms: int, *, may_be_alone: bool) -> Range | None:
+        """Take the next range of a buffer: what came back, then failed items that are due, then what was
+        never out.
+        """
+        for position, candidate in enumerate(buffer.returned):
+            if candidate.alone and not may_be_alone:
+                continue
+            rest = buffer.returned[:position] + buffer.returned[position + 1 :]
+            if candidate.count > limit and not candidate.alone:
+                rest += (replace(candidate, first=candidate.first + limit, count=candidate.count - limit),)
+                candidate = replace(candidate, count=limit)
+            self._registry.buffers[buffer.seq] = replace(buffer, returned=rest)
+            return candidate
+        if buffer.retry_at is not None and buffer.retry_at <= now_ms:
+            found = self._next_retry(buffer, limit, now_ms)
+            if found is not None:
+                return found
+            buffer = self._registry.buffers[buffer.seq]
+        if buffer.cursor >= buffer.total:
+            return None
+        if buffer.recovered:
+            return self._next_recovered(buffer, limit, may_be_alone=may_be_alone)
+        count = min(limit, buffer.total - buffer.cursor)
+        self._registry.buffers[buffer.seq] = replace(buffer, cursor=buffer.cursor + count)
+        return Range(buffer.cursor, count, 1, alone=False)
+
+    def _next_retry(self, buffer: OpenBuffer, limit: int, now_ms: int) -> Range | None:
+        due = self._journal.work.due_retries(buffer.seq, now_ms, limit)
+        taken: list[Retry] = []
+        for retry in due:
+            last = taken[-1] if taken else None
+            if not retry.has_outcome:
+                if last and (retry.index, retry.failures) != (last.index + 1, last.failures):
+                    break
+                taken.append(retry)
+            self._journal.work.mark_retried(retry.failure_id)
+        self._registry.buffers[buffer.seq] = replace(
+            buffer, retry_at=self._journal.work.next_retry_at(buffer.seq)
+        )
+        return Range(taken[0].index, len(taken), taken[0].failures + 1, alone=False) if taken else None
+
+    def _next_recovered(self, buffer: OpenBuffer, limit: int, *, may_be_alone: bool) -> Range | None:
+        """The next items without an outcome, in a buffer that an earlier run worked on. The scan only goes
+        forward.
+        """
+        window_end = min(buffer.total, buffer.cursor + SCAN_ITEMS_MAX)
+        rows = self._journal.buffers.outstanding(
+            buffer.seq, buffer.cursor, window_end, limit + len(buffer.skipped)
+        )
+        rows = [row for row in rows if row[0] not in buffer.skipped]
+        if not rows:
+            self._registry.buffers[buffer.seq] = replace(buffer, cursor=window_end)
+            self.scan_unfinished = self.scan_unfinished or window_end < buffer.total
+            return None
+        first, failures = rows[0]
+        alone = failures > 0 and self._journal.work.item_attempts(buffer.seq, first).lost_at_all
+        if alone and not may_be_alone:
+            # Somebody who holds nothing will take it; it must not hold up the scan until then.
+            given = Range(first, 1, failures + 1, alone=True)
+            self._registry.buffers[buffer.seq] = replace(
+                buffer, cursor=first + 1, returned=(*buffer.returned, given)
+            )
+            self.scan_unfinished = True
+            return None
+        count = 1
+        while not alone and count < min(limit, len(rows)) and rows[count] == (first + count, failures):
+            count += 1
+        self._registry.buffers[buffer.seq] = replace(buffer, cursor=first + count)
+        return Range(first, count, failures + 1, alone)
+
+    # Coming back
+
+    def answered(self, dispatch_id: int, first: int, count: int) -> InHand | None:
+        """`count` answers from index `first` on have come. What was in hand, None when it is not any more."""
+        held = self.in_hand.get(dispatch_id)
+        if held is None:
+            return None
+        mask = ((1 << count) - 1) << (first - held.first)
+        answered = held.answered | (mask & held.all_answered)
+        fewer = answered.bit_count() - held.answered.bit_count()
+        self._set_held(held, replace(held, answered=answered), fewer)
+        return held
+
+    def _set_held(self, before: InHand, after: InHand, fewer: int) -> None:
+        hand = self.hands.get(before.worker_id)
+        done = after.answered == after.all_answered
+        if done:
+            self.in_hand.pop(before.dispatch_id)
+            if before.buffer_seq:
+                how = "answered" if after.count else "returned"
+                self._journal.work.end_dispatch(before.dispatch_id, how)
+        else:
+            self.in_hand[before.dispatch_id] = after
+        if hand is not None:
+            exclusive = hand.exclusive and not (done and before.alone)
+            self.hands[hand.worker_id] = replace(
+                hand, unanswered=hand.unanswered - fewer, exclusive=exclusive
+            )
+
+    def held_by(self, worker_id: int) -> list[InHand]:
+        """What a worker holds, in the order it was given."""
+        held = [in_hand for in_hand in self.in_hand.values() if in_hand.worker_id == worker_id]
+        return sorted(held, key=lambda in_hand: in_hand.first_ordinal)
+
+    def take_back(self, worker_id: int, from_ordinal: int) -> list[InHand]:
+        """Everything a worker holds from an ordinal on, which it will not start, goes back to its buffer.
+
+        Returns the messages among it, which their own lane takes back.
+        """
+        messages = []
+        for held in self.held_by(worker_id):
+            keep = min(max(from_ordinal - held.first_ordinal, 0), held.count)
+            if keep == held.count:
+                continue
+            back = [position for position in held.open_positions() if position >= keep]
+            self._give_back(held, back, alone=held.alone)
+            shortened = replace(held, count=keep, answered=held.answered & ((1 << keep) - 1))
+            if held.buffer_seq == 0:
+                messages.append(held)
+            elif keep:
+                self._journal.work.shorten_dispatch(held.dispatch_id, held.first + keep)
+            self._set_held(held, shortened, fewer=len(back))
+        return messages
+
+    def _give_back(self, held: InHand, positions: list[int], *, alone: bool) -> None:
+        if held.buffer_seq:
+            ranges = [
+                Range(held.first + first, count, held.attempt, alone)
+                for first, count in contiguous(positions)
+            ]
+            self._registry.give_back(held.buffer_seq, ranges)
+
+    def worker_gone(self, worker_id: int, started: int) -> list[tuple[InHand, int]]:
+        """A worker is gone: give back what it had not started, and take it out of account.
+
+        Returns the suspects, what it had started and not answered, as (in hand, position). The caller charges
+        a single one, or gives several back with `quarantine`.
+        """
+        suspects: list[tuple[InHand, int]] = []
+        for held in self.held_by(worker_id):
+            opened = held.open_positions()
+            suspects += [(held, position) for position in opened if held.first_ordinal + position < started]
+            fresh = [position for position in opened if held.first_ordinal + position >= started]
+            self._give_back(held, fresh, alone=False)
+            self.in_hand.pop(held.dispatch_id)
+            if held.buffer_seq:
+                self._journal.work.end_dispatch(held.dispatch_id, "died")
+        self.hands.pop(worker_id)
+        return suspects
+
+    def quarantine(self, suspects: list[tuple[InHand, int]]) -> None:
+        """Nobody is charged: they go out again in two halves, each to a worker that holds nothing else.
+
+        A death among them then halves the circle again, until it is one item's: nine deaths find one among
+        500, and the innocent ones are not run one by one meanwhile.
+        """
+        half = (len(suspects) + 1) // 2
+        for held in {id(held): held for held, _ in suspects}.values():
+            positions = [position for of, position in suspects if of is held]
+            for first in range(0, len(positions), half):
+                self._give_back(held, positions[first : first + half], alone=True)
+
+    def note_low_water(self) -> None:
+        """Journal how far each buffer is done without a gap; a start begins its scan there. Late is
+        harmless.
+        """
+        held = self.in_hand.values()
+        for buffer in self._registry.list_active():
+            if buffer.retry_at is None:
+                firsts = [in_hand.first for in_hand in held if in_hand.buffer_seq == buffer.seq]
+                firsts += [back.first for back in buffer.returned]
+                self._journal.buffers.set_low_water(buffer.seq, min([*firsts, buffer.cursor]))
+
+    def commit(self) -> None:
+        self.hands.commit()
+        self.in_hand.commit()
+        self._registry.buffers.commit()
+
+    def rollback(self) -> None:
+        self.hands.rollback()
+        self.in_hand.rollback()
+        self._registry.buffers.rollback()

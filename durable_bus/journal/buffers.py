@@ -1,0 +1,181 @@
+"""What the journal's writer does with buffers and their items. Every method belongs inside
+`Journal.commit()`.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from durable_bus.journal.journal import Journal
+
+__all__ = ["INDEX_BITS", "BufferTable", "ItemBatch"]
+
+INDEX_BITS = 32
+_CLEAR_ROWS_MAX = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class ItemBatch:
+    """Items as they go to a worker: JSON arrays nobody in between looks into."""
+
+    payloads: str
+    count: int
+    forms: str
+    """`1`: all are XML, `0`: all are text, else a JSON array of 0 and 1."""
+
+
+class BufferTable:
+    """Buffers, their items and their pauses."""
+
+    def __init__(self, journal: "Journal") -> None:
+        self._journal = journal
+        self._statements = journal.statements
+
+    def by_id(self, buffer_id: str) -> "sqlite3.Row | None":
+        rows = self._statements.rows("buffer_by_id", buffer_id=buffer_id)
+        return rows[0] if rows else None
+
+    def by_seq(self, buffer_seq: int) -> "sqlite3.Row":
+        return self._statements.rows("buffer_by_seq", buffer_seq=buffer_seq)[0]
+
+    def open_ones(self) -> "list[sqlite3.Row]":
+        """Every buffer that is open, with `paused` and `handed_out` (whether any of it was dispatched
+        before).
+        """
+        return self._statements.rows("open_buffers")
+
+    def add(self, **columns: Any) -> int:
+        """A buffer that begins to be received; its `buffer_seq`."""
+        self._journal.ids.buffer += 1
+        self._statements.run(
+            "add_buffer",
+            buffer_seq=self._journal.ids.buffer,
+            now_ms=self._journal.now_ms,
+            commit_id=self._journal.commit_id,
+            **columns,
+        )
+        return self._journal.ids.buffer
+
+    def add_chunk(
+        self, buffer_seq: int, number: int, first_index: int, payloads: str, form: int, exceptions: str
+    ) -> int:
+        """A numbered chunk: a JSON array of payloads. How many items it held; 0 when the number is not the
+        next one.
+
+        `form`: 1 when they are XML, 0 when text, except those at the positions in the JSON array
+        `exceptions`. Raises sqlite3.OperationalError when `payloads` is not JSON: use inside
+        `Journal.savepoint()`.
+        """
+        name = "add_items" if exceptions == "[]" else "add_mixed_items"
+        count = self._statements.run(
+            name,
+            first_key=(buffer_seq << INDEX_BITS) + first_index,
+            payloads=payloads,
+            is_xml=form,
+            exceptions=exceptions,
+        )
+        self._statements.run(
+            "chunk_received",
+            buffer_seq=buffer_seq,
+            number=number,
+            item_count=count,
+            now_ms=self._journal.now_ms,
+        )
+        return count
+
+    def longest_item_bytes(self, payloads: str) -> int:
+        return int(self._statements.value("longest_item", payloads=payloads))
+
+    def open(self, buffer_seq: int, total: int, digest: str) -> bool:
+        """All `total` items are here: open it. False when they are not, or it is open already."""
+        return (
+            self._statements.run(
+                "open_buffer",
+                buffer_seq=buffer_seq,
+                total=total,
+                digest=digest,
+                commit_id=self._journal.commit_id,
+            )
+            == 1
+        )
+
+    def drop(self, buffer_seq: int) -> None:
+        """Give up a buffer that never opened; its id is free again, its rows go with `clear_some`."""
+        self._statements.run("drop_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id)
+
+    def stale(self, before_ms: int) -> list[tuple[int, str]]:
+        return [
+            (seq, buffer_id)
+            for seq, buffer_id in self._statements.all("stale_receiving_buffers", before_ms=before_ms)
+        ]
+
+    def clear_some(self) -> bool:
+        """Delete some rows of a dropped buffer, few enough for one tick. False when there is nothing left to
+        clear.
+        """
+        row = self._statements.one("buffer_to_clear")
+        if row is None:
+            return False
+        buffer_seq, received, _dropped = row
+        first_key = buffer_seq << INDEX_BITS
+        # From the end, so that what is left is always a prefix and `received` says how far we are after a
+        # kill.
+        first_index = max(0, received - _CLEAR_ROWS_MAX)
+        self._statements.run(
+            "clear_items", first_key=first_key + first_index, end_key=first_key + (1 << INDEX_BITS)
+        )
+        if first_index == 0:
+            self._statements.run("forget_buffer", buffer_seq=buffer_seq)
+        else:
+            self._statements.run("set_received", buffer_seq=buffer_seq, received=first_index)
+        return True
+
+    def end(self, buffer_seq: int) -> bool:
+        """Close a buffer whose every item has a result; False when that is not so."""
+        return (
+            self._statements.run("end_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id) == 1
+        )
+
+    def cancel(self, buffer_seq: int) -> bool:
+        return (
+            self._statements.run("cancel_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id)
+            == 1
+        )
+
+    def pause(self, buffer_seq: int) -> None:
+        self._statements.run("pause_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id)
+
+    def resume(self, buffer_seq: int) -> None:
+        self._statements.run("resume_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id)
+
+    def set_low_water(self, buffer_seq: int, low_water: int) -> None:
+        self._statements.run("set_low_water", buffer_seq=buffer_seq, low_water=low_water)
+
+    def batch(self, buffer_seq: int, first_index: int, count: int) -> ItemBatch:
+        """The items from `first_index` on, at most `count`, as JSON text."""
+        first_key = (buffer_seq << INDEX_BITS) + first_index
+        keys = {"first_key": first_key, "end_key": first_key + count}
+        row = self._statements.one("items_as_json", **keys)
+        assert row is not None
+        payloads, found, xml_count = row
+        if xml_count == found:
+            forms = "1"
+        elif xml_count == 0:
+            forms = "0"
+        else:
+            forms = self._statements.value("item_forms", **keys)
+        return ItemBatch(payloads, found, forms)
+
+    def outstanding(
+        self, buffer_seq: int, first_index: int, end_index: int, limit: int
+    ) -> list[tuple[int, int]]:
+        """Items of a range without an outcome or a coming retry: (index, attempts that failed), at most
+        `limit`.
+        """
+        base = buffer_seq << INDEX_BITS
+        rows = self._statements.all(
+            "outstanding_items", first_key=base + first_index, end_key=base + end_index, limit=limit
+        )
+        return [(index, failures) for index, failures in rows]

@@ -1,0 +1,193 @@
+"""Opening the journal: as its one writer, or as one of any number of readers.
+
+The writer is the supervisor, and nobody else: two connections that write or checkpoint at the same instant
+may lose pages (the WAL-reset bug of SQLite 3.7.0 to 3.51.2). Readers open `mode=ro`. The supervisor's process
+touches the journal through this library only: closing any other descriptor of the file would drop SQLite's
+POSIX locks, and the next reader elsewhere could unlink the live WAL.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from durable_bus.errors import (
+    JournalDamaged,
+    JournalError,
+    JournalTooNew,
+    JournalUnreachable,
+    NotAJournal,
+    NotFound,
+    StorageFailed,
+    StorageFull,
+)
+
+__all__ = [
+    "APPLICATION_ID",
+    "DURABILITIES",
+    "SCHEMA_VERSION",
+    "check_identity",
+    "open_reader",
+    "open_writer",
+    "transaction",
+    "translated",
+]
+
+APPLICATION_ID = int.from_bytes(b"DBUS", "big")
+SCHEMA_VERSION = 1
+SQLITE_OLDEST = (3, 38, 0)
+DURABILITIES = {"full": "FULL", "normal": "NORMAL"}
+
+_CACHE_KIB = 32 * 1024
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def translate(error: sqlite3.Error, path: str | Path) -> JournalError:
+    """The error of ours that says what an SQLite error means for the journal at `path`."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name == "SQLITE_FULL":
+        return StorageFull(f"no room on disk for the journal {path}")
+    if name == "SQLITE_NOTADB":
+        return NotAJournal(f"{path} is not a durable_bus journal: it is not an SQLite database")
+    if name.startswith("SQLITE_CORRUPT"):
+        return JournalDamaged(f"the journal {path} is damaged: {_one_line(error)}")
+    if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
+        return JournalUnreachable(f"cannot open the journal {path}: {_one_line(error)}")
+    return StorageFailed(
+        f"the storage of the journal {path} failed: {_one_line(error)} ({name or type(error).__name__})"
+    )
+
+
+@contextlib.contextmanager
+def translated(path: str | Path) -> Iterator[None]:
+    """Whatever SQLite raises inside comes out as the JournalError that says what it means."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+
+
+def check_identity(connection: sqlite3.Connection, path: str | Path) -> int:
+    """The schema version of the journal (0: an empty file). Raises NotAJournal or JournalTooNew; writes
+    nothing.
+    """
+    with translated(path):
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application_id == 0 and tables == 0:
+        return 0
+    if application_id != APPLICATION_ID:
+        raise NotAJournal(f"{path} is not a durable_bus journal: it is another program's SQLite database")
+    if version > SCHEMA_VERSION:
+        raise JournalTooNew(
+            f"the journal {path} has schema version {version}, this durable_bus "
+            f"knows {SCHEMA_VERSION}: upgrade durable_bus"
+        )
+    return int(version)
+
+
+def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
+    """Open, or create with mode 0600, the journal at `path` for its one writer, who holds the lock already.
+
+    `durability` is "full" (an acknowledged commit survives a power cut) or "normal" (it survives a kill of
+    any process, not a power cut). Raises a JournalError; nothing is written to a file that is not a journal.
+    """
+    if sqlite3.sqlite_version_info < SQLITE_OLDEST:
+        raise JournalError(
+            f"durable_bus needs SQLite 3.38 or newer; this Python has {sqlite3.sqlite_version}"
+        )
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise JournalUnreachable(f"cannot create the journal {path}: {error.strerror}") from error
+    with translated(path):
+        connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+        try:
+            check_identity(connection, path)
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                raise JournalUnreachable(
+                    f"cannot open the journal {path} for writing: its journal mode stays {mode!r}"
+                )
+            connection.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def open_reader(path: str | Path, *, timeout_s: float = 5.0) -> sqlite3.Connection:
+    """Open the journal read-only. Raises NotFound when there is none, else a JournalError.
+
+    A journal that was closed cleanly and lies in a folder that we may not write to cannot be opened in WAL
+    mode (SQLITE_READONLY_DIRECTORY); as nobody can be serving it then without its -shm file, it is read as
+    immutable.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise NotFound(f"no journal at {path}")
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    with translated(path):
+        try:
+            connection = _connect_reader(uri, timeout_s)
+        except sqlite3.OperationalError as error:
+            unreadable_wal = getattr(error, "sqlite_errorname", "") in (
+                "SQLITE_READONLY_DIRECTORY",
+                "SQLITE_CANTOPEN",
+            )
+            if not unreadable_wal or Path(f"{path}-wal").exists():
+                raise
+            connection = _connect_reader(uri + "&immutable=1", timeout_s)
+    try:
+        if check_identity(connection, path) == 0:
+            raise NotFound(f"the journal {path} is empty")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_reader(uri: str, timeout_s: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, timeout=timeout_s, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection, path: str | Path) -> Iterator[None]:
+    """BEGIN IMMEDIATE ... COMMIT.
+
+    SQLITE_FULL, from a statement or from COMMIT itself, is a certain rollback: StorageFull, and the same
+    transaction may be tried again. Any other error of SQLite leaves what is on disk unknown: StorageFailed,
+    after which nobody may be told anything and the process must end, so that the next start reads the truth.
+    """
+    with translated(path):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            # SQLITE_FULL, IOERR and NOMEM may have rolled back by themselves: a ROLLBACK then would be an
+            # error of its own.
+            if connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            raise

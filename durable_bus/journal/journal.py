@@ -1,0 +1,185 @@
+"""The journal's writer: opening it, its commits and its runs. What is in a commit is written by the tables
+beside it.
+"""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from durable_bus.journal.buffers import BufferTable
+from durable_bus.journal.connection import open_writer, transaction, translated
+from durable_bus.journal.messages import MessageTable
+from durable_bus.journal.schema import migrate
+from durable_bus.journal.statements import Statements
+from durable_bus.journal.work import WorkTable
+
+__all__ = ["Journal", "NewIds"]
+
+_WAL_PAGES_MAX = 16_000  # 64 MiB: beyond it the log is brought home even while work goes on
+
+
+class NewIds:
+    """Ids are counted in memory: one writer, so nobody else can take one. A rolled-back commit gives its ids
+    back.
+    """
+
+    def __init__(self, commit: int, buffer: int, dispatch: int, answer: int) -> None:
+        self.commit = commit
+        self.buffer = buffer
+        self.dispatch = dispatch
+        self.answer = answer
+
+    def copy(self) -> tuple[int, int, int, int]:
+        return (self.commit, self.buffer, self.dispatch, self.answer)
+
+    def restore(self, ids: tuple[int, int, int, int]) -> None:
+        self.commit, self.buffer, self.dispatch, self.answer = ids
+
+
+class Journal:
+    """The one connection that writes. Every write happens inside `commit()`; everything else raises.
+
+    `buffers`, `work` and `messages` hold a method per journaled fact. After StorageFull nothing of the commit
+    is on disk; after any other JournalError from `commit()` what is on disk is unknown, and the process must
+    end.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.connection = connection
+        self.statements = Statements(connection, "statements.sql")
+        with translated(path):
+            row = self.statements.one("last_ids")
+        assert row is not None
+        self.ids = NewIds(*row)
+        self.run_id = 0
+        self.now_ms = 0
+        self.buffers = BufferTable(self)
+        self.work = WorkTable(self)
+        self.messages = MessageTable(self)
+        self.new_results = 0
+        self.new_failures = 0
+        self.committed = False
+        """Whether the last commit wrote anything."""
+
+    @classmethod
+    def open(cls, path: Path, durability: str = "full") -> "Journal":
+        """Open, create or upgrade the journal at `path`; the caller holds its lock. Raises a JournalError."""
+        connection = open_writer(path, durability)
+        try:
+            with translated(path):
+                migrate(connection)
+            return cls(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    @property
+    def commit_id(self) -> int:
+        """The commit being made now; in `commit()` only."""
+        return self.ids.commit
+
+    @contextlib.contextmanager
+    def commit(self, now_ms: int) -> Iterator[None]:
+        """One group commit: everything written inside is on disk when this returns, or nothing of it is."""
+        before = self.ids.copy()
+        self.ids.commit += 1
+        self.now_ms = now_ms
+        self.new_results = self.new_failures = 0
+        self.committed = False
+        try:
+            with transaction(self.connection, self.path):
+                changes = self.connection.total_changes
+                yield
+                if self.connection.total_changes == changes:
+                    self.ids.restore(before)  # nothing to record: COMMIT writes nothing and waits for nothing
+                    return
+                self.statements.run(
+                    "add_commit",
+                    commit_id=self.ids.commit,
+                    run_id=self.run_id,
+                    now_ms=now_ms,
+                    results=self.new_results,
+                    failures=self.new_failures,
+                )
+            self.committed = True
+        except BaseException:
+            self.ids.restore(before)
+            raise
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Inside a commit: what is written in here stays out of it when an exception leaves this block."""
+        before = self.ids.copy()
+        counted = (self.new_results, self.new_failures)
+        self.connection.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            # An error that rolled the whole transaction back took the savepoint with it.
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK TO part")
+                self.connection.execute("RELEASE part")
+            self.ids.restore(before)
+            self.new_results, self.new_failures = counted
+            raise
+        self.connection.execute("RELEASE part")
+
+    def start_run(self, pid: int, app: str, version: str) -> int:
+        """Inside a commit: a new run. Every earlier one that did not say it ended has crashed."""
+        self.run_id = self.statements.insert(
+            "start_run", pid=pid, app=app, version=version, now_ms=self.now_ms
+        )
+        return self.run_id
+
+    def stop_run(self) -> None:
+        self.statements.run("stop_run", run_id=self.run_id, now_ms=self.now_ms)
+
+    def set_listeners(self, listeners: dict[str, Any]) -> None:
+        self.statements.run("set_run_listeners", run_id=self.run_id, listeners=json.dumps(listeners))
+
+    def set_worker_error(self, error: str) -> None:
+        self.statements.run("set_run_worker_error", run_id=self.run_id, error=error)
+
+    def last_listeners(self) -> dict[str, Any] | None:
+        text = self.statements.value("last_listeners")
+        return dict(json.loads(text)) if text else None
+
+    def request_answer(self, request_id: str) -> dict[str, Any] | None:
+        """What a request with this id was answered, None when it was not yet."""
+        text = self.statements.value("request_answer", request_id=request_id)
+        return dict(json.loads(text)) if text else None
+
+    def add_request(self, request_id: str, answer: dict[str, Any]) -> None:
+        self.statements.run(
+            "add_request", request_id=request_id, commit_id=self.commit_id, answer=json.dumps(answer)
+        )
+
+    def checkpoint(self, *, idle: bool) -> bool:
+        """Bring the write-ahead log home: always when idle, else only when it has grown long. Outside a
+        commit.
+
+        True when the log is empty now. A reader that holds an old snapshot keeps it from shrinking; a full
+        disk refuses the checkpoint too. Neither is an error here: the next one tries again.
+        """
+        if not idle and self.wal_pages() < _WAL_PAGES_MAX:
+            return False
+        mode = "TRUNCATE" if idle else "PASSIVE"
+        try:
+            busy, _log, _moved = self.connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except sqlite3.OperationalError:
+            return False
+        return bool(busy == 0)
+
+    def wal_pages(self) -> int:
+        try:
+            size_bytes = Path(f"{self.path}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+        return size_bytes // 4096
+
+    def close(self) -> None:
+        self.connection.close()

@@ -1,0 +1,160 @@
+"""Reading the journal: clients, the command line and replay. Any number of times, by anyone, in pages.
+
+In pages, because a half-read cursor pins the write-ahead log: a user's loop that sleeps inside would make it
+grow without end.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from durable_bus.errors import NotFound
+from durable_bus.journal.connection import open_reader, translated
+from durable_bus.journal.statements import Statements
+from durable_bus.messages import Result
+
+__all__ = ["BufferFacts", "JournalReader"]
+
+PAGE_ROWS = 5_000
+INDEX_BITS = 32
+_INDEX_MASK = (1 << INDEX_BITS) - 1
+
+
+class BufferFacts(NamedTuple):
+    """What a reader keeps of a buffer to find its rows."""
+
+    buffer_seq: int
+    total: int
+
+
+class JournalReader:
+    """A read-only view of one journal. Raises NotFound when there is none, else a JournalError."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.connection = open_reader(path)
+        self._statements = Statements(self.connection, "reading.sql")
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def __enter__(self) -> "JournalReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def rows(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
+        """The rows of a named statement, as dicts."""
+        with translated(self.path):
+            return [dict(row) for row in self._statements.rows(name, **parameters)]
+
+    def row(self, name: str, **parameters: Any) -> dict[str, Any] | None:
+        rows = self.rows(name, **parameters)
+        return rows[0] if rows else None
+
+    def buffer(self, buffer_id: str) -> dict[str, Any]:
+        """The buffer's row of the view `buffers`. Raises NotFound."""
+        row = self.row("buffer", buffer_id=buffer_id)
+        if row is None:
+            raise NotFound(f"no buffer {buffer_id!r} in {self.path}")
+        return row
+
+    def facts(self, buffer_id: str) -> BufferFacts:
+        row = self.row("buffer_facts", buffer_id=buffer_id)
+        if row is None:
+            raise NotFound(f"no buffer {buffer_id!r} in {self.path}")
+        return BufferFacts(row["buffer_seq"], row["total"] or 0)
+
+    def counts(self, buffer_seq: int) -> tuple[int, int, int, bool]:
+        """(total, succeeded, failed, ended) of a buffer, cheap enough to ask many times a second."""
+        with translated(self.path):
+            row = self._statements.one("buffer_counts", buffer_seq=buffer_seq)
+        if row is None:
+            raise NotFound(f"a buffer has vanished from {self.path}")
+        return row[0] or 0, row[1], row[2], bool(row[3])
+
+    def results(self, buffer_seq: int) -> Iterator[Result]:
+        """Every result recorded so far, in item order."""
+        answers = _Answers(self._statements)
+        after_key = (buffer_seq << INDEX_BITS) - 1
+        last_key = (buffer_seq << INDEX_BITS) + _INDEX_MASK
+        while True:
+            with translated(self.path):
+                page = self._statements.all(
+                    "results_page", after_key=after_key, last_key=last_key, limit=PAGE_ROWS
+                )
+                results = answers.results(buffer_seq, page)
+            if not page:
+                return
+            after_key = (buffer_seq << INDEX_BITS) + page[-1][0]
+            yield from results
+
+    def results_after(self, buffer_seq: int, after_answer: int) -> tuple[list[Result], int]:
+        """Results in the order they were recorded, after the answer with this id: one page, and the id to go
+        on from.
+        """
+        answers = _Answers(self._statements)
+        results: list[Result] = []
+        base = buffer_seq << INDEX_BITS
+        with translated(self.path):
+            for answer_id, first, count, *facts in self._statements.all(
+                "answers_after", after=after_answer, buffer_seq=buffer_seq, limit=20
+            ):
+                answers.know(answer_id, first, *facts)
+                rows = self._statements.all(
+                    "results_of_answer",
+                    first_key=base + first,
+                    end_key=base + first + count,
+                    answer_id=answer_id,
+                )
+                results += answers.results(buffer_seq, rows)
+                after_answer = answer_id
+        return results, after_answer
+
+
+class _Answers:
+    """Turns rows of `result` into Results. Consecutive rows mostly share an answer, which is looked up
+    once.
+    """
+
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
+        self._known: dict[int, tuple[int, int, str]] = {}
+
+    def know(self, answer_id: int, first_index: int, attempt: int, durations: str) -> None:
+        self._known[answer_id] = (first_index, attempt, durations)
+
+    def results(self, buffer_seq: int, rows: list[tuple[Any, ...]]) -> list[Result]:
+        results = []
+        last_answer = -1
+        first = attempt = 0
+        durations = ""
+        for index, success, payload, is_xml, answer_id in rows:
+            if answer_id != last_answer:
+                first, attempt, durations = self._answer(answer_id)
+                last_answer = answer_id
+            if durations:
+                start = (index - first) * 10
+                duration_ms = int(durations[start : start + 10]) / 1000
+            else:
+                duration_ms = 0.0
+            error = None if success else self._error(buffer_seq, index, attempt, payload)
+            results.append(Result(index, success == 1, payload, is_xml == 1, error, attempt, duration_ms))
+        return results
+
+    def _answer(self, answer_id: int) -> tuple[int, int, str]:
+        known = self._known.get(answer_id)
+        if known is None:
+            row = self._statements.one("answer", answer_id=answer_id)
+            assert row is not None
+            if len(self._known) > 1_000:
+                self._known.clear()
+            known = self._known[answer_id] = (row[0], row[1], row[2])
+        return known
+
+    def _error(self, buffer_seq: int, index: int, attempt: int, payload: str) -> str:
+        text = self._statements.value(
+            "failure_of", item_key=(buffer_seq << INDEX_BITS) + index, attempt=attempt
+        )
+        return payload if text is None else str(text)

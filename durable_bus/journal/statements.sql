@@ -1,0 +1,274 @@
+-- Every statement that writes the journal, and every one the supervisor reads it with. Readers' are in reading.sql.
+-- Keys are buffer_seq << 32 | item_index; :base is buffer_seq << 32. Now is always a parameter.
+
+-- name: start_run
+-- The row whose existence makes every earlier run that has not said it ended a crashed one.
+INSERT INTO run (pid, app, version, started_at) VALUES (:pid, :app, :version, :now_ms);
+
+-- name: stop_run
+UPDATE run SET stopped_at = :now_ms WHERE run_id = :run_id AND stopped_at IS NULL;
+
+-- name: set_run_listeners
+UPDATE run SET listeners = :listeners, worker_error = NULL WHERE run_id = :run_id;
+
+-- name: set_run_worker_error
+UPDATE run SET worker_error = :error WHERE run_id = :run_id;
+
+-- name: last_listeners
+-- The newest table any run knew: what `starts` are validated against until a worker of this run has reported.
+SELECT listeners FROM run WHERE listeners IS NOT NULL ORDER BY run_id DESC LIMIT 1;
+
+-- name: last_ids
+-- Ids are counted in memory from here on: one writer, so nobody else can take one.
+SELECT
+    coalesce((SELECT max(commit_id) FROM journal_commit), 0),
+    coalesce((SELECT max(buffer_seq) FROM buffer), 0),
+    coalesce((SELECT max(dispatch_id) FROM dispatch), 0),
+    coalesce((SELECT max(answer_id) FROM answer), 0);
+
+-- name: add_commit
+INSERT INTO journal_commit (commit_id, run_id, committed_at, results, failures)
+VALUES (:commit_id, :run_id, :now_ms, :results, :failures);
+
+-- name: add_buffer
+INSERT INTO buffer (
+    buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect, request_id, retry_of,
+    touched_at, created_commit
+) VALUES (
+    :buffer_seq, :buffer_id, :target, :return_to, :from_id, :thread_id, :starter_thread_id, :collect, :request_id,
+    :retry_of, :now_ms, :commit_id
+);
+
+-- name: buffer_by_id
+SELECT * FROM buffer WHERE buffer_id = :buffer_id AND dropped_commit IS NULL;
+
+-- name: buffer_by_seq
+SELECT * FROM buffer WHERE buffer_seq = :buffer_seq;
+
+-- name: open_buffers
+SELECT
+    b.*,
+    EXISTS (SELECT 1 FROM pause p WHERE p.buffer_seq = b.buffer_seq AND p.resumed_commit IS NULL) AS paused,
+    EXISTS (SELECT 1 FROM dispatch d WHERE d.buffer_seq = b.buffer_seq) AS handed_out
+FROM buffer b
+WHERE b.ended_commit IS NULL AND b.opened_commit IS NOT NULL
+ORDER BY b.buffer_seq;
+
+-- name: add_items
+-- No item passes through Python: the whole chunk is one JSON array. :exceptions are the positions whose form differs.
+INSERT INTO item (item_key, payload, is_xml)
+SELECT :first_key + key, value, :is_xml FROM json_each(:payloads) WHERE type = 'text';
+
+-- name: add_mixed_items
+INSERT INTO item (item_key, payload, is_xml)
+SELECT :first_key + key, value, :is_xml <> (key IN (SELECT value FROM json_each(:exceptions)))
+FROM json_each(:payloads) WHERE type = 'text';
+
+-- name: longest_item
+-- Asked only of chunks that are long enough to hold an item over the limit.
+SELECT coalesce(max(length(CAST(value AS BLOB))), 0) FROM json_each(:payloads);
+
+-- name: chunk_received
+UPDATE buffer SET next_chunk = next_chunk + 1, received = received + :item_count, touched_at = :now_ms
+WHERE buffer_seq = :buffer_seq AND opened_commit IS NULL AND dropped_commit IS NULL AND next_chunk = :number;
+
+-- name: open_buffer
+-- From this commit on nothing of the buffer can be lost.
+UPDATE buffer SET total = received, digest = :digest, opened_commit = :commit_id
+WHERE buffer_seq = :buffer_seq AND opened_commit IS NULL AND dropped_commit IS NULL AND received = :total;
+
+-- name: drop_buffer
+UPDATE buffer SET dropped_commit = :commit_id
+WHERE buffer_seq = :buffer_seq AND opened_commit IS NULL AND dropped_commit IS NULL;
+
+-- name: stale_receiving_buffers
+SELECT buffer_seq, buffer_id FROM buffer
+WHERE ended_commit IS NULL AND opened_commit IS NULL AND dropped_commit IS NULL AND touched_at < :before_ms
+LIMIT 100;
+
+-- name: buffer_to_clear
+-- A buffer whose rows are to go: given up before it opened, or pruned.
+SELECT buffer_seq, received, dropped_commit IS NOT NULL AS dropped FROM buffer
+WHERE ended_commit IS NULL AND dropped_commit IS NOT NULL
+ORDER BY buffer_seq LIMIT 1;
+
+-- name: clear_items
+DELETE FROM item WHERE item_key >= :first_key AND item_key < :end_key;
+
+-- name: set_received
+UPDATE buffer SET received = :received WHERE buffer_seq = :buffer_seq AND dropped_commit IS NOT NULL;
+
+-- name: forget_buffer
+DELETE FROM buffer WHERE buffer_seq = :buffer_seq AND dropped_commit IS NOT NULL;
+
+-- name: count_recorded
+-- Counters change only by the number of rows really inserted.
+UPDATE buffer SET succeeded = succeeded + :succeeded, failed = failed + :failed
+WHERE buffer_seq = :buffer_seq AND ended_commit IS NULL;
+
+-- name: end_buffer
+UPDATE buffer SET ended_commit = :commit_id, low_water = total
+WHERE buffer_seq = :buffer_seq AND opened_commit IS NOT NULL AND ended_commit IS NULL AND succeeded + failed = total;
+
+-- name: cancel_buffer
+UPDATE buffer SET ended_commit = :commit_id, cancelled_commit = :commit_id
+WHERE buffer_seq = :buffer_seq AND opened_commit IS NOT NULL AND ended_commit IS NULL;
+
+-- name: set_low_water
+UPDATE buffer SET low_water = :low_water WHERE buffer_seq = :buffer_seq AND low_water < :low_water;
+
+-- name: pause_buffer
+INSERT INTO pause (buffer_seq, paused_commit)
+SELECT :buffer_seq, :commit_id
+WHERE NOT EXISTS (SELECT 1 FROM pause WHERE buffer_seq = :buffer_seq AND resumed_commit IS NULL);
+
+-- name: resume_buffer
+UPDATE pause SET resumed_commit = :commit_id WHERE buffer_seq = :buffer_seq AND resumed_commit IS NULL;
+
+-- name: items_as_json
+-- A batch goes out as one JSON text. A buffer's items are contiguous, so the range is all it takes.
+SELECT json_group_array(payload), count(*), sum(is_xml)
+FROM (SELECT payload, is_xml FROM item WHERE item_key >= :first_key AND item_key < :end_key ORDER BY item_key);
+
+-- name: item_forms
+SELECT json_group_array(is_xml)
+FROM (SELECT is_xml FROM item WHERE item_key >= :first_key AND item_key < :end_key ORDER BY item_key);
+
+-- name: outstanding_items
+-- What a start hands out again: items without an outcome and without a retry of their own to come. The scan goes
+-- forward only (a scan that begins at the first unfinished item each time costs 139 ms a batch behind one slow item).
+-- Each comes with how many of its attempts failed already.
+SELECT
+    i.item_key & 4294967295,
+    (SELECT count(*) FROM failure f WHERE f.item_key = i.item_key)
+FROM item i
+WHERE i.item_key >= :first_key AND i.item_key < :end_key
+    AND NOT EXISTS (SELECT 1 FROM result r WHERE r.item_key = i.item_key)
+    AND NOT EXISTS (SELECT 1 FROM forwarded_item o WHERE o.item_key = i.item_key)
+    AND NOT EXISTS (
+        SELECT 1 FROM failure f WHERE f.item_key = i.item_key AND f.retry_at IS NOT NULL AND f.retried_commit IS NULL
+    )
+ORDER BY i.item_key
+LIMIT :limit;
+
+-- name: due_retries
+-- An item may have got its outcome from an earlier attempt meanwhile: it comes along to be marked, not to be run.
+SELECT
+    failure_id,
+    item_key & 4294967295,
+    (SELECT count(*) FROM failure g WHERE g.item_key = f.item_key),
+    EXISTS (SELECT 1 FROM result r WHERE r.item_key = f.item_key)
+        OR EXISTS (SELECT 1 FROM forwarded_item o WHERE o.item_key = f.item_key)
+FROM failure f
+WHERE f.item_key >> 32 = :buffer_seq AND f.retry_at <= :now_ms AND f.retry_at IS NOT NULL AND f.retried_commit IS NULL
+ORDER BY f.retry_at, f.failure_id
+LIMIT :limit;
+
+-- name: next_retry_at
+SELECT min(retry_at) FROM failure
+WHERE item_key >> 32 = :buffer_seq AND retry_at IS NOT NULL AND retried_commit IS NULL;
+
+-- name: mark_retried
+UPDATE failure SET retried_commit = :commit_id WHERE failure_id = :failure_id AND retried_commit IS NULL;
+
+-- name: add_dispatch
+INSERT INTO dispatch (dispatch_id, commit_id, buffer_seq, first_index, item_count, attempt, alone, worker_pid)
+VALUES (:dispatch_id, :commit_id, :buffer_seq, :first_index, :item_count, :attempt, :alone, :worker_pid);
+
+-- name: end_dispatch
+UPDATE dispatch SET ended_commit = :commit_id, ended_how = :how WHERE dispatch_id = :dispatch_id AND ended_commit IS NULL;
+
+-- name: shorten_dispatch
+UPDATE dispatch SET returned_from = :returned_from
+WHERE dispatch_id = :dispatch_id AND ended_commit IS NULL AND coalesce(returned_from, first_index + item_count) > :returned_from;
+
+-- name: interrupted_dispatches
+-- At a start: what the last run had handed out when it ended. The oldest of a worker comes first.
+SELECT
+    dispatch_id, buffer_seq, first_index, coalesce(returned_from, first_index + item_count) AS end_index, attempt, alone,
+    worker_pid
+FROM dispatch INDEXED BY dispatch_not_ended
+WHERE ended_commit IS NULL
+ORDER BY worker_pid, dispatch_id;
+
+-- name: add_results
+-- The first committed wins: the primary key makes recording idempotent, not a counter. An item that was passed on has its
+-- outcome already, and what its handler says later is not it.
+INSERT INTO result (item_key, payload, success, is_xml, answer_id)
+SELECT :first_key + key, value, :success, :is_xml, :answer_id
+FROM json_each(:payloads)
+WHERE NOT EXISTS (SELECT 1 FROM forwarded_item o WHERE o.item_key = :first_key + key)
+ON CONFLICT (item_key) DO NOTHING;
+
+-- name: add_result
+-- One result that does not come straight from the item's own handler: an attempt too many, or the end of its thread.
+INSERT INTO result (item_key, payload, success, is_xml, answer_id)
+VALUES (:item_key, :payload, :success, :is_xml, :answer_id)
+ON CONFLICT (item_key) DO NOTHING;
+
+-- name: add_answer
+INSERT INTO answer (
+    answer_id, commit_id, dispatch_id, buffer_seq, first_index, item_count, recorded, success, attempt, worker_pid, durations
+) VALUES (
+    :answer_id, :commit_id, :dispatch_id, :buffer_seq, :first_index, :item_count, :recorded, :success, :attempt,
+    :worker_pid, :durations
+);
+
+-- name: has_outcome
+SELECT
+    EXISTS (SELECT 1 FROM result WHERE item_key = :item_key)
+    OR EXISTS (SELECT 1 FROM forwarded_item WHERE item_key = :item_key);
+
+-- name: forward_item
+INSERT INTO forwarded_item (item_key, commit_id, dispatch_id, attempt)
+SELECT :item_key, :commit_id, :dispatch_id, :attempt
+WHERE NOT EXISTS (SELECT 1 FROM result WHERE item_key = :item_key)
+ON CONFLICT (item_key) DO NOTHING;
+
+-- name: forwarded_attempt
+SELECT attempt FROM forwarded_item WHERE item_key = :item_key;
+
+-- name: item_failures
+SELECT
+    count(*),
+    coalesce(sum(kind IN ('exception', 'timeout')), 0),
+    coalesce(sum(kind = 'lost' AND NOT supervisor_died), 0),
+    coalesce(sum(kind = 'lost' AND supervisor_died), 0)
+FROM failure WHERE item_key = :item_key;
+
+-- name: message_failures
+SELECT
+    count(*),
+    coalesce(sum(kind IN ('exception', 'timeout')), 0),
+    coalesce(sum(kind = 'lost' AND NOT supervisor_died), 0),
+    coalesce(sum(kind = 'lost' AND supervisor_died), 0)
+FROM failure WHERE message_seq = :message_seq;
+
+-- name: add_failure
+INSERT INTO failure (
+    commit_id, item_key, message_seq, attempt, kind, supervisor_died, message, traceback_id, retry_at
+) VALUES (
+    :commit_id, :item_key, :message_seq, :attempt, :kind, :supervisor_died, :message, :traceback_id, :retry_at
+);
+
+-- name: add_traceback
+INSERT INTO traceback (digest, body) VALUES (:digest, :body) ON CONFLICT (digest) DO NOTHING;
+
+-- name: traceback_id
+SELECT traceback_id FROM traceback WHERE digest = :digest;
+
+-- name: add_message
+INSERT INTO message (
+    message_id, kind, from_id, to_id, thread_id, payload, is_xml, buffer_seq, created_commit, delivered_commit,
+    settled_commit, failed
+) VALUES (
+    :message_id, :kind, :from_id, :to_id, :thread_id, :payload, :is_xml, :buffer_seq, :commit_id,
+    CASE WHEN :settled THEN :commit_id END, CASE WHEN :settled THEN :commit_id END, :failed
+);
+
+-- name: add_request
+INSERT INTO request (request_id, commit_id, answer) VALUES (:request_id, :commit_id, :answer)
+ON CONFLICT (request_id) DO NOTHING;
+
+-- name: request_answer
+SELECT answer FROM request WHERE request_id = :request_id;

@@ -1,0 +1,270 @@
+"""What the journal's writer does with dispatches and outcomes. Every method belongs inside
+`Journal.commit()`.
+
+An outcome is recorded once: a result (by its primary key) or a row in `forwarded_item`, and whichever is
+committed first keeps the other out. How many rows a method really inserted is what it returns, and all that
+counters may change by.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from durable_bus.journal.buffers import INDEX_BITS
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from durable_bus.journal.journal import Journal
+
+__all__ = ["Attempts", "Retry", "WorkTable"]
+
+TRACEBACK_BYTES_MAX = 4096
+FAILURE_MESSAGE_CHARS_MAX = 2000
+
+
+class Attempts(NamedTuple):
+    """How often an item or message has failed so far, and why."""
+
+    total: int
+    charged: int
+    """Exceptions and time-outs: what a listener's `attempts` counts."""
+    lost: int
+    lost_with_supervisor: int
+
+    @property
+    def lost_at_all(self) -> bool:
+        """A death has been near it: it goes out alone."""
+        return self.lost + self.lost_with_supervisor > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """An item that is due again after a failed attempt."""
+
+    failure_id: int
+    index: int
+    failures: int
+    has_outcome: bool
+
+
+class WorkTable:
+    """Dispatches, answers, results, failures, and the items whose handlers passed their work on."""
+
+    def __init__(self, journal: "Journal") -> None:
+        self._journal = journal
+        self._statements = journal.statements
+
+    def dispatch(
+        self, buffer_seq: int, first_index: int, count: int, attempt: int, alone: bool, worker_pid: int
+    ) -> int:
+        """A range is about to be handed to a worker. If we die before it is sent, the next start finds it
+        interrupted.
+        """
+        self._journal.ids.dispatch += 1
+        self._statements.run(
+            "add_dispatch",
+            dispatch_id=self._journal.ids.dispatch,
+            commit_id=self._journal.commit_id,
+            buffer_seq=buffer_seq,
+            first_index=first_index,
+            item_count=count,
+            attempt=attempt,
+            alone=alone,
+            worker_pid=worker_pid,
+        )
+        return self._journal.ids.dispatch
+
+    def end_dispatch(self, dispatch_id: int, how: str) -> None:
+        """`how`: answered, returned (taken back whole), died (with its worker) or crashed (with its
+        supervisor).
+        """
+        self._statements.run(
+            "end_dispatch", dispatch_id=dispatch_id, how=how, commit_id=self._journal.commit_id
+        )
+
+    def shorten_dispatch(self, dispatch_id: int, returned_from: int) -> None:
+        self._statements.run("shorten_dispatch", dispatch_id=dispatch_id, returned_from=returned_from)
+
+    def interrupted(self) -> "list[sqlite3.Row]":
+        """What earlier runs had handed out and never saw the end of."""
+        return self._statements.rows("interrupted_dispatches")
+
+    def record_results(
+        self,
+        *,
+        buffer_seq: int,
+        first_index: int,
+        item_count: int,
+        payloads: str,
+        success: bool,
+        is_xml: bool,
+        dispatch_id: int,
+        attempt: int,
+        worker_pid: int,
+        durations: str,
+    ) -> int:
+        """A contiguous range of answers as they came; how many were the first for their item. The rest leave
+        nothing.
+        """
+        answer_id = self._journal.ids.answer + 1
+        first_key = (buffer_seq << INDEX_BITS) + first_index
+        recorded = self._statements.run(
+            "add_results",
+            first_key=first_key,
+            payloads=payloads,
+            success=success,
+            is_xml=is_xml,
+            answer_id=answer_id,
+        )
+        if recorded:
+            self._add_answer(
+                buffer_seq,
+                first_index,
+                item_count,
+                recorded,
+                success,
+                dispatch_id,
+                attempt,
+                worker_pid,
+                durations,
+            )
+        return recorded
+
+    def record_result(
+        self,
+        *,
+        buffer_seq: int,
+        index: int,
+        payload: str,
+        success: bool,
+        is_xml: bool,
+        attempt: int,
+        dispatch_id: int | None = None,
+        worker_pid: int | None = None,
+        durations: str = "",
+    ) -> bool:
+        """The result of an item that is decided here and not answered by its own handler; False when it has
+        one.
+        """
+        recorded = self._statements.run(
+            "add_result",
+            item_key=(buffer_seq << INDEX_BITS) + index,
+            payload=payload,
+            success=success,
+            is_xml=is_xml,
+            answer_id=self._journal.ids.answer + 1,
+        )
+        if recorded:
+            self._add_answer(buffer_seq, index, 1, 1, success, dispatch_id, attempt, worker_pid, durations)
+        return recorded == 1
+
+    def _add_answer(
+        self,
+        buffer_seq: int,
+        first_index: int,
+        item_count: int,
+        recorded: int,
+        success: bool,
+        dispatch_id: int | None,
+        attempt: int,
+        worker_pid: int | None,
+        durations: str,
+    ) -> None:
+        self._journal.ids.answer += 1
+        self._journal.new_results += recorded
+        self._statements.run(
+            "add_answer",
+            answer_id=self._journal.ids.answer,
+            commit_id=self._journal.commit_id,
+            dispatch_id=dispatch_id,
+            buffer_seq=buffer_seq,
+            first_index=first_index,
+            item_count=item_count,
+            recorded=recorded,
+            success=success,
+            attempt=attempt,
+            worker_pid=worker_pid,
+            durations=durations,
+        )
+        self._statements.run(
+            "count_recorded",
+            buffer_seq=buffer_seq,
+            succeeded=recorded if success else 0,
+            failed=0 if success else recorded,
+        )
+
+    def has_outcome(self, buffer_seq: int, index: int) -> bool:
+        return bool(self._statements.value("has_outcome", item_key=(buffer_seq << INDEX_BITS) + index))
+
+    def forward_item(self, buffer_seq: int, index: int, dispatch_id: int, attempt: int) -> bool:
+        """The item's handler passed its work on: that is its outcome. False when it has one already."""
+        return (
+            self._statements.run(
+                "forward_item",
+                item_key=(buffer_seq << INDEX_BITS) + index,
+                commit_id=self._journal.commit_id,
+                dispatch_id=dispatch_id,
+                attempt=attempt,
+            )
+            == 1
+        )
+
+    def forwarded_attempt(self, buffer_seq: int, index: int) -> int | None:
+        """The attempt at which the item was passed on; None when it was not."""
+        value = self._statements.value("forwarded_attempt", item_key=(buffer_seq << INDEX_BITS) + index)
+        return None if value is None else int(value)
+
+    def item_attempts(self, buffer_seq: int, index: int) -> Attempts:
+        row = self._statements.one("item_failures", item_key=(buffer_seq << INDEX_BITS) + index)
+        assert row is not None
+        return Attempts(*row)
+
+    def message_attempts(self, message_seq: int) -> Attempts:
+        row = self._statements.one("message_failures", message_seq=message_seq)
+        assert row is not None
+        return Attempts(*row)
+
+    def record_failure(
+        self,
+        *,
+        item: tuple[int, int] | None = None,
+        message_seq: int | None = None,
+        attempt: int,
+        kind: str,
+        message: str,
+        traceback: str = "",
+        supervisor_died: bool = False,
+        retry_at: int | None = None,
+    ) -> None:
+        """An attempt that failed, of an item (buffer_seq, index) or of a message."""
+        self._journal.new_failures += 1
+        self._statements.run(
+            "add_failure",
+            commit_id=self._journal.commit_id,
+            item_key=(item[0] << INDEX_BITS) + item[1] if item else None,
+            message_seq=message_seq,
+            attempt=attempt,
+            kind=kind,
+            supervisor_died=supervisor_died,
+            message=message[:FAILURE_MESSAGE_CHARS_MAX],
+            traceback_id=self._traceback_id(traceback) if traceback else None,
+            retry_at=retry_at,
+        )
+
+    def _traceback_id(self, body: str) -> int:
+        body = body.encode("utf-8", "replace")[-TRACEBACK_BYTES_MAX:].decode("utf-8", "ignore")
+        digest = hashlib.sha256(body.encode()).hexdigest()[:32]
+        self._statements.run("add_traceback", digest=digest, body=body)
+        return int(self._statements.value("traceback_id", digest=digest))
+
+    def due_retries(self, buffer_seq: int, now_ms: int, limit: int) -> list[Retry]:
+        rows = self._statements.all("due_retries", buffer_seq=buffer_seq, now_ms=now_ms, limit=limit)
+        return [Retry(*row) for row in rows]
+
+    def next_retry_at(self, buffer_seq: int) -> int | None:
+        value = self._statements.value("next_retry_at", buffer_seq=buffer_seq)
+        return None if value is None else int(value)
+
+    def mark_retried(self, failure_id: int) -> None:
+        self._statements.run("mark_retried", failure_id=failure_id, commit_id=self._journal.commit_id)

@@ -1,0 +1,47 @@
+"""What leaves the supervisor in this turn: gathered inside a commit, sent after it, forgotten when it is
+refused.
+"""
+
+from typing import Any
+
+from durable_bus.channel import encode
+from durable_bus.ports import Connections, Pool
+
+__all__ = ["Outbox"]
+
+
+class Outbox:
+    """Frames to workers and clients, and what else is to be done once the commit has happened."""
+
+    def __init__(self, pool: Pool, connections: Connections) -> None:
+        self._pool = pool
+        self._connections = connections
+        self._to_workers: list[tuple[int, bytes]] = []
+        self._to_clients: list[tuple[int, dict[str, Any]]] = []
+        self._kills: list[int] = []
+
+    def to_worker(self, worker_id: int, data: bytes) -> None:
+        self._to_workers.append((worker_id, data))
+
+    def to_client(self, connection_id: int, header: dict[str, Any]) -> None:
+        self._to_clients.append((connection_id, header))
+
+    def kill(self, worker_id: int) -> None:
+        self._kills.append(worker_id)
+
+    def send(self) -> None:
+        """The commit has happened. If we die half-way, the next start finds every fact and sends again what
+        matters.
+        """
+        for worker_id, data in self._to_workers:
+            self._pool.send(worker_id, data)
+        for connection_id, header in self._to_clients:
+            self._connections.send(connection_id, encode(header))
+        for worker_id in self._kills:
+            self._pool.kill(worker_id)
+        self.clear()
+
+    def clear(self) -> None:
+        self._to_workers.clear()
+        self._to_clients.clear()
+        self._kills.clear()

@@ -1,0 +1,53 @@
+"""The one place where the supervisor waits: for pipes, sockets, exits and signals, or until a timer is
+due.
+"""
+
+import os
+import selectors
+import signal
+from collections.abc import Callable, Mapping
+
+__all__ = ["SelectorReactor"]
+
+
+class SelectorReactor:
+    """Calls back whoever registered a descriptor that has become ready."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def watch(
+        self, fd: int, callback: Callable[[int], None], *, write: bool = False, read: bool = True
+    ) -> None:
+        """Call `callback(mask)` when `fd` is ready; replaces what was watched on it before."""
+        events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
+        if not events:
+            self.forget(fd)
+        elif fd in self._selector.get_map():
+            self._selector.modify(fd, events, callback)
+        else:
+            self._selector.register(fd, events, callback)
+
+    def forget(self, fd: int) -> None:
+        if fd in self._selector.get_map():
+            self._selector.unregister(fd)
+
+    def poll(self, timeout_s: float | None) -> None:
+        for key, mask in self._selector.select(timeout_s):
+            key.data(mask)
+
+    def note_signals(self, names: Mapping[signal.Signals, str], noted: list[str]) -> None:
+        """Install handlers that only append a name to `noted` and wake `poll`; the loop acts."""
+        read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        self.watch(read_fd, lambda mask: _drain(read_fd))
+        for number, name in names.items():
+            signal.signal(number, _noting(name, noted))
+
+
+def _drain(fd: int) -> None:
+    os.read(fd, 4096)
+
+
+def _noting(name: str, noted: list[str]) -> Callable[[int, object], None]:
+    return lambda _number, _frame: noted.append(name)

@@ -1,0 +1,319 @@
+"""What clients may ask of the supervisor. Each answer is journaled with what it caused, and sent after the
+commit.
+
+A request carries an id made by its client. One whose answer was lost is simply sent again: it is answered
+from the journal and not done twice.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from durable_bus import xml
+from durable_bus.buffer import Collector
+from durable_bus.channel import Frame
+from durable_bus.errors import (
+    BufferError,
+    BusNotImportable,
+    DurableBusError,
+    JournalError,
+    LimitExceeded,
+    UsageError,
+    VersionMismatch,
+)
+from durable_bus.outbox import Outbox
+from durable_bus.staged import Staged
+from durable_bus.workforce import Workforce
+
+if TYPE_CHECKING:
+    from durable_bus.journal.journal import Journal
+
+__all__ = ["CHUNK_ITEMS_MAX", "ITEMS_MAX", "Deferred", "Requests"]
+
+CHUNK_ITEMS_MAX = 10_000
+ITEMS_MAX = 1 << 32
+RECEIVING_TIMEOUT_MS = 10 * 60 * 1000
+"""A buffer whose client has vanished is given up this long after its last chunk."""
+
+
+class Deferred(Exception):
+    """It cannot be answered yet: no worker has said which listeners the app has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receiving:
+    """A start whose items are arriving."""
+
+    request_id: str
+    connection_id: int
+    buffer_seq: int
+    buffer_id: str
+    target: str
+    next_chunk: int
+    received: int
+    existing: bool = False
+    """The buffer is there already, opened: its items are not looked at, the digest decides."""
+
+
+class Requests:
+    """Answers clients' frames, inside a commit."""
+
+    def __init__(
+        self,
+        journal: "Journal",
+        collector: Collector,
+        workforce: Workforce,
+        outbox: Outbox,
+        version: str,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._journal = journal
+        self._collector = collector
+        self._workforce = workforce
+        self._outbox = outbox
+        self._version = version
+        self._new_id = new_id
+        self.receiving: Staged[str, Receiving] = Staged()
+        self.stop_asked = False
+        self._handlers: dict[str, Callable[[int, Frame], dict[str, Any] | None]] = {
+            "hello": self._hello,
+            "start": self._start,
+            "chunk": self._chunk,
+            "open": self._open,
+            "abandon": self._abandon,
+            "watch": self._watch,
+            "stop": self._stop,
+        }
+
+    def handle(self, connection_id: int, frame: Frame) -> None:
+        """Do what a frame asks and queue its answer. Raises Deferred, after which nothing was changed."""
+        kind = frame.header.get("k")
+        handler = self._handlers.get(kind) if isinstance(kind, str) else None
+        try:
+            if handler is None:
+                raise UsageError(f"unknown request {kind!r:.100}")
+            with self._journal.savepoint():
+                answer = handler(connection_id, frame)
+        except JournalError:
+            raise
+        except DurableBusError as error:
+            self.refuse(connection_id, frame, error)
+        except (KeyError, TypeError, ValueError, sqlite3.OperationalError) as error:
+            if isinstance(error, sqlite3.OperationalError) and "JSON" not in str(error):
+                raise
+            self.refuse(
+                connection_id, frame, UsageError(f"malformed {kind} request: {type(error).__name__}: {error}")
+            )
+        else:
+            if answer is not None:
+                self._outbox.to_client(connection_id, {"request": frame.header.get("request"), **answer})
+
+    def refuse(self, connection_id: int, frame: Frame, error: DurableBusError) -> None:
+        """Tell the client that its request was refused; what belongs to a start is given up with it."""
+        request_id = frame.header.get("request")
+        if isinstance(request_id, str):
+            self.receiving.pop(request_id)
+        self._outbox.to_client(
+            connection_id,
+            {
+                "k": "error",
+                "request": request_id,
+                "type": type(error).__name__,
+                "message": error.error if isinstance(error, BufferError) else str(error),
+                "buffer_id": getattr(error, "buffer_id", None),
+            },
+        )
+
+    def closed(self, connection_id: int) -> None:
+        for watchers in self._collector.watchers.values():
+            watchers.discard(connection_id)
+        for receiving in self.receiving.values():
+            if receiving.connection_id == connection_id:
+                self.receiving.pop(receiving.request_id)
+
+    def give_up_stale(self, now_ms: int) -> None:
+        """Drop buffers whose clients have not sent anything for too long."""
+        current = {receiving.buffer_seq for receiving in self.receiving.values()}
+        for buffer_seq, _ in self._journal.buffers.stale(now_ms - RECEIVING_TIMEOUT_MS):
+            if buffer_seq not in current:
+                self._journal.buffers.drop(buffer_seq)
+
+    # The requests
+
+    def _hello(self, connection_id: int, frame: Frame) -> dict[str, Any]:
+        version = frame.header.get("version")
+        if version != self._version:
+            raise VersionMismatch(
+                f"the daemon is durable_bus {self._version}, this client is {version!r:.40}"
+            )
+        self._require_app()
+        return {"k": "welcome", "listeners": self._workforce.listeners}
+
+    def _require_app(self) -> dict[str, dict[str, Any]]:
+        if not self._workforce.is_settled:
+            raise Deferred
+        if self._workforce.listeners is None:
+            raise BusNotImportable(self._workforce.import_error or "")
+        return self._workforce.listeners
+
+    def _start(self, connection_id: int, frame: Frame) -> dict[str, Any]:
+        header = frame.header
+        request_id, buffer_id, target = (
+            str(header["request"]),
+            str(header["buffer_id"]),
+            str(header["target"]),
+        )
+        listeners = self._require_app()
+        if target not in listeners:
+            known = ", ".join(sorted(listeners)) or "none"
+            raise BufferError(buffer_id, f"unknown target {target!r:.120}; the listeners are: {known}")
+        row = self._journal.buffers.by_id(buffer_id)
+        receiving = Receiving(request_id, connection_id, 0, buffer_id, target, 0, 0)
+        if row is not None and row["opened_commit"] is not None:
+            receiving = replace(receiving, buffer_seq=row["buffer_seq"], existing=True)
+        elif row is not None and row["request_id"] == request_id:
+            receiving = replace(
+                receiving,
+                buffer_seq=row["buffer_seq"],
+                next_chunk=row["next_chunk"],
+                received=row["received"],
+            )
+        else:
+            if row is not None:
+                if any(other.buffer_seq == row["buffer_seq"] for other in self.receiving.values()):
+                    raise BufferError(buffer_id, "another client is sending its items just now")
+                self._journal.buffers.drop(row["buffer_seq"])
+            receiving = replace(receiving, buffer_seq=self._add_buffer(header))
+        self.receiving[request_id] = receiving
+        return {"k": "receiving", "next_chunk": receiving.next_chunk, "existing": receiving.existing}
+
+    def _add_buffer(self, header: dict[str, Any]) -> int:
+        starter_thread_id = self._new_id()
+        return self._journal.buffers.add(
+            buffer_id=header["buffer_id"],
+            target=header["target"],
+            return_to=header.get("return_to") or "",
+            from_id="",
+            thread_id=f"{starter_thread_id}/{header['buffer_id']}",
+            starter_thread_id=starter_thread_id,
+            collect=bool(header["collect"]),
+            request_id=header["request"],
+            retry_of=None,
+        )
+
+    def _chunk(self, connection_id: int, frame: Frame) -> dict[str, Any] | None:
+        header = frame.header
+        receiving = self.receiving.get(header["request"])
+        if receiving is None:
+            return None  # refused before, and told so
+        if receiving.existing or header["number"] < receiving.next_chunk:
+            return {"k": "received", "next_chunk": receiving.next_chunk}
+        if header["number"] > receiving.next_chunk:
+            raise UsageError(f"chunk {header['number']} came before chunk {receiving.next_chunk}")
+        (payloads,) = frame.bodies
+        count = int(header["count"])
+        self._check_chunk(receiving.buffer_id, payloads, count, receiving.received)
+        added = self._journal.buffers.add_chunk(
+            receiving.buffer_seq,
+            receiving.next_chunk,
+            receiving.received,
+            payloads,
+            int(header["form"]),
+            json.dumps(header["exceptions"]),
+        )
+        if added != count:
+            raise UsageError(f"a chunk said to hold {count} items holds {added}")
+        self.receiving[receiving.request_id] = replace(
+            receiving, next_chunk=receiving.next_chunk + 1, received=receiving.received + count
+        )
+        return {"k": "received", "next_chunk": receiving.next_chunk + 1}
+
+    def _abandon(self, connection_id: int, frame: Frame) -> None:
+        """Its client could not send all of it: nothing of it stays."""
+        receiving = self.receiving.pop(frame.header["request"])
+        if receiving is not None and not receiving.existing:
+            self._journal.buffers.drop(receiving.buffer_seq)
+
+    def _check_chunk(self, buffer_id: str, payloads: str, count: int, received: int) -> None:
+        if not 0 < count <= CHUNK_ITEMS_MAX:
+            raise UsageError(f"a chunk holds 1 to {CHUNK_ITEMS_MAX} items, not {count}")
+        if received + count > ITEMS_MAX:
+            raise LimitExceeded(f"a buffer holds at most {ITEMS_MAX} items")
+        if (
+            len(payloads) > xml.PAYLOAD_BYTES_MAX
+            and self._journal.buffers.longest_item_bytes(payloads) > xml.PAYLOAD_BYTES_MAX
+        ):
+            raise LimitExceeded(f"an item is over the limit of {xml.PAYLOAD_BYTES_MAX} bytes")
+        if "\\u0000" in payloads or "\\ud" in payloads.lower():
+            # SQLite's JSON cuts a text at NUL without a word; our clients never send one, nor half a
+            # surrogate pair.
+            for item in json.loads(payloads):
+                if "\x00" in item or (
+                    not item.isascii() and any("\ud800" <= char <= "\udfff" for char in item)
+                ):
+                    raise BufferError(buffer_id, "an item holds a NUL character or half a surrogate pair")
+
+    def _open(self, connection_id: int, frame: Frame) -> dict[str, Any] | None:
+        header = frame.header
+        request_id = header["request"]
+        known = self._journal.request_answer(request_id)
+        if known is not None:
+            self._watch_buffer(connection_id, known["buffer_id"])
+            return known
+        receiving = self.receiving.get(request_id)
+        if receiving is None:
+            return None  # refused before, and told so
+        buffer_id, total = receiving.buffer_id, int(header["total"])
+        if receiving.existing:
+            self._compare(receiving, header)
+        else:
+            if total == 0:
+                raise BufferError(buffer_id, "No items specified")
+            if not self._journal.buffers.open(receiving.buffer_seq, total, str(header["digest"])):
+                raise BufferError(buffer_id, f"{receiving.received} of {total} items arrived")
+            self._collector.open(receiving.buffer_seq)
+        row = self._journal.buffers.by_seq(receiving.buffer_seq)
+        answer = {
+            "k": "opened",
+            "buffer_id": buffer_id,
+            "buffer_seq": receiving.buffer_seq,
+            "total": row["total"],
+            "existed": receiving.existing,
+        }
+        self._journal.add_request(request_id, answer)
+        self.receiving.pop(request_id)
+        self._watch_buffer(connection_id, buffer_id)
+        return answer
+
+    def _compare(self, receiving: Receiving, header: dict[str, Any]) -> None:
+        """The same id with the same content is the buffer that exists; with any other it is refused."""
+        row = self._journal.buffers.by_seq(receiving.buffer_seq)
+        same = (row["target"], row["digest"], bool(row["collect"]), row["return_to"]) == (
+            receiving.target,
+            header["digest"],
+            bool(header["collect"]),
+            header.get("return_to") or "",
+        )
+        if not same:
+            what = "items" if row["digest"] != header["digest"] else "target, collect or return_to"
+            raise BufferError(receiving.buffer_id, f"this id is used already, with other {what}")
+
+    def _watch(self, connection_id: int, frame: Frame) -> dict[str, Any]:
+        buffer_id = str(frame.header["buffer_id"])
+        self._watch_buffer(connection_id, buffer_id)
+        return {"k": "watching", "buffer_id": buffer_id}
+
+    def _watch_buffer(self, connection_id: int, buffer_id: str) -> None:
+        """Tell this connection when the buffer ends; at once when it has."""
+        row = self._journal.buffers.by_id(buffer_id)
+        if row is None:
+            return
+        if row["ended_commit"] is not None:
+            self._outbox.to_client(connection_id, {"k": "ended", "buffer_id": buffer_id})
+        else:
+            self._collector.watchers.setdefault(row["buffer_seq"], set()).add(connection_id)
+
+    def _stop(self, connection_id: int, frame: Frame) -> None:
+        self.stop_asked = True

@@ -1,0 +1,130 @@
+"""Runs the items of sync handlers inside a worker, and turns what handlers return or raise into answers."""
+
+import json
+import time
+import traceback
+from typing import Any
+
+from durable_bus.answers import FLUSH_BYTES_MAX, Answers
+from durable_bus.bus import Listener
+from durable_bus.errors import ItemError, said
+from durable_bus.messages import BufferError, HandlerMetadata, HandlerResponse, Huh, SystemError
+from durable_bus.xml import dump, load
+
+__all__ = ["LIMIT", "SINCE", "STARTED", "SyncRunner", "describe", "forms_of", "metadata_of", "outcome_of"]
+
+STARTED, SINCE, LIMIT = 0, 1, 2
+"""The words of the slot, see `ports.Slot`."""
+_FLUSH_NS = 20_000_000
+_TRACEBACK_CHARS_MAX = 4096
+
+_NOT_PLAIN = frozenset({HandlerResponse, Huh, SystemError, BufferError})
+
+
+def describe(error: BaseException) -> tuple[str, str, str]:
+    """(kind, message, traceback) of what a handler raised, or of what could not be loaded or dumped. Never
+    raises.
+    """
+    if isinstance(error, ItemError):
+        return error.kind, said(error), ""
+    message = f"{type(error).__name__}: {said(error)}".rstrip(": ")
+    try:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))[
+            -_TRACEBACK_CHARS_MAX:
+        ]
+    except Exception:
+        text = ""  # an exception whose __str__, __cause__ or source lines raise again
+    return "exception", message, text.encode("utf-8", "replace").decode()
+
+
+def outcome_of(value: Any) -> tuple[str, bool, bool]:
+    """(payload, is_xml, success) of what a handler returned. Raises UnserialisableAnswer."""
+    text, is_xml = dump(value)
+    return text, is_xml, not isinstance(value, (Huh, SystemError, BufferError))
+
+
+def metadata_of(work: dict[str, Any], index: int) -> HandlerMetadata:
+    thread_id = f"{work['thread']}/{index}"
+    return HandlerMetadata(
+        thread_id=thread_id,
+        from_id=f"buffer_{work['buffer_id']}_w{index}",
+        own_name=work["listener"],
+        is_self_call=False,
+        message_id=thread_id,
+        attempt=work["attempt"],
+        buffer_id=work["buffer_id"],
+        index=index,
+    )
+
+
+def forms_of(work: dict[str, Any], bodies: list[str], count: int) -> list[int]:
+    return [work["form"]] * count if "form" in work else json.loads(bodies[1])
+
+
+class SyncRunner:
+    """Runs the items of sync handlers, one at a time, on the main thread."""
+
+    def __init__(self, words: "memoryview[int]", answers: Answers) -> None:
+        self._words = words
+        self._answers = answers
+        self._last_flush_ns = 0
+
+    def run(self, listener: Listener, work: dict[str, Any], bodies: list[str]) -> None:
+        """A dispatch. The hot path: what is here runs for every item."""
+        words, answers = self._words, self._answers
+        handler, annotation, takes_metadata = listener.handler, listener.annotation, listener.takes_metadata
+        payloads: list[str] = json.loads(bodies[0])
+        forms = forms_of(work, bodies, len(payloads))
+        first_index, first_ordinal = work["first"], work["ordinal"]
+        segment = None
+        bytes_added = 0
+        begun_ns = time.monotonic_ns()
+        if not self._last_flush_ns:
+            self._last_flush_ns = begun_ns
+        for position, payload in enumerate(payloads):
+            ordinal = first_ordinal + position
+            # Say "started" before looking at the limit: the supervisor sets the limit before it looks at
+            # "started", so that no item is both run here and given to somebody else.
+            words[STARTED] = ordinal + 1
+            if ordinal >= words[LIMIT]:
+                answers.discard(ordinal, first_ordinal + len(payloads))
+                break
+            words[SINCE] = begun_ns
+            try:
+                argument = load(payload, forms[position] == 1, annotation)
+                value = (
+                    handler(argument, metadata_of(work, first_index + position))
+                    if takes_metadata
+                    else handler(argument)
+                )
+                if type(value) in _NOT_PLAIN:
+                    text, is_xml, success = outcome_of(value)
+                else:
+                    text, is_xml = dump(value)
+                    success = True
+            except (
+                BaseException
+            ) as error:  # SystemExit and KeyboardInterrupt of a handler end its item, not the worker
+                ended_ns = time.monotonic_ns()
+                kind, message, trace = describe(error)
+                answers.add_failed(
+                    work, first_index + position, kind, message, trace, (ended_ns - begun_ns) // 1000
+                )
+                segment = None
+                bytes_added += len(trace)
+            else:
+                ended_ns = time.monotonic_ns()
+                if segment is None or segment.is_xml is not is_xml or segment.success is not success:
+                    segment = answers.segment(work, first_index + position, success, is_xml)
+                segment.texts.append(text)
+                segment.micros.append((ended_ns - begun_ns) // 1000)
+                bytes_added += len(text)
+            if ended_ns - self._last_flush_ns > _FLUSH_NS or bytes_added > FLUSH_BYTES_MAX:
+                answers.flush()
+                self._last_flush_ns = ended_ns
+                bytes_added = 0
+            begun_ns = ended_ns
+        words[SINCE] = 0
+        answers.flush()
+        answers.idle()
+        self._last_flush_ns = 0

@@ -1,0 +1,91 @@
+"""What runs inside a worker process: import the app, take batches, run handlers, answer.
+
+A worker dies with its supervisor, never writes the journal, and can be killed at any moment: whatever it has
+not sent is run again by somebody else. Its first frame is the app's table of listeners, or why the app cannot
+be imported.
+
+A handler may do anything to its process. What it raises, returns or prints is dealt with here; a death is
+seen, and dealt with, by the supervisor. The memory that it shares with us says which item was started last,
+so that a death is charged to the right one.
+"""
+
+import ctypes
+import json
+import mmap
+import os
+import signal
+import sys
+from typing import Any
+
+from durable_bus.answers import Answers
+from durable_bus.bus import Bus, load_app
+from durable_bus.channel import Frame, read_frame
+from durable_bus.errors import BusNotImportable, DurableBusError
+from durable_bus.sync_runner import SyncRunner, describe
+
+__all__ = ["main"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Be killed when the process that started us ends. Looks right after whether that has happened
+    already.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def _boot(frame: Frame) -> Bus:
+    return load_app(frame.header["app"])
+
+
+def _serve(bus: Bus, read_fd: int, words: "memoryview[int]", answers: Answers) -> None:
+    runner = SyncRunner(words, answers)
+    while True:
+        frame = read_frame(read_fd)
+        if frame is None:
+            return
+        runner.run(bus.listeners[frame.header["listener"]], frame.header, frame.bodies)
+
+
+def main(arguments: dict[str, Any]) -> int:
+    """The worker process. `arguments`: fds (read, write, slot), parent (pid), pythonpath (to restore)."""
+    die_with_parent(arguments["parent"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if arguments["pythonpath"] is None:
+        os.environ.pop("PYTHONPATH", None)
+    else:
+        os.environ["PYTHONPATH"] = arguments["pythonpath"]
+    read_fd, write_fd, slot_fd = arguments["fds"]
+    for fd in (read_fd, write_fd, slot_fd):
+        os.set_inheritable(fd, False)
+    words = memoryview(mmap.mmap(slot_fd, 4096)).cast("q")
+    answers = Answers(write_fd)
+    frame = read_frame(read_fd)
+    if frame is None:
+        return 0
+    sys.argv = [sys.argv[0]]
+    try:
+        bus = _boot(frame)
+        listeners = {facts["name"]: facts for facts in bus.facts()}
+    except DurableBusError as error:
+        trace = "" if error.__cause__ is None else describe(error.__cause__)[2]
+        sys.stderr.write(trace)
+        answers.send(
+            {"k": "import_error", "error": str(error), "is_import": isinstance(error, BusNotImportable)}
+        )
+        return 1
+    answers.send({"k": "ready", "listeners": listeners})
+    if any(facts["is_async"] for facts in listeners.values()):
+        from durable_bus.worker_async import serve  # asyncio costs 50 ms of boot: only apps that await pay it
+
+        serve(bus, read_fd, words, answers)
+    else:
+        _serve(bus, read_fd, words, answers)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

@@ -1,0 +1,171 @@
+"""A worker whose app has async handlers: an event loop that runs up to `concurrency` items of each at once.
+
+Sync handlers of the same app run on the loop, one at a time, and block it meanwhile, as they would in any
+program.
+"""
+
+import asyncio
+import json
+import os
+import time
+from typing import Any
+
+from durable_bus.answers import FLUSH_S, Answers
+from durable_bus.bus import Bus, Listener
+from durable_bus.channel import Frame, FrameReader
+from durable_bus.errors import WorkerSilent
+from durable_bus.sync_runner import (
+    LIMIT,
+    SINCE,
+    STARTED,
+    SyncRunner,
+    describe,
+    forms_of,
+    metadata_of,
+    outcome_of,
+)
+from durable_bus.xml import load
+
+__all__ = ["serve"]
+
+_READ_BYTES = 1024 * 1024
+_FLUSH_EVERY_S = 0.02
+_CANCEL_GRACE_S = 1.0
+"""How long a handler that was cancelled for being late may take to give in; then it is left to itself."""
+
+
+class _AsyncRunner:
+    """Feeds items to handlers in the order they came, as far as each listener's concurrency allows."""
+
+    def __init__(self, bus: Bus, words: "memoryview[int]", answers: Answers) -> None:
+        self._bus = bus
+        self._words = words
+        self._answers = answers
+        self._sync = SyncRunner(words, answers)
+        self._frames: asyncio.Queue[Frame] = asyncio.Queue()
+        self._room = {name: asyncio.Semaphore(one.concurrency) for name, one in bus.listeners.items()}
+        self._running = 0
+        self._done: list[tuple[dict[str, Any], int, str, bool, bool, int]] = []
+        self._flush_planned = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, read_fd: int) -> None:
+        loop = asyncio.get_running_loop()
+        reader = FrameReader()
+        ended = loop.create_future()
+
+        def readable() -> None:
+            try:
+                data = os.read(read_fd, _READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                ended.set_result(None)
+                loop.remove_reader(read_fd)
+            for frame in reader.feed(data):
+                self._frames.put_nowait(frame)
+
+        loop.add_reader(read_fd, readable)
+        feeding = asyncio.create_task(self._feed())
+        self._beat(loop)
+        await ended
+        feeding.cancel()
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell the supervisor that the loop turns: a blocked one cannot cancel anything by itself."""
+        self._words[SINCE] = time.monotonic_ns() if self._running else 0
+        loop.call_later(FLUSH_S, self._beat, loop)
+
+    async def _feed(self) -> None:
+        while True:
+            frame = await self._frames.get()
+            work = frame.header
+            listener = self._bus.listeners[work["listener"]]
+            if listener.is_async:
+                await self._start_items(listener, work, frame.bodies)
+            else:
+                self._sync.run(listener, work, frame.bodies)
+                await asyncio.sleep(0)
+
+    async def _start_items(self, listener: Listener, work: dict[str, Any], bodies: list[str]) -> None:
+        payloads: list[str] = json.loads(bodies[0])
+        forms = forms_of(work, bodies, len(payloads))
+        room = self._room[listener.name]
+        for position, payload in enumerate(payloads):
+            await room.acquire()
+            ordinal = work["ordinal"] + position
+            self._words[STARTED] = ordinal + 1  # before looking at the limit, see sync_runner.SyncRunner.run
+            if ordinal >= self._words[LIMIT]:
+                room.release()
+                self._answers.discard(ordinal, work["ordinal"] + len(payloads))
+                self._flush()
+                return
+            self._running += 1
+            self._words[SINCE] = time.monotonic_ns()
+            task = asyncio.create_task(
+                self._item(listener, work, work["first"] + position, payload, forms[position])
+            )
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _item(
+        self, listener: Listener, work: dict[str, Any], index: int, payload: str, form: int
+    ) -> None:
+        begun_ns = time.monotonic_ns()
+        try:
+            argument = load(payload, bool(form), listener.annotation)
+            value = await self._bounded(listener, listener.call(argument, metadata_of(work, index)))
+            text, is_xml, success = outcome_of(value)
+        except BaseException as error:
+            micros = (time.monotonic_ns() - begun_ns) // 1000
+            kind, message, trace = describe(error)
+            self._answers.add_failed(work, index, kind, message, trace, micros)
+        else:
+            micros = (time.monotonic_ns() - begun_ns) // 1000
+            self._done.append((work, index, text, is_xml, success, micros))
+        finally:
+            self._running -= 1
+            self._room[listener.name].release()
+        if not self._flush_planned:
+            self._flush_planned = True
+            asyncio.get_running_loop().call_later(_FLUSH_EVERY_S if self._running else 0, self._flush)
+
+    @staticmethod
+    async def _bounded(listener: Listener, awaitable: Any) -> Any:
+        """Await it for at most the listener's time-out. One that will not be cancelled is left to itself."""
+        if listener.timeout_s is None:
+            return await awaitable
+        task = asyncio.ensure_future(awaitable)
+        done, _ = await asyncio.wait([task], timeout=listener.timeout_s)
+        if done:
+            return task.result()
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_GRACE_S)
+        if task.done() and not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not log it: too late is too late
+        raise WorkerSilent(listener.timeout_s)
+
+    def _flush(self) -> None:
+        """Put what has come in, in whatever order, into contiguous segments, and send it."""
+        self._flush_planned = False
+        done, self._done = self._done, []
+        done.sort(key=lambda answer: (answer[0]["dispatch"], answer[1]))
+        segment = None
+        next_index = -1
+        for work, index, text, is_xml, success, micros in done:
+            same = segment is not None and segment.dispatch == work["dispatch"] and index == next_index
+            if segment is None or not same or (segment.is_xml, segment.success) != (is_xml, success):
+                segment = self._answers.segment(work, index, success, is_xml)
+            segment.texts.append(text)
+            segment.micros.append(micros)
+            next_index = index + 1
+        self._answers.flush()
+        if not self._running:
+            self._words[SINCE] = 0
+            self._answers.idle()
+
+
+def serve(bus: Bus, read_fd: int, words: "memoryview[int]", answers: Answers) -> None:
+    """Run until the supervisor closes the pipe."""
+    os.set_blocking(read_fd, False)
+    asyncio.run(_AsyncRunner(bus, words, answers).serve(read_fd))

@@ -1,0 +1,113 @@
+"""The workers as the supervisor manages them: how many there should be, which code they run, who is replaced
+when.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from durable_bus.clock import Clock
+from durable_bus.dispatch import Dispatcher, Hand
+from durable_bus.ports import Pool
+
+__all__ = ["BOOT_TIMEOUT_S", "Workforce"]
+
+BOOT_TIMEOUT_S = 300.0
+"""A worker that has not reported its listeners after this long is killed: its import hangs."""
+_AT_ONCE = 2
+"""So many deaths in boot, in a row, are answered at once; then with backoff."""
+_BACKOFF_FIRST_S = 0.5
+_BACKOFF_MAX_S = 30.0
+
+
+class Workforce:
+    """Spawns and replaces workers, and knows the newest table of listeners."""
+
+    def __init__(self, pool: Pool, dispatcher: Dispatcher, clock: Clock, wanted: int) -> None:
+        self._pool = pool
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self.wanted = wanted
+        self.listeners: dict[str, dict[str, Any]] | None = None
+        """The newest table that a worker of this run has reported."""
+        self.import_error: str | None = None
+        """Why the app could not be imported, when the last worker that tried could not."""
+        self._booting: dict[int, float] = {}
+        self._generation: dict[int, int] = {}
+        self.generation = 1
+        self._deaths_in_boot = 0
+        self._spawn_at_s = 0.0
+
+    def _now_s(self) -> float:
+        return self._clock.monotonic_ns() / 1e9
+
+    def fill(self) -> None:
+        """Spawn what is missing, unless workers keep dying in boot and the next try is not due yet."""
+        current = sum(1 for generation in self._generation.values() if generation == self.generation)
+        if current >= self.wanted or self._now_s() < self._spawn_at_s:
+            return
+        for _ in range(self.wanted - current):
+            worker_id = self._pool.spawn()
+            self._booting[worker_id] = self._now_s()
+            self._generation[worker_id] = self.generation
+            self._dispatcher.hands[worker_id] = Hand(worker_id=worker_id, pid=self._pool.pid(worker_id))
+            self._dispatcher.hands.commit()
+
+    def next_due_s(self) -> float | None:
+        """Monotonic time, s, when `fill` or `hung_in_boot` should be called again; None: nothing is due."""
+        due = [since + BOOT_TIMEOUT_S for since in self._booting.values()]
+        if sum(1 for generation in self._generation.values() if generation == self.generation) < self.wanted:
+            due.append(self._spawn_at_s)
+        return min(due, default=None)
+
+    def hung_in_boot(self) -> list[int]:
+        now_s = self._now_s()
+        return [worker_id for worker_id, since_s in self._booting.items() if now_s - since_s > BOOT_TIMEOUT_S]
+
+    def ready(self, worker_id: int, listeners: dict[str, dict[str, Any]]) -> list[int]:
+        """A worker has imported the app. The workers of older code, which now get nothing more."""
+        self._booting.pop(worker_id, None)
+        self._deaths_in_boot = 0
+        hand = self._dispatcher.hands.get(worker_id)
+        if hand is None:
+            return []
+        self._dispatcher.hands[worker_id] = replace(hand, listeners=listeners)
+        if self._generation.get(worker_id) != self.generation:
+            return []
+        self.import_error = None
+        if self.listeners != listeners:
+            self.listeners = listeners
+            self._dispatcher.paces.forget()
+        return [old for old, generation in self._generation.items() if generation < self.generation]
+
+    def failed_import(self, worker_id: int, error: str) -> None:
+        if self._generation.get(worker_id) == self.generation:
+            self.import_error = error
+
+    def gone(self, worker_id: int) -> None:
+        """A worker has ended. The first two deaths in boot in a row are replaced at once, later ones with
+        backoff.
+        """
+        self._generation.pop(worker_id, None)
+        if self._booting.pop(worker_id, None) is None:
+            return
+        self._deaths_in_boot += 1
+        late = self._deaths_in_boot - _AT_ONCE * self.wanted
+        if late > 0:
+            backoff_s = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** min(late - 1, 10))
+            self._spawn_at_s = self._now_s() + backoff_s
+
+    def reload(self) -> None:
+        """New workers import the app anew; the old ones stay until one of the new has reported its
+        listeners.
+        """
+        self.generation += 1
+        self._deaths_in_boot = 0
+        self._spawn_at_s = 0.0
+
+    def is_old(self, worker_id: int) -> bool:
+        return self._generation.get(worker_id, 0) < self.generation
+
+    @property
+    def is_settled(self) -> bool:
+        """It is known whether the app can be imported."""
+        return self.listeners is not None or self.import_error is not None
