@@ -46,7 +46,7 @@ class Answers:
         self._lock = threading.Lock()
         self._segments: list[Segment] = []
         self._failed: list[dict[str, Any]] = []
-        self._outcomes: list[dict[str, Any]] = []
+        self._outcomes: list[tuple[dict[str, Any], str]] = []
         self._discarded: tuple[int, int] | None = None
         self._busy = threading.Event()
         threading.Thread(target=self._flush_forever, name="durable_bus answers", daemon=True).start()
@@ -77,10 +77,10 @@ class Answers:
             self._failed.append(failed)
         self._busy.set()
 
-    def add_outcome(self, outcome: dict[str, Any]) -> None:
+    def add_outcome(self, work: dict[str, Any], index: int, outcome: dict[str, Any], body: str) -> None:
         """What the handling of an item or message led to, other than an item's answer."""
         with self._lock:
-            self._outcomes.append(outcome)
+            self._outcomes.append(({"dispatch": work["dispatch"], "index": index, **outcome}, body))
         self._busy.set()
 
     def discard(self, first_ordinal: int, end_ordinal: int) -> None:
@@ -122,9 +122,10 @@ class Answers:
                 "k": "answers",
                 "segments": segments,
                 "failed": self._failed,
-                "outcomes": self._outcomes,
+                "outcomes": [outcome for outcome, _ in self._outcomes],
                 "discarded": self._discarded,
             }
+            bodies += [body for _, body in self._outcomes]
             self._failed, self._outcomes, self._discarded = [], [], None
             self.send(header, *bodies)
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from durable_bus.buffer_registry import BufferRegistry, OpenBuffer, Range
 from durable_bus.messages import BufferComplete
 from durable_bus.outbox import Outbox
+from durable_bus.post import Post
+from durable_bus.thread_registry import ThreadRegistry
 from durable_bus.xml import dump, error_payload
 
 if TYPE_CHECKING:
@@ -48,8 +50,17 @@ class FailedAttempt:
 class Collector:
     """Turns answers into results and completions."""
 
-    def __init__(self, journal: "Journal", registry: BufferRegistry, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        journal: "Journal",
+        registry: BufferRegistry,
+        outbox: Outbox,
+        post: Post,
+        threads: ThreadRegistry,
+    ) -> None:
         self._journal = journal
+        self._post = post
+        self._threads = threads
         self._registry = registry
         self._outbox = outbox
         self.watchers: dict[int, set[int]] = {}
@@ -58,6 +69,10 @@ class Collector:
     def open(self, buffer_seq: int) -> OpenBuffer:
         """The buffer has just been opened in this commit: from now on the dispatcher sees it."""
         return self._registry.create(self._journal.buffers.by_seq(buffer_seq))
+
+    def buffer(self, buffer_seq: int) -> OpenBuffer | None:
+        """The buffer, as long as it is open."""
+        return self._registry.get(buffer_seq)
 
     def record(self, segment: dict[str, Any], payloads: str, attempt: int, worker_pid: int) -> None:
         """A contiguous range of answers. Of items that have their outcome already nothing is kept."""
@@ -170,9 +185,8 @@ class Collector:
             payload, _ = dump(
                 BufferComplete(buffer.buffer_id, buffer.total, buffer.recorded - buffer.failed, "")
             )
-            self._journal.messages.add(
+            self._post.add(
                 message_id=complete_message_id(buffer.buffer_id),
-                kind="BufferComplete",
                 from_id=f"buffer_{buffer.buffer_id}",
                 to_id=to_id,
                 thread_id=buffer.starter_thread_id,
@@ -180,5 +194,9 @@ class Collector:
                 buffer_seq=buffer.seq,
                 settled=to_id == "",
             )
+            if to_id and to_id != buffer.from_id:
+                chain = self._threads.lookup(buffer.starter_thread_id)
+                if chain is not None:
+                    self._threads.set(buffer.starter_thread_id, chain.handed_to(to_id))
         for connection_id in self.watchers.pop(buffer.seq, ()):
             self._outbox.to_client(connection_id, {"k": "ended", "buffer_id": buffer.buffer_id})

@@ -23,7 +23,7 @@ from durable_bus.handler_signature import is_async, resolved, signature
 from durable_bus.messages import HandlerMetadata, check_name
 from durable_bus.xml import check_annotation
 
-__all__ = ["Bus", "Listener", "app_spec", "load_app", "load_bus", "parse_spec"]
+__all__ = ["INSIDE_HANDLER_VARIABLE", "Bus", "Listener", "app_spec", "load_app", "load_bus", "parse_spec"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -31,6 +31,9 @@ TIMEOUT_S: Final = 3600.0
 ATTEMPTS_MAX: Final = 1000
 CONCURRENCY: Final = 100
 CONCURRENCY_MAX: Final = 10_000
+
+INSIDE_HANDLER_VARIABLE: Final = "DURABLE_BUS_INSIDE_HANDLER"
+"""Set in workers, and so in what their handlers start, to the journal they work for."""
 
 _ELEMENT_NAMES: Final = (
     "_Element",

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from durable_bus import errors
-from durable_bus.bus import Bus, app_spec
+from durable_bus.bus import INSIDE_HANDLER_VARIABLE, Bus, app_spec
 from durable_bus.channel import FRAME_BYTES_MAX, Frame, FrameReader, dump_json, encode
 from durable_bus.connections import connect_socket, socket_path
 from durable_bus.errors import (
     BufferError,
     DurableBusError,
+    InsideHandler,
     JournalLocked,
     JournalUnreachable,
     SupervisorLost,
@@ -149,6 +150,17 @@ def error_of(header: dict[str, Any]) -> DurableBusError:
     return kind(message)
 
 
+class ReceivedMessage(NamedTuple):
+    """A message from a mailbox. `kind` is its root element's name, "text" for text."""
+
+    message_id: str
+    kind: str
+    from_id: str
+    thread_id: str
+    payload: str
+    is_xml: bool
+
+
 class Client:
     """A way into one journal's supervisor.
 
@@ -156,8 +168,9 @@ class Client:
     supervisor of its own. Raises JournalUnreachable when no daemon serves the journal.
     """
 
-    def __init__(self, journal: str | os.PathLike[str] = "journal.db") -> None:
+    def __init__(self, journal: str | os.PathLike[str] = "journal.db", *, name: str | None = None) -> None:
         path = Path(journal)
+        _refuse_inside_handler(path)
         try:
             connection = connect_socket(socket_path(path))
         except OSError as error:
@@ -165,20 +178,30 @@ class Client:
                 f"no daemon serves {path} ({error.strerror}); start one with: "
                 f"durable-bus serve APP --journal {path}"
             ) from error
-        self._open(path, connection, None)
+        self._open(path, connection, None, name)
 
     @classmethod
     def _embedded(
-        cls, journal: Path, connection: socket.socket, process: "subprocess.Popen[bytes]"
+        cls,
+        journal: Path,
+        connection: socket.socket,
+        process: "subprocess.Popen[bytes]",
+        name: str | None,
     ) -> "Client":
         client = cls.__new__(cls)
-        client._open(journal, connection, process)
+        client._open(journal, connection, process, name)
         return client
 
     def _open(
-        self, journal: Path, connection: socket.socket, process: "subprocess.Popen[bytes] | None"
+        self,
+        journal: Path,
+        connection: socket.socket,
+        process: "subprocess.Popen[bytes] | None",
+        name: str | None,
     ) -> None:
         self.journal = journal
+        self.name = name
+        """Under which it has a mailbox; None: it has none."""
         self._process = process
         self._link = _Link(connection)
         self._reader: JournalReader | None = None
@@ -194,7 +217,7 @@ class Client:
         from durable_bus import __version__
 
         request_id = secrets.token_hex(16)
-        link.send({"k": "hello", "request": request_id, "version": __version__})
+        link.send({"k": "hello", "request": request_id, "version": __version__, "name": self.name})
         self.listeners = link.answer(request_id)["listeners"]
 
     @property
@@ -321,6 +344,65 @@ class Client:
         else:
             self._link.close()
             self._link = link
+
+    def send(self, to: str, payload: object) -> str:
+        """Send a message to a listener or a mailbox, on a new thread; its message id.
+
+        It is on disk when this returns. `payload`: str, Text, Xml, an element or a dataclass. Raises
+        MessageRefused for an unknown name, or a client without a name.
+        """
+        text, is_xml = dump_item(payload)
+        answer = self._request({"k": "send", "to": to, "payload": text, "is_xml": is_xml})
+        return str(answer["message_id"])
+
+    def receive(self, timeout: float | None = None) -> ReceivedMessage:
+        """The next message to this client's name. Raises TimedOut after `timeout` seconds.
+
+        It stays in the journal until `respond` or `acknowledge`, and waits again when this connection closes
+        first.
+        """
+        header = {"k": "receive", "request": secrets.token_hex(16)}
+        deadline_s = None if timeout is None else time.monotonic() + timeout
+        while True:
+            link = self._link
+            try:
+                link.send(header)
+                left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+                try:
+                    answer = link.answer(header["request"], left_s)
+                except TimedOut:
+                    link.send({"k": "stop_receiving", "request": header["request"]})
+                    answer = link.answer(header["request"])
+                break
+            except SupervisorLost:
+                self.reconnect()
+        if answer["k"] == "nothing":
+            raise TimedOut(f"no message to {self.name} within {timeout} s")
+        return ReceivedMessage(**{field: answer[field] for field in ReceivedMessage._fields})
+
+    def respond(self, message: ReceivedMessage, payload: object) -> None:
+        """Answer a received message along its thread, which settles it. Raises MessageRefused when it was
+        before.
+        """
+        text, is_xml = dump_item(payload)
+        self._request({"k": "respond", "message_id": message.message_id, "payload": text, "is_xml": is_xml})
+
+    def acknowledge(self, message: ReceivedMessage) -> None:
+        """Settle a received message without a response. Raises MessageRefused when it was settled before."""
+        self._request({"k": "acknowledge", "message_id": message.message_id})
+
+    def _request(self, header: dict[str, Any]) -> dict[str, Any]:
+        """One request and its answer; sent again, with the same id, when the daemon was restarted
+        meanwhile.
+        """
+        header = {**header, "request": secrets.token_hex(16)}
+        while True:
+            link = self._link
+            try:
+                link.send(header)
+                return link.answer(header["request"])
+            except SupervisorLost:
+                self.reconnect()
 
     def buffer(self, buffer_id: str) -> "Buffer":
         """A buffer that was started before, by anybody. Raises NotFound."""
@@ -583,6 +665,7 @@ def running(
     journal: str | os.PathLike[str] = "journal.db",
     workers: int | None = None,
     *,
+    name: str | None = None,
     durability: str = "full",
     grace: float = 10.0,
 ) -> Iterator[Client]:
@@ -595,16 +678,32 @@ def running(
     process serves the journal.
     """
     path = Path(journal)
-    with open_client(app_spec(bus), bus.name, path, workers, durability=durability, grace_s=grace) as client:
+    _refuse_inside_handler(path)
+    with open_client(
+        app_spec(bus), bus.name, path, workers, name=name, durability=durability, grace_s=grace
+    ) as client:
         yield client
 
 
+def _refuse_inside_handler(journal: Path) -> None:
+    """A handler that waits for its own bus holds a worker that the answer may need. Raises InsideHandler."""
+    served = os.environ.get(INSIDE_HANDLER_VARIABLE)
+    if served and os.path.realpath(served) == os.path.realpath(journal):
+        raise InsideHandler
+
+
 def open_client(
-    app: dict[str, Any], app_name: str, journal: Path, workers: int | None, **options: Any
+    app: dict[str, Any],
+    app_name: str,
+    journal: Path,
+    workers: int | None,
+    *,
+    name: str | None = None,
+    **options: Any,
 ) -> Client:
     """A client with a supervisor of its own."""
     count = workers if workers is not None else len(os.sched_getaffinity(0))
     if count < 1:
         raise UsageError(f"workers={workers} must be at least 1")
     process, connection = spawn_supervisor(app, app_name, journal, count, **options)
-    return Client._embedded(journal, connection, process)
+    return Client._embedded(journal, connection, process, name)

@@ -35,6 +35,8 @@ class Hand:
     listeners: dict[str, dict[str, Any]] | None = None
     """Its table, by name; None until it has reported it. Never changed in place."""
     unanswered: int = 0
+    messages: int = 0
+    """How many of `unanswered` are messages."""
     next_ordinal: int = 0
     exclusive: bool = False
     """It holds a range that must be alone."""
@@ -329,9 +331,11 @@ class Dispatcher:
         else:
             self.in_hand[before.dispatch_id] = after
         if hand is not None:
-            exclusive = hand.exclusive and not (done and before.alone)
             self.hands[hand.worker_id] = replace(
-                hand, unanswered=hand.unanswered - fewer, exclusive=exclusive
+                hand,
+                unanswered=hand.unanswered - fewer,
+                messages=hand.messages - (1 if done and before.message_seq else 0),
+                exclusive=hand.exclusive and not (done and before.alone),
             )
 
     def held_by(self, worker_id: int) -> list[InHand]:
@@ -367,12 +371,13 @@ class Dispatcher:
             ]
             self._registry.give_back(held.buffer_seq, ranges)
 
-    def worker_gone(self, worker_id: int, started: int) -> list[tuple[InHand, int]]:
+    def worker_gone(self, worker_id: int, started: int) -> tuple[list[tuple[InHand, int]], list[InHand]]:
         """A worker is gone: give back what it had not started, and take it out of account.
 
-        Returns the suspects, what it had started and not answered, as (in hand, position). The caller charges
-        a single one, or gives several back with `quarantine`.
+        Returns the suspects, what it had started and not answered, as (in hand, position), and the messages
+        it had not started. The caller charges a single suspect, or gives several back with `quarantine`.
         """
+        messages: list[InHand] = []
         suspects: list[tuple[InHand, int]] = []
         for held in self.held_by(worker_id):
             opened = held.open_positions()
@@ -382,8 +387,10 @@ class Dispatcher:
             self.in_hand.pop(held.dispatch_id)
             if held.buffer_seq:
                 self._journal.work.end_dispatch(held.dispatch_id, "died")
+            elif fresh:
+                messages.append(held)
         self.hands.pop(worker_id)
-        return suspects
+        return suspects, messages
 
     def quarantine(self, suspects: list[tuple[InHand, int]]) -> None:
         """Nobody is charged: they go out again in two halves, each to a worker that holds nothing else.

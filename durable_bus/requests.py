@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from durable_bus import xml
 from durable_bus.buffer import Collector
 from durable_bus.channel import Frame
+from durable_bus.conversations import Conversations
 from durable_bus.errors import (
     BufferError,
     BusNotImportable,
@@ -23,8 +24,10 @@ from durable_bus.errors import (
     UsageError,
     VersionMismatch,
 )
+from durable_bus.mailboxes import Mailboxes
 from durable_bus.outbox import Outbox
 from durable_bus.staged import Staged
+from durable_bus.thread_registry import Chain, ThreadRegistry
 from durable_bus.workforce import Workforce
 
 if TYPE_CHECKING:
@@ -65,6 +68,9 @@ class Requests:
         journal: "Journal",
         collector: Collector,
         workforce: Workforce,
+        conversations: Conversations,
+        threads: ThreadRegistry,
+        mailboxes: Mailboxes,
         outbox: Outbox,
         version: str,
         new_id: Callable[[], str],
@@ -72,6 +78,9 @@ class Requests:
         self._journal = journal
         self._collector = collector
         self._workforce = workforce
+        self._conversations = conversations
+        self._threads = threads
+        self._mailboxes = mailboxes
         self._outbox = outbox
         self._version = version
         self._new_id = new_id
@@ -85,6 +94,7 @@ class Requests:
             "abandon": self._abandon,
             "watch": self._watch,
             "stop": self._stop,
+            **mailboxes.handlers,
         }
 
     def handle(self, connection_id: int, frame: Frame) -> None:
@@ -148,8 +158,11 @@ class Requests:
             raise VersionMismatch(
                 f"the daemon is durable_bus {self._version}, this client is {version!r:.40}"
             )
-        self._require_app()
-        return {"k": "welcome", "listeners": self._workforce.listeners}
+        listeners = self._require_app()
+        name = frame.header.get("name")
+        if name is not None:
+            self._mailboxes.open(connection_id, name, listeners)
+        return {"k": "welcome", "listeners": listeners}
 
     def _require_app(self) -> dict[str, dict[str, Any]]:
         if not self._workforce.is_settled:
@@ -165,10 +178,9 @@ class Requests:
             str(header["buffer_id"]),
             str(header["target"]),
         )
-        listeners = self._require_app()
-        if target not in listeners:
-            known = ", ".join(sorted(listeners)) or "none"
-            raise BufferError(buffer_id, f"unknown target {target!r:.120}; the listeners are: {known}")
+        self._require_app()
+        return_to = str(header.get("return_to") or "")
+        self._conversations.check_start(buffer_id, buffer_id, target, return_to)
         row = self._journal.buffers.by_id(buffer_id)
         receiving = Receiving(request_id, connection_id, 0, buffer_id, target, 0, 0)
         if row is not None and row["opened_commit"] is not None:
@@ -185,18 +197,24 @@ class Requests:
                 if any(other.buffer_seq == row["buffer_seq"] for other in self.receiving.values()):
                     raise BufferError(buffer_id, "another client is sending its items just now")
                 self._journal.buffers.drop(row["buffer_seq"])
-            receiving = replace(receiving, buffer_seq=self._add_buffer(header))
+            receiving = replace(receiving, buffer_seq=self._add_buffer(connection_id, header))
         self.receiving[request_id] = receiving
         return {"k": "receiving", "next_chunk": receiving.next_chunk, "existing": receiving.existing}
 
-    def _add_buffer(self, header: dict[str, Any]) -> int:
+    def _add_buffer(self, connection_id: int, header: dict[str, Any]) -> int:
+        """A client's buffer has a thread of its own, which begins with the client's name when it has one."""
+        name = self._mailboxes.name_of(connection_id)
         starter_thread_id = self._new_id()
+        thread_id = f"{starter_thread_id}/{header['buffer_id']}"
+        chain = Chain((name,) if name else ())
+        self._threads.set(starter_thread_id, chain)
+        self._threads.set(thread_id, chain)
         return self._journal.buffers.add(
             buffer_id=header["buffer_id"],
             target=header["target"],
-            return_to=header.get("return_to") or "",
-            from_id="",
-            thread_id=f"{starter_thread_id}/{header['buffer_id']}",
+            return_to=header.get("return_to") or name,
+            from_id=name,
+            thread_id=thread_id,
             starter_thread_id=starter_thread_id,
             collect=bool(header["collect"]),
             request_id=header["request"],
@@ -267,7 +285,7 @@ class Requests:
             return None  # refused before, and told so
         buffer_id, total = receiving.buffer_id, int(header["total"])
         if receiving.existing:
-            self._compare(receiving, header)
+            self._compare(connection_id, receiving, header)
         else:
             if total == 0:
                 raise BufferError(buffer_id, "No items specified")
@@ -287,14 +305,14 @@ class Requests:
         self._watch_buffer(connection_id, buffer_id)
         return answer
 
-    def _compare(self, receiving: Receiving, header: dict[str, Any]) -> None:
+    def _compare(self, connection_id: int, receiving: Receiving, header: dict[str, Any]) -> None:
         """The same id with the same content is the buffer that exists; with any other it is refused."""
         row = self._journal.buffers.by_seq(receiving.buffer_seq)
         same = (row["target"], row["digest"], bool(row["collect"]), row["return_to"]) == (
             receiving.target,
             header["digest"],
             bool(header["collect"]),
-            header.get("return_to") or "",
+            header.get("return_to") or self._mailboxes.name_of(connection_id),
         )
         if not same:
             what = "items" if row["digest"] != header["digest"] else "target, collect or return_to"

@@ -32,8 +32,10 @@ from typing import TYPE_CHECKING, Any
 from durable_bus.buffer import Collector, FailedAttempt
 from durable_bus.buffer_registry import BufferRegistry
 from durable_bus.clock import Clock
+from durable_bus.conversations import Conversations
 from durable_bus.dispatch import Dispatcher, Hand, InHand
 from durable_bus.errors import BufferError, StorageFull, WorkerSilent
+from durable_bus.mailboxes import Mailboxes
 from durable_bus.outbox import Outbox
 from durable_bus.ports import (
     ORDINAL_MAX,
@@ -45,7 +47,9 @@ from durable_bus.ports import (
     WorkerEnded,
     WorkerSpoke,
 )
+from durable_bus.post import INTERRUPTIONS_MAX, Post
 from durable_bus.requests import Deferred, Requests
+from durable_bus.thread_registry import ThreadRegistry
 from durable_bus.workforce import Workforce
 
 if TYPE_CHECKING:
@@ -105,10 +109,24 @@ class Supervisor:
         self._outbox = Outbox(pool, connections)
         self.registry = BufferRegistry()
         self.dispatcher = Dispatcher(journal, self.registry)
-        self.collector = Collector(journal, self.registry, self._outbox)
+        self.post = Post(journal, self.dispatcher, new_id)
+        self.threads = ThreadRegistry(journal)
+        self.collector = Collector(journal, self.registry, self._outbox, self.post, self.threads)
         self.workforce = Workforce(pool, self.dispatcher, clock, config.workers)
+        self.conversations = Conversations(
+            journal, self.collector, self.post, self.threads, self.workforce, new_id
+        )
+        self.mailboxes = Mailboxes(journal, self.post, self.threads, self.conversations, self._outbox, new_id)
         self.requests = Requests(
-            journal, self.collector, self.workforce, self._outbox, config.version, new_id
+            journal,
+            self.collector,
+            self.workforce,
+            self.conversations,
+            self.threads,
+            self.mailboxes,
+            self._outbox,
+            config.version,
+            new_id,
         )
         self._backlog: list[Event] = []
         self._deferred: list[ClientSpoke] = []
@@ -138,6 +156,7 @@ class Supervisor:
                 due = self._journal.work.next_retry_at(buffer.seq)
                 self.registry.buffers[buffer.seq] = replace(buffer, retry_at=due)
             self._settle_interrupted()
+            self._settle_delivered()
         self.dispatcher.commit()
         self._log("run started", run=run_id, open_buffers=len(self.registry.buffers))
 
@@ -181,6 +200,24 @@ class Supervisor:
                     row["dispatch_id"], 0, buffer.seq, "", first, end - first, row["attempt"], True, 0
                 )
                 self.dispatcher.quarantine([(held, index - first) for index in indexes])
+
+    def _settle_delivered(self) -> None:
+        """Whoever had a message when the last run ended has it no more. One that was alone is charged."""
+        self.post.waiting_names.update(self._journal.messages.names_with_waiting())
+        for row in self._journal.messages.delivered():
+            message_seq = row["message_seq"]
+            if row["worker_pid"] is not None and row["interruptions"] >= INTERRUPTIONS_MAX:
+                attempt = self._journal.work.message_attempts(message_seq).total + 1
+                self.conversations.message_failed(
+                    attempt,
+                    message_seq,
+                    "lost",
+                    "the supervisor died while this message was alone with its worker",
+                    supervisor_died=True,
+                )
+            else:
+                interrupted = row["worker_pid"] is not None
+                self.post.put_back(message_seq, row["to_id"], interrupted=interrupted)
 
     def _skip(self, buffer_seq: int, indexes: list[int]) -> None:
         buffer = self.registry.buffers[buffer_seq]
@@ -256,12 +293,14 @@ class Supervisor:
     def _forget(self) -> None:
         self.dispatcher.rollback()
         self.requests.receiving.rollback()
+        self.mailboxes.rollback()
         self._outbox.clear()
 
     def _act(self) -> None:
         """The commit has happened: what it decided is sent, and memory is what it says."""
         self.dispatcher.commit()
         self.requests.receiving.commit()
+        self.mailboxes.commit()
         self._deferred = self._still_deferred
         if self._storage_retry_s is not None:
             self._storage_retry_s = None
@@ -306,6 +345,7 @@ class Supervisor:
                 self._worker_ended(event)
             elif isinstance(event, ClientClosed):
                 self.requests.closed(event.connection_id)
+                self.mailboxes.closed(event.connection_id)
                 waiting = [earlier for earlier in waiting if earlier.connection_id != event.connection_id]
             elif any(earlier.connection_id == event.connection_id for earlier in waiting):
                 waiting.append(event)  # a client's frames are answered in order
@@ -348,7 +388,7 @@ class Supervisor:
     def _answers(self, worker_id: int, header: dict[str, Any], bodies: list[str]) -> None:
         hand = self.dispatcher.hands.get(worker_id)
         pid = hand.pid if hand else 0
-        for segment, payloads in zip(header["segments"], bodies, strict=True):
+        for segment, payloads in zip(header["segments"], bodies, strict=False):
             held = self.dispatcher.answered(segment["dispatch"], segment["first"], segment["count"])
             if held is not None:
                 self.dispatcher.paces.saw(held.listener, segment["count"], segment["total_us"])
@@ -358,20 +398,15 @@ class Supervisor:
             if held is None or held.answered >> (failed["index"] - held.first) & 1:
                 continue  # answered before: the first outcome stands, and a failure is not even one
             self.dispatcher.answered(failed["dispatch"], failed["index"], 1)
-            self.collector.attempt_failed(
-                FailedAttempt(
-                    held.buffer_seq,
-                    failed["index"],
-                    held.attempt,
-                    failed["kind"],
-                    failed["message"],
-                    failed["traceback"],
-                    dispatch_id=held.dispatch_id,
-                    worker_pid=pid,
-                    durations=failed["durations"],
-                ),
-                (self.workforce.listeners or {}).get(held.listener),
-            )
+            self._attempt_failed(held, failed["index"] - held.first, pid, **_facts_of(failed))
+        for outcome, body in zip(header["outcomes"], bodies[len(header["segments"]) :], strict=True):
+            held = self.dispatcher.answered(outcome["dispatch"], outcome["index"], 1)
+            if held is None:
+                continue
+            if held.message_seq:
+                self.conversations.message_outcome(held.message_seq, outcome, body)
+            else:
+                self.conversations.item_outcome(held, outcome["index"], outcome, body)
         if header["discarded"] is not None:
             self._discarded(worker_id, *header["discarded"])
 
@@ -384,9 +419,11 @@ class Supervisor:
         overdue = self._overdue.pop(worker_id, None)
         if overdue is not None:
             death = WorkerSilent(overdue[1])
-        suspects = self.dispatcher.worker_gone(worker_id, event.started)
+        suspects, messages = self.dispatcher.worker_gone(worker_id, event.started)
         self.workforce.gone(worker_id)
         self._log("worker ended", pid=hand.pid if hand else None, reason=str(death), suspects=len(suspects))
+        for held in messages:
+            self.post.put_back(held.message_seq, held.listener)
         if hand is None or not suspects:
             return
         if overdue is not None:
@@ -398,19 +435,41 @@ class Supervisor:
         else:
             guilty = []
         for held, position in guilty:
-            failed = FailedAttempt(
-                held.buffer_seq,
-                held.first + position,
-                held.attempt,
-                death.kind,
-                str(death),
-                dispatch_id=held.dispatch_id,
-                worker_pid=hand.pid,
-            )
-            self.collector.attempt_failed(failed, (self.workforce.listeners or {}).get(held.listener))
+            self._attempt_failed(held, position, hand.pid, kind=death.kind, message=str(death))
         innocent = [suspect for suspect in suspects if suspect not in guilty]
-        if innocent:
-            self.dispatcher.quarantine(innocent)
+        self.dispatcher.quarantine([suspect for suspect in innocent if not suspect[0].message_seq])
+        for held, _ in innocent:
+            if held.message_seq:
+                self.post.put_back(held.message_seq, held.listener, interrupted=True)
+
+    def _attempt_failed(
+        self,
+        held: InHand,
+        position: int,
+        worker_pid: int,
+        *,
+        kind: str,
+        message: str,
+        traceback: str = "",
+        durations: str = "",
+    ) -> None:
+        if held.message_seq:
+            self.conversations.message_failed(
+                held.attempt, held.message_seq, kind, message, traceback=traceback
+            )
+            return
+        failed = FailedAttempt(
+            held.buffer_seq,
+            held.first + position,
+            held.attempt,
+            kind,
+            message,
+            traceback,
+            dispatch_id=held.dispatch_id,
+            worker_pid=worker_pid,
+            durations=durations,
+        )
+        self.collector.attempt_failed(failed, (self.workforce.listeners or {}).get(held.listener))
 
     # Timers
 
@@ -473,6 +532,7 @@ class Supervisor:
         elif self._idle_since_s > 0:
             due.append(self._idle_since_s + IDLE_CHECKPOINT_S)
         now_ms = self._clock.now_ms()
+        due += [now_s + (due_at - now_ms) / 1000 for due_at in self.post.due_at.values()]
         due += [
             now_s + (b.retry_at - now_ms) / 1000
             for b in self.registry.list_active()
@@ -509,7 +569,9 @@ class Supervisor:
             for hand in self.dispatcher.hands.values():
                 self._withdraw(hand)
             return
-        for worker_id, frame in self.dispatcher.plan(self._journal.now_ms):
+        self.post.wake(self._journal.now_ms)
+        self.mailboxes.plan()
+        for worker_id, frame in [*self.post.plan(), *self.dispatcher.plan(self._journal.now_ms)]:
             self._outbox.to_worker(worker_id, frame)
         idle = [
             h
@@ -563,7 +625,8 @@ class Supervisor:
             # The worker says "started" before it looks at the limit, so whatever it may still run counts as
             # started.
             boundary = max(slot.limit, slot.started)
-            self.dispatcher.take_back(hand.worker_id, boundary)
+            for held in self.dispatcher.take_back(hand.worker_id, boundary):
+                self.post.put_back(held.message_seq, held.listener)
             self.dispatcher.hands[hand.worker_id] = replace(self.dispatcher.hands[hand.worker_id], taken=True)
             if boundary >= hand.next_ordinal:
                 self._end_withdrawal(hand.worker_id)
@@ -573,7 +636,8 @@ class Supervisor:
 
     def _discarded(self, worker_id: int, first_ordinal: int, end_ordinal: int) -> None:
         """A worker has thrown away what it was told not to start."""
-        self.dispatcher.take_back(worker_id, first_ordinal)
+        for held in self.dispatcher.take_back(worker_id, first_ordinal):
+            self.post.put_back(held.message_seq, held.listener)
         hand = self.dispatcher.hands.get(worker_id)
         if hand is not None and hand.withdrawn and end_ordinal >= hand.next_ordinal:
             self._end_withdrawal(worker_id)
@@ -593,3 +657,7 @@ class Supervisor:
                 slot.limit = slot.started
             elif not hand.withdrawn and slot.limit != ORDINAL_MAX:
                 slot.limit = ORDINAL_MAX
+
+
+def _facts_of(failed: dict[str, Any]) -> dict[str, str]:
+    return {key: failed[key] for key in ("kind", "message", "traceback", "durations")}

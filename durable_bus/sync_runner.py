@@ -8,10 +8,11 @@ from typing import Any
 from durable_bus.answers import FLUSH_BYTES_MAX, Answers
 from durable_bus.bus import Listener
 from durable_bus.errors import ItemError, said
-from durable_bus.messages import BufferError, HandlerMetadata, HandlerResponse, Huh, SystemError
+from durable_bus.messages import BufferError, HandlerResponse, Huh, SystemError
+from durable_bus.outcomes import MessageHandling, metadata_of, outcome_of, passed_on
 from durable_bus.xml import dump, load
 
-__all__ = ["LIMIT", "SINCE", "STARTED", "SyncRunner", "describe", "forms_of", "metadata_of", "outcome_of"]
+__all__ = ["LIMIT", "SINCE", "STARTED", "SyncRunner", "describe", "forms_of"]
 
 STARTED, SINCE, LIMIT = 0, 1, 2
 """The words of the slot, see `ports.Slot`."""
@@ -37,26 +38,6 @@ def describe(error: BaseException) -> tuple[str, str, str]:
     return "exception", message, text.encode("utf-8", "replace").decode()
 
 
-def outcome_of(value: Any) -> tuple[str, bool, bool]:
-    """(payload, is_xml, success) of what a handler returned. Raises UnserialisableAnswer."""
-    text, is_xml = dump(value)
-    return text, is_xml, not isinstance(value, (Huh, SystemError, BufferError))
-
-
-def metadata_of(work: dict[str, Any], index: int) -> HandlerMetadata:
-    thread_id = f"{work['thread']}/{index}"
-    return HandlerMetadata(
-        thread_id=thread_id,
-        from_id=f"buffer_{work['buffer_id']}_w{index}",
-        own_name=work["listener"],
-        is_self_call=False,
-        message_id=thread_id,
-        attempt=work["attempt"],
-        buffer_id=work["buffer_id"],
-        index=index,
-    )
-
-
 def forms_of(work: dict[str, Any], bodies: list[str], count: int) -> list[int]:
     return [work["form"]] * count if "form" in work else json.loads(bodies[1])
 
@@ -64,13 +45,17 @@ def forms_of(work: dict[str, Any], bodies: list[str], count: int) -> list[int]:
 class SyncRunner:
     """Runs the items of sync handlers, one at a time, on the main thread."""
 
-    def __init__(self, words: "memoryview[int]", answers: Answers) -> None:
+    def __init__(self, words: "memoryview[int]", answers: Answers, messages: MessageHandling) -> None:
         self._words = words
         self._answers = answers
+        self._messages = messages
         self._last_flush_ns = 0
 
     def run(self, listener: Listener, work: dict[str, Any], bodies: list[str]) -> None:
         """A dispatch. The hot path: what is here runs for every item."""
+        if "message" in work:
+            self._run_message(listener, work, bodies)
+            return
         words, answers = self._words, self._answers
         handler, annotation, takes_metadata = listener.handler, listener.annotation, listener.takes_metadata
         payloads: list[str] = json.loads(bodies[0])
@@ -87,6 +72,7 @@ class SyncRunner:
             # "started", so that no item is both run here and given to somebody else.
             words[STARTED] = ordinal + 1
             if ordinal >= words[LIMIT]:
+                words[STARTED] = ordinal
                 answers.discard(ordinal, first_ordinal + len(payloads))
                 break
             words[SINCE] = begun_ns
@@ -97,8 +83,13 @@ class SyncRunner:
                     if takes_metadata
                     else handler(argument)
                 )
+                found = None
                 if type(value) in _NOT_PLAIN:
-                    text, is_xml, success = outcome_of(value)
+                    if type(value) is HandlerResponse:
+                        found = passed_on(value)
+                        value = value.payload
+                    if found is None:
+                        text, is_xml, success = outcome_of(value)
                 else:
                     text, is_xml = dump(value)
                     success = True
@@ -114,6 +105,11 @@ class SyncRunner:
                 bytes_added += len(trace)
             else:
                 ended_ns = time.monotonic_ns()
+                if found is not None:
+                    answers.add_outcome(work, first_index + position, *found)
+                    segment = None
+                    begun_ns = ended_ns
+                    continue
                 if segment is None or segment.is_xml is not is_xml or segment.success is not success:
                     segment = answers.segment(work, first_index + position, success, is_xml)
                 segment.texts.append(text)
@@ -128,3 +124,24 @@ class SyncRunner:
         answers.flush()
         answers.idle()
         self._last_flush_ns = 0
+
+    def _run_message(self, listener: Listener, work: dict[str, Any], bodies: list[str]) -> None:
+        words, answers = self._words, self._answers
+        ordinal = work["ordinal"]
+        words[STARTED] = ordinal + 1
+        if ordinal >= words[LIMIT]:
+            words[STARTED] = ordinal
+            answers.discard(ordinal, ordinal + 1)
+        else:
+            begun_ns = words[SINCE] = time.monotonic_ns()
+            try:
+                argument, metadata = self._messages.arguments(listener, work, bodies)
+                outcome, body = self._messages.outcome(listener.call(argument, metadata))
+            except BaseException as error:
+                kind, message, trace = describe(error)
+                answers.add_failed(work, 0, kind, message, trace, (time.monotonic_ns() - begun_ns) // 1000)
+            else:
+                answers.add_outcome(work, 0, outcome, body)
+            words[SINCE] = 0
+        answers.flush()
+        answers.idle()

@@ -18,9 +18,10 @@ import sys
 from typing import Any
 
 from durable_bus.answers import Answers
-from durable_bus.bus import Bus, load_app
+from durable_bus.bus import INSIDE_HANDLER_VARIABLE, Bus, load_app
 from durable_bus.channel import Frame, read_frame
 from durable_bus.errors import BusNotImportable, DurableBusError
+from durable_bus.outcomes import MessageHandling
 from durable_bus.sync_runner import SyncRunner, describe
 
 __all__ = ["main"]
@@ -41,8 +42,10 @@ def _boot(frame: Frame) -> Bus:
     return load_app(frame.header["app"])
 
 
-def _serve(bus: Bus, read_fd: int, words: "memoryview[int]", answers: Answers) -> None:
-    runner = SyncRunner(words, answers)
+def _serve(
+    bus: Bus, read_fd: int, words: "memoryview[int]", answers: Answers, messages: MessageHandling
+) -> None:
+    runner = SyncRunner(words, answers, messages)
     while True:
         frame = read_frame(read_fd)
         if frame is None:
@@ -67,6 +70,7 @@ def main(arguments: dict[str, Any]) -> int:
     if frame is None:
         return 0
     sys.argv = [sys.argv[0]]
+    os.environ[INSIDE_HANDLER_VARIABLE] = os.path.abspath(frame.header["journal"])
     try:
         bus = _boot(frame)
         listeners = {facts["name"]: facts for facts in bus.facts()}
@@ -77,13 +81,14 @@ def main(arguments: dict[str, Any]) -> int:
             {"k": "import_error", "error": str(error), "is_import": isinstance(error, BusNotImportable)}
         )
         return 1
+    messages = MessageHandling(frame.header["journal"])
     answers.send({"k": "ready", "listeners": listeners})
     if any(facts["is_async"] for facts in listeners.values()):
         from durable_bus.worker_async import serve  # asyncio costs 50 ms of boot: only apps that await pay it
 
-        serve(bus, read_fd, words, answers)
+        serve(bus, read_fd, words, answers, messages)
     else:
-        _serve(bus, read_fd, words, answers)
+        _serve(bus, read_fd, words, answers, messages)
     return 0
 
 

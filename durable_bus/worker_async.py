@@ -14,6 +14,8 @@ from durable_bus.answers import FLUSH_S, Answers
 from durable_bus.bus import Bus, Listener
 from durable_bus.channel import Frame, FrameReader
 from durable_bus.errors import WorkerSilent
+from durable_bus.messages import HandlerResponse
+from durable_bus.outcomes import MessageHandling, metadata_of, outcome_of, passed_on
 from durable_bus.sync_runner import (
     LIMIT,
     SINCE,
@@ -21,8 +23,6 @@ from durable_bus.sync_runner import (
     SyncRunner,
     describe,
     forms_of,
-    metadata_of,
-    outcome_of,
 )
 from durable_bus.xml import load
 
@@ -37,11 +37,14 @@ _CANCEL_GRACE_S = 1.0
 class _AsyncRunner:
     """Feeds items to handlers in the order they came, as far as each listener's concurrency allows."""
 
-    def __init__(self, bus: Bus, words: "memoryview[int]", answers: Answers) -> None:
+    def __init__(
+        self, bus: Bus, words: "memoryview[int]", answers: Answers, messages: MessageHandling
+    ) -> None:
         self._bus = bus
+        self._messages = messages
         self._words = words
         self._answers = answers
-        self._sync = SyncRunner(words, answers)
+        self._sync = SyncRunner(words, answers, messages)
         self._frames: asyncio.Queue[Frame] = asyncio.Queue()
         self._room = {name: asyncio.Semaphore(one.concurrency) for name, one in bus.listeners.items()}
         self._running = 0
@@ -97,32 +100,46 @@ class _AsyncRunner:
             self._words[STARTED] = ordinal + 1  # before looking at the limit, see sync_runner.SyncRunner.run
             if ordinal >= self._words[LIMIT]:
                 room.release()
+                self._words[STARTED] = ordinal
                 self._answers.discard(ordinal, work["ordinal"] + len(payloads))
                 self._flush()
                 return
             self._running += 1
             self._words[SINCE] = time.monotonic_ns()
             task = asyncio.create_task(
-                self._item(listener, work, work["first"] + position, payload, forms[position])
+                self._item(listener, work, work["first"] + position, payload, forms[position], bodies)
             )
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _item(
-        self, listener: Listener, work: dict[str, Any], index: int, payload: str, form: int
+        self, listener: Listener, work: dict[str, Any], index: int, payload: str, form: int, bodies: list[str]
     ) -> None:
         begun_ns = time.monotonic_ns()
+        found: tuple[dict[str, Any], str] | None = None
         try:
-            argument = load(payload, bool(form), listener.annotation)
-            value = await self._bounded(listener, listener.call(argument, metadata_of(work, index)))
-            text, is_xml, success = outcome_of(value)
+            if "message" in work:
+                argument, metadata = self._messages.arguments(listener, work, bodies)
+            else:
+                argument, metadata = load(payload, form == 1, listener.annotation), metadata_of(work, index)
+            value = await self._bounded(listener, listener.call(argument, metadata))
+            if "message" in work:
+                found = self._messages.outcome(value)
+            elif isinstance(value, HandlerResponse):
+                found = passed_on(value)
+                value = value.payload
+            if found is None:
+                text, is_xml, success = outcome_of(value)
         except BaseException as error:
             micros = (time.monotonic_ns() - begun_ns) // 1000
             kind, message, trace = describe(error)
             self._answers.add_failed(work, index, kind, message, trace, micros)
         else:
             micros = (time.monotonic_ns() - begun_ns) // 1000
-            self._done.append((work, index, text, is_xml, success, micros))
+            if found is not None:
+                self._answers.add_outcome(work, index, *found)
+            else:
+                self._done.append((work, index, text, is_xml, success, micros))
         finally:
             self._running -= 1
             self._room[listener.name].release()
@@ -165,7 +182,9 @@ class _AsyncRunner:
             self._answers.idle()
 
 
-def serve(bus: Bus, read_fd: int, words: "memoryview[int]", answers: Answers) -> None:
+def serve(
+    bus: Bus, read_fd: int, words: "memoryview[int]", answers: Answers, messages: MessageHandling
+) -> None:
     """Run until the supervisor closes the pipe."""
     os.set_blocking(read_fd, False)
-    asyncio.run(_AsyncRunner(bus, words, answers).serve(read_fd))
+    asyncio.run(_AsyncRunner(bus, words, answers, messages).serve(read_fd))

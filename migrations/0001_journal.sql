@@ -162,7 +162,7 @@ CREATE TABLE message (
     is_xml INTEGER NOT NULL,
     buffer_seq INTEGER REFERENCES buffer (buffer_seq),  -- the buffer that a BufferComplete is of
     due_at INTEGER NOT NULL DEFAULT 0,                  -- not delivered before
-    alone INTEGER NOT NULL DEFAULT 0,                   -- a worker died near it: goes out to one that holds nothing else
+    interruptions INTEGER NOT NULL DEFAULT 0,           -- deaths near it that nobody was charged with
     worker_pid INTEGER,                                 -- who has it, or had it last
     created_commit INTEGER NOT NULL REFERENCES journal_commit (commit_id),
     delivered_commit INTEGER REFERENCES journal_commit (commit_id),
@@ -173,7 +173,8 @@ CREATE TABLE message (
     CONSTRAINT settled_after_created CHECK (settled_commit IS NULL OR settled_commit >= created_commit)
 ) STRICT;
 CREATE UNIQUE INDEX one_buffer_complete_each ON message (buffer_seq) WHERE kind = 'BufferComplete' AND buffer_seq IS NOT NULL;
-CREATE INDEX message_not_settled ON message (to_id, due_at, message_seq) WHERE settled_commit IS NULL;
+CREATE INDEX message_waiting ON message (to_id, message_seq) WHERE settled_commit IS NULL AND delivered_commit IS NULL;
+CREATE INDEX message_delivered ON message (message_seq) WHERE settled_commit IS NULL AND delivered_commit IS NOT NULL;
 CREATE INDEX message_of_thread ON message (thread_id);
 
 CREATE TABLE failure (

@@ -1,17 +1,17 @@
-"""What the journal's writer does with messages, threads and mailboxes. Every method belongs inside
-`Journal.commit()`.
-"""
+"""What the journal's writer does with messages, threads and mailboxes, inside `Journal.commit()` only."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from durable_bus.journal.journal import Journal
 
 __all__ = ["MessageTable"]
 
 
 class MessageTable:
-    """Messages, from a name to a name on a thread."""
+    """Messages, from a name to a name on a thread; the threads; the names that have a mailbox."""
 
     def __init__(self, journal: "Journal") -> None:
         self._journal = journal
@@ -32,7 +32,8 @@ class MessageTable:
         failed: bool = False,
     ) -> int:
         """A message to be delivered; its `message_seq`. `settled`: there is nobody to deliver it to, it is
-        the record.
+        the
+        record.
         """
         return self._statements.insert(
             "add_message",
@@ -48,3 +49,77 @@ class MessageTable:
             failed=failed,
             commit_id=self._journal.commit_id,
         )
+
+    def by_id(self, message_id: str) -> "sqlite3.Row | None":
+        rows = self._statements.rows("message_by_id", message_id=message_id)
+        return rows[0] if rows else None
+
+    def by_seq(self, message_seq: int) -> "sqlite3.Row":
+        return self._statements.rows("message_by_seq", message_seq=message_seq)[0]
+
+    def names_with_waiting(self) -> list[str]:
+        return [name for (name,) in self._statements.all("names_with_waiting_messages")]
+
+    def waiting(self, to_id: str, limit: int) -> "list[sqlite3.Row]":
+        """Messages to a name that nobody has and that are due, oldest first."""
+        return self._statements.rows(
+            "waiting_messages", to_id=to_id, now_ms=self._journal.now_ms, limit=limit
+        )
+
+    def next_due_at(self, to_id: str) -> int | None:
+        """When the next message to a name is due that is not yet, ms since the epoch."""
+        value = self._statements.value("next_message_due_at", to_id=to_id, now_ms=self._journal.now_ms)
+        return None if value is None else int(value)
+
+    def deliver(self, message_seq: int, worker_pid: int | None) -> bool:
+        """It is about to be handed to somebody. If we die before it is sent, the next start finds it
+        delivered and
+        not settled, and hands it out again.
+        """
+        return (
+            self._statements.run(
+                "deliver_message",
+                message_seq=message_seq,
+                worker_pid=worker_pid,
+                commit_id=self._journal.commit_id,
+            )
+            == 1
+        )
+
+    def undeliver(self, message_seq: int, *, due_at: int = 0, interrupted: bool = False) -> None:
+        self._statements.run(
+            "undeliver_message", message_seq=message_seq, due_at=due_at, interrupted=interrupted
+        )
+
+    def settle(self, message_seq: int, *, failed: bool = False) -> bool:
+        """Its handling has had its outcome. False when it had one before: then nothing may follow from this
+        one.
+        """
+        return (
+            self._statements.run(
+                "settle_message", message_seq=message_seq, failed=failed, commit_id=self._journal.commit_id
+            )
+            == 1
+        )
+
+    def redeliver(self, message_id: str) -> bool:
+        return self._statements.run("redeliver_message", message_id=message_id) == 1
+
+    def delivered(self) -> "list[sqlite3.Row]":
+        return self._statements.rows("delivered_messages")
+
+    def chain(self, thread_id: str) -> str | None:
+        """The JSON chain of a thread that has a row."""
+        value = self._statements.value("thread_chain", thread_id=thread_id)
+        return None if value is None else str(value)
+
+    def set_chain(self, thread_id: str, chain: str) -> None:
+        self._statements.run(
+            "set_thread", thread_id=thread_id, chain=chain, commit_id=self._journal.commit_id
+        )
+
+    def add_mailbox(self, name: str) -> None:
+        self._statements.run("add_mailbox", name=name, commit_id=self._journal.commit_id)
+
+    def has_mailbox(self, name: str) -> bool:
+        return self._statements.value("has_mailbox", name=name) is not None

@@ -34,28 +34,28 @@ class Statements:
         self._row_cursor = connection.cursor()
         self._row_cursor.row_factory = sqlite3.Row
 
-    def run(self, name: str, **parameters: Any) -> int:
+    def run(self, name: str, /, **parameters: Any) -> int:
         """Execute one statement; how many rows it changed."""
         return self._cursor.execute(self._texts[name], parameters).rowcount
 
-    def insert(self, name: str, **parameters: Any) -> int:
+    def insert(self, name: str, /, **parameters: Any) -> int:
         """Execute one INSERT; the rowid of the new row."""
         row_id = self._cursor.execute(self._texts[name], parameters).lastrowid
         assert row_id is not None
         return row_id
 
-    def all(self, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    def all(self, name: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
         return self._cursor.execute(self._texts[name], parameters).fetchall()
 
-    def one(self, name: str, **parameters: Any) -> tuple[Any, ...] | None:
+    def one(self, name: str, /, **parameters: Any) -> tuple[Any, ...] | None:
         rows = self._cursor.execute(self._texts[name], parameters).fetchall()
         return rows[0] if rows else None
 
-    def value(self, name: str, **parameters: Any) -> Any:
+    def value(self, name: str, /, **parameters: Any) -> Any:
         """The first column of the first row, None when there is none."""
         row = self.one(name, **parameters)
         return row[0] if row else None
 
-    def rows(self, name: str, **parameters: Any) -> list[sqlite3.Row]:
+    def rows(self, name: str, /, **parameters: Any) -> list[sqlite3.Row]:
         """Rows whose columns can be asked for by name."""
         return self._row_cursor.execute(self._texts[name], parameters).fetchall()

@@ -266,6 +266,62 @@ INSERT INTO message (
     CASE WHEN :settled THEN :commit_id END, CASE WHEN :settled THEN :commit_id END, :failed
 );
 
+-- name: message_by_id
+SELECT * FROM message WHERE message_id = :message_id;
+
+-- name: message_by_seq
+SELECT * FROM message WHERE message_seq = :message_seq;
+
+-- name: names_with_waiting_messages
+SELECT DISTINCT to_id FROM message INDEXED BY message_waiting WHERE settled_commit IS NULL AND delivered_commit IS NULL;
+
+-- name: waiting_messages
+SELECT * FROM message INDEXED BY message_waiting
+WHERE to_id = :to_id AND settled_commit IS NULL AND delivered_commit IS NULL AND due_at <= :now_ms
+ORDER BY message_seq LIMIT :limit;
+
+-- name: next_message_due_at
+SELECT min(due_at) FROM message INDEXED BY message_waiting
+WHERE to_id = :to_id AND settled_commit IS NULL AND delivered_commit IS NULL AND due_at > :now_ms;
+
+-- name: deliver_message
+UPDATE message SET delivered_commit = :commit_id, worker_pid = :worker_pid
+WHERE message_seq = :message_seq AND settled_commit IS NULL AND delivered_commit IS NULL;
+
+-- name: undeliver_message
+-- Whoever had it has it no more: it waits again.
+UPDATE message SET delivered_commit = NULL, due_at = :due_at, interruptions = interruptions + :interrupted
+WHERE message_seq = :message_seq AND settled_commit IS NULL AND delivered_commit IS NOT NULL;
+
+-- name: settle_message
+-- The outcome of a message is that it is settled, which happens once.
+UPDATE message SET settled_commit = :commit_id, failed = :failed
+WHERE message_seq = :message_seq AND settled_commit IS NULL;
+
+-- name: redeliver_message
+-- A starter that asks for a buffer that ended long ago is told again, under the same message id.
+UPDATE message SET settled_commit = NULL, delivered_commit = NULL, failed = 0
+WHERE message_id = :message_id AND settled_commit IS NOT NULL;
+
+-- name: delivered_messages
+-- At a start: what somebody had when the last run ended.
+SELECT * FROM message INDEXED BY message_delivered
+WHERE settled_commit IS NULL AND delivered_commit IS NOT NULL
+ORDER BY message_seq;
+
+-- name: thread_chain
+SELECT chain FROM thread WHERE thread_id = :thread_id;
+
+-- name: set_thread
+INSERT INTO thread (thread_id, chain, created_commit, changed_commit) VALUES (:thread_id, :chain, :commit_id, :commit_id)
+ON CONFLICT (thread_id) DO UPDATE SET chain = excluded.chain, changed_commit = excluded.changed_commit;
+
+-- name: add_mailbox
+INSERT INTO mailbox (name, created_commit) VALUES (:name, :commit_id) ON CONFLICT (name) DO NOTHING;
+
+-- name: has_mailbox
+SELECT 1 FROM mailbox WHERE name = :name;
+
 -- name: add_request
 INSERT INTO request (request_id, commit_id, answer) VALUES (:request_id, :commit_id, :answer)
 ON CONFLICT (request_id) DO NOTHING;
