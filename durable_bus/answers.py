@@ -51,6 +51,10 @@ class Answers:
         self._busy = threading.Event()
         threading.Thread(target=self._flush_forever, name="durable_bus answers", daemon=True).start()
 
+    def renew_lock(self) -> None:
+        """In a forked child, where the thread that may hold the lock does not exist."""
+        self._lock = threading.Lock()
+
     def segment(self, work: dict[str, Any], first: int, success: bool, is_xml: bool) -> Segment:
         """A new segment to add to. The caller appends to its `texts` first and to its `micros` then, without
         a lock:

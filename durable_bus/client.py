@@ -6,9 +6,9 @@ it has ended.
 """
 
 import contextlib
-import hashlib
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -31,16 +31,18 @@ from durable_bus.errors import (
     InsideHandler,
     JournalLocked,
     JournalUnreachable,
+    NotFound,
     SupervisorLost,
     TimedOut,
     UsageError,
 )
-from durable_bus.journal.reading import JournalReader
+from durable_bus.items import ItemsDigest, form_and_exceptions
+from durable_bus.journal.reading import BufferContent, JournalReader
 from durable_bus.messages import BufferComplete, Result
 from durable_bus.results_document import results_document
 from durable_bus.xml import PAYLOAD_BYTES_MAX, dump_item, guess_is_xml
 
-__all__ = ["Buffer", "Client", "running", "spawn_supervisor"]
+__all__ = ["Buffer", "Client", "digest_items", "next_retry_id", "open_client", "running", "spawn_supervisor"]
 
 CHUNK_BYTES_MAX = 1024 * 1024
 RECONNECT_S = 60.0
@@ -62,6 +64,7 @@ class _Link:
         self.changed = threading.Condition()
         self._answers: dict[str, deque[dict[str, Any]]] = {}
         self.ended_buffers: set[str] = set()
+        self.watched_buffers: set[str] = set()
         self.lost: DurableBusError | None = None
         threading.Thread(target=self._read_forever, name="durable_bus client", daemon=True).start()
 
@@ -85,7 +88,7 @@ class _Link:
         with self.changed:
             if header["k"] == "ended":
                 self.ended_buffers.add(header["buffer_id"])
-            else:
+            elif header["k"] != "watching":  # nobody waits for that one
                 self._answers.setdefault(header["request"], deque()).append(header)
             self.changed.notify_all()
         return None
@@ -210,6 +213,8 @@ class Client:
         try:
             self._greet(self._link)
         except BaseException:
+            if self._process is not None:
+                self._process.terminate()  # it answers no frame of ours before a worker has imported the app
             self.close()
             raise
 
@@ -281,8 +286,36 @@ class Client:
             "collect": collect,
             "return_to": return_to or "",
         }
+        return self._start(header, items)
+
+    def _start(self, header: dict[str, Any], items: Iterable[object]) -> "Buffer":
         answer = _Upload(self, header).send(items)
-        return Buffer(self, chosen, answer["buffer_seq"], existed=answer["existed"])
+        return Buffer(self, header["buffer_id"], answer["buffer_seq"], existed=answer["existed"])
+
+    def retry(self, buffer_id: str) -> "Buffer":
+        """Start the failed and missing items of an ended buffer again, in their order, as a buffer of their
+        own: `BUFFER.retry1`, and what fails of that as `BUFFER.retry2`.
+
+        Called twice, the second gives the buffer that exists. Raises NotFound, or BufferError when the buffer
+        has not ended or nothing of it is to be started again.
+        """
+        reader = self.reader()
+        content = reader.content(buffer_id)
+        if content is None:
+            raise NotFound(f"no buffer {buffer_id!r} in {self.journal}")
+        if not content.ended:
+            raise BufferError(buffer_id, "it has not ended yet: what failed of it is not known")
+        if content.succeeded == content.total:
+            raise BufferError(buffer_id, "every item has succeeded: nothing to start again")
+        header = {
+            "request": secrets.token_hex(16),
+            "buffer_id": next_retry_id(content),
+            "target": content.target,
+            "collect": content.collect,
+            "return_to": content.return_to,
+            "retry_of": buffer_id,
+        }
+        return self._start(header, reader.unsuccessful_items(content))
 
     def reconnect(self) -> None:
         """The daemon has gone: wait until one is back. Raises SupervisorLost at once for a supervisor of our
@@ -311,15 +344,14 @@ class Client:
         """Wait for a fact in the journal, woken early by the supervisor's word. Raises TimedOut or
         SupervisorLost.
         """
-        watched: _Link | None = None
         while not done():
             link = self._link
             if link.lost is not None:
                 self._lost_while_waiting(done)
                 if done():
                     return
-            elif buffer_id is not None and watched is not link:
-                watched = link
+            elif buffer_id is not None and buffer_id not in link.watched_buffers:
+                link.watched_buffers.add(buffer_id)
                 with contextlib.suppress(SupervisorLost):
                     link.send({"k": "watch", "request": secrets.token_hex(16), "buffer_id": buffer_id})
             left_s = _POLL_S if buffer_id is not None else _POLL_RESULTS_S
@@ -391,6 +423,45 @@ class Client:
         """Settle a received message without a response. Raises MessageRefused when it was settled before."""
         self._request({"k": "acknowledge", "message_id": message.message_id})
 
+    def cancel(self, buffer_id: str) -> str:
+        """End a buffer as it is, and those that handlers of its items have started; its state now.
+
+        Items without a result are *missing*. Of one that had ended nothing changes. Raises NotFound.
+        """
+        return str(self._request({"k": "cancel", "buffer_id": buffer_id})["state"])
+
+    def pause(self, buffer_id: str) -> str:
+        """Hand out nothing more of a buffer, also after restarts, until `resume`; its state. Raises
+        NotFound.
+        """
+        return str(self._request({"k": "pause", "buffer_id": buffer_id})["state"])
+
+    def resume(self, buffer_id: str) -> str:
+        """Go on with a paused buffer; its state. Raises NotFound."""
+        return str(self._request({"k": "resume", "buffer_id": buffer_id})["state"])
+
+    def retry(self, buffer_id: str) -> "Buffer":
+        """Failed and missing items of an ended buffer, as a new one called `BUFFER.retry1`.
+
+        Raises NotFound, or BufferError when it has not ended, was pruned, or has nothing to retry.
+        """
+        answer = self._request({"k": "retry", "buffer_id": buffer_id})
+        return Buffer(self, answer["buffer_id"], answer["buffer_seq"], existed=answer["existed"])
+
+    def prune(self, before_ms: int) -> int:
+        """Drop items, results and messages of what ended before a time (ms since the epoch) with nothing
+        unsettled.
+
+        How many buffers; their rows stay, as `pruned`, and their ids stay used.
+        """
+        return int(self._request({"k": "prune", "before_ms": before_ms})["buffers"])
+
+    def supervisor_status(self, timeout: float | None = None) -> dict[str, Any]:
+        """How the supervisor's workers are. Raises TimedOut when it does not answer: it is busy or hung."""
+        request_id = secrets.token_hex(16)
+        self._link.send({"k": "status", "request": request_id})
+        return self._link.answer(request_id, timeout)
+
     def _request(self, header: dict[str, Any]) -> dict[str, Any]:
         """One request and its answer; sent again, with the same id, when the daemon was restarted
         meanwhile.
@@ -419,6 +490,26 @@ def check_buffer_id(buffer_id: str) -> BufferError | None:
     return None
 
 
+def next_retry_id(content: BufferContent) -> str:
+    """What a retry of this buffer is called."""
+    base, dot, number = content.buffer_id.rpartition(".retry")
+    if content.is_retry and dot and number.isdecimal():
+        return f"{base}.retry{int(number) + 1}"
+    return f"{content.buffer_id}.retry1"
+
+
+def digest_items(items: Iterable[object]) -> tuple[int, str]:
+    """How many items these are, and the digest that the journal keeps of them. Checks each as `start` does,
+    and raises what that raises.
+    """
+    digest = ItemsDigest()
+    total = 0
+    for body, forms in _chunks(items):
+        digest.update(body, forms)
+        total += len(forms)
+    return total, digest.hexdigest()
+
+
 class _Upload:
     """Sends a start's items in numbered chunks, with a digest of them all.
 
@@ -428,8 +519,7 @@ class _Upload:
     def __init__(self, client: Client, header: dict[str, Any]) -> None:
         self._client = client
         self._header = header
-        self._texts_digest = hashlib.sha256()
-        self._forms_digest = hashlib.sha256()
+        self._digest = ItemsDigest()
         self._unacknowledged: deque[tuple[int, tuple[dict[str, Any], str]]] = deque()
         self._number = 0
         self._total = 0
@@ -441,8 +531,7 @@ class _Upload:
             self._to_supervisor(lambda link: link.send({"k": "start", **self._header}))
             for body, forms in _chunks(items):
                 self._send_chunk(body, forms)
-            digest = hashlib.sha256(self._texts_digest.digest() + self._forms_digest.digest()).hexdigest()
-            opening = {"k": "open", **self._header, "total": self._total, "digest": digest}
+            opening = {"k": "open", **self._header, "total": self._total, "digest": self._digest.hexdigest()}
             self._to_supervisor(lambda link: link.send(opening))
             while (answer := self._next_answer())["k"] != "opened":
                 pass
@@ -453,20 +542,15 @@ class _Upload:
             raise
 
     def _send_chunk(self, body: str, forms: list[bool]) -> None:
-        # The digest must not depend on where chunks are cut: the arrays without their brackets, and every
-        # item's form.
-        self._texts_digest.update(body[1:-1].encode() + b",")
-        self._forms_digest.update(bytes(forms))
-        mostly = sum(forms) * 2 >= len(forms)
+        self._digest.update(body, forms)
+        form, exceptions = form_and_exceptions(forms)
         chunk = {
             "k": "chunk",
             "request": self._header["request"],
             "number": self._number,
             "count": len(forms),
-            "form": int(mostly),
-            "exceptions": []
-            if all(forms) or not any(forms)
-            else [i for i, f in enumerate(forms) if f != mostly],
+            "form": form,
+            "exceptions": exceptions,
         }
         self._unacknowledged.append((self._number, (chunk, body)))
         self._number += 1
@@ -643,6 +727,9 @@ def spawn_supervisor(
     environment = dict(os.environ)
     inherited = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_PARENT, *([inherited] if inherited else [])])
+    # Ctrl-C reaches the whole foreground group: the supervisor is born with SIGINT blocked, and ignores it
+    # then.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "durable_bus.daemon", dump_json(config)],
@@ -656,6 +743,7 @@ def spawn_supervisor(
         raise
     finally:
         theirs.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return process, ours
 
 

@@ -5,11 +5,13 @@ socketpair (`python -m durable_bus.daemon`), and it ends when that client does. 
 workers do.
 """
 
+import contextlib
 import json
 import os
 import secrets
 import signal
 import socket
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from durable_bus import __version__
 from durable_bus.channel import encode
 from durable_bus.clock import SystemClock
 from durable_bus.connections import SocketConnections, bind_socket, socket_path
-from durable_bus.errors import DurableBusError, JournalError
+from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable
 from durable_bus.journal.journal import Journal
 from durable_bus.lock import JournalLock
 from durable_bus.logs import Log
@@ -42,6 +44,10 @@ class DaemonConfig:
     grace_s: float = 10.0
     log_format: str = "text"
     verbose: bool = True
+    items_per_worker_max: int | None = None
+    retain_ms: int | None = None
+    socket: Path | None = None
+    """Where a daemon listens; None: beside the journal."""
 
 
 def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
@@ -57,7 +63,8 @@ def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
     reactor = SelectorReactor()
     connections = SocketConnections(reactor, lambda: clock.monotonic_ns() / 1e9)
     if parent is None:
-        connections.listen(bind_socket(socket_path(config.journal)))
+        check_folder(config.journal)
+        connections.listen(bind_socket(config.socket or socket_path(config.journal)))
     else:
         connections.add_parent(parent)
     pool = WorkerPool(reactor, config.app, config.journal)
@@ -68,7 +75,8 @@ def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
             version=__version__,
             workers=config.workers,
             grace_s=config.grace_s,
-            embedded=parent is not None,
+            items_per_worker_max=config.items_per_worker_max,
+            retain_ms=config.retain_ms,
         ),
         journal,
         pool,
@@ -87,8 +95,12 @@ def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
         # Ctrl-C reaches the whole foreground group; what it means is the client's to say.
         names = {signal.SIGTERM: "stop"}
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     reactor.note_signals(names, supervisor.signals)
     try:
+        supervisor.start()
+        if parent is None:
+            tell_service_manager("READY=1")
         supervisor.run()
     finally:
         pool.close()
@@ -97,6 +109,26 @@ def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
         lock.release()
         log.close()
     return 0
+
+
+def check_folder(journal: Path) -> None:
+    """Refuse a folder in which somebody else could put another journal, lock or socket in our place."""
+    folder = Path(os.path.realpath(journal)).parent
+    facts = folder.stat()
+    everybody_writes = facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX
+    if facts.st_uid not in (os.geteuid(), 0) or everybody_writes:
+        raise JournalUnreachable(f"the folder {folder} belongs to somebody else or everybody may write to it")
+
+
+def tell_service_manager(state: str) -> None:
+    """Tell systemd, when it asks to be told (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(state.encode(), address)
 
 
 def main(argument: str) -> int:

@@ -8,7 +8,7 @@ named like its class with one child element a field; `xml` and `dataclass_xml` d
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -93,7 +93,7 @@ class BufferStart:
     """
 
     target: str
-    items: str | list[object]
+    items: str | Sequence[object]
     collect: bool = True
     return_to: str = ""
     buffer_id: str = ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from durable_bus import xml
 from durable_bus.buffer import Collector
 from durable_bus.channel import Frame
+from durable_bus.control import Control
 from durable_bus.conversations import Conversations
 from durable_bus.errors import (
     BufferError,
@@ -71,6 +72,7 @@ class Requests:
         conversations: Conversations,
         threads: ThreadRegistry,
         mailboxes: Mailboxes,
+        control: Control,
         outbox: Outbox,
         version: str,
         new_id: Callable[[], str],
@@ -95,6 +97,7 @@ class Requests:
             "watch": self._watch,
             "stop": self._stop,
             **mailboxes.handlers,
+            **control.handlers,
         }
 
     def handle(self, connection_id: int, frame: Frame) -> None:
@@ -218,8 +221,17 @@ class Requests:
             starter_thread_id=starter_thread_id,
             collect=bool(header["collect"]),
             request_id=header["request"],
-            retry_of=None,
+            retry_of=self._retried_seq(header),
         )
+
+    def _retried_seq(self, header: dict[str, Any]) -> int | None:
+        """The ended buffer whose unsuccessful items these are, when the client says so."""
+        if header.get("retry_of") is None:
+            return None
+        row = self._journal.buffers.by_id(str(header["retry_of"]))
+        if row is None or row["ended_commit"] is None:
+            raise BufferError(str(header["buffer_id"]), f"{header['retry_of']!r:.120} is no ended buffer")
+        return int(row["buffer_seq"])
 
     def _chunk(self, connection_id: int, frame: Frame) -> dict[str, Any] | None:
         header = frame.header

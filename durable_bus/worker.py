@@ -38,6 +38,24 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(1)
 
 
+def _disown_forks(fds: tuple[int, int], words: "memoryview[int]", answers: Answers) -> None:
+    """A handler may fork. The child is no worker: it must read no frame, answer nothing and run no item.
+
+    Its ends of the pipes lead nowhere from the first moment, which also lets the supervisor see the end of
+    ours; the slot is gone, so that a child that returns from the handler stops at its next look at it.
+    """
+
+    def in_child() -> None:
+        null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in fds:
+            os.dup2(null_fd, fd, inheritable=False)
+        os.close(null_fd)
+        words.release()
+        answers.renew_lock()  # the flushing thread, which may have held it, is not in the child
+
+    os.register_at_fork(after_in_child=in_child)
+
+
 def _boot(frame: Frame) -> Bus:
     return load_app(frame.header["app"])
 
@@ -66,6 +84,7 @@ def main(arguments: dict[str, Any]) -> int:
         os.set_inheritable(fd, False)
     words = memoryview(mmap.mmap(slot_fd, 4096)).cast("q")
     answers = Answers(write_fd)
+    _disown_forks((read_fd, write_fd), words, answers)
     frame = read_frame(read_fd)
     if frame is None:
         return 0
@@ -83,12 +102,17 @@ def main(arguments: dict[str, Any]) -> int:
         return 1
     messages = MessageHandling(frame.header["journal"])
     answers.send({"k": "ready", "listeners": listeners})
-    if any(facts["is_async"] for facts in listeners.values()):
-        from durable_bus.worker_async import serve  # asyncio costs 50 ms of boot: only apps that await pay it
+    pid = os.getpid()
+    try:
+        if any(facts["is_async"] for facts in listeners.values()):
+            from durable_bus.worker_async import serve  # asyncio costs 50 ms of boot: others do not pay it
 
-        serve(bus, read_fd, words, answers, messages)
-    else:
-        _serve(bus, read_fd, words, answers, messages)
+            serve(bus, read_fd, words, answers, messages)
+        else:
+            _serve(bus, read_fd, words, answers, messages)
+    finally:
+        if os.getpid() != pid:
+            os._exit(0)  # a child that a handler forked: what the app does at exit is not its business
     return 0
 
 

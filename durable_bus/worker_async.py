@@ -34,6 +34,17 @@ _CANCEL_GRACE_S = 1.0
 """How long a handler that was cancelled for being late may take to give in; then it is left to itself."""
 
 
+async def _without_exits(awaitable: Any) -> tuple[Any, BaseException | None]:
+    """What the handler returned, or the SystemExit or KeyboardInterrupt that it raised.
+
+    asyncio lets these two, raised inside a task, end the whole loop and with it every neighbour.
+    """
+    try:
+        return await awaitable, None
+    except (SystemExit, KeyboardInterrupt) as error:
+        return None, error
+
+
 class _AsyncRunner:
     """Feeds items to handlers in the order they came, as far as each listener's concurrency allows."""
 
@@ -48,6 +59,7 @@ class _AsyncRunner:
         self._frames: asyncio.Queue[Frame] = asyncio.Queue()
         self._room = {name: asyncio.Semaphore(one.concurrency) for name, one in bus.listeners.items()}
         self._running = 0
+        self._pid = os.getpid()
         self._done: list[tuple[dict[str, Any], int, str, bool, bool, int]] = []
         self._flush_planned = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,6 +153,8 @@ class _AsyncRunner:
             else:
                 self._done.append((work, index, text, is_xml, success, micros))
         finally:
+            if os.getpid() != self._pid:
+                os._exit(0)  # a child that the handler forked, see worker.py
             self._running -= 1
             self._room[listener.name].release()
         if not self._flush_planned:
@@ -152,10 +166,13 @@ class _AsyncRunner:
         """Await it for at most the listener's time-out. One that will not be cancelled is left to itself."""
         if listener.timeout_s is None:
             return await awaitable
-        task = asyncio.ensure_future(awaitable)
+        task = asyncio.ensure_future(_without_exits(awaitable))
         done, _ = await asyncio.wait([task], timeout=listener.timeout_s)
         if done:
-            return task.result()
+            value, exiting = task.result()
+            if exiting is not None:
+                raise exiting
+            return value
         task.cancel()
         await asyncio.wait([task], timeout=_CANCEL_GRACE_S)
         if task.done() and not task.cancelled():

@@ -104,6 +104,11 @@ class Workforce:
         self._deaths_in_boot = 0
         self._spawn_at_s = 0.0
 
+    def retire(self, worker_id: int) -> None:
+        """It is to be replaced, whatever code it runs: from now on it counts as old."""
+        if worker_id in self._generation:
+            self._generation[worker_id] = 0
+
     def is_old(self, worker_id: int) -> bool:
         return self._generation.get(worker_id, 0) < self.generation
 

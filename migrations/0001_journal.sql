@@ -78,6 +78,8 @@ CREATE TABLE buffer (
 ) STRICT;
 CREATE UNIQUE INDEX buffer_id_is_used_once ON buffer (buffer_id) WHERE dropped_commit IS NULL;
 CREATE UNIQUE INDEX buffer_by_thread ON buffer (thread_id, buffer_seq);
+CREATE INDEX buffer_to_clear ON buffer (buffer_seq)
+WHERE received > 0 AND (dropped_commit IS NOT NULL OR pruned_commit IS NOT NULL);
 CREATE INDEX buffer_not_ended ON buffer (buffer_seq) WHERE ended_commit IS NULL;
 
 CREATE TABLE pause (
@@ -132,6 +134,8 @@ CREATE TABLE answer (
     CONSTRAINT success_is_bool CHECK (success IN (0, 1)),
     CONSTRAINT an_answer_that_recorded_nothing_is_not_kept CHECK (recorded BETWEEN 1 AND item_count)
 ) STRICT;
+
+CREATE INDEX answer_of_buffer ON answer (buffer_seq, answer_id);
 
 CREATE TABLE result (
     item_key INTEGER PRIMARY KEY REFERENCES item (item_key),

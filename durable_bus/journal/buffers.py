@@ -112,25 +112,69 @@ class BufferTable:
         ]
 
     def clear_some(self) -> bool:
-        """Delete some rows of a dropped buffer, few enough for one tick. False when there is nothing left to
-        clear.
+        """Delete some rows of a dropped or pruned buffer, few enough for one turn. False when nothing is
+        left.
         """
         row = self._statements.one("buffer_to_clear")
         if row is None:
+            self._statements.run("empty_dropped_buffers")
             return False
-        buffer_seq, received, _dropped = row
+        buffer_seq, received, dropped, thread_id = row
         first_key = buffer_seq << INDEX_BITS
         # From the end, so that what is left is always a prefix and `received` says how far we are after a
         # kill.
         first_index = max(0, received - _CLEAR_ROWS_MAX)
-        self._statements.run(
-            "clear_items", first_key=first_key + first_index, end_key=first_key + (1 << INDEX_BITS)
-        )
+        keys = {"first_key": first_key + first_index, "end_key": first_key + (1 << INDEX_BITS)}
+        self._statements.run("clear_items", **keys)
+        if not dropped:
+            for name in ("clear_results", "clear_forwarded", "clear_failures"):
+                self._statements.run(name, **keys)
+            for name in ("clear_answers", "clear_dispatches"):
+                self._statements.run(name, buffer_seq=buffer_seq, first_index=first_index)
         if first_index == 0:
-            self._statements.run("forget_buffer", buffer_seq=buffer_seq)
-        else:
-            self._statements.run("set_received", buffer_seq=buffer_seq, received=first_index)
+            # "0" is the character after "/": the range of every thread id that begins with the buffer's.
+            prefix = {"thread_prefix": f"{thread_id}/", "thread_prefix_end": f"{thread_id}0"}
+            for name in ("clear_message_failures", "clear_messages"):
+                self._statements.run(name, buffer_seq=buffer_seq, **prefix)
+            self._statements.run("clear_threads", **prefix)
+        self._statements.run("set_received", buffer_seq=buffer_seq, received=first_index)
         return True
+
+    def prune(self, before_ms: int) -> int:
+        """Mark what has ended before a time and has nothing unsettled; how many. `clear_some` deletes their
+        rows.
+        """
+        return self._statements.run("prune_buffers", before_ms=before_ms, commit_id=self._journal.commit_id)
+
+    def copy_failed(self, buffer_seq: int) -> bool:
+        """Copy some failed and missing items of the buffer this one retries; True when all are here and it is
+        open.
+
+        If we die in between, the same retry asked again goes on from `next_chunk`.
+        """
+        row = self.by_seq(buffer_seq)
+        source = self.by_seq(row["retry_of"])
+        if row["next_chunk"] < source["total"]:
+            source_first = row["next_chunk"]
+            source_end = min(source["total"], source_first + _CLEAR_ROWS_MAX)
+            base = source["buffer_seq"] << INDEX_BITS
+            count = self._statements.run(
+                "copy_failed_items",
+                first_key=(buffer_seq << INDEX_BITS) + row["received"],
+                source_first=base + source_first,
+                source_end=base + source_end,
+            )
+            self._statements.run(
+                "copied",
+                buffer_seq=buffer_seq,
+                item_count=count,
+                source_index=source_end,
+                now_ms=self._journal.now_ms,
+            )
+            row = self.by_seq(buffer_seq)
+        if row["next_chunk"] < source["total"]:
+            return False
+        return self.open(buffer_seq, row["received"], f"retry of {source['buffer_id']}")
 
     def end(self, buffer_seq: int) -> bool:
         """Close a buffer whose every item has a result; False when that is not so."""

@@ -158,6 +158,11 @@ class Journal:
             "add_request", request_id=request_id, commit_id=self.commit_id, answer=json.dumps(answer)
         )
 
+    def forget_requests(self, before_ms: int) -> None:
+        """Answers to requests that nobody will repeat any more."""
+        first = self.statements.value("first_commit_since", since_ms=before_ms)
+        self.statements.run("forget_requests", before_commit=first)
+
     def checkpoint(self, *, idle: bool) -> bool:
         """Bring the write-ahead log home: always when idle, else only when it has grown long. Outside a
         commit.

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from durable_bus.errors import NotFound
 from durable_bus.journal.connection import open_reader, translated
 from durable_bus.journal.statements import Statements
-from durable_bus.messages import Result
+from durable_bus.messages import Result, Text, Xml
 
-__all__ = ["BufferFacts", "JournalReader"]
+__all__ = ["BufferContent", "BufferFacts", "JournalReader"]
 
 PAGE_ROWS = 5_000
 INDEX_BITS = 32
@@ -25,6 +25,23 @@ class BufferFacts(NamedTuple):
 
     buffer_seq: int
     total: int
+
+
+class BufferContent(NamedTuple):
+    """What a buffer was started with, and how far it is."""
+
+    buffer_seq: int
+    buffer_id: str
+    target: str
+    digest: str
+    collect: bool
+    return_to: str
+    opened: bool
+    ended: bool
+    total: int
+    succeeded: int
+    failed: int
+    is_retry: bool
 
 
 class JournalReader:
@@ -65,6 +82,55 @@ class JournalReader:
         if row is None:
             raise NotFound(f"no buffer {buffer_id!r} in {self.path}")
         return BufferFacts(row["buffer_seq"], row["total"] or 0)
+
+    def content(self, buffer_id: str) -> BufferContent | None:
+        row = self.row("buffer_content", buffer_id=buffer_id)
+        if row is None:
+            return None
+        flags = {name: bool(row[name]) for name in ("collect", "opened", "ended", "is_retry")}
+        return BufferContent(**{**row, **flags})
+
+    def unsuccessful_items(self, content: BufferContent) -> Iterator[Text | Xml]:
+        """Failed and missing items of an ended buffer, in their order and as they were given."""
+        first_key, last_key = self._keys(content.buffer_seq)
+        after_key = first_key - 1
+        while True:
+            with translated(self.path):
+                page = self._statements.all(
+                    "unsuccessful_items", after_key=after_key, last_key=last_key, limit=PAGE_ROWS
+                )
+            if not page:
+                return
+            after_key = page[-1][0]
+            for _, payload, is_xml in page:
+                yield Xml(payload) if is_xml else Text(payload)
+
+    def result_lines(self, buffer_seq: int, *, failed_only: bool = False) -> Iterator[str]:
+        """Results recorded so far as JSON, a line each, in item order: a page of them at a time.
+
+        SQLite writes the JSON: 325,000 lines/s of a million, where json.dumps of a Result makes 150,000.
+        """
+        first_key, last_key = self._keys(buffer_seq)
+        after_key = first_key - 1
+        while True:
+            with translated(self.path):
+                row = self._statements.one(
+                    "result_lines",
+                    after_key=after_key,
+                    last_key=last_key,
+                    limit=PAGE_ROWS,
+                    success_max=0 if failed_only else 1,
+                )
+            if row is None or row[1] is None:
+                return
+            yield row[0] + "\n"
+            after_key = row[1]
+
+    @staticmethod
+    def _keys(buffer_seq: int) -> tuple[int, int]:
+        """The first and the last key that an item of this buffer may have."""
+        first_key = buffer_seq << INDEX_BITS
+        return first_key, first_key + _INDEX_MASK
 
     def counts(self, buffer_seq: int) -> tuple[int, int, int, bool]:
         """(total, succeeded, failed, ended) of a buffer, cheap enough to ask many times a second."""

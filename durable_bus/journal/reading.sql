@@ -11,6 +11,14 @@ SELECT * FROM buffers ORDER BY created_at, buffer_id LIMIT :limit;
 SELECT buffer_seq, total, ended_commit IS NOT NULL AS ended, cancelled_commit IS NOT NULL AS cancelled, opened_commit
 FROM buffer WHERE buffer_id = :buffer_id AND dropped_commit IS NULL;
 
+-- name: buffer_content
+-- What a start with the same id would be compared with.
+SELECT
+    buffer_seq, buffer_id, target, coalesce(digest, '') AS digest, collect, return_to,
+    opened_commit IS NOT NULL AS opened, ended_commit IS NOT NULL AS ended,
+    coalesce(total, received) AS total, succeeded, failed, retry_of IS NOT NULL AS is_retry
+FROM buffer WHERE buffer_id = :buffer_id AND dropped_commit IS NULL;
+
 -- name: buffer_counts
 -- Asked again and again while somebody waits: no view, one row.
 SELECT total, succeeded, failed, ended_commit IS NOT NULL FROM buffer WHERE buffer_seq = :buffer_seq;
@@ -20,6 +28,49 @@ SELECT total, succeeded, failed, ended_commit IS NOT NULL FROM buffer WHERE buff
 SELECT item_key & 4294967295, success, payload, is_xml, answer_id
 FROM result WHERE item_key > :after_key AND item_key <= :last_key
 ORDER BY item_key LIMIT :limit;
+
+-- name: result_lines
+-- A page as the lines of `--format jsonl`, written here: no row passes through Python. Durations are cut out of a blob,
+-- because substr of a text counts characters from its beginning (141,000 rows/s instead of 325,000).
+SELECT group_concat(line, char(10)), max(item_key)
+FROM (
+    SELECT r.item_key, json_object(
+        'index', r.item_key & 4294967295,
+        'success', json(CASE r.success WHEN 1 THEN 'true' ELSE 'false' END),
+        'payload', r.payload,
+        'is_xml', json(CASE r.is_xml WHEN 1 THEN 'true' ELSE 'false' END),
+        'error', CASE WHEN r.success = 0 THEN coalesce(
+            (
+                SELECT f.kind || ': ' || f.message
+                FROM failure f
+                WHERE f.item_key = r.item_key AND f.attempt = a.attempt
+                ORDER BY f.failure_id DESC
+                LIMIT 1
+            ),
+            r.payload
+        ) END,
+        'attempt', a.attempt,
+        'duration_ms', CASE WHEN a.durations <> ''
+            THEN CAST(CAST(
+                substr(CAST(a.durations AS BLOB), ((r.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
+            ) AS INTEGER) / 1000.0
+            ELSE 0.0
+        END
+    ) AS line
+    FROM result r
+    JOIN answer a ON a.answer_id = r.answer_id
+    WHERE r.item_key > :after_key AND r.item_key <= :last_key AND r.success <= :success_max
+    ORDER BY r.item_key
+    LIMIT :limit
+);
+
+-- name: unsuccessful_items
+-- The items of an ended buffer without a successful result.
+SELECT i.item_key, i.payload, i.is_xml
+FROM item i
+LEFT JOIN result r ON r.item_key = i.item_key
+WHERE i.item_key > :after_key AND i.item_key <= :last_key AND coalesce(r.success, 0) = 0
+ORDER BY i.item_key LIMIT :limit;
 
 -- name: answer
 SELECT first_index, attempt, durations FROM answer WHERE answer_id = :answer_id;

@@ -87,19 +87,96 @@ WHERE ended_commit IS NULL AND opened_commit IS NULL AND dropped_commit IS NULL 
 LIMIT 100;
 
 -- name: buffer_to_clear
--- A buffer whose rows are to go: given up before it opened, or pruned.
-SELECT buffer_seq, received, dropped_commit IS NOT NULL AS dropped FROM buffer
-WHERE ended_commit IS NULL AND dropped_commit IS NOT NULL
+-- A buffer whose rows are to go: given up before it opened, or pruned. `received` says how many items are left.
+SELECT buffer_seq, received, dropped_commit IS NOT NULL AS dropped, thread_id
+FROM buffer INDEXED BY buffer_to_clear
+WHERE received > 0 AND (dropped_commit IS NOT NULL OR pruned_commit IS NOT NULL)
 ORDER BY buffer_seq LIMIT 1;
+
+-- name: empty_dropped_buffers
+DELETE FROM buffer WHERE dropped_commit IS NOT NULL AND received = 0;
 
 -- name: clear_items
 DELETE FROM item WHERE item_key >= :first_key AND item_key < :end_key;
 
--- name: set_received
-UPDATE buffer SET received = :received WHERE buffer_seq = :buffer_seq AND dropped_commit IS NOT NULL;
+-- name: clear_results
+DELETE FROM result WHERE item_key >= :first_key AND item_key < :end_key;
 
--- name: forget_buffer
-DELETE FROM buffer WHERE buffer_seq = :buffer_seq AND dropped_commit IS NOT NULL;
+-- name: clear_forwarded
+DELETE FROM forwarded_item WHERE item_key >= :first_key AND item_key < :end_key;
+
+-- name: clear_failures
+DELETE FROM failure WHERE item_key IS NOT NULL AND item_key >= :first_key AND item_key < :end_key;
+
+-- name: clear_answers
+-- One that begins before stays until its first item goes.
+DELETE FROM answer WHERE buffer_seq = :buffer_seq AND first_index >= :first_index;
+
+-- name: clear_dispatches
+DELETE FROM dispatch WHERE buffer_seq = :buffer_seq AND first_index >= :first_index;
+
+-- name: clear_messages
+-- Whatever was said on the threads of its items, and its BufferComplete.
+DELETE FROM message
+WHERE settled_commit IS NOT NULL
+    AND (buffer_seq = :buffer_seq OR (thread_id > :thread_prefix AND thread_id < :thread_prefix_end));
+
+-- name: clear_message_failures
+DELETE FROM failure
+WHERE message_seq IN (
+    SELECT message_seq FROM message
+    WHERE settled_commit IS NOT NULL
+        AND (buffer_seq = :buffer_seq OR (thread_id > :thread_prefix AND thread_id < :thread_prefix_end))
+);
+
+-- name: clear_threads
+DELETE FROM thread WHERE thread_id > :thread_prefix AND thread_id < :thread_prefix_end;
+
+-- name: set_received
+UPDATE buffer SET received = :received
+WHERE buffer_seq = :buffer_seq AND (dropped_commit IS NOT NULL OR pruned_commit IS NOT NULL);
+
+-- name: prune_buffers
+-- Ended before a time, with nothing unsettled: not its BufferComplete, no message and no open buffer on its items' threads.
+UPDATE buffer SET pruned_commit = :commit_id
+WHERE ended_commit IS NOT NULL AND pruned_commit IS NULL
+    AND (SELECT c.committed_at FROM journal_commit c WHERE c.commit_id = buffer.ended_commit) < :before_ms
+    AND NOT EXISTS (
+        SELECT 1 FROM message m WHERE m.message_id = buffer.buffer_id || '/complete' AND m.settled_commit IS NULL
+    )
+    AND NOT EXISTS (
+        SELECT 1 FROM message m
+        WHERE m.thread_id > buffer.thread_id || '/' AND m.thread_id < buffer.thread_id || '0'
+            AND m.settled_commit IS NULL
+    )
+    AND NOT EXISTS (
+        SELECT 1 FROM buffer other INDEXED BY buffer_not_ended
+        WHERE other.ended_commit IS NULL
+            AND (
+                other.retry_of = buffer.buffer_seq
+                OR (other.thread_id > buffer.thread_id || '/' AND other.thread_id < buffer.thread_id || '0')
+            )
+    );
+
+-- name: forget_requests
+DELETE FROM request WHERE commit_id < :before_commit;
+
+-- name: first_commit_since
+SELECT coalesce(min(commit_id), 0) FROM journal_commit WHERE committed_at >= :since_ms;
+
+-- name: copy_failed_items
+-- Items without a success, from a window of the buffer that is retried, behind those that were copied before.
+INSERT INTO item (item_key, payload, is_xml)
+SELECT :first_key + row_number() OVER (ORDER BY i.item_key) - 1, i.payload, i.is_xml
+FROM item i
+LEFT JOIN result r ON r.item_key = i.item_key
+WHERE i.item_key >= :source_first AND i.item_key < :source_end AND coalesce(r.success, 0) = 0
+ORDER BY i.item_key;
+
+-- name: copied
+-- While a retry is received, `next_chunk` says up to where its source was read.
+UPDATE buffer SET received = received + :item_count, next_chunk = :source_index, touched_at = :now_ms
+WHERE buffer_seq = :buffer_seq AND opened_commit IS NULL AND dropped_commit IS NULL;
 
 -- name: count_recorded
 -- Counters change only by the number of rows really inserted.

@@ -1,0 +1,156 @@
+"""What workers say, and how they end: answers, failures and outcomes on their way into the journal; deaths
+and blame.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from durable_bus.buffer import Collector, FailedAttempt
+from durable_bus.conversations import Conversations
+from durable_bus.dispatch import Dispatcher, InHand
+from durable_bus.errors import WorkerSilent
+from durable_bus.lateness import Lateness
+from durable_bus.ports import WorkerEnded, WorkerSpoke
+from durable_bus.post import Post
+from durable_bus.withdrawal import Withdrawal
+from durable_bus.workforce import Workforce
+
+if TYPE_CHECKING:
+    from durable_bus.journal.journal import Journal
+
+__all__ = ["WorkerEvents"]
+
+
+class WorkerEvents:
+    """Takes in what workers say, inside a commit."""
+
+    def __init__(
+        self,
+        journal: "Journal",
+        dispatcher: Dispatcher,
+        collector: Collector,
+        conversations: Conversations,
+        post: Post,
+        workforce: Workforce,
+        lateness: Lateness,
+        withdrawal: Withdrawal,
+        log: Callable[..., None],
+        items_per_worker_max: int | None,
+    ) -> None:
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._collector = collector
+        self._conversations = conversations
+        self._post = post
+        self._workforce = workforce
+        self._lateness = lateness
+        self._withdrawal = withdrawal
+        self._log = log
+        self._items_per_worker_max = items_per_worker_max
+
+    def spoke(self, event: WorkerSpoke) -> None:
+        header = event.frame.header
+        kind = header["k"]
+        if kind == "answers":
+            self._answers(event.worker_id, header, event.frame.bodies)
+            self._retire_worn_out(event.worker_id)
+        elif kind == "ready":
+            for old in self._workforce.ready(event.worker_id, header["listeners"]):
+                self._withdrawal.let_go(old)
+            self._journal.set_listeners(header["listeners"])
+        elif kind == "import_error":
+            self._workforce.failed_import(event.worker_id, header["error"])
+            self._journal.set_worker_error(header["error"])
+            self._log("worker cannot import the app", error=header["error"])
+
+    def _answers(self, worker_id: int, header: dict[str, Any], bodies: list[str]) -> None:
+        hand = self._dispatcher.hands.get(worker_id)
+        pid = hand.pid if hand else 0
+        for segment, payloads in zip(header["segments"], bodies, strict=False):
+            held = self._dispatcher.answered(segment["dispatch"], segment["first"], segment["count"])
+            if held is not None:
+                self._dispatcher.paces.saw(held.listener, segment["count"], segment["total_us"])
+            self._collector.record(segment, payloads, segment["attempt"], pid)
+        for failed in header["failed"]:
+            held = self._dispatcher.in_hand.get(failed["dispatch"])
+            if held is None or held.answered >> (failed["index"] - held.first) & 1:
+                continue  # answered before: the first outcome stands, and a failure is not even one
+            self._dispatcher.answered(failed["dispatch"], failed["index"], 1)
+            facts = {key: failed[key] for key in ("kind", "message", "traceback", "durations")}
+            self._attempt_failed(held, failed["index"] - held.first, pid, **facts)
+        for outcome, body in zip(header["outcomes"], bodies[len(header["segments"]) :], strict=True):
+            held = self._dispatcher.answered(outcome["dispatch"], outcome["index"], 1)
+            if held is None:
+                continue
+            if held.message_seq:
+                self._conversations.message_outcome(held.message_seq, outcome, body)
+            else:
+                self._conversations.item_outcome(held, outcome["index"], outcome, body)
+        if header["discarded"] is not None:
+            self._withdrawal.discarded(worker_id, *header["discarded"])
+
+    def _retire_worn_out(self, worker_id: int) -> None:
+        """A worker that was given as many items as it may run is replaced by a fresh one."""
+        hand = self._dispatcher.hands.get(worker_id)
+        if self._items_per_worker_max and hand and hand.next_ordinal >= self._items_per_worker_max:
+            self._workforce.retire(worker_id)
+            self._withdrawal.let_go(worker_id)
+
+    def ended(self, event: WorkerEnded, *, stopping: bool) -> None:
+        """Its pipe was read to the end before: what it had not answered is given back, and somebody may be
+        charged. Stopping charges nobody.
+        """
+        worker_id, death = event.worker_id, event.death
+        hand = self._dispatcher.hands.get(worker_id)
+        overdue = self._lateness.overdue.pop(worker_id)
+        if overdue is not None:
+            death = WorkerSilent(overdue[1])
+        suspects, messages = self._dispatcher.worker_gone(worker_id, event.started)
+        self._workforce.gone(worker_id)
+        self._log("worker ended", pid=hand.pid if hand else None, reason=str(death), suspects=len(suspects))
+        for held in messages:
+            self._post.put_back(held.message_seq, held.listener)
+        if hand is None:
+            return
+        if overdue is not None:
+            guilty = [(held, at) for held, at in suspects if held.first_ordinal + at == overdue[0]]
+        elif len(suspects) == 1 and not stopping:
+            guilty = suspects
+        else:
+            guilty = []
+        for held, position in guilty:
+            self._attempt_failed(held, position, hand.pid, kind=death.kind, message=str(death))
+        innocent = [suspect for suspect in suspects if suspect not in guilty]
+        self._dispatcher.quarantine([suspect for suspect in innocent if not suspect[0].message_seq])
+        for held, _ in innocent:
+            if held.message_seq:
+                self._post.put_back(held.message_seq, held.listener, interrupted=True)
+
+    def _attempt_failed(
+        self,
+        held: InHand,
+        position: int,
+        worker_pid: int,
+        *,
+        kind: str,
+        message: str,
+        traceback: str = "",
+        durations: str = "",
+    ) -> None:
+        if held.message_seq:
+            self._conversations.message_failed(
+                held.attempt, held.message_seq, kind, message, traceback=traceback
+            )
+            return
+        failed = FailedAttempt(
+            held.buffer_seq,
+            held.first + position,
+            held.attempt,
+            kind,
+            message,
+            traceback,
+            dispatch_id=held.dispatch_id,
+            worker_pid=worker_pid,
+            durations=durations,
+        )
+        self._collector.attempt_failed(failed, (self._workforce.listeners or {}).get(held.listener))
