@@ -49,8 +49,6 @@ class OpenBuffer:
     recovered: bool
     """An earlier run may have handed out anything from the cursor on: look before dispatching."""
     returned: tuple[Range, ...] = ()
-    skipped: frozenset[int] = frozenset()
-    """Items from the cursor on that are in `returned`, so that the scan must leave them out."""
     retry_at: int | None = None
     """When the next failed item is due again, ms since the epoch."""
     paused: bool = False

@@ -440,14 +440,6 @@ class Client:
         """Go on with a paused buffer; its state. Raises NotFound."""
         return str(self._request({"k": "resume", "buffer_id": buffer_id})["state"])
 
-    def retry(self, buffer_id: str) -> "Buffer":
-        """Failed and missing items of an ended buffer, as a new one called `BUFFER.retry1`.
-
-        Raises NotFound, or BufferError when it has not ended, was pruned, or has nothing to retry.
-        """
-        answer = self._request({"k": "retry", "buffer_id": buffer_id})
-        return Buffer(self, answer["buffer_id"], answer["buffer_seq"], existed=answer["existed"])
-
     def prune(self, before_ms: int) -> int:
         """Drop items, results and messages of what ended before a time (ms since the epoch) with nothing
         unsettled.

@@ -1,10 +1,9 @@
-"""What clients may ask about buffers that exist: cancel, pause, resume, retry, prune; and how the supervisor
+"""What clients may ask about buffers that exist: cancel, pause, resume, prune; and how the supervisor
 is.
 
 Each is idempotent: asked again, in this run or a later one, it changes nothing more and answers the same.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,11 +13,9 @@ from durable_bus.buffer_registry import BufferRegistry
 from durable_bus.channel import Frame
 from durable_bus.clock import Clock
 from durable_bus.dispatch import Dispatcher
-from durable_bus.errors import BufferError, NotFound
+from durable_bus.errors import NotFound
 from durable_bus.lateness import Lateness
 from durable_bus.outbox import Outbox
-from durable_bus.staged import Staged
-from durable_bus.thread_registry import Chain, ThreadRegistry
 from durable_bus.withdrawal import Withdrawal
 from durable_bus.workforce import Workforce
 
@@ -27,15 +24,7 @@ if TYPE_CHECKING:
 
     from durable_bus.journal.journal import Journal
 
-__all__ = ["Control", "retry_id"]
-
-_RETRY = re.compile(r"(.*)\.retry([0-9]+)")
-
-
-def retry_id(buffer_id: str) -> str:
-    """The id under which a buffer's failed and missing items run again: `b.retry1`, then `b.retry2`."""
-    match = _RETRY.fullmatch(buffer_id)
-    return f"{match[1]}.retry{int(match[2]) + 1}" if match else f"{buffer_id}.retry1"
+__all__ = ["Control"]
 
 
 class Control:
@@ -47,32 +36,25 @@ class Control:
         registry: BufferRegistry,
         dispatcher: Dispatcher,
         collector: Collector,
-        threads: ThreadRegistry,
         workforce: Workforce,
         withdrawal: Withdrawal,
         lateness: Lateness,
         outbox: Outbox,
         clock: Clock,
-        new_id: Callable[[], str],
     ) -> None:
         self._journal = journal
         self._registry = registry
         self._dispatcher = dispatcher
         self._collector = collector
-        self._threads = threads
         self._workforce = workforce
         self._withdrawal = withdrawal
         self._lateness = lateness
         self._outbox = outbox
         self._clock = clock
-        self._new_id = new_id
-        self._retrying: Staged[str, tuple[int, int]] = Staged()
-        """Retries whose items are being copied: (connection, buffer_seq of the new buffer), by request id."""
         self.handlers: dict[str, Callable[[int, Frame], dict[str, Any] | None]] = {
             "cancel": self._cancel,
             "pause": self._pause,
             "resume": self._resume,
-            "retry": self._retry,
             "prune": self._prune,
             "status": self._status,
         }
@@ -122,64 +104,6 @@ class Control:
             self._registry.buffers[buffer.seq] = replace(buffer, paused=False)
         return self._answer(row["buffer_id"])
 
-    # Retry
-
-    def _retry(self, connection_id: int, frame: Frame) -> dict[str, Any] | None:
-        """Failed and missing items of an ended buffer, as a new one. Answered when all are copied."""
-        row = self._row(frame)
-        buffer_id, request_id = row["buffer_id"], str(frame.header["request"])
-        if row["ended_commit"] is None:
-            raise BufferError(buffer_id, "it has not ended yet")
-        if row["pruned_commit"] is not None:
-            raise BufferError(buffer_id, "its items were pruned")
-        new_id = retry_id(buffer_id)
-        existing = self._journal.buffers.by_id(new_id)
-        if existing is not None and existing["opened_commit"] is not None:
-            return self._opened(existing, existed=True)
-        if row["total"] == row["succeeded"]:
-            raise BufferError(buffer_id, "none of its items failed or is missing")
-        seq = existing["buffer_seq"] if existing is not None else self._add_retry(row, new_id, request_id)
-        self._retrying[request_id] = (connection_id, seq)
-        return None
-
-    def _add_retry(self, row: "sqlite3.Row", new_id: str, request_id: str) -> int:
-        starter_thread_id = self._new_id()
-        chain = Chain((row["from_id"],) if self._journal.messages.has_mailbox(row["from_id"]) else ())
-        self._threads.set(starter_thread_id, chain)
-        self._threads.set(f"{starter_thread_id}/{new_id}", chain)
-        to_mailbox = self._journal.messages.has_mailbox(row["return_to"])
-        return self._journal.buffers.add(
-            buffer_id=new_id,
-            target=row["target"],
-            return_to=row["return_to"] if to_mailbox else "",
-            from_id=str(chain.last or ""),
-            thread_id=f"{starter_thread_id}/{new_id}",
-            starter_thread_id=starter_thread_id,
-            collect=row["collect"],
-            request_id=request_id,
-            retry_of=row["buffer_seq"],
-        )
-
-    def copy_some(self) -> None:
-        """A step of every retry under way, small enough for one turn."""
-        for request_id in list(self._retrying.keys()):
-            connection_id, seq = self._retrying[request_id]
-            if not self._journal.buffers.copy_failed(seq):
-                continue
-            self._collector.open(seq)
-            self._retrying.pop(request_id)
-            answer = self._opened(self._journal.buffers.by_seq(seq), existed=False)
-            self._outbox.to_client(connection_id, {"request": request_id, **answer})
-
-    @property
-    def is_copying(self) -> bool:
-        return len(self._retrying) > 0
-
-    @staticmethod
-    def _opened(row: "sqlite3.Row", *, existed: bool) -> dict[str, Any]:
-        facts = {key: row[key] for key in ("buffer_id", "buffer_seq", "total")}
-        return {"k": "opened", "existed": existed, **facts}
-
     # Retention
 
     def _prune(self, connection_id: int, frame: Frame) -> dict[str, Any]:
@@ -222,12 +146,6 @@ class Control:
     @staticmethod
     def _index(first: int, running: Any) -> int:
         return first + int(running.ordinal) - int(running.held.first_ordinal)
-
-    def commit(self) -> None:
-        self._retrying.commit()
-
-    def rollback(self) -> None:
-        self._retrying.rollback()
 
 
 def _state(row: "sqlite3.Row") -> str:

@@ -283,10 +283,9 @@ class Dispatcher:
         forward.
         """
         window_end = min(buffer.total, buffer.cursor + SCAN_ITEMS_MAX)
-        rows = self._journal.buffers.outstanding(
-            buffer.seq, buffer.cursor, window_end, limit + len(buffer.skipped)
-        )
-        rows = [row for row in rows if row[0] not in buffer.skipped]
+        out = self._out_from_cursor(buffer)
+        rows = self._journal.buffers.outstanding(buffer.seq, buffer.cursor, window_end, limit + len(out))
+        rows = [row for row in rows if row[0] not in out]
         if not rows:
             self._registry.buffers[buffer.seq] = replace(buffer, cursor=window_end)
             self.scan_unfinished = self.scan_unfinished or window_end < buffer.total
@@ -306,6 +305,14 @@ class Dispatcher:
             count += 1
         self._registry.buffers[buffer.seq] = replace(buffer, cursor=first + count)
         return Range(first, count, failures + 1, alone)
+
+    def _out_from_cursor(self, buffer: OpenBuffer) -> set[int]:
+        """Items from the cursor on that are in hand (a retry, which does not wait for the scan) or were given
+        back.
+        """
+        held = [(one.first, one.count) for one in self.in_hand.values() if one.buffer_seq == buffer.seq]
+        held += [(back.first, back.count) for back in buffer.returned]
+        return {index for first, count in held for index in range(max(first, buffer.cursor), first + count)}
 
     # Coming back
 

@@ -67,7 +67,6 @@ class Recovery:
             suspected_pids.add(row["worker_pid"])
             if not (oldest or row["alone"]):
                 continue
-            self._registry.buffers[buffer.seq] = replace(buffer, skipped=buffer.skipped | frozenset(indexes))
             if row["alone"] and len(indexes) == 1:
                 failed = FailedAttempt(
                     buffer.seq,

@@ -140,13 +140,11 @@ class Supervisor:
             self.registry,
             self.dispatcher,
             self.collector,
-            self.threads,
             self.workforce,
             self.withdrawal,
             self.lateness,
             self._outbox,
             clock,
-            new_id,
         )
         self.requests = Requests(
             journal,
@@ -165,7 +163,6 @@ class Supervisor:
             self.lateness.overdue,
             self.requests.receiving,
             self.mailboxes,
-            self.control,
         )
         self._backlog: list[Event] = []
         self._deferred: list[ClientSpoke] = []
@@ -257,7 +254,6 @@ class Supervisor:
             self.signals
             or self.requests.stop_asked
             or self._clearing
-            or self.control.is_copying
             or self.dispatcher.scan_unfinished
             or self._pool.has_unread
             or self.withdrawal.is_pending
@@ -325,7 +321,6 @@ class Supervisor:
             self._clearing = True
         if self._clearing:
             self._clearing = self._journal.buffers.clear_some()
-        self.control.copy_some()
 
     def _plan(self) -> None:
         self.withdrawal.take_back()

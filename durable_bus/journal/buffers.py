@@ -146,36 +146,6 @@ class BufferTable:
         """
         return self._statements.run("prune_buffers", before_ms=before_ms, commit_id=self._journal.commit_id)
 
-    def copy_failed(self, buffer_seq: int) -> bool:
-        """Copy some failed and missing items of the buffer this one retries; True when all are here and it is
-        open.
-
-        If we die in between, the same retry asked again goes on from `next_chunk`.
-        """
-        row = self.by_seq(buffer_seq)
-        source = self.by_seq(row["retry_of"])
-        if row["next_chunk"] < source["total"]:
-            source_first = row["next_chunk"]
-            source_end = min(source["total"], source_first + _CLEAR_ROWS_MAX)
-            base = source["buffer_seq"] << INDEX_BITS
-            count = self._statements.run(
-                "copy_failed_items",
-                first_key=(buffer_seq << INDEX_BITS) + row["received"],
-                source_first=base + source_first,
-                source_end=base + source_end,
-            )
-            self._statements.run(
-                "copied",
-                buffer_seq=buffer_seq,
-                item_count=count,
-                source_index=source_end,
-                now_ms=self._journal.now_ms,
-            )
-            row = self.by_seq(buffer_seq)
-        if row["next_chunk"] < source["total"]:
-            return False
-        return self.open(buffer_seq, row["received"], f"retry of {source['buffer_id']}")
-
     def end(self, buffer_seq: int) -> bool:
         """Close a buffer whose every item has a result; False when that is not so."""
         return (

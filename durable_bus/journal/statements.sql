@@ -164,20 +164,6 @@ DELETE FROM request WHERE commit_id < :before_commit;
 -- name: first_commit_since
 SELECT coalesce(min(commit_id), 0) FROM journal_commit WHERE committed_at >= :since_ms;
 
--- name: copy_failed_items
--- Items without a success, from a window of the buffer that is retried, behind those that were copied before.
-INSERT INTO item (item_key, payload, is_xml)
-SELECT :first_key + row_number() OVER (ORDER BY i.item_key) - 1, i.payload, i.is_xml
-FROM item i
-LEFT JOIN result r ON r.item_key = i.item_key
-WHERE i.item_key >= :source_first AND i.item_key < :source_end AND coalesce(r.success, 0) = 0
-ORDER BY i.item_key;
-
--- name: copied
--- While a retry is received, `next_chunk` says up to where its source was read.
-UPDATE buffer SET received = received + :item_count, next_chunk = :source_index, touched_at = :now_ms
-WHERE buffer_seq = :buffer_seq AND opened_commit IS NULL AND dropped_commit IS NULL;
-
 -- name: count_recorded
 -- Counters change only by the number of rows really inserted.
 UPDATE buffer SET succeeded = succeeded + :succeeded, failed = failed + :failed
