@@ -329,14 +329,21 @@ class Client:
         deadline_s = time.monotonic() + RECONNECT_S
         while True:
             try:
-                connection = connect_socket(socket_path(self.journal))
-                link = _Link(connection)
-                self._greet(link)
-                break
+                self._connect_again()
+                return
             except (OSError, SupervisorLost):
                 if time.monotonic() > deadline_s:
                     raise SupervisorLost(f"no daemon has come back within {RECONNECT_S:g} s") from None
                 time.sleep(_RECONNECT_EVERY_S)
+
+    def _connect_again(self) -> None:
+        """Raises OSError when nobody listens, SupervisorLost when who did has ended before it greeted us."""
+        link = _Link(connect_socket(socket_path(self.journal)))
+        try:
+            self._greet(link)
+        except BaseException:
+            link.close()
+            raise
         self._link.close()
         self._link = link
 
@@ -368,14 +375,9 @@ class Client:
                 raise self._link.lost or SupervisorLost()
             return
         try:
-            connection = connect_socket(socket_path(self.journal))
-            link = _Link(connection)
-            self._greet(link)
+            self._connect_again()
         except (OSError, SupervisorLost):
             time.sleep(_RECONNECT_EVERY_S)
-        else:
-            self._link.close()
-            self._link = link
 
     def send(self, to: str, payload: object) -> str:
         """Send a message to a listener or a mailbox, on a new thread; its message id.

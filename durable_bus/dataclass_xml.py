@@ -25,7 +25,7 @@ import dataclasses
 import enum
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from lxml import etree
@@ -244,7 +244,7 @@ def _compile_field(
         many, inner = True, arguments[0]
     if absent is _REQUIRED and (many or optional):
         absent = list if many else _constant(None)
-    if hint == str | list[object]:  # BufferStart.items: as XML only its text form, one item a line
+    if hint == str | Sequence[object]:  # BufferStart.items: as XML only its text form, one item a line
         inner = str
     try:
         read, write, holds = _type(inner, compiled)

@@ -72,6 +72,12 @@ class InHand:
     def all_answered(self) -> int:
         return (1 << self.count) - 1
 
+    def first_open_position(self) -> int | None:
+        """The first position that was not answered yet, None when all were."""
+        lowest_open_bit = ~self.answered & (self.answered + 1)
+        position = lowest_open_bit.bit_length() - 1
+        return position if position < self.count else None
+
     def open_positions(self) -> list[int]:
         """Positions that were not answered yet."""
         return [position for position in range(self.count) if not self.answered >> position & 1]
@@ -132,6 +138,8 @@ class Dispatcher:
         self.in_hand: Staged[int, InHand] = Staged()
         self.paces = Paces()
         self._last_served = 0
+        self.alone_listeners: set[str] = set()
+        """Listeners to which a message must go alone; set by the post before each plan."""
         self.scan_unfinished = False
         """A recovery scan stopped at its limit: there may be work although nobody got any."""
 
@@ -141,6 +149,7 @@ class Dispatcher:
         """Journal the next dispatches; the frames to send to workers after the commit."""
         frames: list[tuple[int, bytes]] = []
         self.scan_unfinished = False
+        reserved = self._reserved()
         waiting = [b for b in self._in_turn() if self._may_have_work(b, now_ms)]
         while waiting:
             served = False
@@ -148,7 +157,7 @@ class Dispatcher:
                 if hand.listeners is None or hand.leaving or hand.withdrawn or hand.exclusive:
                     continue
                 for position, seq in enumerate([buffer.seq for buffer in waiting]):
-                    frame = self._serve(hand, seq, now_ms)
+                    frame = self._serve(hand, seq, now_ms, only_alone=hand.worker_id == reserved)
                     if frame is not None:
                         frames.append((hand.worker_id, frame))
                         self._last_served = seq
@@ -178,7 +187,25 @@ class Dispatcher:
         due = buffer.retry_at is not None and buffer.retry_at <= now_ms
         return bool(buffer.returned) or due or buffer.cursor < buffer.total
 
-    def _serve(self, hand: Hand, buffer_seq: int, now_ms: int) -> bytes | None:
+    def _reserved(self) -> int | None:
+        """The worker that is kept free for something that must be alone, when there is such a thing.
+
+        Without it, a worker that always has the next batch in hand would never come to it.
+        """
+        wanted = {
+            buffer.target
+            for buffer in self._registry.list_active()
+            if not buffer.paused and any(candidate.alone for candidate in buffer.returned)
+        } | self.alone_listeners
+        able = [
+            hand
+            for hand in self.hands.values()
+            if not (hand.leaving or hand.withdrawn or hand.exclusive)
+            and wanted & (hand.listeners or {}).keys()
+        ]
+        return min(able, key=lambda hand: hand.unanswered).worker_id if able else None
+
+    def _serve(self, hand: Hand, buffer_seq: int, now_ms: int, *, only_alone: bool) -> bytes | None:
         """Give `hand` the next range of this buffer, if it has room for one."""
         buffer = self._registry.get(buffer_seq)
         facts = (hand.listeners or {}).get(buffer.target) if buffer else None
@@ -188,7 +215,11 @@ class Dispatcher:
         batch = self.paces.batch_items(buffer.target, concurrency)
         if hand.unanswered and hand.unanswered + batch > max(2 * batch, 2 * concurrency):
             return None
-        found = self._next_range(buffer, batch, now_ms, may_be_alone=hand.unanswered == 0)
+        if only_alone and not any(candidate.alone for candidate in buffer.returned):
+            return None
+        found = self._next_range(
+            buffer, batch, now_ms, may_be_alone=hand.unanswered == 0, must_be_alone=only_alone
+        )
         return None if found is None else self._hand_out(hand, buffer.seq, found)
 
     def _hand_out(self, hand: Hand, buffer_seq: int, found: Range) -> bytes:
@@ -237,12 +268,14 @@ class Dispatcher:
             return encode({**header, "form": int(items.forms)}, items.payloads)
         return encode(header, items.payloads, items.forms)
 
-    def _next_range(self, buffer: OpenBuffer, limit: int, now_ms: int, *, may_be_alone: bool) -> Range | None:
+    def _next_range(
+        self, buffer: OpenBuffer, limit: int, now_ms: int, *, may_be_alone: bool, must_be_alone: bool
+    ) -> Range | None:
         """Take the next range of a buffer: what came back, then failed items that are due, then what was
         never out.
         """
         for position, candidate in enumerate(buffer.returned):
-            if candidate.alone and not may_be_alone:
+            if (candidate.alone and not may_be_alone) or (must_be_alone and not candidate.alone):
                 continue
             rest = buffer.returned[:position] + buffer.returned[position + 1 :]
             if candidate.count > limit and not candidate.alone:
@@ -250,6 +283,8 @@ class Dispatcher:
                 candidate = replace(candidate, count=limit)
             self._registry.buffers[buffer.seq] = replace(buffer, returned=rest)
             return candidate
+        if must_be_alone:
+            return None
         if buffer.retry_at is not None and buffer.retry_at <= now_ms:
             found = self._next_retry(buffer, limit, now_ms)
             if found is not None:

@@ -18,7 +18,7 @@ killed.
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a worker started last and has not answered."""
+    """The first thing a worker has started and not answered: for a sync handler, what it runs."""
 
     held: InHand
     ordinal: int
@@ -43,9 +43,10 @@ class Lateness:
         if since_ns == 0 or slot.started != started:
             return None  # idle, or just between two
         for held in self._dispatcher.held_by(hand.worker_id):
-            position = started - 1 - held.first_ordinal
-            if 0 <= position < held.count and not held.answered >> position & 1:
-                return Running(held, started - 1, (self._clock.monotonic_ns() - since_ns) / 1e9)
+            opened = held.first_open_position()
+            if opened is not None and held.first_ordinal + opened < started:
+                seconds = (self._clock.monotonic_ns() - since_ns) / 1e9
+                return Running(held, held.first_ordinal + opened, seconds)
         return None
 
     def judge(self) -> None:

@@ -75,14 +75,18 @@ class Post:
     def plan(self) -> list[tuple[int, bytes]]:
         """Journal which messages go to which workers next; the frames to send after the commit."""
         frames: list[tuple[int, bytes]] = []
+        self._dispatcher.alone_listeners = set()
         for name in sorted(self.waiting_names):
             able = [hand for hand in self._dispatcher.hands.values() if name in (hand.listeners or {})]
             if not able:
                 continue  # a mailbox, or a listener that today's app does not have
             rows = self._journal.messages.waiting(name, _PAGE_MESSAGES)
             for row in rows:
-                hand = self._freest(name, alone=row["interruptions"] >= INTERRUPTIONS_MAX)
+                alone = row["interruptions"] >= INTERRUPTIONS_MAX
+                hand = self._freest(name, alone=alone)
                 if hand is None:
+                    if alone:
+                        self._dispatcher.alone_listeners.add(name)
                     break
                 frames.append((hand.worker_id, self._hand_out(hand, row)))
             else:

@@ -302,10 +302,11 @@ class Supervisor:
                 except Deferred:
                     waiting.append(event)
         self._still_deferred = waiting
-        if not self._pool.has_unread:
+        if not self._pool.has_unread and self._storage_retry_s is None:
+            # Every pipe was read (none is while the disk is full): what somebody said in time is known.
             self.lateness.judge()
-        for worker_id in self.workforce.hung_in_boot():
-            self._outbox.kill(worker_id)
+            for worker_id in self.workforce.hung_in_boot():
+                self._outbox.kill(worker_id)
         self._keep_house()
 
     def _keep_house(self) -> None:

@@ -59,6 +59,7 @@ class _AsyncRunner:
         self._frames: asyncio.Queue[Frame] = asyncio.Queue()
         self._room = {name: asyncio.Semaphore(one.concurrency) for name, one in bus.listeners.items()}
         self._running = 0
+        self._beating = False
         self._pid = os.getpid()
         self._done: list[tuple[dict[str, Any], int, str, bool, bool, int]] = []
         self._flush_planned = False
@@ -82,14 +83,15 @@ class _AsyncRunner:
 
         loop.add_reader(read_fd, readable)
         feeding = asyncio.create_task(self._feed())
-        self._beat(loop)
         await ended
         feeding.cancel()
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         """Tell the supervisor that the loop turns: a blocked one cannot cancel anything by itself."""
-        self._words[SINCE] = time.monotonic_ns() if self._running else 0
-        loop.call_later(FLUSH_S, self._beat, loop)
+        self._beating = self._running > 0
+        self._words[SINCE] = time.monotonic_ns() if self._beating else 0
+        if self._beating:
+            loop.call_later(FLUSH_S, self._beat, loop)
 
     async def _feed(self) -> None:
         while True:
@@ -117,7 +119,8 @@ class _AsyncRunner:
                 self._flush()
                 return
             self._running += 1
-            self._words[SINCE] = time.monotonic_ns()
+            if not self._beating:
+                self._beat(asyncio.get_running_loop())
             task = asyncio.create_task(
                 self._item(listener, work, work["first"] + position, payload, forms[position], bodies)
             )

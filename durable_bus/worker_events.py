@@ -112,10 +112,10 @@ class WorkerEvents:
             self._post.put_back(held.message_seq, held.listener)
         if hand is None:
             return
-        if overdue is not None:
-            guilty = [(held, at) for held, at in suspects if held.first_ordinal + at == overdue[0]]
-        elif len(suspects) == 1 and not stopping:
+        if len(suspects) == 1 and not stopping:
             guilty = suspects
+        elif overdue is not None and not self._is_async(suspects):
+            guilty = [(held, at) for held, at in suspects if held.first_ordinal + at == overdue[0]]
         else:
             guilty = []
         for held, position in guilty:
@@ -125,6 +125,11 @@ class WorkerEvents:
         for held, _ in innocent:
             if held.message_seq:
                 self._post.put_back(held.message_seq, held.listener, interrupted=True)
+
+    def _is_async(self, suspects: list[tuple[InHand, int]]) -> bool:
+        """Of several that ran together on a blocked event loop nobody can say who blocked it."""
+        listeners = self._workforce.listeners or {}
+        return any(listeners.get(held.listener, {}).get("is_async", False) for held, _ in suspects)
 
     def _attempt_failed(
         self,

@@ -39,6 +39,7 @@ CREATE TABLE journal_commit (
     failures INTEGER NOT NULL   -- rows this commit added to failure
 ) STRICT;
 CREATE INDEX journal_commit_of_run ON journal_commit (run_id);
+CREATE INDEX journal_commit_by_time ON journal_commit (committed_at);
 
 CREATE TABLE buffer (
     buffer_seq INTEGER PRIMARY KEY,
@@ -80,6 +81,8 @@ CREATE UNIQUE INDEX buffer_id_is_used_once ON buffer (buffer_id) WHERE dropped_c
 CREATE UNIQUE INDEX buffer_by_thread ON buffer (thread_id, buffer_seq);
 CREATE INDEX buffer_to_clear ON buffer (buffer_seq)
 WHERE received > 0 AND (dropped_commit IS NOT NULL OR pruned_commit IS NOT NULL);
+CREATE INDEX buffer_dropped ON buffer (buffer_seq) WHERE dropped_commit IS NOT NULL;
+CREATE INDEX buffer_to_prune ON buffer (ended_commit) WHERE ended_commit IS NOT NULL AND pruned_commit IS NULL;
 CREATE INDEX buffer_not_ended ON buffer (buffer_seq) WHERE ended_commit IS NULL;
 
 CREATE TABLE pause (

@@ -160,8 +160,9 @@ class Journal:
 
     def forget_requests(self, before_ms: int) -> None:
         """Answers to requests that nobody will repeat any more."""
-        first = self.statements.value("first_commit_since", since_ms=before_ms)
-        self.statements.run("forget_requests", before_commit=first)
+        last = self.statements.value("last_commit_before", before_ms=before_ms)
+        if last is not None:
+            self.statements.run("forget_requests", before_commit=last)
 
     def checkpoint(self, *, idle: bool) -> bool:
         """Bring the write-ahead log home: always when idle, else only when it has grown long. Outside a
@@ -173,10 +174,15 @@ class Journal:
         if not idle and self.wal_pages() < _WAL_PAGES_MAX:
             return False
         mode = "TRUNCATE" if idle else "PASSIVE"
+        # TRUNCATE would wait for readers as long as the busy time-out allows, and everybody with it.
+        (busy_ms,) = self.connection.execute("PRAGMA busy_timeout").fetchone()
+        self.connection.execute("PRAGMA busy_timeout = 0")
         try:
             busy, _log, _moved = self.connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         except sqlite3.OperationalError:
             return False
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
         return bool(busy == 0)
 
     def wal_pages(self) -> int:

@@ -94,7 +94,7 @@ WHERE received > 0 AND (dropped_commit IS NOT NULL OR pruned_commit IS NOT NULL)
 ORDER BY buffer_seq LIMIT 1;
 
 -- name: empty_dropped_buffers
-DELETE FROM buffer WHERE dropped_commit IS NOT NULL AND received = 0;
+DELETE FROM buffer INDEXED BY buffer_dropped WHERE dropped_commit IS NOT NULL AND received = 0;
 
 -- name: clear_items
 DELETE FROM item WHERE item_key >= :first_key AND item_key < :end_key;
@@ -138,9 +138,14 @@ WHERE buffer_seq = :buffer_seq AND (dropped_commit IS NOT NULL OR pruned_commit 
 
 -- name: prune_buffers
 -- Ended before a time, with nothing unsettled: not its BufferComplete, no message and no open buffer on its items' threads.
-UPDATE buffer SET pruned_commit = :commit_id
+UPDATE buffer INDEXED BY buffer_to_prune SET pruned_commit = :commit_id
 WHERE ended_commit IS NOT NULL AND pruned_commit IS NULL
-    AND (SELECT c.committed_at FROM journal_commit c WHERE c.commit_id = buffer.ended_commit) < :before_ms
+    AND ended_commit <= coalesce(
+        (
+            SELECT c.commit_id FROM journal_commit c INDEXED BY journal_commit_by_time
+            WHERE c.committed_at < :before_ms ORDER BY c.committed_at DESC, c.commit_id DESC LIMIT 1
+        ), 0
+    )
     AND NOT EXISTS (
         SELECT 1 FROM message m WHERE m.message_id = buffer.buffer_id || '/complete' AND m.settled_commit IS NULL
     )
@@ -161,8 +166,9 @@ WHERE ended_commit IS NOT NULL AND pruned_commit IS NULL
 -- name: forget_requests
 DELETE FROM request WHERE commit_id < :before_commit;
 
--- name: first_commit_since
-SELECT coalesce(min(commit_id), 0) FROM journal_commit WHERE committed_at >= :since_ms;
+-- name: last_commit_before
+SELECT coalesce(commit_id, 0) FROM journal_commit INDEXED BY journal_commit_by_time
+WHERE committed_at < :before_ms ORDER BY committed_at DESC, commit_id DESC LIMIT 1;
 
 -- name: count_recorded
 -- Counters change only by the number of rows really inserted.
