@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Any
 
-from durable_bus.channel import dump_json, encode, write_all
+from durable_bus.channel import encode, pack, write_all
 
 __all__ = ["Answers", "Segment"]
 
@@ -46,7 +46,7 @@ class Answers:
         self._lock = threading.Lock()
         self._segments: list[Segment] = []
         self._failed: list[dict[str, Any]] = []
-        self._outcomes: list[tuple[dict[str, Any], str]] = []
+        self._outcomes: list[tuple[dict[str, Any], bytes]] = []
         self._discarded: tuple[int, int] | None = None
         self._busy = threading.Event()
         threading.Thread(target=self._flush_forever, name="durable_bus answers", daemon=True).start()
@@ -81,7 +81,7 @@ class Answers:
             self._failed.append(failed)
         self._busy.set()
 
-    def add_outcome(self, work: dict[str, Any], index: int, outcome: dict[str, Any], body: str) -> None:
+    def add_outcome(self, work: dict[str, Any], index: int, outcome: dict[str, Any], body: bytes) -> None:
         """What the handling of an item or message led to, other than an item's answer."""
         with self._lock:
             self._outcomes.append(({"dispatch": work["dispatch"], "index": index, **outcome}, body))
@@ -105,7 +105,7 @@ class Answers:
                     continue
                 texts, micros = segment.texts[:count], segment.micros[:count]
                 del segment.texts[:count], segment.micros[:count]
-                bodies.append(dump_json(texts))
+                bodies.append(pack(texts))
                 segments.append(
                     {
                         "dispatch": segment.dispatch,
@@ -133,7 +133,7 @@ class Answers:
             self._failed, self._outcomes, self._discarded = [], [], None
             self.send(header, *bodies)
 
-    def send(self, header: dict[str, Any], *bodies: str) -> None:
+    def send(self, header: dict[str, Any], *bodies: bytes) -> None:
         try:
             write_all(self._fd, encode(header, *bodies))
         except OSError:

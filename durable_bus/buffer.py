@@ -74,7 +74,7 @@ class Collector:
         """The buffer, as long as it is open."""
         return self._registry.get(buffer_seq)
 
-    def record(self, segment: dict[str, Any], payloads: str, attempt: int, worker_pid: int) -> None:
+    def record(self, segment: dict[str, Any], payloads: bytes, attempt: int, worker_pid: int) -> None:
         """A contiguous range of answers. Of items that have their outcome already nothing is kept."""
         buffer = self._registry.get(segment["buffer"])
         if buffer is None:
@@ -180,6 +180,9 @@ class Collector:
     def _emit(self, buffer: OpenBuffer) -> None:
         """Write the buffer's one BufferComplete, in the transaction of what ended it."""
         self._registry.remove(buffer.seq)
+        self._outbox.log(
+            "buffer ended", buffer=buffer.buffer_id, recorded=buffer.recorded, failed=buffer.failed
+        )
         if buffer.collect:
             to_id = buffer.return_to or buffer.from_id
             payload, _ = dump(

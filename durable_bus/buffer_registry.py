@@ -2,15 +2,23 @@
 
 What memory holds of an open buffer is how far the dispatcher has come with it, and a count of results that
 the journal's rows decide. Everything else is read from the journal when asked for.
+
+`create, get, record_result(s), remove, list_active`, and what a buffer says of itself, are the names of the
+in-memory registry that this one stands in for; there, the results were in it.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from durable_bus.journal.reading import JournalReader
 from durable_bus.staged import Staged
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from durable_bus.journal.journal import Journal
+    from durable_bus.messages import Result
 
 __all__ = ["BufferRegistry", "OpenBuffer", "Range"]
 
@@ -53,6 +61,20 @@ class OpenBuffer:
     """When the next failed item is due again, ms since the epoch."""
     paused: bool = False
 
+    journal: "Journal | None" = field(default=None, repr=False, compare=False)
+
+    @property
+    def total_items(self) -> int:
+        return self.total
+
+    @property
+    def completed_count(self) -> int:
+        return self.recorded
+
+    @property
+    def successful_count(self) -> int:
+        return self.recorded - self.failed
+
     @property
     def pending_count(self) -> int:
         return self.total - self.recorded
@@ -61,11 +83,18 @@ class OpenBuffer:
     def is_complete(self) -> bool:
         return self.recorded == self.total
 
+    def get_ordered_results(self) -> "Iterator[Result]":
+        """The results so far in item order, read from the journal page by page as they are asked for."""
+        assert self.journal is not None, "a buffer of a registry"
+        reader = JournalReader(self.journal.path, self.journal.connection)
+        return reader.results(self.seq)
+
 
 class BufferRegistry:
     """Open buffers by `buffer_seq`, in the order they opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: "Journal") -> None:
+        self._journal = journal
         self.buffers: Staged[int, OpenBuffer] = Staged()
 
     def create(self, row: "sqlite3.Row", *, paused: bool = False, recovered: bool = False) -> OpenBuffer:
@@ -85,12 +114,20 @@ class BufferRegistry:
             cursor=row["low_water"],
             recovered=recovered,
             paused=paused,
+            journal=self._journal,
         )
         self.buffers[buffer.seq] = buffer
         return buffer
 
     def get(self, buffer_seq: int) -> OpenBuffer | None:
+        """The buffer, None when it is not open (any more)."""
         return self.buffers.get(buffer_seq)
+
+    def record_result(self, buffer_seq: int, *, success: bool) -> OpenBuffer | None:
+        """Count one result row that was really inserted. The buffer as it is now, None when it is not
+        open.
+        """
+        return self.record_results(buffer_seq, 1, failed=0 if success else 1)
 
     def record_results(self, buffer_seq: int, inserted: int, *, failed: int = 0) -> OpenBuffer | None:
         """Count result rows that were really inserted. The buffer as it is now, None when it is not open."""

@@ -14,143 +14,44 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from durable_bus import errors
 from durable_bus.bus import INSIDE_HANDLER_VARIABLE, Bus, app_spec
-from durable_bus.channel import FRAME_BYTES_MAX, Frame, FrameReader, dump_json, encode
-from durable_bus.connections import connect_socket, socket_path
+from durable_bus.channel import dump_json
+from durable_bus.connections import connect_daemon
 from durable_bus.errors import (
     BufferError,
-    DurableBusError,
     InsideHandler,
-    JournalLocked,
     JournalUnreachable,
+    LimitExceeded,
     NotFound,
     SupervisorLost,
     TimedOut,
     UsageError,
 )
-from durable_bus.items import ItemsDigest, form_and_exceptions
 from durable_bus.journal.reading import BufferContent, JournalReader
+from durable_bus.link import Link
+from durable_bus.lock import holder_pid
 from durable_bus.messages import BufferComplete, Result
 from durable_bus.results_document import results_document
-from durable_bus.xml import PAYLOAD_BYTES_MAX, dump_item, guess_is_xml
+from durable_bus.upload import Upload, digest_items
+from durable_bus.xml import dump_item
 
 __all__ = ["Buffer", "Client", "digest_items", "next_retry_id", "open_client", "running", "spawn_supervisor"]
 
-CHUNK_BYTES_MAX = 1024 * 1024
+GREETING_S = 10.0
+"""How long a daemon that is there may take to greet a client."""
+GREETING_WITH_NAME_S = 60.0
+"""The same for a client with a name, which must not be a listener's: a worker may have to import the app."""
 RECONNECT_S = 60.0
 """How long a client waits for a daemon to come back."""
-_BATCH_ITEMS = 4_000
 _RECONNECT_EVERY_S = 0.1
 _POLL_RESULTS_S = 0.02
-_UNACKNOWLEDGED_CHUNKS_MAX = 8
 _POLL_S = 0.25
 _PACKAGE_PARENT = str(Path(__file__).resolve().parent.parent)
-
-
-class _Link:
-    """One connection to a supervisor: sends frames, and lets threads wait for answers."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._send_lock = threading.Lock()
-        self.changed = threading.Condition()
-        self._answers: dict[str, deque[dict[str, Any]]] = {}
-        self.ended_buffers: set[str] = set()
-        self.watched_buffers: set[str] = set()
-        self.lost: DurableBusError | None = None
-        threading.Thread(target=self._read_forever, name="durable_bus client", daemon=True).start()
-
-    def _read_forever(self) -> None:
-        reader = FrameReader()
-        lost: DurableBusError = SupervisorLost()
-        try:
-            while data := self._connection.recv(256 * 1024):
-                for frame in reader.feed(data):
-                    lost = self._take(frame) or lost
-        except (OSError, ValueError):
-            pass  # the same as its end
-        with self.changed:
-            self.lost = lost
-            self.changed.notify_all()
-
-    def _take(self, frame: Frame) -> DurableBusError | None:
-        header = frame.header
-        if header["k"] == "fatal" or (header["k"] == "error" and header.get("request") is None):
-            return error_of(header)
-        with self.changed:
-            if header["k"] == "ended":
-                self.ended_buffers.add(header["buffer_id"])
-            elif header["k"] != "watching":  # nobody waits for that one
-                self._answers.setdefault(header["request"], deque()).append(header)
-            self.changed.notify_all()
-        return None
-
-    def send(self, header: dict[str, Any], *bodies: str) -> None:
-        """Raises SupervisorLost."""
-        data = encode(header, *bodies)
-        if len(data) > FRAME_BYTES_MAX:
-            raise errors.LimitExceeded(f"a frame of {len(data)} bytes is over the limit of {FRAME_BYTES_MAX}")
-        try:
-            with self._send_lock:
-                self._connection.sendall(data)
-        except OSError:
-            self._raise_lost()
-
-    def _raise_lost(self) -> None:
-        with self.changed:
-            self.changed.wait_for(lambda: self.lost is not None, timeout=5.0)
-            raise self.lost or SupervisorLost()
-
-    def answer(self, request_id: str, timeout_s: float | None = None) -> dict[str, Any]:
-        """Wait for the next answer to a request. Raises what it was refused with, TimedOut or
-        SupervisorLost.
-        """
-        with self.changed:
-            self.changed.wait_for(lambda: request_id in self._answers or self.lost, timeout_s)
-            answers = self._answers.get(request_id)
-            if answers is None:
-                raise self.lost or TimedOut(f"no answer from the supervisor within {timeout_s} s")
-            header = answers.popleft()
-            if not answers:
-                del self._answers[request_id]
-        if header["k"] == "error":
-            raise error_of(header)
-        return header
-
-    def says_ended(self, buffer_id: str | None) -> bool:
-        return buffer_id in self.ended_buffers or self.lost is not None
-
-    def has_answer(self, request_id: str) -> bool:
-        with self.changed:
-            return request_id in self._answers
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)
-        self._connection.close()
-
-
-def error_of(header: dict[str, Any]) -> DurableBusError:
-    """The exception that an error frame stands for."""
-    message = str(header.get("message", ""))
-    kind = getattr(errors, str(header.get("type")), UsageError)
-    if kind is BufferError:
-        return BufferError(header.get("buffer_id") or "unknown", message)
-    if kind is JournalLocked:
-        error = JournalLocked(header.get("holder_pid"))
-        error.args = (message,)
-        return error
-    if not (isinstance(kind, type) and issubclass(kind, DurableBusError)):
-        kind = UsageError
-    return kind(message)
 
 
 class ReceivedMessage(NamedTuple):
@@ -175,12 +76,9 @@ class Client:
         path = Path(journal)
         _refuse_inside_handler(path)
         try:
-            connection = connect_socket(socket_path(path))
+            connection = connect_daemon(path, GREETING_S)
         except OSError as error:
-            raise JournalUnreachable(
-                f"no daemon serves {path} ({error.strerror}); start one with: "
-                f"durable-bus serve APP --journal {path}"
-            ) from error
+            raise JournalUnreachable(_why_unreachable(path, error)) from error
         self._open(path, connection, None, name)
 
     @classmethod
@@ -206,10 +104,12 @@ class Client:
         self.name = name
         """Under which it has a mailbox; None: it has none."""
         self._process = process
-        self._link = _Link(connection)
         self._reader: JournalReader | None = None
         self._reader_lock = threading.Lock()
+        self._reconnect_lock = threading.Lock()
+        self._link = self._new_link(connection)
         self.listeners: dict[str, Any] = {}
+        """The table of listeners as far as the supervisor knew it when it greeted us."""
         try:
             self._greet(self._link)
         except BaseException:
@@ -218,12 +118,19 @@ class Client:
             self.close()
             raise
 
-    def _greet(self, link: _Link) -> None:
-        from durable_bus import __version__
+    def _new_link(self, connection: socket.socket) -> Link:
+        return Link(connection, name=self.name, needs_app=self._process is not None)
 
-        request_id = secrets.token_hex(16)
-        link.send({"k": "hello", "request": request_id, "version": __version__, "name": self.name})
-        self.listeners = link.answer(request_id)["listeners"]
+    def _greet(self, link: Link) -> None:
+        """Raises JournalUnreachable when a daemon takes too long: it is stopped, or something hangs."""
+        timeout_s = GREETING_S if self.name is None else GREETING_WITH_NAME_S
+        try:
+            self.listeners = link.welcome(None if self._process is not None else timeout_s)["listeners"]
+        except TimedOut:
+            raise JournalUnreachable(
+                f"the daemon of {self.journal} ({_process_of(self.journal)}) has not answered within "
+                f"{timeout_s:g} s: it is stopped, or very busy"
+            ) from None
 
     @property
     def supervisor_pid(self) -> int | None:
@@ -236,12 +143,14 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Leave. A supervisor of our own finishes what runs, gives the rest back, and ends."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Leave. A supervisor of our own finishes what runs, gives the rest back, and ends; or is killed."""
         if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(DurableBusError):
-                self._link.send({"k": "stop"})
             try:
+                if at_once:
+                    self._process.kill()
+                else:
+                    self._link.say({"k": "stop"})
                 self._process.wait()
             except BaseException:
                 self._process.kill()
@@ -289,7 +198,8 @@ class Client:
         return self._start(header, items)
 
     def _start(self, header: dict[str, Any], items: Iterable[object]) -> "Buffer":
-        answer = _Upload(self, header).send(items)
+        answer = Upload(self._link, self.reconnect, header).send(items)
+        self._link.watch(header["buffer_id"], asked=True)
         return Buffer(self, header["buffer_id"], answer["buffer_seq"], existed=answer["existed"])
 
     def retry(self, buffer_id: str) -> "Buffer":
@@ -317,30 +227,34 @@ class Client:
         }
         return self._start(header, reader.unsuccessful_items(content))
 
-    def reconnect(self) -> None:
-        """The daemon has gone: wait until one is back. Raises SupervisorLost at once for a supervisor of our
-        own.
-        """
-        lost = self._link.lost
-        if self._process is not None:
-            raise lost or SupervisorLost()
-        if lost is not None and not isinstance(lost, SupervisorLost):
-            raise lost
-        deadline_s = time.monotonic() + RECONNECT_S
-        while True:
-            try:
-                self._connect_again()
-                return
-            except (OSError, SupervisorLost):
-                if time.monotonic() > deadline_s:
-                    raise SupervisorLost(f"no daemon has come back within {RECONNECT_S:g} s") from None
-                time.sleep(_RECONNECT_EVERY_S)
+    def reconnect(self, lost_link: Link | None = None, timeout: float = RECONNECT_S) -> Link:
+        """The daemon has gone: wait until one is back; the link to it. `lost_link`: what was found broken.
 
-    def _connect_again(self) -> None:
+        Raises SupervisorLost after `timeout` seconds, at once for a supervisor of our own.
+        """
+        with self._reconnect_lock:
+            if lost_link is not None and lost_link is not self._link and self._link.lost is None:
+                return self._link  # another thread has been here
+            lost = self._link.lost
+            if self._process is not None:
+                raise lost or SupervisorLost()
+            if lost is not None and not isinstance(lost, (SupervisorLost, LimitExceeded)):
+                raise lost
+            deadline_s = time.monotonic() + timeout
+            while True:
+                try:
+                    self._connect_again(deadline_s)
+                    return self._link
+                except (OSError, SupervisorLost, TimedOut, LimitExceeded):
+                    if time.monotonic() >= deadline_s:
+                        raise SupervisorLost(f"no daemon has come back within {timeout:g} s") from None
+                    time.sleep(_RECONNECT_EVERY_S)
+
+    def _connect_again(self, deadline_s: float) -> None:
         """Raises OSError when nobody listens, SupervisorLost when who did has ended before it greeted us."""
-        link = _Link(connect_socket(socket_path(self.journal)))
+        link = self._new_link(connect_daemon(self.journal))
         try:
-            self._greet(link)
+            link.welcome(max(0.0, deadline_s - time.monotonic()))
         except BaseException:
             link.close()
             raise
@@ -348,36 +262,43 @@ class Client:
         self._link = link
 
     def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
-        """Wait for a fact in the journal, woken early by the supervisor's word. Raises TimedOut or
-        SupervisorLost.
+        """Wait for a fact in the journal, woken early by the supervisor's word. Raises TimedOut, and
+        SupervisorLost when a supervisor of our own has ended before. A daemon may go and come back: the
+        journal is what is followed.
         """
         while not done():
             link = self._link
-            if link.lost is not None:
-                self._lost_while_waiting(done)
-                if done():
-                    return
-            elif buffer_id is not None and buffer_id not in link.watched_buffers:
-                link.watched_buffers.add(buffer_id)
-                with contextlib.suppress(SupervisorLost):
-                    link.send({"k": "watch", "request": secrets.token_hex(16), "buffer_id": buffer_id})
             left_s = _POLL_S if buffer_id is not None else _POLL_RESULTS_S
+            if link.lost is not None:
+                if self._process is not None and not done():
+                    raise link.lost
+                left_s = _RECONNECT_EVERY_S
+            elif buffer_id is not None:
+                link.watch(buffer_id)
             if deadline_s is not None:
                 left_s = min(left_s, deadline_s - time.monotonic())
                 if left_s <= 0:
                     raise TimedOut
-            with link.changed:
-                link.changed.wait_for(partial(link.says_ended, buffer_id), left_s)
+            if link.lost is None:
+                with link.changed:
+                    link.changed.wait_for(partial(link.says_ended, buffer_id), left_s)
+            elif not self._relink(link):
+                time.sleep(left_s)
+        if buffer_id is not None:
+            self._link.unwatch(buffer_id)
 
-    def _lost_while_waiting(self, done: Callable[[], bool]) -> None:
-        if self._process is not None:
-            if not done():
-                raise self._link.lost or SupervisorLost()
-            return
-        try:
-            self._connect_again()
-        except (OSError, SupervisorLost):
-            time.sleep(_RECONNECT_EVERY_S)
+    def _relink(self, lost_link: Link) -> bool:
+        """Connect again, if somebody listens now, without waiting for a welcome."""
+        with self._reconnect_lock:
+            if self._process is None and self._link is lost_link:
+                if not isinstance(lost_link.lost, (SupervisorLost, LimitExceeded)):
+                    return False  # such as another version: only the journal tells us now
+                try:
+                    self._link = self._new_link(connect_daemon(self.journal))
+                except OSError:
+                    return False
+                lost_link.close()
+        return True
 
     def send(self, to: str, payload: object) -> str:
         """Send a message to a listener or a mailbox, on a new thread; its message id.
@@ -409,7 +330,9 @@ class Client:
                     answer = link.answer(header["request"])
                 break
             except SupervisorLost:
-                self.reconnect()
+                self._reconnect_within(link, deadline_s, f"no message to {self.name} within {timeout} s")
+            finally:
+                link.forget(header["request"])
         if answer["k"] == "nothing":
             raise TimedOut(f"no message to {self.name} within {timeout} s")
         return ReceivedMessage(**{field: answer[field] for field in ReceivedMessage._fields})
@@ -448,13 +371,23 @@ class Client:
 
         How many buffers; their rows stay, as `pruned`, and their ids stay used.
         """
-        return int(self._request({"k": "prune", "before_ms": before_ms})["buffers"])
+        buffers = 0
+        after: list[int] | None = [0, 0]
+        while after is not None:
+            answer = self._request({"k": "prune", "before_ms": before_ms, "after": after})
+            buffers += answer["buffers"]
+            after = answer["next"]
+        return buffers
 
     def supervisor_status(self, timeout: float | None = None) -> dict[str, Any]:
         """How the supervisor's workers are. Raises TimedOut when it does not answer: it is busy or hung."""
         request_id = secrets.token_hex(16)
-        self._link.send({"k": "status", "request": request_id})
-        return self._link.answer(request_id, timeout)
+        link = self._link
+        try:
+            link.send({"k": "status", "request": request_id})
+            return link.answer(request_id, timeout)
+        finally:
+            link.forget(request_id)
 
     def _request(self, header: dict[str, Any]) -> dict[str, Any]:
         """One request and its answer; sent again, with the same id, when the daemon was restarted
@@ -467,11 +400,42 @@ class Client:
                 link.send(header)
                 return link.answer(header["request"])
             except SupervisorLost:
-                self.reconnect()
+                self.reconnect(link)
+            finally:
+                link.forget(header["request"])
+
+    def _reconnect_within(self, link: Link, deadline_s: float | None, otherwise: str) -> None:
+        """Raises TimedOut, saying `otherwise`, when no daemon comes back before a deadline."""
+        if deadline_s is None:
+            self.reconnect(link)
+            return
+        try:
+            self.reconnect(link, min(RECONNECT_S, max(0.0, deadline_s - time.monotonic())))
+        except SupervisorLost:
+            if self._process is not None or time.monotonic() < deadline_s:
+                raise
+            raise TimedOut(otherwise) from None
 
     def buffer(self, buffer_id: str) -> "Buffer":
         """A buffer that was started before, by anybody. Raises NotFound."""
         return Buffer(self, buffer_id, self.reader().facts(buffer_id).buffer_seq, existed=True)
+
+
+def _process_of(journal: Path) -> str:
+    pid = holder_pid(journal)
+    return "its process is not known" if pid is None else f"process {pid}"
+
+
+def _why_unreachable(journal: Path, error: OSError) -> str:
+    pid = holder_pid(journal)
+    if isinstance(error, BlockingIOError):
+        return f"the daemon of {journal} ({_process_of(journal)}) accepts nobody: it is stopped, or very busy"
+    if pid is not None:
+        return f"process {pid} serves {journal} for itself alone, such as `durable-bus run`: wait for its end"
+    return (
+        f"no daemon serves {journal} ({error.strerror}); start one with: "
+        f"durable-bus serve APP --journal {journal}"
+    )
 
 
 def check_buffer_id(buffer_id: str) -> BufferError | None:
@@ -490,140 +454,6 @@ def next_retry_id(content: BufferContent) -> str:
     if content.is_retry and dot and number.isdecimal():
         return f"{base}.retry{int(number) + 1}"
     return f"{content.buffer_id}.retry1"
-
-
-def digest_items(items: Iterable[object]) -> tuple[int, str]:
-    """How many items these are, and the digest that the journal keeps of them. Checks each as `start` does,
-    and raises what that raises.
-    """
-    digest = ItemsDigest()
-    total = 0
-    for body, forms in _chunks(items):
-        digest.update(body, forms)
-        total += len(forms)
-    return total, digest.hexdigest()
-
-
-class _Upload:
-    """Sends a start's items in numbered chunks, with a digest of them all.
-
-    Chunks that were not acknowledged yet are kept: a client that reconnects sends those again.
-    """
-
-    def __init__(self, client: Client, header: dict[str, Any]) -> None:
-        self._client = client
-        self._header = header
-        self._digest = ItemsDigest()
-        self._unacknowledged: deque[tuple[int, tuple[dict[str, Any], str]]] = deque()
-        self._number = 0
-        self._total = 0
-        self._existing = False
-
-    def send(self, items: Iterable[object]) -> dict[str, Any]:
-        """All of it; the supervisor's answer to the opening."""
-        try:
-            self._to_supervisor(lambda link: link.send({"k": "start", **self._header}))
-            for body, forms in _chunks(items):
-                self._send_chunk(body, forms)
-            opening = {"k": "open", **self._header, "total": self._total, "digest": self._digest.hexdigest()}
-            self._to_supervisor(lambda link: link.send(opening))
-            while (answer := self._next_answer())["k"] != "opened":
-                pass
-            return answer
-        except BaseException:
-            with contextlib.suppress(DurableBusError):
-                self._client._link.send({"k": "abandon", "request": self._header["request"]})
-            raise
-
-    def _send_chunk(self, body: str, forms: list[bool]) -> None:
-        self._digest.update(body, forms)
-        form, exceptions = form_and_exceptions(forms)
-        chunk = {
-            "k": "chunk",
-            "request": self._header["request"],
-            "number": self._number,
-            "count": len(forms),
-            "form": form,
-            "exceptions": exceptions,
-        }
-        self._unacknowledged.append((self._number, (chunk, body)))
-        self._number += 1
-        self._total += len(forms)
-        if not self._existing:
-            self._to_supervisor(lambda link: link.send(chunk, body))
-        link = self._client._link
-        while len(self._unacknowledged) > _UNACKNOWLEDGED_CHUNKS_MAX or link.has_answer(
-            self._header["request"]
-        ):
-            self._next_answer()
-
-    def _next_answer(self) -> dict[str, Any]:
-        answer: dict[str, Any] = {}
-
-        def wait(link: _Link) -> None:
-            answer.update(link.answer(self._header["request"]))
-
-        self._to_supervisor(wait)
-        if answer["k"] == "receiving":
-            self._existing = answer["existing"]
-        received = self._number if self._existing else answer.get("next_chunk", 0)
-        while self._unacknowledged and self._unacknowledged[0][0] < received:
-            self._unacknowledged.popleft()
-        return answer
-
-    def _to_supervisor(self, action: Callable[[_Link], None]) -> None:
-        """Do it; when the daemon has gone, wait until it is back, send again what it may not have, and do it
-        then.
-        """
-        try:
-            action(self._client._link)
-        except SupervisorLost:
-            self._client.reconnect()
-            link = self._client._link
-            link.send({"k": "start", **self._header})
-            for _, (chunk, body) in list(self._unacknowledged):
-                link.send(chunk, body)
-            action(link)
-
-
-def _chunks(items: Iterable[object]) -> Iterator[tuple[str, list[bool]]]:
-    """Items as JSON arrays of a bounded size, each with whether its items are XML."""
-    if isinstance(items, (str, bytes)):
-        raise UsageError("items must be an iterable of items, not one str or bytes")
-    iterator = iter(items)
-    first_index = 0
-    while batch := list(islice(iterator, _BATCH_ITEMS)):
-        if all(type(item) is str for item in batch):
-            texts: list[str] = batch  # type: ignore[assignment]
-            forms = [text.startswith("<") or guess_is_xml(text) for text in texts]
-        else:
-            pairs = [_dump(item, first_index + position) for position, item in enumerate(batch)]
-            texts, forms = [text for text, _ in pairs], [is_xml for _, is_xml in pairs]
-        yield from _sized(texts, forms, first_index)
-        first_index += len(batch)
-
-
-def _dump(item: object, index: int) -> tuple[str, bool]:
-    try:
-        return dump_item(item)
-    except DurableBusError as error:
-        raise type(error)(f"item {index}: {error}") from None
-
-
-def _sized(texts: list[str], forms: list[bool], first_index: int) -> Iterator[tuple[str, list[bool]]]:
-    """Cut in halves until no chunk is too long; check what cannot be journaled."""
-    chars = sum(map(len, texts))
-    if chars > CHUNK_BYTES_MAX and len(texts) > 1:
-        middle = len(texts) // 2
-        yield from _sized(texts[:middle], forms[:middle], first_index)
-        yield from _sized(texts[middle:], forms[middle:], first_index + middle)
-        return
-    body = dump_json(texts)
-    if "\\u0000" in body or not body.isascii() or chars * 4 > PAYLOAD_BYTES_MAX:
-        # Rarely, and never for a page of plain text: find the item that cannot be taken, and name it.
-        for position, text in enumerate(texts):
-            _dump(text, first_index + position)
-    yield body, forms
 
 
 class BufferStatus(NamedTuple):
@@ -686,13 +516,12 @@ class Buffer:
         deadline_s = None if timeout is None else time.monotonic() + timeout
         after = 0
         while True:
-            ended = self._counts()[3]
+            seen = self._counts()  # before the page: what is recorded between the two must end the waiting
             page, after = self._client.reader().results_after(self._buffer_seq, after)
             yield from page
-            if ended and not page:
-                return
             if not page:
-                seen = self._counts()
+                if seen[3]:
+                    return
                 self._client.wait_until(partial(self._differs, seen), None, deadline_s)
 
 

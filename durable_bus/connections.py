@@ -1,32 +1,73 @@
 """Clients of the supervisor: the one it was started for, over an inherited socketpair, or any number over a
 Unix socket.
 
-The socket is private from birth (0600), its folder's owner is checked by the kernel at bind, and each peer's
-uid by us. Nobody here ever waits for a client: what cannot be sent now waits in memory up to a limit, and a
+The socket is private from birth (0600), its folder's owner is checked by the daemon, and each peer's uid by
+both sides. Nobody here ever waits for a client: what cannot be sent now waits in memory up to a limit, and a
 client over it is cut off; it reconnects and asks again, as every request may be repeated.
+
+A connection counts as a client from its hello on. Those that have said nothing yet have places of their own,
+and the one that has been silent longest makes room: a flood of half-open or garbage connections costs the
+others nothing but their turns' length.
 """
 
 import contextlib
+import errno
 import os
+import secrets
 import socket
 import stat
 import struct
+import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from durable_bus.channel import FRAME_BYTES_MAX, FrameReader, Outgoing, encode
-from durable_bus.errors import DurableBusError, JournalUnreachable, LimitExceeded, one_line
+from durable_bus.channel import FRAME_BYTES_MAX, FrameReader, Outgoing, dump_json, encode
+from durable_bus.errors import DurableBusError, JournalUnreachable, LimitExceeded, UsageError, one_line, said
+from durable_bus.lock import socket_in_lock
 from durable_bus.ports import ClientClosed, ClientSpoke
 from durable_bus.reactor import SelectorReactor
 
-__all__ = ["CLIENTS_MAX", "SocketConnections", "bind_socket", "connect_socket", "socket_path"]
+__all__ = [
+    "Limits",
+    "SocketConnections",
+    "bind_socket",
+    "connect_daemon",
+    "connect_socket",
+    "served_socket_path",
+    "socket_path",
+]
 
-CLIENTS_MAX = 64
-UNSENT_BYTES_MAX = 64 * 1024 * 1024
 READ_BYTES_MAX = 2 * 1024 * 1024
-FRAME_TIMEOUT_S = 30.0
-"""How long a frame may take to arrive once it has begun, and a new client to say hello."""
+"""How much one turn takes from all clients together."""
+_SHARE_BYTES_MIN = 32 * 1024
 _READ_BYTES = 256 * 1024
+_BACKLOG = 128
+_ACCEPTED_MAX = 16
+_SOCKET_NAME_BYTES_MAX = 107
+_ATTENDED_STEP_S_MAX = 10.0
+_ACCEPT_AGAIN_S = 1.0
+_SAY_AGAIN_S = 10.0
+_CONNECT_AGAIN_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What clients may take of a daemon."""
+
+    clients_max: int = 64
+    silent_max: int = 64
+    """Connections that have not said hello yet."""
+    frame_timeout_s: float = 30.0
+    """How long a frame may take to arrive once it has begun, and a new client to say hello."""
+    frame_bytes_max: int = FRAME_BYTES_MAX
+    hello_bytes_max: int = 64 * 1024
+    unsent_bytes_max: int = 64 * 1024 * 1024
+
+
+# The socket's name
 
 
 def socket_path(journal: Path) -> Path:
@@ -34,9 +75,10 @@ def socket_path(journal: Path) -> Path:
     return Path(f"{os.path.realpath(journal)}.sock")
 
 
-def _reachable(path: Path, folder_fd: int) -> str:
-    """A name for the socket that is short enough: the kernel takes 107 bytes."""
-    return f"/proc/self/fd/{folder_fd}/{path.name}" if len(os.fsencode(str(path))) > 107 else str(path)
+def served_socket_path(journal: Path) -> Path:
+    """Where the journal's daemon listens, or would: `serve --socket` is noted in the lock's file."""
+    noted = socket_in_lock(journal)
+    return socket_path(journal) if noted is None else Path(noted)
 
 
 def bind_socket(path: Path) -> socket.socket:
@@ -46,63 +88,135 @@ def bind_socket(path: Path) -> socket.socket:
     Raises JournalUnreachable when something that is no socket is in the way, or the folder cannot be written.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    folder_fd = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
     try:
         os.fchmod(listener.fileno(), 0o600)  # before bind: the socket is private from birth
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.lstat(path).st_mode):
                 raise JournalUnreachable(f"{path} is in the way of the daemon's socket and is not a socket")
             os.unlink(path)
-        listener.bind(_reachable(path, folder_fd))
-        listener.listen(CLIENTS_MAX)
+        _bind(listener, path)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise JournalUnreachable(f"cannot listen at {path}: {error.strerror}") from error
+        raise JournalUnreachable(f"cannot listen at {path}: {error.strerror or said(error)}") from error
     except BaseException:
         listener.close()
         raise
-    finally:
-        os.close(folder_fd)
     return listener
 
 
-def connect_socket(path: Path) -> socket.socket:
-    """Connect to the daemon's socket. Raises OSError."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+def _bind(listener: socket.socket, path: Path) -> None:
+    """The kernel takes 107 bytes: a longer path goes by its folder's descriptor, a longer name by a short
+    one.
+    """
+    if len(os.fsencode(path)) <= _SOCKET_NAME_BYTES_MAX:
+        listener.bind(os.fsencode(path))
+        return
     folder_fd = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
     try:
-        connection.connect(_reachable(path, folder_fd))
-    except BaseException:
-        connection.close()
-        raise
+        short = f".{secrets.token_hex(8)}.sock"
+        listener.bind(f"/proc/self/fd/{folder_fd}/{short}")
+        os.rename(short, path.name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
     finally:
         os.close(folder_fd)
+
+
+def connect_daemon(journal: Path, timeout_s: float = 0.0) -> socket.socket:
+    """Connect to the daemon that serves a journal. Raises OSError, as `connect_socket` does."""
+    connection = connect_socket(served_socket_path(journal), timeout_s)
+    uid = _peer_uid(connection)
+    # In a folder like /tmp anybody could have put a socket there: only the journal's owner may serve it.
+    if uid not in (0, os.geteuid()) and uid != os.stat(os.path.realpath(journal)).st_uid:
+        connection.close()
+        raise PermissionError(errno.EACCES, f"the socket belongs to another user (uid {uid})")
     return connection
 
 
+def connect_socket(path: Path, timeout_s: float = 0.0) -> socket.socket:
+    """Connect to a daemon's socket. Raises OSError.
+
+    `timeout_s`: how long to go on when the daemon, stopped or busy, accepts nobody for the moment.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    deadline_s = time.monotonic() + timeout_s
+    try:
+        while True:
+            try:
+                _connect(connection, path)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline_s:
+                    raise
+                time.sleep(_CONNECT_AGAIN_S)
+        connection.setblocking(True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(connection: socket.socket, path: Path) -> None:
+    socket_fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(socket_fd).st_mode):
+            raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK), str(path))
+        connection.connect(f"/proc/self/fd/{socket_fd}")
+    finally:
+        os.close(socket_fd)
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _pid, uid, _gid = struct.unpack("3i", credentials)
+    return int(uid)
+
+
+# The connections
+
+
 class _Client:
-    def __init__(self, connection: socket.socket, *, is_parent: bool, now_s: float) -> None:
+    """`waiting_since_s`: since when a hello or the rest of a frame has not come; None: nothing is due."""
+
+    def __init__(
+        self, connection: socket.socket, reader: FrameReader, *, is_parent: bool, now_s: float
+    ) -> None:
         connection.setblocking(False)
         self.connection = connection
         self.is_parent = is_parent
-        self.reader = FrameReader(FRAME_BYTES_MAX)
+        self.reader = reader
         self.outgoing = Outgoing(connection.fileno())
         self.closing = False
         self.greeted = is_parent
         self.waiting_since_s: float | None = None if is_parent else now_s
+        self.watched: tuple[bool, bool] | None = None
 
 
 class SocketConnections:
     """The real `ports.Connections`. `now_s` reads the monotonic clock, for the limits on time."""
 
-    def __init__(self, reactor: SelectorReactor, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        reactor: SelectorReactor,
+        now_s: Callable[[], float],
+        limits: Limits | None = None,
+        log: Callable[..., None] | None = None,
+    ) -> None:
         self._reactor = reactor
         self._now_s = now_s
+        self._limits = limits or Limits()
+        self._log = log
         self._clients: dict[int, _Client] = {}
         self._events: list[ClientSpoke | ClientClosed] = []
         self._next_id = 1
         self._budget_bytes = READ_BYTES_MAX
+        self._share_bytes = READ_BYTES_MAX
+        self._ready_clients = 0
         self._listener: socket.socket | None = None
+        self._accept_again_s: float | None = None
+        self._attended_s = 0.0
+        self._looked_s = now_s()
+        self._unsaid: Counter[str] = Counter()
+        self._say_at_s: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -115,54 +229,83 @@ class SocketConnections:
         self._listener = listener
         self._reactor.watch(listener.fileno(), lambda mask: self._accept())
 
+    # Coming
+
     def _accept(self) -> None:
         assert self._listener is not None
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return  # it gave up meanwhile
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        _pid, uid, _gid = struct.unpack("3i", credentials)
-        if uid not in (os.geteuid(), 0):
-            self._refuse(connection, f"this daemon belongs to another user (uid {os.geteuid()})")
-        elif len(self._clients) >= CLIENTS_MAX:
-            self._refuse(connection, f"the daemon has {CLIENTS_MAX} clients already")
-        else:
-            self._add(connection, is_parent=False)
+        for _ in range(_ACCEPTED_MAX):
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._rest(error)
+                return  # else it gave up meanwhile
+            uid = _peer_uid(connection)
+            if uid not in (os.geteuid(), 0):
+                self._refuse(connection, f"this daemon belongs to another user (uid {os.geteuid()})")
+                self._say("client refused", uid=uid)
+            else:
+                self._make_room()
+                self._add(connection, is_parent=False)
+
+    def _rest(self, error: OSError) -> None:
+        """No descriptors left: accept nobody for a moment, or the loop would do nothing but try."""
+        assert self._listener is not None
+        self._say("cannot accept clients", reason=error.strerror)
+        self._reactor.forget(self._listener.fileno())
+        self._accept_again_s = self._now_s() + _ACCEPT_AGAIN_S
 
     @staticmethod
     def _refuse(connection: socket.socket, message: str) -> None:
         connection.setblocking(False)
         with contextlib.suppress(OSError):
-            connection.send(
-                encode({"k": "error", "request": None, "type": "LimitExceeded", "message": message})
-            )
+            connection.send(encode(_error(UsageError(message))))
         connection.close()
+
+    def _make_room(self) -> None:
+        """Of too many connections that have said nothing, the one that came first goes."""
+        silent = [i for i, client in self._clients.items() if not client.greeted]
+        if len(silent) >= self._limits.silent_max:
+            self._drop(silent[0])
+            self._say("silent connections dropped")
 
     def _add(self, connection: socket.socket, *, is_parent: bool) -> None:
         connection_id = self._next_id
         self._next_id += 1
-        self._clients[connection_id] = _Client(connection, is_parent=is_parent, now_s=self._now_s())
+        limit = self._limits.frame_bytes_max if is_parent else self._limits.hello_bytes_max
+        self._clients[connection_id] = _Client(
+            connection, FrameReader(limit), is_parent=is_parent, now_s=self._attended_s
+        )
         self._watch(connection_id)
 
     def _watch(self, connection_id: int) -> None:
         client = self._clients[connection_id]
-        self._reactor.watch(
-            client.connection.fileno(),
-            lambda mask: self._ready(connection_id),
-            read=not client.closing,
-            write=client.outgoing.pending_bytes > 0,
-        )
+        wanted = (not client.closing, client.outgoing.pending_bytes > 0)
+        if wanted != client.watched:
+            client.watched = wanted
+            self._reactor.watch(
+                client.connection.fileno(),
+                lambda mask: self._ready(connection_id),
+                read=wanted[0],
+                write=wanted[1],
+            )
+
+    # Reading
 
     def _ready(self, connection_id: int) -> None:
         client = self._clients.get(connection_id)
         if client is not None and self._flush(connection_id, client) and not client.closing:
+            self._ready_clients += 1
             self._read(connection_id, client)
 
     def _read(self, connection_id: int, client: _Client) -> None:
-        while self._budget_bytes > 0:
+        """Read a fair share of what a turn takes: nobody who never stops sending keeps the others waiting."""
+        share_bytes = min(self._share_bytes, self._budget_bytes)
+        while share_bytes > 0:
             try:
-                data = client.connection.recv(_READ_BYTES)
+                data = client.connection.recv(min(_READ_BYTES, share_bytes))
             except BlockingIOError:
                 return
             except OSError:
@@ -170,26 +313,50 @@ class SocketConnections:
             if not data:
                 self._drop(connection_id)
                 return
+            share_bytes -= len(data)
             self._budget_bytes -= len(data)
             try:
-                for frame in client.reader.feed(data):
-                    client.greeted = True
-                    self._events.append(ClientSpoke(connection_id, frame))
-            except (LimitExceeded, ValueError) as error:
+                self._take(connection_id, client, data)
+            except (DurableBusError, ValueError) as error:
                 self._cut_off(connection_id, error)
                 return
-            waiting = client.reader.pending_bytes > 0 or not client.greeted
-            if not waiting:
-                client.waiting_since_s = None
-            elif client.waiting_since_s is None:
-                client.waiting_since_s = self._now_s()
+
+    def _take(self, connection_id: int, client: _Client, data: bytes) -> None:
+        """Raises DurableBusError or ValueError for what no client of ours would send."""
+        came = False
+        for frame in client.reader.feed(data):
+            came = True
+            if not client.greeted:
+                self._greet(client, frame.header.get("k"))
+            dump_json(frame.header).encode()  # what we echo of it must be text: no half surrogate pair
+            self._events.append(ClientSpoke(connection_id, frame))
+        if client.greeted and not client.reader.pending_bytes:
+            client.waiting_since_s = None
+        elif client.waiting_since_s is None or (came and client.greeted):
+            client.waiting_since_s = self._attended_s
+
+    def _greet(self, client: _Client, kind: object) -> None:
+        """From its hello on it is a client. Whoever just asks how we are need not be one: that is answered
+        also when there is no room.
+        """
+        if kind == "status":
+            return
+        if kind != "hello":
+            raise UsageError("the first frame must be a hello of durable_bus")
+        if sum(1 for other in self._clients.values() if other.greeted) >= self._limits.clients_max:
+            raise LimitExceeded(f"the daemon has {self._limits.clients_max} clients already")
+        client.greeted = True
+        client.reader.frame_bytes_max = self._limits.frame_bytes_max
 
     def _cut_off(self, connection_id: int, error: Exception) -> None:
-        is_ours = isinstance(error, DurableBusError)
-        message = str(error) if is_ours else f"not a frame of durable_bus: {one_line(str(error))[:200]}"
-        kind = type(error).__name__ if is_ours else "UsageError"
-        self.send(connection_id, encode({"k": "error", "request": None, "type": kind, "message": message}))
+        self._say("client cut off", reason=one_line(said(error))[:200])
+        if not isinstance(error, DurableBusError):
+            error = UsageError(f"not a frame of durable_bus: {said(error)[:200]}")
+        client = self._clients[connection_id]
+        client.outgoing.append(encode(_error(error)))
         self.close(connection_id)
+
+    # Sending
 
     def _flush(self, connection_id: int, client: _Client) -> bool:
         """Send what can be sent; False when the client is gone by now."""
@@ -209,16 +376,27 @@ class SocketConnections:
         self._reactor.forget(client.connection.fileno())
         client.connection.close()
         self._events.append(ClientClosed(connection_id, client.is_parent))
+        self._accept_on()
 
     def send(self, connection_id: int, data: bytes) -> None:
         client = self._clients.get(connection_id)
         if client is None:
             return
         client.outgoing.append(data)
-        if client.outgoing.pending_bytes > UNSENT_BYTES_MAX:
-            self._drop(connection_id)
-        else:
-            self._flush(connection_id, client)
+        try:
+            client.outgoing.flush()
+        except OSError:
+            self._hang_up(client)
+        if client.outgoing.pending_bytes > self._limits.unsent_bytes_max:
+            self._say("client cut off", reason="it does not read its answers")
+            self._hang_up(client)
+        self._watch(connection_id)
+
+    @staticmethod
+    def _hang_up(client: _Client) -> None:
+        """The next turn finds it closed, at once: whoever waits for its end must not wait for a timer."""
+        with contextlib.suppress(OSError):
+            client.connection.shutdown(socket.SHUT_RDWR)
 
     def close(self, connection_id: int) -> None:
         client = self._clients.get(connection_id)
@@ -226,22 +404,52 @@ class SocketConnections:
             client.closing = True
             self._flush(connection_id, client)
 
+    # Turns
+
     def take_events(self) -> list[ClientSpoke | ClientClosed]:
-        self._drop_silent()
+        self._attend()
         events, self._events = self._events, []
         self._budget_bytes = READ_BYTES_MAX
+        self._share_bytes = max(_SHARE_BYTES_MIN, READ_BYTES_MAX // max(1, self._ready_clients))
+        self._ready_clients = 0
         return events
 
-    def _drop_silent(self) -> None:
-        """A half-open connection or half a frame must not hold a place for ever."""
-        oldest_s = self._now_s() - FRAME_TIMEOUT_S
+    def _attend(self) -> None:
+        """Drop who is late. A half-open connection or half a frame must not hold a place for ever.
+
+        Only time in which we listened counts: after we were stopped for a minute, what clients have sent
+        meanwhile lies in their sockets. Nobody is judged before that was read.
+        """
+        now_s = self._now_s()
+        self._attended_s += min(now_s - self._looked_s, _ATTENDED_STEP_S_MAX, self._limits.frame_timeout_s / 2)
+        self._looked_s = now_s
+        if self._accept_again_s is not None and now_s >= self._accept_again_s:
+            self._accept_on()
+        if self._budget_bytes <= 0:
+            return
+        oldest_s = self._attended_s - self._limits.frame_timeout_s
         late = [
             i
             for i, c in self._clients.items()
             if c.waiting_since_s is not None and c.waiting_since_s < oldest_s
         ]
         for connection_id in late:
+            self._say("client cut off", reason="its frame did not come in time")
             self._drop(connection_id)
+
+    def _accept_on(self) -> None:
+        if self._accept_again_s is not None and self._listener is not None:
+            self._accept_again_s = None
+            self.listen(self._listener)
+
+    def _say(self, event: str, **facts: Any) -> None:
+        """Log it, but a flood of the same not more often than every few seconds, with their number."""
+        self._unsaid[event] += 1
+        now_s = self._now_s()
+        if self._log is not None and now_s >= self._say_at_s.get(event, now_s):
+            self._say_at_s[event] = now_s + _SAY_AGAIN_S
+            times = self._unsaid.pop(event)
+            self._log(event, **facts, **({"times": times} if times > 1 else {}))
 
     def close_all(self) -> None:
         for connection_id in list(self._clients):
@@ -249,3 +457,8 @@ class SocketConnections:
         if self._listener is not None:
             self._reactor.forget(self._listener.fileno())
             self._listener.close()
+
+
+def _error(error: DurableBusError) -> dict[str, Any]:
+    """A frame that belongs to no request: the connection ends with it."""
+    return {"k": "error", "request": None, "type": type(error).__name__, "message": str(error)}

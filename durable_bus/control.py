@@ -84,6 +84,7 @@ class Control:
                 if other.seq == buffer.seq or other.thread_id.startswith(within):
                     self._withdrawal.withdraw_buffer(other.seq)
                     self._collector.cancel(other)
+                    self._outbox.log("buffer cancelled", buffer=other.buffer_id)
         return self._answer(row["buffer_id"])
 
     def _pause(self, connection_id: int, frame: Frame) -> dict[str, Any]:
@@ -92,6 +93,7 @@ class Control:
         buffer = self._registry.get(row["buffer_seq"])
         if buffer is not None:
             self._journal.buffers.pause(buffer.seq)
+            self._outbox.log("buffer paused", buffer=buffer.buffer_id)
             self._registry.buffers[buffer.seq] = replace(buffer, paused=True)
             self._withdrawal.withdraw_buffer(buffer.seq)
         return self._answer(row["buffer_id"])
@@ -102,16 +104,20 @@ class Control:
         buffer = self._registry.get(row["buffer_seq"])
         if buffer is not None:
             self._registry.buffers[buffer.seq] = replace(buffer, paused=False)
+            self._outbox.log("buffer resumed", buffer=buffer.buffer_id)
         return self._answer(row["buffer_id"])
 
     # Retention
 
     def _prune(self, connection_id: int, frame: Frame) -> dict[str, Any]:
-        """Mark buffers that ended before a time, with nothing unsettled, as pruned; their rows go in later
-        turns.
+        """Mark buffers that ended before a time, with nothing unsettled, as pruned: one page of them, so that
+        the client goes on with `next`. Their rows go in later turns.
         """
-        before_ms = int(frame.header["before_ms"])
-        return {"k": "pruned", "buffers": self._journal.buffers.prune(before_ms)}
+        after_commit, after_seq = frame.header.get("after") or (0, 0)
+        marked, later = self._journal.buffers.prune(
+            int(frame.header["before_ms"]), (int(after_commit), int(after_seq))
+        )
+        return {"k": "pruned", "buffers": marked, "next": later}
 
     # Status
 

@@ -6,11 +6,11 @@ on the nearest item below it, None as an empty success and all else as a failed 
 BufferError that cannot be handled never causes another.
 """
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from durable_bus.buffer import LOST_MAX, LOST_WITH_SUPERVISOR_MAX, Collector, complete_message_id
+from durable_bus.channel import unpack
 from durable_bus.dispatch import InHand
 from durable_bus.errors import UsageError
 from durable_bus.messages import BufferDispatched, BufferError, check_name
@@ -49,13 +49,17 @@ class Conversations:
         self._workforce = workforce
         self._new_id = new_id
 
+    def require_app(self) -> None:
+        """Raises Deferred or BusNotImportable while it is not known who listens."""
+        self._workforce.require_app()
+
     def is_known(self, name: str) -> bool:
         """A listener of the newest table, or a mailbox."""
         return name in (self._workforce.listeners or {}) or self._journal.messages.has_mailbox(name)
 
     # Outcomes
 
-    def item_outcome(self, held: InHand, index: int, outcome: dict[str, Any], body: str) -> None:
+    def item_outcome(self, held: InHand, index: int, outcome: dict[str, Any], body: bytes) -> None:
         """The handler of an item passed its work on. Nothing follows when the item has its outcome
         already.
         """
@@ -65,20 +69,20 @@ class Conversations:
         if self._journal.work.forward_item(buffer.seq, index, held.dispatch_id, held.attempt):
             self._carry_out(buffer.target, f"{buffer.thread_id}/{index}", outcome, body)
 
-    def message_outcome(self, message_seq: int, outcome: dict[str, Any], body: str) -> None:
+    def message_outcome(self, message_seq: int, outcome: dict[str, Any], body: bytes) -> None:
         """The handler of a message came to an end. Nothing follows when the message was settled before."""
         row = self._journal.messages.by_seq(message_seq)
         if self._journal.messages.settle(message_seq):
             self._carry_out(row["to_id"], row["thread_id"], outcome, body)
 
-    def _carry_out(self, own_name: str, thread_id: str, outcome: dict[str, Any], body: str) -> None:
+    def _carry_out(self, own_name: str, thread_id: str, outcome: dict[str, Any], body: bytes) -> None:
         todo = outcome["do"]
         if todo == "none":
             self.end(thread_id, "", is_xml=False, success=True)
         elif todo == "start":
             self._start(own_name, thread_id, outcome, body)
         else:
-            (payload,) = json.loads(body)
+            (payload,) = unpack(body)
             is_xml = bool(outcome["is_xml"])
             if todo == "forward":
                 self._forward(own_name, thread_id, str(outcome["to"]), payload, is_xml)
@@ -138,7 +142,9 @@ class Conversations:
                 settled=last is None,
             )
 
-    def end(self, thread_id: str, payload: str, *, is_xml: bool, success: bool) -> None:
+    def end(
+        self, thread_id: str, payload: str, *, is_xml: bool, success: bool, tell_client: bool = True
+    ) -> None:
         """Nobody will say anything on this thread any more: its nearest item gets its result.
 
         Without an item below, a failure is told to the nearest mailbox: a client must not wait for ever.
@@ -151,7 +157,7 @@ class Conversations:
             assert isinstance(hop, ItemHop)
             self._record(hop, payload, is_xml=is_xml, success=success)
             return
-        if success:
+        if success or not tell_client:
             return
         for length in range(len(chain.hops) - 1, 0, -1):
             name = str(chain.hops[length - 1])
@@ -202,8 +208,9 @@ class Conversations:
 
     # Buffers started by handlers
 
-    def _start(self, own_name: str, thread_id: str, start: dict[str, Any], body: str) -> None:
-        refusal = self._refusal(own_name, [SYSTEM_BUFFER, start["target"]])
+    def _start(self, own_name: str, thread_id: str, start: dict[str, Any], body: bytes) -> None:
+        addressed = [SYSTEM_BUFFER, start["target"], start["return_to"]]
+        refusal = self._refusal(own_name, [name for name in addressed if name not in ("", own_name)])
         if refusal is not None:
             self.end(thread_id, error_payload("routing", refusal), is_xml=True, success=False)
             return
@@ -213,7 +220,7 @@ class Conversations:
             payload, _ = dump(error)
             self._post.add(from_id=SYSTEM_BUFFER, to_id=own_name, thread_id=thread_id, payload=payload)
 
-    def _open(self, own_name: str, thread_id: str, start: dict[str, Any], body: str) -> None:
+    def _open(self, own_name: str, thread_id: str, start: dict[str, Any], body: bytes) -> None:
         buffer_id = start["buffer_id"] or self._new_id()
         self.check_start(start["buffer_id"] or "unknown", buffer_id, start["target"], start["return_to"])
         if start["count"] == 0:
@@ -232,7 +239,7 @@ class Conversations:
                 request_id=self._new_id(),
                 retry_of=None,
             )
-            buffers.add_chunk(seq, 0, 0, body, start["form"], json.dumps(start["exceptions"]))
+            buffers.add_chunk(seq, 0, 0, body, start["form"], start["exceptions"])
             buffers.open(seq, start["count"], start["digest"])
             self._threads.set(f"{thread_id}/{buffer_id}", self._threads.lookup(thread_id) or Chain())
             self._collector.open(seq)

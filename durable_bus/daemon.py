@@ -20,13 +20,14 @@ from typing import Any
 from durable_bus import __version__
 from durable_bus.channel import encode
 from durable_bus.clock import SystemClock
-from durable_bus.connections import SocketConnections, bind_socket, socket_path
+from durable_bus.connections import Limits, SocketConnections, bind_socket, socket_path
 from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable
 from durable_bus.journal.journal import Journal
-from durable_bus.lock import JournalLock
+from durable_bus.lock import JournalLock, lock_path
 from durable_bus.logs import Log
 from durable_bus.reactor import SelectorReactor
-from durable_bus.supervisor import Supervisor, SupervisorConfig
+from durable_bus.requests import RECEIVING_TIMEOUT_MS
+from durable_bus.supervisor import HOUSEKEEPING_S, Supervisor, SupervisorConfig
 from durable_bus.worker_pool import WorkerPool
 
 __all__ = ["DaemonConfig", "main", "supervise"]
@@ -48,6 +49,10 @@ class DaemonConfig:
     retain_ms: int | None = None
     socket: Path | None = None
     """Where a daemon listens; None: beside the journal."""
+    limits: Limits = Limits()
+    receiving_timeout_ms: int = RECEIVING_TIMEOUT_MS
+    """A buffer whose client has vanished is given up this long after its last chunk."""
+    housekeeping_s: float = HOUSEKEEPING_S
 
 
 def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
@@ -56,19 +61,54 @@ def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
 
     Raises JournalLocked, or another JournalError, when the journal cannot be had.
     """
-    log = Log(log_format=config.log_format, quiet=not config.verbose)
-    clock = SystemClock()
-    lock = JournalLock(config.journal)
-    journal = Journal.open(Path(os.path.realpath(config.journal)), config.durability)
-    reactor = SelectorReactor()
-    connections = SocketConnections(reactor, lambda: clock.monotonic_ns() / 1e9)
-    if parent is None:
-        check_folder(config.journal)
-        connections.listen(bind_socket(config.socket or socket_path(config.journal)))
-    else:
-        connections.add_parent(parent)
-    pool = WorkerPool(reactor, config.app, config.journal)
-    supervisor = Supervisor(
+    with contextlib.ExitStack() as cleanup:
+        log = Log(log_format=config.log_format, quiet=not config.verbose)
+        cleanup.callback(log.close)
+        clock = SystemClock()
+        if parent is None:
+            check_access(config)
+        lock = JournalLock(config.journal)
+        cleanup.callback(lock.release)
+        journal = Journal.open(Path(os.path.realpath(config.journal)), config.durability)
+        cleanup.callback(journal.close)
+        reactor = SelectorReactor()
+        connections = SocketConnections(reactor, lambda: clock.monotonic_ns() / 1e9, config.limits, log)
+        cleanup.callback(connections.close_all)
+        if parent is None:
+            _listen(config, connections, lock, cleanup)
+        else:
+            connections.add_parent(parent)
+        pool = WorkerPool(reactor, config.app, config.journal)
+        cleanup.callback(pool.close)
+        supervisor = _supervisor(config, journal, pool, connections, reactor, clock, log)
+        names: dict[signal.Signals, str] = {
+            signal.SIGTERM: "stop",
+            signal.SIGINT: "stop",
+            signal.SIGHUP: "reload",
+        }
+        if parent is not None:
+            # Ctrl-C reaches the whole foreground group; what it means is the client's to say.
+            names = {signal.SIGTERM: "stop"}
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        reactor.note_signals(names, supervisor.signals)
+        supervisor.start()
+        if parent is None:
+            tell_service_manager("READY=1")
+        supervisor.run()
+    return 0
+
+
+def _supervisor(
+    config: DaemonConfig,
+    journal: Journal,
+    pool: WorkerPool,
+    connections: SocketConnections,
+    reactor: SelectorReactor,
+    clock: SystemClock,
+    log: Log,
+) -> Supervisor:
+    return Supervisor(
         SupervisorConfig(
             app_name=config.app_name,
             pid=os.getpid(),
@@ -77,6 +117,8 @@ def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
             grace_s=config.grace_s,
             items_per_worker_max=config.items_per_worker_max,
             retain_ms=config.retain_ms,
+            receiving_timeout_ms=config.receiving_timeout_ms,
+            housekeeping_s=config.housekeeping_s,
         ),
         journal,
         pool,
@@ -86,38 +128,41 @@ def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
         lambda: secrets.token_hex(16),
         log,
     )
-    names: dict[signal.Signals, str] = {
-        signal.SIGTERM: "stop",
-        signal.SIGINT: "stop",
-        signal.SIGHUP: "reload",
-    }
-    if parent is not None:
-        # Ctrl-C reaches the whole foreground group; what it means is the client's to say.
-        names = {signal.SIGTERM: "stop"}
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    reactor.note_signals(names, supervisor.signals)
-    try:
-        supervisor.start()
-        if parent is None:
-            tell_service_manager("READY=1")
-        supervisor.run()
-    finally:
-        pool.close()
-        connections.close_all()
-        journal.close()
-        lock.release()
-        log.close()
-    return 0
 
 
-def check_folder(journal: Path) -> None:
-    """Refuse a folder in which somebody else could put another journal, lock or socket in our place."""
-    folder = Path(os.path.realpath(journal)).parent
-    facts = folder.stat()
-    everybody_writes = facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX
-    if facts.st_uid not in (os.geteuid(), 0) or everybody_writes:
-        raise JournalUnreachable(f"the folder {folder} belongs to somebody else or everybody may write to it")
+def _listen(
+    config: DaemonConfig, connections: SocketConnections, lock: JournalLock, cleanup: contextlib.ExitStack
+) -> None:
+    """If we die in here, the next start replaces the socket: it holds the lock then."""
+    path = socket_path(config.journal) if config.socket is None else Path(os.path.abspath(config.socket))
+    connections.listen(bind_socket(path))
+    cleanup.callback(path.unlink, missing_ok=True)
+    if config.socket is not None:
+        lock.note_socket(path)
+
+
+def check_access(config: DaemonConfig) -> None:
+    """Refuse folders in which somebody else could put another journal, lock or socket in our place, and such
+    as somebody else has put there. Raises JournalUnreachable.
+    """
+    journal = Path(os.path.realpath(config.journal))
+    sockets = socket_path(journal) if config.socket is None else Path(os.path.abspath(config.socket))
+    for folder in dict.fromkeys([journal.parent, sockets.parent]):
+        try:
+            facts = folder.stat()
+        except OSError as error:
+            raise JournalUnreachable(f"cannot use the folder {folder}: {error.strerror}") from None
+        if not stat.S_ISDIR(facts.st_mode):
+            raise JournalUnreachable(f"cannot use {folder}: it is not a folder")
+        if facts.st_uid not in (os.geteuid(), 0):
+            raise JournalUnreachable(f"the folder {folder} belongs to another user (uid {facts.st_uid})")
+        if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX:
+            raise JournalUnreachable(f"everybody may write to the folder {folder}: chmod o-w {folder}")
+    for path in (journal, lock_path(journal), sockets):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            uid = path.lstat().st_uid
+            if uid not in (os.geteuid(), 0):
+                raise JournalUnreachable(f"{path} belongs to another user (uid {uid})")
 
 
 def tell_service_manager(state: str) -> None:

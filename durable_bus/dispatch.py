@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_bus.buffer_registry import BufferRegistry, OpenBuffer, Range
 from durable_bus.channel import encode
+from durable_bus.ports import ORDINAL_MAX
 from durable_bus.staged import Staged
 
 if TYPE_CHECKING:
@@ -131,9 +132,12 @@ class Paces:
 class Dispatcher:
     """Plans what is handed out, inside a commit; keeps account of what is in hand."""
 
-    def __init__(self, journal: "Journal", registry: BufferRegistry) -> None:
+    def __init__(
+        self, journal: "Journal", registry: BufferRegistry, items_per_worker_max: int | None = None
+    ) -> None:
         self._journal = journal
         self._registry = registry
+        self._items_per_worker_max = items_per_worker_max
         self.hands: Staged[int, Hand] = Staged()
         self.in_hand: Staged[int, InHand] = Staged()
         self.paces = Paces()
@@ -144,6 +148,12 @@ class Dispatcher:
         """A recovery scan stopped at its limit: there may be work although nobody got any."""
 
     # Handing out
+
+    def room(self, hand: Hand) -> int:
+        """How much a worker may still be given before it is replaced by a fresh one."""
+        if self._items_per_worker_max is None:
+            return ORDINAL_MAX
+        return max(0, self._items_per_worker_max - hand.next_ordinal)
 
     def plan(self, now_ms: int) -> list[tuple[int, bytes]]:
         """Journal the next dispatches; the frames to send to workers after the commit."""
@@ -209,10 +219,11 @@ class Dispatcher:
         """Give `hand` the next range of this buffer, if it has room for one."""
         buffer = self._registry.get(buffer_seq)
         facts = (hand.listeners or {}).get(buffer.target) if buffer else None
-        if buffer is None or facts is None:
+        room = self.room(hand)
+        if buffer is None or facts is None or not room:
             return None
         concurrency = facts["concurrency"]
-        batch = self.paces.batch_items(buffer.target, concurrency)
+        batch = min(self.paces.batch_items(buffer.target, concurrency), room)
         if hand.unanswered and hand.unanswered + batch > max(2 * batch, 2 * concurrency):
             return None
         if only_alone and not any(candidate.alone for candidate in buffer.returned):
@@ -266,7 +277,7 @@ class Dispatcher:
         }
         if items.forms in "01":
             return encode({**header, "form": int(items.forms)}, items.payloads)
-        return encode(header, items.payloads, items.forms)
+        return encode(header, items.payloads, items.forms.encode())
 
     def _next_range(
         self, buffer: OpenBuffer, limit: int, now_ms: int, *, may_be_alone: bool, must_be_alone: bool
@@ -281,8 +292,14 @@ class Dispatcher:
             if candidate.count > limit and not candidate.alone:
                 rest += (replace(candidate, first=candidate.first + limit, count=candidate.count - limit),)
                 candidate = replace(candidate, count=limit)
-            self._registry.buffers[buffer.seq] = replace(buffer, returned=rest)
-            return candidate
+            left = self._without_outcome(buffer.seq, candidate)
+            buffer = replace(buffer, returned=rest + tuple(left[1:]))
+            self._registry.buffers[buffer.seq] = buffer
+            if left:
+                return left[0]
+            return self._next_range(
+                buffer, limit, now_ms, may_be_alone=may_be_alone, must_be_alone=must_be_alone
+            )
         if must_be_alone:
             return None
         if buffer.retry_at is not None and buffer.retry_at <= now_ms:
@@ -297,6 +314,15 @@ class Dispatcher:
         count = min(limit, buffer.total - buffer.cursor)
         self._registry.buffers[buffer.seq] = replace(buffer, cursor=buffer.cursor + count)
         return Range(buffer.cursor, count, 1, alone=False)
+
+    def _without_outcome(self, buffer_seq: int, given_back: Range) -> list[Range]:
+        """What of a range that came back is still to be done: an answer may have come after a failure."""
+        end = given_back.first + given_back.count
+        rows = self._journal.buffers.outstanding(buffer_seq, given_back.first, end, given_back.count)
+        return [
+            replace(given_back, first=first, count=count)
+            for first, count in contiguous([index for index, _ in rows])
+        ]
 
     def _next_retry(self, buffer: OpenBuffer, limit: int, now_ms: int) -> Range | None:
         due = self._journal.work.due_retries(buffer.seq, now_ms, limit)

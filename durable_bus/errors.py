@@ -14,6 +14,7 @@
     │   ├── JournalLocked                ├── JournalUnreachable
     │   ├── NotAJournal                  ├── StorageFailed
     │   ├── JournalTooNew                └── StorageFull
+    │   ├── JournalTooOld
     │   └── JournalDamaged
     └── ItemError                    1   never leaves its item: becomes a failed result
         ├── MalformedItem
@@ -44,6 +45,7 @@ __all__ = [
     "JournalError",
     "JournalLocked",
     "JournalTooNew",
+    "JournalTooOld",
     "JournalUnreachable",
     "LimitExceeded",
     "MalformedItem",
@@ -187,6 +189,10 @@ class NotAJournal(JournalError):
 
 class JournalTooNew(JournalError):
     """The journal was written by a newer version of durable_bus."""
+
+
+class JournalTooOld(JournalError):
+    """The journal was written by an older version, and not upgraded in passing: run durable-bus migrate."""
 
 
 class JournalDamaged(JournalError):

@@ -14,9 +14,9 @@ class ItemsDigest:
         self._texts = hashlib.sha256()
         self._forms = hashlib.sha256()
 
-    def update(self, body: str, forms: list[bool]) -> None:
-        """Add a chunk: its JSON array, which must not be empty, and whether each item is XML."""
-        self._texts.update(body[1:-1].encode() + b",")
+    def update(self, body: bytes, forms: list[bool]) -> None:
+        """Add a chunk: its body (`channel.pack`), and whether each item is XML."""
+        self._texts.update(body)
         self._forms.update(bytes(forms))
 
     def hexdigest(self) -> str:

@@ -7,6 +7,7 @@ supervisor. What does not fit in the queue meanwhile is dropped, and counted.
 import json
 import os
 import queue
+import select
 import threading
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 __all__ = ["Log"]
 
 _LINES_MAX = 1000
+_LOOK_AGAIN_S = 1.0
 
 
 class Log:
@@ -47,10 +49,14 @@ class Log:
 
     def _write_forever(self) -> None:
         while (line := self._lines.get()) is not None:
-            try:
-                os.write(self._fd, line.encode("utf-8", "replace") + b"\n")
-            except OSError:
-                return
+            left = line.encode("utf-8", "replace") + b"\n"
+            while left:
+                try:
+                    left = left[os.write(self._fd, left) :]
+                except BlockingIOError:  # whoever shares our stderr has made it so
+                    select.select([], [self._fd], [], _LOOK_AGAIN_S)
+                except OSError:
+                    return
 
     def close(self, wait_s: float = 0.5) -> None:
         """Give the last lines a moment to leave."""
@@ -64,4 +70,5 @@ class Log:
 
 def _value(value: Any) -> str:
     text = str(value)
-    return json.dumps(text) if " " in text or '"' in text or not text else text
+    plain = text.isprintable() and not any(char in text for char in ' "=') and text
+    return text if plain else json.dumps(text, ensure_ascii=False)

@@ -89,7 +89,7 @@ class Mailboxes:
                 continue
             rows = self._journal.messages.waiting(name, 1)
             if not rows:
-                self._post.waiting_names.discard(name)
+                self._post.found_none(name)
                 continue
             row = rows[0]
             self._journal.messages.deliver(row["message_seq"], None)
@@ -129,6 +129,7 @@ class Mailboxes:
         name = self._own_name(connection_id)
         to_id = str(frame.header["to"])
         payload, is_xml = self._payload(frame.header)
+        self._conversations.require_app()
         if not self._conversations.is_known(to_id):
             raise MessageRefused(f"unknown name {to_id!r:.120}: neither a listener nor a mailbox")
         thread_id, message_id = self._new_id(), self._new_id()
@@ -183,7 +184,9 @@ class Mailboxes:
             self._conversations.respond(name, thread_id, response[0], is_xml=response[1], success=True)
         elif chain.last == name:
             payload = error_payload("acknowledged", f"{name} acknowledged the message without responding")
-            self._conversations.end(thread_id, payload, is_xml=True, success=False)
+            # Between clients an acknowledgement is the ordinary end of a message, as None is of a listener's:
+            # only an item must have a result all the same.
+            self._conversations.end(thread_id, payload, is_xml=True, success=False, tell_client=False)
         answer = {"k": "settled", "message_id": message_id}
         self._journal.add_request(request_id, answer)
         return answer

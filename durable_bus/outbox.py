@@ -2,6 +2,7 @@
 refused.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from durable_bus.channel import encode
@@ -13,12 +14,16 @@ __all__ = ["Outbox"]
 class Outbox:
     """Frames to workers and clients, and what else is to be done once the commit has happened."""
 
-    def __init__(self, pool: Pool, connections: Connections) -> None:
+    def __init__(
+        self, pool: Pool, connections: Connections, log: Callable[..., None] = lambda event, **facts: None
+    ) -> None:
         self._pool = pool
         self._connections = connections
+        self._log = log
         self._to_workers: list[tuple[int, bytes]] = []
         self._to_clients: list[tuple[int, dict[str, Any]]] = []
         self._kills: list[int] = []
+        self._events: list[tuple[str, dict[str, Any]]] = []
 
     def to_worker(self, worker_id: int, data: bytes) -> None:
         self._to_workers.append((worker_id, data))
@@ -28,6 +33,10 @@ class Outbox:
 
     def kill(self, worker_id: int) -> None:
         self._kills.append(worker_id)
+
+    def log(self, event: str, **facts: Any) -> None:
+        """A line for the log; what a refused commit did has not happened, and is not told."""
+        self._events.append((event, facts))
 
     def send(self) -> None:
         """The commit has happened. If we die half-way, the next start finds every fact and sends again what
@@ -39,9 +48,12 @@ class Outbox:
             self._connections.send(connection_id, encode(header))
         for worker_id in self._kills:
             self._pool.kill(worker_id)
+        for event, facts in self._events:
+            self._log(event, **facts)
         self.clear()
 
     def clear(self) -> None:
         self._to_workers.clear()
         self._to_clients.clear()
         self._kills.clear()
+        self._events.clear()

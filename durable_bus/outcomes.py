@@ -5,13 +5,12 @@ Everything else is an *outcome*: a dict with `do` = respond, none, forward or st
 whatever else comes later.
 """
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from lxml import etree
 
 from durable_bus.bus import Listener
-from durable_bus.channel import dump_json
+from durable_bus.channel import pack, unpack
 from durable_bus.errors import DurableBusError, MalformedItem, UnserialisableAnswer
 from durable_bus.items import ItemsDigest, form_and_exceptions
 from durable_bus.messages import (
@@ -46,17 +45,17 @@ def outcome_of(value: Any) -> tuple[str, bool, bool]:
     return text, is_xml, not isinstance(value, (Huh, SystemError, BufferError))
 
 
-def passed_on(value: HandlerResponse) -> tuple[dict[str, Any], str] | None:
+def passed_on(value: HandlerResponse) -> tuple[dict[str, Any], bytes] | None:
     """A forward or a start, with its body; None for a response. Raises UnserialisableAnswer."""
     if value.to == RESPOND:
         return None
     if value.to == SYSTEM_BUFFER and isinstance(value.payload, BufferStart):
         return _start(value.payload)
     text, is_xml, _ = outcome_of(value.payload)
-    return {"do": "forward", "to": value.to, "is_xml": is_xml}, dump_json([text])
+    return {"do": "forward", "to": value.to, "is_xml": is_xml}, pack([text])
 
 
-def _start(start: BufferStart) -> tuple[dict[str, Any], str]:
+def _start(start: BufferStart) -> tuple[dict[str, Any], bytes]:
     try:
         if isinstance(start.items, str):
             texts = split_items(start.items)
@@ -68,10 +67,9 @@ def _start(start: BufferStart) -> tuple[dict[str, Any], str]:
             texts, forms = [text for text, _ in pairs], [is_xml for _, is_xml in pairs]
     except (DurableBusError, TypeError) as error:
         raise UnserialisableAnswer(f"BufferStart.items cannot be journaled: {error}") from error
-    body = dump_json(texts)
+    body = pack(texts)
     digest = ItemsDigest()
-    if texts:
-        digest.update(body, forms)
+    digest.update(body, forms)
     form, exceptions = form_and_exceptions(forms)
     return {
         "do": "start",
@@ -108,11 +106,11 @@ class MessageHandling:
         self._journal = journal
 
     def arguments(
-        self, listener: Listener, work: dict[str, Any], bodies: list[str]
+        self, listener: Listener, work: dict[str, Any], bodies: list[bytes]
     ) -> tuple[Any, HandlerMetadata]:
         """The payload as the handler wants it, and the metadata. Raises MalformedItem."""
         message = work["message"]
-        (payload,) = json.loads(bodies[0])
+        (payload,) = unpack(bodies[0])
         buffer_seq = message["completes"]
         metadata = HandlerMetadata(
             thread_id=message["thread"],
@@ -166,7 +164,7 @@ class MessageHandling:
         raise MalformedItem(f"{listener.annotation.__name__} expected, BufferComplete came")
 
     @staticmethod
-    def outcome(value: Any) -> tuple[dict[str, Any], str]:
+    def outcome(value: Any) -> tuple[dict[str, Any], bytes]:
         """What the handling of a message led to, with its body. Raises UnserialisableAnswer."""
         if isinstance(value, HandlerResponse):
             found = passed_on(value)
@@ -174,6 +172,6 @@ class MessageHandling:
                 return found
             value = value.payload
         if value is None:
-            return {"do": "none"}, "[]"
+            return {"do": "none"}, b""
         text, is_xml, success = outcome_of(value)
-        return {"do": "respond", "is_xml": is_xml, "success": success}, dump_json([text])
+        return {"do": "respond", "is_xml": is_xml, "success": success}, pack([text])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from durable_bus.channel import dump_json, encode
+from durable_bus.channel import encode, pack
 from durable_bus.dispatch import Dispatcher, Hand, InHand
 from durable_bus.xml import payload_kind
 
@@ -32,9 +32,9 @@ class Post:
         self._dispatcher = dispatcher
         self._new_id = new_id
         self.waiting_names: set[str] = set()
-        """Names that may have messages waiting: too many cost a look, so it is not staged; none is ever
-        missing.
-        """
+        """Names that may have messages waiting: too many cost a look; none is ever missing."""
+        self._emptied: set[str] = set()
+        """Names without messages waiting, as this commit has left them; it may yet be refused."""
         self.due_at: dict[str, int] = {}
         """When the next message to a name is due that waits for its next attempt, ms since the epoch."""
 
@@ -91,9 +91,22 @@ class Post:
                 frames.append((hand.worker_id, self._hand_out(hand, row)))
             else:
                 if len(rows) < _PAGE_MESSAGES:
-                    self.waiting_names.discard(name)
+                    self.found_none(name)
                     self._note_due(name)
         return frames
+
+    def found_none(self, name: str) -> None:
+        """No message to this name waits any more, once this commit has happened."""
+        self.waiting_names.discard(name)
+        self._emptied.add(name)
+
+    def commit(self) -> None:
+        self._emptied.clear()
+
+    def rollback(self) -> None:
+        """What was handed out in this commit waits as before."""
+        self.waiting_names |= self._emptied
+        self._emptied.clear()
 
     def _note_due(self, name: str) -> None:
         due_at = self._journal.messages.next_due_at(name)
@@ -117,6 +130,8 @@ class Post:
         for hand in self._dispatcher.hands.values():
             facts = (hand.listeners or {}).get(listener)
             if facts is None or hand.leaving or hand.withdrawn or hand.exclusive:
+                continue
+            if not self._dispatcher.room(hand):
                 continue
             room = max(2, 2 * facts["concurrency"]) - hand.messages
             if room <= 0 or (alone and hand.unanswered):
@@ -164,4 +179,4 @@ class Post:
                 "completes": row["kind"] == "BufferComplete" and row["buffer_seq"],
             },
         }
-        return encode(header, dump_json([row["payload"]]))
+        return encode(header, pack([row["payload"]]))

@@ -33,8 +33,13 @@ class SelectorReactor:
             self._selector.unregister(fd)
 
     def poll(self, timeout_s: float | None) -> None:
+        watched = self._selector.get_map()
         for key, mask in self._selector.select(timeout_s):
-            key.data(mask)
+            # What became ready together may end together: a worker's exit closes the pipe that is next in the
+            # list. So only what is still watched is called, and for what it is watched for now.
+            now = watched.get(key.fd)
+            if now is not None and mask & now.events:
+                now.data(mask & now.events)
 
     def note_signals(self, names: Mapping[signal.Signals, str], noted: list[str]) -> None:
         """Install handlers that only append a name to `noted` and wake `poll`; the loop acts."""

@@ -5,7 +5,6 @@ A request carries an id made by its client. One whose answer was lost is simply 
 from the journal and not done twice.
 """
 
-import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from durable_bus.control import Control
 from durable_bus.conversations import Conversations
 from durable_bus.errors import (
     BufferError,
-    BusNotImportable,
     DurableBusError,
     JournalError,
     LimitExceeded,
@@ -29,21 +27,17 @@ from durable_bus.mailboxes import Mailboxes
 from durable_bus.outbox import Outbox
 from durable_bus.staged import Staged
 from durable_bus.thread_registry import Chain, ThreadRegistry
-from durable_bus.workforce import Workforce
+from durable_bus.workforce import Deferred, Workforce
 
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
 
-__all__ = ["CHUNK_ITEMS_MAX", "ITEMS_MAX", "Deferred", "Requests"]
+__all__ = ["CHUNK_ITEMS_MAX", "ITEMS_MAX", "Requests"]
 
 CHUNK_ITEMS_MAX = 10_000
 ITEMS_MAX = 1 << 32
 RECEIVING_TIMEOUT_MS = 10 * 60 * 1000
 """A buffer whose client has vanished is given up this long after its last chunk."""
-
-
-class Deferred(Exception):
-    """It cannot be answered yet: no worker has said which listeners the app has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +82,8 @@ class Requests:
         self._new_id = new_id
         self.receiving: Staged[str, Receiving] = Staged()
         self.stop_asked = False
+        self._greeted: set[int] = set()
+        """Connections that have said hello and whose version is ours."""
         self._handlers: dict[str, Callable[[int, Frame], dict[str, Any] | None]] = {
             "hello": self._hello,
             "start": self._start,
@@ -107,15 +103,31 @@ class Requests:
         try:
             if handler is None:
                 raise UsageError(f"unknown request {kind!r:.100}")
+            if connection_id not in self._greeted and kind not in ("hello", "status"):
+                raise UsageError("say hello first")
             with self._journal.savepoint():
                 answer = handler(connection_id, frame)
         except JournalError:
             raise
         except DurableBusError as error:
+            self._give_up(frame.header.get("request"))
             self.refuse(connection_id, frame, error)
-        except (KeyError, TypeError, ValueError, sqlite3.OperationalError) as error:
+        except (
+            AttributeError,
+            ArithmeticError,
+            KeyError,
+            RecursionError,
+            TypeError,
+            ValueError,
+            sqlite3.OperationalError,
+            sqlite3.IntegrityError,
+            sqlite3.DataError,
+            sqlite3.ProgrammingError,
+            sqlite3.InterfaceError,
+        ) as error:
             if isinstance(error, sqlite3.OperationalError) and "JSON" not in str(error):
                 raise
+            self._give_up(frame.header.get("request"))
             self.refuse(
                 connection_id, frame, UsageError(f"malformed {kind} request: {type(error).__name__}: {error}")
             )
@@ -124,10 +136,10 @@ class Requests:
                 self._outbox.to_client(connection_id, {"request": frame.header.get("request"), **answer})
 
     def refuse(self, connection_id: int, frame: Frame, error: DurableBusError) -> None:
-        """Tell the client that its request was refused; what belongs to a start is given up with it."""
+        """Tell the client that its request was refused. Writes nothing, so that a full disk can be told too:
+        the client of a start answers with `abandon`, which gives up what belongs to it.
+        """
         request_id = frame.header.get("request")
-        if isinstance(request_id, str):
-            self.receiving.pop(request_id)
         self._outbox.to_client(
             connection_id,
             {
@@ -140,18 +152,20 @@ class Requests:
         )
 
     def closed(self, connection_id: int) -> None:
+        self._greeted.discard(connection_id)
         for watchers in self._collector.watchers.values():
             watchers.discard(connection_id)
         for receiving in self.receiving.values():
             if receiving.connection_id == connection_id:
                 self.receiving.pop(receiving.request_id)
 
-    def give_up_stale(self, now_ms: int) -> None:
-        """Drop buffers whose clients have not sent anything for too long."""
+    def give_up_stale(self, before_ms: int) -> None:
+        """Drop buffers whose clients are gone and have not sent anything since a time."""
         current = {receiving.buffer_seq for receiving in self.receiving.values()}
-        for buffer_seq, _ in self._journal.buffers.stale(now_ms - RECEIVING_TIMEOUT_MS):
+        for buffer_seq, buffer_id in self._journal.buffers.stale(before_ms):
             if buffer_seq not in current:
                 self._journal.buffers.drop(buffer_seq)
+                self._outbox.log("buffer given up", buffer=buffer_id, reason="its client has vanished")
 
     # The requests
 
@@ -161,18 +175,19 @@ class Requests:
             raise VersionMismatch(
                 f"the daemon is durable_bus {self._version}, this client is {version!r:.40}"
             )
-        listeners = self._require_app()
         name = frame.header.get("name")
+        listeners = self._workforce.listeners
+        if frame.header.get("needs_app", True):
+            listeners = self._workforce.require_app()
+        elif listeners is None and name is not None:
+            # A daemon greets also while its app cannot be imported; a name is checked by the last table known.
+            listeners = self._journal.last_listeners()
+            if listeners is None and not self._workforce.is_settled:
+                raise Deferred
         if name is not None:
-            self._mailboxes.open(connection_id, name, listeners)
-        return {"k": "welcome", "listeners": listeners}
-
-    def _require_app(self) -> dict[str, dict[str, Any]]:
-        if not self._workforce.is_settled:
-            raise Deferred
-        if self._workforce.listeners is None:
-            raise BusNotImportable(self._workforce.import_error or "")
-        return self._workforce.listeners
+            self._mailboxes.open(connection_id, name, listeners or {})
+        self._greeted.add(connection_id)
+        return {"k": "welcome", "listeners": listeners or {}}
 
     def _start(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         header = frame.header
@@ -181,7 +196,7 @@ class Requests:
             str(header["buffer_id"]),
             str(header["target"]),
         )
-        self._require_app()
+        self._workforce.require_app()
         return_to = str(header.get("return_to") or "")
         self._conversations.check_start(buffer_id, buffer_id, target, return_to)
         row = self._journal.buffers.by_id(buffer_id)
@@ -244,17 +259,17 @@ class Requests:
             raise UsageError(f"chunk {header['number']} came before chunk {receiving.next_chunk}")
         (payloads,) = frame.bodies
         count = int(header["count"])
-        self._check_chunk(receiving.buffer_id, payloads, count, receiving.received)
+        self._check_chunk(header, payloads, count, receiving.received)
         added = self._journal.buffers.add_chunk(
             receiving.buffer_seq,
             receiving.next_chunk,
             receiving.received,
             payloads,
-            int(header["form"]),
-            json.dumps(header["exceptions"]),
+            header["form"],
+            header["exceptions"],
         )
         if added != count:
-            raise UsageError(f"a chunk said to hold {count} items holds {added}")
+            raise BufferError(receiving.buffer_id, "it was cancelled while its items arrived")
         self.receiving[receiving.request_id] = replace(
             receiving, next_chunk=receiving.next_chunk + 1, received=receiving.received + count
         )
@@ -262,28 +277,31 @@ class Requests:
 
     def _abandon(self, connection_id: int, frame: Frame) -> None:
         """Its client could not send all of it: nothing of it stays."""
-        receiving = self.receiving.pop(frame.header["request"])
+        self._give_up(frame.header["request"])
+
+    def _give_up(self, request_id: object) -> None:
+        """A start that was refused or abandoned: its buffer goes, unless it was there before."""
+        receiving = self.receiving.pop(request_id) if isinstance(request_id, str) else None
         if receiving is not None and not receiving.existing:
             self._journal.buffers.drop(receiving.buffer_seq)
 
-    def _check_chunk(self, buffer_id: str, payloads: str, count: int, received: int) -> None:
+    @staticmethod
+    def _check_chunk(header: dict[str, Any], payloads: bytes, count: int, received: int) -> None:
         if not 0 < count <= CHUNK_ITEMS_MAX:
             raise UsageError(f"a chunk holds 1 to {CHUNK_ITEMS_MAX} items, not {count}")
         if received + count > ITEMS_MAX:
             raise LimitExceeded(f"a buffer holds at most {ITEMS_MAX} items")
-        if (
-            len(payloads) > xml.PAYLOAD_BYTES_MAX
-            and self._journal.buffers.longest_item_bytes(payloads) > xml.PAYLOAD_BYTES_MAX
+        holds = payloads.count(b"\0")
+        if holds != count:
+            raise UsageError(f"a chunk said to hold {count} items holds {holds}")
+        if header["form"] not in (0, 1) or not all(
+            0 <= position < count for position in header["exceptions"]
         ):
-            raise LimitExceeded(f"an item is over the limit of {xml.PAYLOAD_BYTES_MAX} bytes")
-        if "\\u0000" in payloads or "\\ud" in payloads.lower():
-            # SQLite's JSON cuts a text at NUL without a word; our clients never send one, nor half a
-            # surrogate pair.
-            for item in json.loads(payloads):
-                if "\x00" in item or (
-                    not item.isascii() and any("\ud800" <= char <= "\udfff" for char in item)
-                ):
-                    raise BufferError(buffer_id, "an item holds a NUL character or half a surrogate pair")
+            raise UsageError(f"a chunk's forms are not those of {count} items")
+        if len(payloads) > xml.PAYLOAD_BYTES_MAX:
+            longest_bytes = max(map(len, payloads.split(b"\0")))
+            if longest_bytes > xml.PAYLOAD_BYTES_MAX:
+                raise LimitExceeded(f"an item is over the limit of {xml.PAYLOAD_BYTES_MAX} bytes")
 
     def _open(self, connection_id: int, frame: Frame) -> dict[str, Any] | None:
         header = frame.header
@@ -304,6 +322,7 @@ class Requests:
             if not self._journal.buffers.open(receiving.buffer_seq, total, str(header["digest"])):
                 raise BufferError(buffer_id, f"{receiving.received} of {total} items arrived")
             self._collector.open(receiving.buffer_seq)
+            self._outbox.log("buffer opened", buffer=buffer_id, target=receiving.target, items=total)
         row = self._journal.buffers.by_seq(receiving.buffer_seq)
         answer = {
             "k": "opened",

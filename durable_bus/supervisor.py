@@ -38,6 +38,7 @@ from durable_bus.control import Control
 from durable_bus.conversations import Conversations
 from durable_bus.dispatch import Dispatcher
 from durable_bus.errors import BufferError, StorageFull
+from durable_bus.housekeeping import Housekeeping
 from durable_bus.lateness import Lateness
 from durable_bus.mailboxes import Mailboxes
 from durable_bus.outbox import Outbox
@@ -52,11 +53,11 @@ from durable_bus.ports import (
 )
 from durable_bus.post import Post
 from durable_bus.recovery import Recovery
-from durable_bus.requests import Deferred, Requests
+from durable_bus.requests import RECEIVING_TIMEOUT_MS, Requests
 from durable_bus.thread_registry import ThreadRegistry
 from durable_bus.withdrawal import STEAL_AFTER_US, Withdrawal
 from durable_bus.worker_events import WorkerEvents
-from durable_bus.workforce import Workforce
+from durable_bus.workforce import Deferred, Workforce
 
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
@@ -68,8 +69,6 @@ Event = WorkerSpoke | WorkerEnded | ClientSpoke | ClientClosed
 IDLE_CHECKPOINT_S = 1.0
 STORAGE_RETRY_S = 1.0
 HOUSEKEEPING_S = 10.0
-REQUESTS_KEPT_MS = 7 * 24 * 3600 * 1000
-"""For how long a request that is repeated is answered from the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,9 @@ class SupervisorConfig:
     """A worker that was given this many is replaced by a fresh one; None: never."""
     retain_ms: int | None = None
     """Buffers that ended this long ago are pruned; None: never."""
+    receiving_timeout_ms: int = RECEIVING_TIMEOUT_MS
+    """A buffer whose client has vanished is given up this long after its last chunk."""
+    housekeeping_s: float = HOUSEKEEPING_S
 
 
 class Supervisor:
@@ -110,10 +112,10 @@ class Supervisor:
         self._reactor = reactor
         self._clock = clock
         self._log = log
-        self._outbox = Outbox(pool, connections)
-        self.registry = BufferRegistry()
+        self._outbox = Outbox(pool, connections, log)
+        self.registry = BufferRegistry(journal)
         self.threads = ThreadRegistry(journal)
-        self.dispatcher = Dispatcher(journal, self.registry)
+        self.dispatcher = Dispatcher(journal, self.registry, config.items_per_worker_max)
         self.post = Post(journal, self.dispatcher, new_id)
         self.collector = Collector(journal, self.registry, self._outbox, self.post, self.threads)
         self.workforce = Workforce(pool, self.dispatcher, clock, config.workers)
@@ -131,8 +133,7 @@ class Supervisor:
             self.workforce,
             self.lateness,
             self.withdrawal,
-            log,
-            config.items_per_worker_max,
+            self._outbox.log,
         )
         self.mailboxes = Mailboxes(journal, self.post, self.threads, self.conversations, self._outbox, new_id)
         self.control = Control(
@@ -158,8 +159,18 @@ class Supervisor:
             config.version,
             new_id,
         )
+        self.housekeeping = Housekeeping(
+            journal,
+            self.requests,
+            self.dispatcher,
+            clock,
+            every_s=config.housekeeping_s,
+            receiving_timeout_ms=config.receiving_timeout_ms,
+            retain_ms=config.retain_ms,
+        )
         self._staged = (
             self.dispatcher,
+            self.post,
             self.lateness.overdue,
             self.requests.receiving,
             self.mailboxes,
@@ -170,12 +181,10 @@ class Supervisor:
         self._still_deferred: list[ClientSpoke] = []
         self._stop_deadline_s: float | None = None
         self._storage_retry_s: float | None = None
-        self._next_housekeeping_s = 0.0
         self._idle_since_s: float | None = None
         """When the last commit was followed by nothing; 0: and the log was brought home since; None: it was
         just now.
         """
-        self._clearing = True
         self.signals: list[str] = []
         """Noted by signal handlers, acted on by the loop: "stop", "reload"."""
         self.stopped = False
@@ -226,13 +235,13 @@ class Supervisor:
         if self.requests.stop_asked:
             self.requests.stop_asked = False
             self.signals.append("stop")
-        for signal_name in self.signals:
+        while self.signals:  # one by one: another may come in between
+            signal_name = self.signals.pop(0)
             if signal_name == "stop":
                 self._begin_stop()
             elif signal_name == "reload":
                 self._log("reloading")
                 self.workforce.reload()
-        self.signals.clear()
 
     def _begin_stop(self) -> None:
         """Start nothing more; a second time, end at once."""
@@ -253,14 +262,13 @@ class Supervisor:
         busy = (
             self.signals
             or self.requests.stop_asked
-            or self._clearing
             or self.dispatcher.scan_unfinished
             or self._pool.has_unread
             or self.withdrawal.is_pending
         )
         if busy:
             return 0.0
-        due = [self._next_housekeeping_s - now_s]
+        due = [self.housekeeping.next_due_in_s()]
         if self._stop_deadline_s is not None:
             due.append(self._stop_deadline_s - now_s)
         else:
@@ -270,16 +278,21 @@ class Supervisor:
             due.append(IDLE_CHECKPOINT_S)
         elif self._idle_since_s > 0:
             due.append(self._idle_since_s + IDLE_CHECKPOINT_S - now_s)
-        now_ms = self._clock.now_ms()
-        due += [(due_at - now_ms) / 1000 for due_at in self.post.due_at.values()]
-        due += [
-            (b.retry_at - now_ms) / 1000 for b in self.registry.list_active() if b.retry_at and not b.paused
-        ]
         late_s = self.lateness.next_due_in_s()
         due += [] if late_s is None else [late_s]
-        if self.withdrawal.may_help_soon():
-            due.append(STEAL_AFTER_US / 1e6)
+        if self._stop_deadline_s is None:
+            due += self._work_due_in_s()
         return max(0.0, min(due))
+
+    def _work_due_in_s(self) -> list[float]:
+        """When there may be something to hand out, or to take back, without anything happening before."""
+        now_ms = self._clock.now_ms()
+        # What was due at the last commit already waits for a worker to have room, and not for time to pass.
+        retries_at = [b.retry_at for b in self.registry.list_active() if b.retry_at and not b.paused]
+        due_at = [*self.post.due_at.values(), *(at for at in retries_at if at > self._journal.now_ms)]
+        return [(at - now_ms) / 1000 for at in due_at] + (
+            [STEAL_AFTER_US / 1e6] if self.withdrawal.may_help_soon() else []
+        )
 
     # Commit
 
@@ -307,26 +320,13 @@ class Supervisor:
             self.lateness.judge()
             for worker_id in self.workforce.hung_in_boot():
                 self._outbox.kill(worker_id)
-        self._keep_house()
-
-    def _keep_house(self) -> None:
-        now_s = self._now_s()
-        now_ms = self._journal.now_ms
-        if now_s >= self._next_housekeeping_s:
-            self._next_housekeeping_s = now_s + HOUSEKEEPING_S
-            self.requests.give_up_stale(now_ms)
-            self.dispatcher.note_low_water()
-            self._journal.forget_requests(now_ms - REQUESTS_KEPT_MS)
-            if self._config.retain_ms is not None:
-                self._journal.buffers.prune(now_ms - self._config.retain_ms)
-            self._clearing = True
-        if self._clearing:
-            self._clearing = self._journal.buffers.clear_some()
+        self.housekeeping.keep()
 
     def _plan(self) -> None:
         self.withdrawal.take_back()
         if self._stop_deadline_s is not None:
             self.withdrawal.withdraw_all()
+            self.dispatcher.scan_unfinished = False  # nobody goes on with it in this run
             return
         self.post.wake(self._journal.now_ms)
         self.mailboxes.plan()

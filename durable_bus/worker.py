@@ -15,6 +15,7 @@ import mmap
 import os
 import signal
 import sys
+import traceback
 from typing import Any
 
 from durable_bus.answers import Answers
@@ -60,6 +61,15 @@ def _boot(frame: Frame) -> Bus:
     return load_app(frame.header["app"])
 
 
+def _where(error: BaseException | None) -> str:
+    """The line of the app that raised, for the one line that a user sees of it."""
+    frames = [] if error is None else traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith("<frozen")]
+    if not own or isinstance(error, SyntaxError):  # which says it itself
+        return ""
+    return f" ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})"
+
+
 def _serve(
     bus: Bus, read_fd: int, words: "memoryview[int]", answers: Answers, messages: MessageHandling
 ) -> None:
@@ -94,10 +104,13 @@ def main(arguments: dict[str, Any]) -> int:
         bus = _boot(frame)
         listeners = {facts["name"]: facts for facts in bus.facts()}
     except DurableBusError as error:
-        trace = "" if error.__cause__ is None else describe(error.__cause__)[2]
-        sys.stderr.write(trace)
         answers.send(
-            {"k": "import_error", "error": str(error), "is_import": isinstance(error, BusNotImportable)}
+            {
+                "k": "import_error",
+                "error": f"{error}{_where(error.__cause__)}",
+                "traceback": "" if error.__cause__ is None else describe(error.__cause__)[2],
+                "is_import": isinstance(error, BusNotImportable),
+            }
         )
         return 1
     messages = MessageHandling(frame.header["journal"])

@@ -5,14 +5,13 @@ program.
 """
 
 import asyncio
-import json
 import os
 import time
 from typing import Any
 
 from durable_bus.answers import FLUSH_S, Answers
 from durable_bus.bus import Bus, Listener
-from durable_bus.channel import Frame, FrameReader
+from durable_bus.channel import Frame, FrameReader, unpack
 from durable_bus.errors import WorkerSilent
 from durable_bus.messages import HandlerResponse
 from durable_bus.outcomes import MessageHandling, metadata_of, outcome_of, passed_on
@@ -104,8 +103,8 @@ class _AsyncRunner:
                 self._sync.run(listener, work, frame.bodies)
                 await asyncio.sleep(0)
 
-    async def _start_items(self, listener: Listener, work: dict[str, Any], bodies: list[str]) -> None:
-        payloads: list[str] = json.loads(bodies[0])
+    async def _start_items(self, listener: Listener, work: dict[str, Any], bodies: list[bytes]) -> None:
+        payloads = unpack(bodies[0])
         forms = forms_of(work, bodies, len(payloads))
         room = self._room[listener.name]
         for position, payload in enumerate(payloads):
@@ -128,10 +127,16 @@ class _AsyncRunner:
             task.add_done_callback(self._tasks.discard)
 
     async def _item(
-        self, listener: Listener, work: dict[str, Any], index: int, payload: str, form: int, bodies: list[str]
+        self,
+        listener: Listener,
+        work: dict[str, Any],
+        index: int,
+        payload: str,
+        form: int,
+        bodies: list[bytes],
     ) -> None:
         begun_ns = time.monotonic_ns()
-        found: tuple[dict[str, Any], str] | None = None
+        found: tuple[dict[str, Any], bytes] | None = None
         try:
             if "message" in work:
                 argument, metadata = self._messages.arguments(listener, work, bodies)

@@ -35,7 +35,6 @@ class WorkerEvents:
         lateness: Lateness,
         withdrawal: Withdrawal,
         log: Callable[..., None],
-        items_per_worker_max: int | None,
     ) -> None:
         self._journal = journal
         self._dispatcher = dispatcher
@@ -46,7 +45,6 @@ class WorkerEvents:
         self._lateness = lateness
         self._withdrawal = withdrawal
         self._log = log
-        self._items_per_worker_max = items_per_worker_max
 
     def spoke(self, event: WorkerSpoke) -> None:
         header = event.frame.header
@@ -55,15 +53,18 @@ class WorkerEvents:
             self._answers(event.worker_id, header, event.frame.bodies)
             self._retire_worn_out(event.worker_id)
         elif kind == "ready":
+            hand = self._dispatcher.hands.get(event.worker_id)
+            self._log("worker ready", pid=hand.pid if hand else None, listeners=len(header["listeners"]))
             for old in self._workforce.ready(event.worker_id, header["listeners"]):
                 self._withdrawal.let_go(old)
             self._journal.set_listeners(header["listeners"])
         elif kind == "import_error":
             self._workforce.failed_import(event.worker_id, header["error"])
             self._journal.set_worker_error(header["error"])
-            self._log("worker cannot import the app", error=header["error"])
+            facts = {"traceback": header["traceback"]} if header.get("traceback") else {}
+            self._log("worker cannot import the app", error=header["error"], **facts)
 
-    def _answers(self, worker_id: int, header: dict[str, Any], bodies: list[str]) -> None:
+    def _answers(self, worker_id: int, header: dict[str, Any], bodies: list[bytes]) -> None:
         hand = self._dispatcher.hands.get(worker_id)
         pid = hand.pid if hand else 0
         for segment, payloads in zip(header["segments"], bodies, strict=False):
@@ -90,11 +91,14 @@ class WorkerEvents:
             self._withdrawal.discarded(worker_id, *header["discarded"])
 
     def _retire_worn_out(self, worker_id: int) -> None:
-        """A worker that was given as many items as it may run is replaced by a fresh one."""
+        """A worker that was given as many items as it may run is replaced: a fresh one boots while it
+        answers them.
+        """
         hand = self._dispatcher.hands.get(worker_id)
-        if self._items_per_worker_max and hand and hand.next_ordinal >= self._items_per_worker_max:
+        if hand is not None and not self._dispatcher.room(hand):
             self._workforce.retire(worker_id)
-            self._withdrawal.let_go(worker_id)
+            if not hand.unanswered:
+                self._withdrawal.let_go(worker_id)
 
     def ended(self, event: WorkerEnded, *, stopping: bool) -> None:
         """Its pipe was read to the end before: what it had not answered is given back, and somebody may be

@@ -7,9 +7,10 @@ from typing import Any
 
 from durable_bus.clock import Clock
 from durable_bus.dispatch import Dispatcher, Hand
+from durable_bus.errors import BusNotImportable
 from durable_bus.ports import Pool
 
-__all__ = ["BOOT_TIMEOUT_S", "Workforce"]
+__all__ = ["BOOT_TIMEOUT_S", "Deferred", "Workforce"]
 
 BOOT_TIMEOUT_S = 300.0
 """A worker that has not reported its listeners after this long is killed: its import hangs."""
@@ -17,6 +18,10 @@ _AT_ONCE = 2
 """So many deaths in boot, in a row, are answered at once; then with backoff."""
 _BACKOFF_FIRST_S = 0.5
 _BACKOFF_MAX_S = 30.0
+
+
+class Deferred(Exception):
+    """It cannot be answered yet: no worker has said which listeners the app has."""
 
 
 class Workforce:
@@ -33,6 +38,7 @@ class Workforce:
         """Why the app could not be imported, when the last worker that tried could not."""
         self._booting: dict[int, float] = {}
         self._generation: dict[int, int] = {}
+        self._retired: set[int] = set()
         self.generation = 1
         self._deaths_in_boot = 0
         self._spawn_at_s = 0.0
@@ -42,7 +48,7 @@ class Workforce:
 
     def fill(self) -> None:
         """Spawn what is missing, unless workers keep dying in boot and the next try is not due yet."""
-        current = sum(1 for generation in self._generation.values() if generation == self.generation)
+        current = self._current()
         if current >= self.wanted or self._now_s() < self._spawn_at_s:
             return
         for _ in range(self.wanted - current):
@@ -52,10 +58,18 @@ class Workforce:
             self._dispatcher.hands[worker_id] = Hand(worker_id=worker_id, pid=self._pool.pid(worker_id))
             self._dispatcher.hands.commit()
 
+    def _current(self) -> int:
+        """How many workers run the newest code, or are about to, and are to stay."""
+        return sum(
+            1
+            for worker_id, generation in self._generation.items()
+            if generation == self.generation and worker_id not in self._retired
+        )
+
     def next_due_s(self) -> float | None:
         """Monotonic time, s, when `fill` or `hung_in_boot` should be called again; None: nothing is due."""
         due = [since + BOOT_TIMEOUT_S for since in self._booting.values()]
-        if sum(1 for generation in self._generation.values() if generation == self.generation) < self.wanted:
+        if self._current() < self.wanted:
             due.append(self._spawn_at_s)
         return min(due, default=None)
 
@@ -88,6 +102,7 @@ class Workforce:
         backoff.
         """
         self._generation.pop(worker_id, None)
+        self._retired.discard(worker_id)
         if self._booting.pop(worker_id, None) is None:
             return
         self._deaths_in_boot += 1
@@ -105,12 +120,20 @@ class Workforce:
         self._spawn_at_s = 0.0
 
     def retire(self, worker_id: int) -> None:
-        """It is to be replaced, whatever code it runs: from now on it counts as old."""
+        """It is to be replaced, whatever code it runs: from now on it does not count."""
         if worker_id in self._generation:
-            self._generation[worker_id] = 0
+            self._retired.add(worker_id)
 
     def is_old(self, worker_id: int) -> bool:
         return self._generation.get(worker_id, 0) < self.generation
+
+    def require_app(self) -> dict[str, dict[str, Any]]:
+        """The newest table. Raises Deferred before any worker has tried, BusNotImportable when none could."""
+        if not self.is_settled:
+            raise Deferred
+        if self.listeners is None:
+            raise BusNotImportable(self.import_error or "")
+        return self.listeners
 
     @property
     def is_settled(self) -> bool:

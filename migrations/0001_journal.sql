@@ -11,8 +11,8 @@
 --   outcome, and its result comes later, on its thread. A *message* goes from a name to a name on a *thread*.
 --   Every change is made by a *commit* (one row of `journal_commit`), and every commit by a *run* (one supervisor).
 --
--- How to read it: use the views at the end (buffers, items, results, in_flight, failures, messages, runs, throughput);
--- they are the public interface and change only with a major version. The tables are the supervisor's own.
+-- How to read it: use the views at the end (buffers, items, results, in_flight, dispatches, failures, messages, runs,
+-- throughput); they are the public interface and change only with a major version. The tables are the supervisor's own.
 -- Times are integer milliseconds since the epoch, UTC. A transition is a column that names the commit that made it
 -- (opened_commit, ended_commit, ...): states are derived from those, so the past stays readable.
 -- Keys: items and results are keyed `buffer_seq << 32 | item_index`, which keeps a buffer's rows together and in order
@@ -82,7 +82,7 @@ CREATE UNIQUE INDEX buffer_by_thread ON buffer (thread_id, buffer_seq);
 CREATE INDEX buffer_to_clear ON buffer (buffer_seq)
 WHERE received > 0 AND (dropped_commit IS NOT NULL OR pruned_commit IS NOT NULL);
 CREATE INDEX buffer_dropped ON buffer (buffer_seq) WHERE dropped_commit IS NOT NULL;
-CREATE INDEX buffer_to_prune ON buffer (ended_commit) WHERE ended_commit IS NOT NULL AND pruned_commit IS NULL;
+CREATE INDEX buffer_to_prune ON buffer (ended_commit, buffer_seq) WHERE ended_commit IS NOT NULL AND pruned_commit IS NULL;
 CREATE INDEX buffer_not_ended ON buffer (buffer_seq) WHERE ended_commit IS NULL;
 
 CREATE TABLE pause (
@@ -120,6 +120,7 @@ CREATE TABLE dispatch (
         CHECK ((ended_commit IS NULL) = (ended_how IS NULL) AND ended_how IN ('answered', 'returned', 'died', 'crashed'))
 ) STRICT;
 CREATE INDEX dispatch_not_ended ON dispatch (buffer_seq, first_index) WHERE ended_commit IS NULL;
+CREATE INDEX retry_not_ended ON dispatch (buffer_seq, first_index) WHERE ended_commit IS NULL AND attempt > 1;
 CREATE INDEX dispatch_of_buffer ON dispatch (buffer_seq, first_index);
 
 CREATE TABLE answer (
@@ -275,12 +276,21 @@ SELECT
         WHEN b.ended_commit IS NOT NULL THEN 'missing'
         WHEN EXISTS (SELECT 1 FROM forwarded_item f WHERE f.item_key = i.item_key) THEN 'forwarded'
         WHEN (
+            -- first attempts never overlap, so the last one that begins at or before the item decides
             SELECT coalesce(d.returned_from, d.first_index + d.item_count)
             FROM dispatch d INDEXED BY dispatch_not_ended
             WHERE d.ended_commit IS NULL AND d.buffer_seq = b.buffer_seq AND d.first_index <= i.item_key & 4294967295
+                AND d.attempt = 1
             ORDER BY d.first_index DESC
             LIMIT 1
         ) > i.item_key & 4294967295 THEN 'in_flight'
+        WHEN EXISTS (
+            SELECT 1
+            FROM dispatch d INDEXED BY retry_not_ended
+            WHERE d.ended_commit IS NULL AND d.attempt > 1 AND d.buffer_seq = b.buffer_seq
+                AND d.first_index <= i.item_key & 4294967295
+                AND coalesce(d.returned_from, d.first_index + d.item_count) > i.item_key & 4294967295
+        ) THEN 'in_flight'
         ELSE 'waiting'
     END AS state,
     coalesce(
@@ -315,7 +325,10 @@ SELECT
     ) END AS error,
     a.attempt,
     CASE WHEN a.durations <> ''
-        THEN CAST(substr(a.durations, ((r.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS INTEGER) / 1000.0
+        -- of a blob, because substr of a text counts characters from its beginning
+        THEN CAST(CAST(
+            substr(CAST(a.durations AS BLOB), ((r.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
+        ) AS INTEGER) / 1000.0
     END AS duration_ms,
     strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch') AS recorded_at,
     c.run_id,
@@ -340,20 +353,52 @@ JOIN buffer b ON b.buffer_seq = d.buffer_seq
 JOIN journal_commit c ON c.commit_id = d.commit_id
 WHERE d.ended_commit IS NULL;
 
+CREATE VIEW dispatches AS
+SELECT
+    d.dispatch_id,
+    b.buffer_id,
+    d.first_index,
+    coalesce(d.returned_from, d.first_index + d.item_count) - d.first_index AS item_count,
+    d.attempt,
+    d.worker_pid,
+    c.run_id,
+    strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch') AS sent_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', ended.committed_at / 1000.0, 'unixepoch') AS ended_at,
+    d.ended_how AS ended
+FROM dispatch d
+JOIN buffer b ON b.buffer_seq = d.buffer_seq
+JOIN journal_commit c ON c.commit_id = d.commit_id
+LEFT JOIN journal_commit ended ON ended.commit_id = d.ended_commit
+WHERE b.dropped_commit IS NULL;
+
 CREATE VIEW failures AS
 SELECT
     b.buffer_id,
     f.item_key & 4294967295 AS item_index,
-    m.message_id,
+    CAST(NULL AS TEXT) AS message_id,
     f.attempt,
     f.kind,
     f.message,
     t.body AS traceback,
     strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch') AS failed_at
+FROM buffer b
+CROSS JOIN failure f ON f.item_key BETWEEN b.buffer_seq << 32 AND (b.buffer_seq << 32) + 4294967295
+CROSS JOIN journal_commit c ON c.commit_id = f.commit_id
+LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
+WHERE b.dropped_commit IS NULL
+UNION ALL
+SELECT
+    CAST(NULL AS TEXT),
+    NULL,
+    m.message_id,
+    f.attempt,
+    f.kind,
+    f.message,
+    t.body,
+    strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch')
 FROM failure f
+JOIN message m ON m.message_seq = f.message_seq
 JOIN journal_commit c ON c.commit_id = f.commit_id
-LEFT JOIN buffer b ON b.buffer_seq = f.item_key >> 32
-LEFT JOIN message m ON m.message_seq = f.message_seq
 LEFT JOIN traceback t ON t.traceback_id = f.traceback_id;
 
 CREATE VIEW messages AS

@@ -1,0 +1,164 @@
+"""The command line: `durable-bus COMMAND ...`, or `python -m durable_bus COMMAND ...`.
+
+Every command takes `--journal PATH` (or DURABLE_BUS_JOURNAL; `journal.db` by default). Results go to stdout,
+all else to stderr. Exit codes:
+
+    0    all items succeeded; the command did what it says
+    1    complete, with failed or missing items (or: differences, for `replay rerun`)
+    2    wrong usage, or refused
+    3    not found
+    4    interrupted, or the supervisor was lost: run the same again to go on
+    5    the journal is locked, damaged, too new or not reachable, or its storage failed
+    6    time-out
+    70   a bug of durable_bus: a traceback is on stderr
+    141  whoever read stdout has gone away, as for any program in a pipe
+
+Errors that end with 2 to 6 are one line on stderr. Examples:
+
+    durable-bus demo
+    durable-bus run audit:bus digest --items paths.txt --workers 4 > results.xml
+    durable-bus run audit:bus digest --items paths.txt --format jsonl --output results.jsonl
+    find . -name '*.py' | durable-bus run audit:bus digest --items - --retry-failed
+    durable-bus serve audit:bus &
+    durable-bus submit digest --items paths.txt --wait
+    durable-bus status --json
+    durable-bus results BUFFER --failed --format jsonl
+
+A command lives in the file of its family. COMMANDS, below, names it: a new one is a line there. Whatever
+takes long to import is imported inside the commands, because `status` should be there at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from durable_bus import __version__
+from durable_bus.errors import DurableBusError, UnsupportedPlatform, one_line, said
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "demo": "demo",
+    "run": "run",
+    "serve": "serve",
+    "submit": "submit",
+    "wait": "follow",
+    "results": "follow",
+    "status": "status",
+    "query": "journal",
+    "check": "journal",
+    "migrate": "journal",
+    "backup": "journal",
+    "export": "journal",
+    "replay": "replay",
+}
+"""Each command's name, and the module of this package that has it, as a click command `NAME_command`."""
+
+EXIT_INTERRUPTED = 4
+EXIT_STORAGE = 5
+EXIT_BUG = 70
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of programs that die of it
+
+
+class _Commands(click.Group):
+    """Loads a command when it is asked for, and all of them only for `--help`."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"durable_bus.cli.{COMMANDS[name]}")
+        command: click.Command = getattr(module, f"{name.replace('-', '_')}_command")
+        return command
+
+
+@click.group(
+    cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(__version__, message="durable-bus %(version)s")
+@click.pass_context
+def commands(context: click.Context) -> int:
+    """Fan items out to worker processes, collect the results, lose nothing whatever is killed when.
+
+    Exit codes: 0 all succeeded, 1 some items failed, 2 wrong usage or refused, 3 not found, 4 interrupted
+    (run it again to go on), 5 journal or storage, 6 time-out.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        return 2
+    return 0
+
+
+def check_platform(system: str, python: tuple[int, ...], sqlite: tuple[int, ...]) -> None:
+    """Raises UnsupportedPlatform, one line that says what is needed and what is here."""
+    if not system.startswith("linux") or python < (3, 11) or sqlite < (3, 38):
+        here = f"{system}, Python {_dotted(python)}, SQLite {_dotted(sqlite)}"
+        raise UnsupportedPlatform(
+            f"durable_bus needs Linux, Python 3.11 and SQLite 3.38, or newer; this is {here}"
+        )
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The console script: run a command, say in one line what went wrong, return the exit code."""
+    try:
+        from sqlite3 import sqlite_version_info
+
+        check_platform(sys.platform, sys.version_info[:3], sqlite_version_info)
+        # Not commands.main(): that takes a broken pipe for exit code 1, which says that items have failed.
+        given = sys.argv[1:] if arguments is None else arguments
+        with commands.make_context("durable-bus", list(given)) as context:
+            code: Any = commands.invoke(context)
+        sys.stdout.flush()
+        return int(code or 0)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        return _complain(_usage_message(error), 2)
+    except DurableBusError as error:
+        return _complain(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _complain("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        _forget_stdout()
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        return _complain(said(error), EXIT_STORAGE)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        return _complain("this is a bug of durable_bus", EXIT_BUG)
+
+
+def _usage_message(error: click.ClickException) -> str:
+    message = one_line(error.format_message()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{message} (see {context.command_path} --help)" if context is not None else message
+
+
+def _complain(message: str, code: int) -> int:
+    try:
+        print(f"durable-bus: {message}", file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nobody reads it; the exit code says the same
+    return code
+
+
+def _forget_stdout() -> None:
+    """Python would complain about the same pipe once more at its end."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.close(devnull)

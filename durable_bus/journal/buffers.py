@@ -2,8 +2,12 @@
 `Journal.commit()`.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from durable_bus.channel import unpack
+from durable_bus.errors import JournalDamaged
 
 if TYPE_CHECKING:
     import sqlite3
@@ -13,14 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["INDEX_BITS", "BufferTable", "ItemBatch"]
 
 INDEX_BITS = 32
-_CLEAR_ROWS_MAX = 20_000
+_PRUNE_BUFFERS_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
 class ItemBatch:
-    """Items as they go to a worker: JSON arrays nobody in between looks into."""
+    """Items as they go to a worker: a body (`channel.pack`) nobody in between looks into."""
 
-    payloads: str
+    payloads: bytes
     count: int
     forms: str
     """`1`: all are XML, `0`: all are text, else a JSON array of 0 and 1."""
@@ -32,6 +36,8 @@ class BufferTable:
     def __init__(self, journal: "Journal") -> None:
         self._journal = journal
         self._statements = journal.statements
+        self.may_clear = True
+        """Rows of dropped or pruned buffers may be there for `clear_some`."""
 
     def by_id(self, buffer_id: str) -> "sqlite3.Row | None":
         rows = self._statements.rows("buffer_by_id", buffer_id=buffer_id)
@@ -59,34 +65,37 @@ class BufferTable:
         return self._journal.ids.buffer
 
     def add_chunk(
-        self, buffer_seq: int, number: int, first_index: int, payloads: str, form: int, exceptions: str
+        self,
+        buffer_seq: int,
+        number: int,
+        first_index: int,
+        payloads: bytes,
+        form: int,
+        exceptions: list[int],
     ) -> int:
-        """A numbered chunk: a JSON array of payloads. How many items it held; 0 when the number is not the
-        next one.
+        """A numbered chunk: a body (`channel.pack`). How many items it held; 0 when the buffer does not wait
+        for it any more: use inside `Journal.savepoint()`.
 
-        `form`: 1 when they are XML, 0 when text, except those at the positions in the JSON array
-        `exceptions`. Raises sqlite3.OperationalError when `payloads` is not JSON: use inside
-        `Journal.savepoint()`.
+        `form`: 1 when they are XML, 0 when text, except those at the positions `exceptions`. Raises
+        ValueError when `payloads` is no body, and changes nothing then.
         """
-        name = "add_items" if exceptions == "[]" else "add_mixed_items"
-        count = self._statements.run(
-            name,
-            first_key=(buffer_seq << INDEX_BITS) + first_index,
-            payloads=payloads,
-            is_xml=form,
-            exceptions=exceptions,
-        )
-        self._statements.run(
+        texts = unpack(payloads)
+        first_key = (buffer_seq << INDEX_BITS) + first_index
+        if exceptions:
+            forms = [form] * len(texts)
+            for position in exceptions:
+                forms[position] = 1 - form
+            count = self._statements.run_each("add_item", zip(itertools.count(first_key), texts, forms))
+        else:
+            count = self._statements.run_rows("add_items", (first_key, form), texts)
+        received = self._statements.run(
             "chunk_received",
             buffer_seq=buffer_seq,
             number=number,
             item_count=count,
             now_ms=self._journal.now_ms,
         )
-        return count
-
-    def longest_item_bytes(self, payloads: str) -> int:
-        return int(self._statements.value("longest_item", payloads=payloads))
+        return count if received else 0
 
     def open(self, buffer_seq: int, total: int, digest: str) -> bool:
         """All `total` items are here: open it. False when they are not, or it is open already."""
@@ -104,6 +113,7 @@ class BufferTable:
     def drop(self, buffer_seq: int) -> None:
         """Give up a buffer that never opened; its id is free again, its rows go with `clear_some`."""
         self._statements.run("drop_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id)
+        self.may_clear = True
 
     def stale(self, before_ms: int) -> list[tuple[int, str]]:
         return [
@@ -111,19 +121,22 @@ class BufferTable:
             for seq, buffer_id in self._statements.all("stale_receiving_buffers", before_ms=before_ms)
         ]
 
-    def clear_some(self) -> bool:
-        """Delete some rows of a dropped or pruned buffer, few enough for one turn. False when nothing is
-        left.
+    def clear_some(self, rows_max: int) -> int | None:
+        """Delete at most `rows_max` items, and what belongs to them, of a dropped or pruned buffer.
+
+        How many items; None when nothing is left.
         """
         row = self._statements.one("buffer_to_clear")
         if row is None:
+            self._statements.run("clear_threads_of_dropped")
             self._statements.run("empty_dropped_buffers")
-            return False
-        buffer_seq, received, dropped, thread_id = row
+            self.may_clear = False
+            return None
+        buffer_seq, received, dropped, thread_id, starter_thread_id, from_id = row
         first_key = buffer_seq << INDEX_BITS
         # From the end, so that what is left is always a prefix and `received` says how far we are after a
         # kill.
-        first_index = max(0, received - _CLEAR_ROWS_MAX)
+        first_index = max(0, received - rows_max)
         keys = {"first_key": first_key + first_index, "end_key": first_key + (1 << INDEX_BITS)}
         self._statements.run("clear_items", **keys)
         if not dropped:
@@ -137,14 +150,30 @@ class BufferTable:
             for name in ("clear_message_failures", "clear_messages"):
                 self._statements.run(name, buffer_seq=buffer_seq, **prefix)
             self._statements.run("clear_threads", **prefix)
+            # The thread it was started on is its own, too, when a client without a name has started it.
+            for own_thread_id in (thread_id, *([] if from_id else [starter_thread_id])):
+                self._statements.run("clear_thread", thread_id=own_thread_id)
         self._statements.run("set_received", buffer_seq=buffer_seq, received=first_index)
-        return True
+        return int(received - first_index)
 
-    def prune(self, before_ms: int) -> int:
-        """Mark what has ended before a time and has nothing unsettled; how many. `clear_some` deletes their
-        rows.
+    def prune(self, before_ms: int, after: tuple[int, int] = (0, 0)) -> tuple[int, tuple[int, int] | None]:
+        """Mark what has ended before a time and has nothing unsettled, of a few hundred buffers that ended
+        after `after`. `clear_some` deletes their rows.
+
+        How many were marked, and what to go on from; None when all were looked at.
         """
-        return self._statements.run("prune_buffers", before_ms=before_ms, commit_id=self._journal.commit_id)
+        span = {"after_commit": after[0], "after_seq": after[1]}
+        last_commit = self._journal.last_commit_before(before_ms)
+        page = self._statements.all(
+            "ended_buffers", last_commit=last_commit, limit=_PRUNE_BUFFERS_MAX, **span
+        )
+        if not page:
+            return 0, None
+        span["last_commit"], span["last_seq"] = page[-1]
+        marked = self._statements.run("prune_buffers", commit_id=self._journal.commit_id, **span)
+        self.may_clear = self.may_clear or marked > 0
+        later = (span["last_commit"], span["last_seq"])
+        return marked, later if len(page) == _PRUNE_BUFFERS_MAX else None
 
     def end(self, buffer_seq: int) -> bool:
         """Close a buffer whose every item has a result; False when that is not so."""
@@ -168,12 +197,17 @@ class BufferTable:
         self._statements.run("set_low_water", buffer_seq=buffer_seq, low_water=low_water)
 
     def batch(self, buffer_seq: int, first_index: int, count: int) -> ItemBatch:
-        """The items from `first_index` on, at most `count`, as JSON text."""
+        """The items from `first_index` on, at most `count`. Raises JournalDamaged for one that cannot be in a
+        body.
+        """
         first_key = (buffer_seq << INDEX_BITS) + first_index
         keys = {"first_key": first_key, "end_key": first_key + count}
-        row = self._statements.one("items_as_json", **keys)
+        row = self._statements.one("items_packed", **keys)
         assert row is not None
         payloads, found, xml_count = row
+        if payloads.count(b"\0") != found:
+            # A NUL inside a payload would give every later item of the batch another's answer.
+            raise JournalDamaged(f"an item of buffer {buffer_seq} from index {first_index} on holds a NUL")
         if xml_count == found:
             forms = "1"
         elif xml_count == 0:

@@ -31,6 +31,8 @@ __all__ = [
     "check_identity",
     "open_reader",
     "open_writer",
+    "read_only_uri",
+    "reader_uri",
     "transaction",
     "translated",
 ]
@@ -130,32 +132,71 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
 def open_reader(path: str | Path, *, timeout_s: float = 5.0) -> sqlite3.Connection:
     """Open the journal read-only. Raises NotFound when there is none, else a JournalError.
 
-    A journal that was closed cleanly and lies in a folder that we may not write to cannot be opened in WAL
-    mode (SQLITE_READONLY_DIRECTORY); as nobody can be serving it then without its -shm file, it is read as
-    immutable.
+    In a folder that we may not write to, SQLite cannot open a journal in WAL mode that lacks its -shm file;
+    nobody can be serving it then. Without a -wal, which a clean end leaves, it is read as immutable; with
+    one, which a kill leaves, both are copied to a temporary folder that this process removes at its end.
     """
-    path = Path(path)
+    return _open_reader(Path(path), timeout_s)[0]
+
+
+def reader_uri(path: str | Path) -> str:
+    """The URI under which the journal can be opened, or attached to another connection, read-only. Raises as
+    open_reader does.
+    """
+    connection, uri = _open_reader(Path(path), 5.0)
+    connection.close()
+    return uri
+
+
+def _open_reader(path: Path, timeout_s: float) -> tuple[sqlite3.Connection, str]:
     if not path.exists():
         raise NotFound(f"no journal at {path}")
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    uri = read_only_uri(path)
     with translated(path):
         try:
             connection = _connect_reader(uri, timeout_s)
         except sqlite3.OperationalError as error:
-            unreadable_wal = getattr(error, "sqlite_errorname", "") in (
-                "SQLITE_READONLY_DIRECTORY",
-                "SQLITE_CANTOPEN",
-            )
-            if not unreadable_wal or Path(f"{path}-wal").exists():
+            cannot_write = ("SQLITE_READONLY_DIRECTORY", "SQLITE_CANTOPEN")
+            if getattr(error, "sqlite_errorname", "") not in cannot_write:
                 raise
-            connection = _connect_reader(uri + "&immutable=1", timeout_s)
+            uri = _uri_without_writing(path)
+            connection = _connect_reader(uri, timeout_s)
     try:
         if check_identity(connection, path) == 0:
             raise NotFound(f"the journal {path} is empty")
     except BaseException:
         connection.close()
         raise
-    return connection
+    return connection, uri
+
+
+def read_only_uri(path: Path) -> str:
+    """The URI of a journal, wherever it can be opened as it is."""
+    return f"file:{quote(str(path.absolute()))}?mode=ro"
+
+
+def _uri_without_writing(path: Path) -> str:
+    """How to read a journal that nobody can be serving, in a folder where SQLite may not make its -shm."""
+    import atexit  # rarely needed, and `status` is to be there at once
+    import shutil
+    import tempfile
+
+    real = os.path.realpath(path)
+    try:
+        if os.stat(f"{real}-wal").st_size == 0:
+            return read_only_uri(path) + "&immutable=1"
+    except FileNotFoundError:
+        return read_only_uri(path) + "&immutable=1"
+    except OSError as error:
+        raise JournalUnreachable(f"cannot read the -wal of {path}: {error.strerror}") from error
+    folder = Path(tempfile.mkdtemp(prefix="durable_bus_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        for suffix in ("", "-wal"):
+            shutil.copyfile(real + suffix, f"{folder / path.name}{suffix}")
+    except OSError as error:
+        raise JournalUnreachable(f"cannot copy the journal {path} to read it: {error.strerror}") from error
+    return read_only_uri(folder / path.name)
 
 
 def _connect_reader(uri: str, timeout_s: float) -> sqlite3.Connection:

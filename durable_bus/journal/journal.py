@@ -12,7 +12,7 @@ from typing import Any
 from durable_bus.journal.buffers import BufferTable
 from durable_bus.journal.connection import open_writer, transaction, translated
 from durable_bus.journal.messages import MessageTable
-from durable_bus.journal.schema import migrate
+from durable_bus.journal.schema import upgrade
 from durable_bus.journal.statements import Statements
 from durable_bus.journal.work import WorkTable
 
@@ -71,7 +71,7 @@ class Journal:
         connection = open_writer(path, durability)
         try:
             with translated(path):
-                migrate(connection)
+                upgrade(connection, path, big_ones=False)
             return cls(path, connection)
         except BaseException:
             connection.close()
@@ -158,11 +158,14 @@ class Journal:
             "add_request", request_id=request_id, commit_id=self.commit_id, answer=json.dumps(answer)
         )
 
-    def forget_requests(self, before_ms: int) -> None:
-        """Answers to requests that nobody will repeat any more."""
-        last = self.statements.value("last_commit_before", before_ms=before_ms)
-        if last is not None:
-            self.statements.run("forget_requests", before_commit=last)
+    def forget_requests(self, before_ms: int, limit: int) -> bool:
+        """Delete answers to requests that nobody will repeat any more; whether there may be more of them."""
+        last = self.last_commit_before(before_ms)
+        return self.statements.run("forget_requests", before_commit=last, limit=limit) == limit
+
+    def last_commit_before(self, before_ms: int) -> int:
+        """The newest commit made before a time; 0 when there is none."""
+        return int(self.statements.value("last_commit_before", before_ms=before_ms) or 0)
 
     def checkpoint(self, *, idle: bool) -> bool:
         """Bring the write-ahead log home: always when idle, else only when it has grown long. Outside a

@@ -4,6 +4,9 @@ In pages, because a half-read cursor pins the write-ahead log: a user's loop tha
 grow without end.
 """
 
+import contextlib
+import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +41,7 @@ class BufferContent(NamedTuple):
     return_to: str
     opened: bool
     ended: bool
+    pruned: bool
     total: int
     succeeded: int
     failed: int
@@ -45,12 +49,22 @@ class BufferContent(NamedTuple):
 
 
 class JournalReader:
-    """A read-only view of one journal. Raises NotFound when there is none, else a JournalError."""
+    """A read-only view of one journal, for any number of threads. Raises NotFound when there is none, else a
+    JournalError.
+    """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, connection: sqlite3.Connection | None = None) -> None:
+        """`connection`: the writer's, for who is in its process and needs no second one."""
         self.path = Path(path)
-        self.connection = open_reader(path)
+        self.connection = open_reader(path) if connection is None else connection
         self._statements = Statements(self.connection, "reading.sql")
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """One thread at a time: a cursor that another one executes anew gives it that one's rows."""
+        with self._lock, translated(self.path):
+            yield
 
     def close(self) -> None:
         self.connection.close()
@@ -63,7 +77,7 @@ class JournalReader:
 
     def rows(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a named statement, as dicts."""
-        with translated(self.path):
+        with self._reading():
             return [dict(row) for row in self._statements.rows(name, **parameters)]
 
     def row(self, name: str, **parameters: Any) -> dict[str, Any] | None:
@@ -87,15 +101,24 @@ class JournalReader:
         row = self.row("buffer_content", buffer_id=buffer_id)
         if row is None:
             return None
-        flags = {name: bool(row[name]) for name in ("collect", "opened", "ended", "is_retry")}
+        flags = {name: bool(row[name]) for name in ("collect", "opened", "ended", "pruned", "is_retry")}
         return BufferContent(**{**row, **flags})
+
+    def open_buffers(self, limit: int = 1_000) -> list[dict[str, Any]]:
+        """Rows of the view `buffers` that are receiving or open, in the order they came."""
+        return self.rows("open_buffers", limit=limit)
+
+    def failed_because(self, buffer_seq: int, limit: int = 10) -> list[dict[str, Any]]:
+        """How many items of a buffer failed by what: kind, reason, items; the most frequent first."""
+        first_key, last_key = self._keys(buffer_seq)
+        return self.rows("failed_because", first_key=first_key, last_key=last_key, limit=limit)
 
     def unsuccessful_items(self, content: BufferContent) -> Iterator[Text | Xml]:
         """Failed and missing items of an ended buffer, in their order and as they were given."""
         first_key, last_key = self._keys(content.buffer_seq)
         after_key = first_key - 1
         while True:
-            with translated(self.path):
+            with self._reading():
                 page = self._statements.all(
                     "unsuccessful_items", after_key=after_key, last_key=last_key, limit=PAGE_ROWS
                 )
@@ -113,7 +136,7 @@ class JournalReader:
         first_key, last_key = self._keys(buffer_seq)
         after_key = first_key - 1
         while True:
-            with translated(self.path):
+            with self._reading():
                 row = self._statements.one(
                     "result_lines",
                     after_key=after_key,
@@ -134,7 +157,7 @@ class JournalReader:
 
     def counts(self, buffer_seq: int) -> tuple[int, int, int, bool]:
         """(total, succeeded, failed, ended) of a buffer, cheap enough to ask many times a second."""
-        with translated(self.path):
+        with self._reading():
             row = self._statements.one("buffer_counts", buffer_seq=buffer_seq)
         if row is None:
             raise NotFound(f"a buffer has vanished from {self.path}")
@@ -146,7 +169,7 @@ class JournalReader:
         after_key = (buffer_seq << INDEX_BITS) - 1
         last_key = (buffer_seq << INDEX_BITS) + _INDEX_MASK
         while True:
-            with translated(self.path):
+            with self._reading():
                 page = self._statements.all(
                     "results_page", after_key=after_key, last_key=last_key, limit=PAGE_ROWS
                 )
@@ -163,7 +186,7 @@ class JournalReader:
         answers = _Answers(self._statements)
         results: list[Result] = []
         base = buffer_seq << INDEX_BITS
-        with translated(self.path):
+        with self._reading():
             for answer_id, first, count, *facts in self._statements.all(
                 "answers_after", after=after_answer, buffer_seq=buffer_seq, limit=20
             ):

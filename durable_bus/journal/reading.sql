@@ -15,7 +15,7 @@ FROM buffer WHERE buffer_id = :buffer_id AND dropped_commit IS NULL;
 -- What a start with the same id would be compared with.
 SELECT
     buffer_seq, buffer_id, target, coalesce(digest, '') AS digest, collect, return_to,
-    opened_commit IS NOT NULL AS opened, ended_commit IS NOT NULL AS ended,
+    opened_commit IS NOT NULL AS opened, ended_commit IS NOT NULL AS ended, pruned_commit IS NOT NULL AS pruned,
     coalesce(total, received) AS total, succeeded, failed, retry_of IS NOT NULL AS is_retry
 FROM buffer WHERE buffer_id = :buffer_id AND dropped_commit IS NULL;
 
@@ -105,3 +105,54 @@ SELECT kind, message, count(*) AS failures FROM failures WHERE buffer_id = :buff
 
 -- name: buffer_complete
 SELECT message_id, payload, state FROM messages WHERE message_id = :message_id;
+
+-- name: open_buffers
+-- What is not at its end, by the index that holds only those, however many have ended.
+SELECT v.*
+FROM buffer b INDEXED BY buffer_not_ended
+JOIN buffers v ON v.buffer_id = b.buffer_id
+WHERE b.ended_commit IS NULL AND b.dropped_commit IS NULL
+ORDER BY b.buffer_seq LIMIT :limit;
+
+-- name: open_buffers_count
+SELECT count(*) AS buffers FROM buffer WHERE ended_commit IS NULL AND dropped_commit IS NULL;
+
+-- name: last_ended_buffers
+SELECT v.*
+FROM (SELECT buffer_id FROM buffer WHERE ended_commit IS NOT NULL ORDER BY buffer_seq DESC LIMIT :limit) b
+JOIN buffers v ON v.buffer_id = b.buffer_id;
+
+-- name: in_flight_count
+-- What was handed out and has no result: of a dispatch that has not ended, some items may have theirs.
+SELECT coalesce(sum(item_count - recorded), 0) AS items, count(*) AS dispatches, min(since) AS since
+FROM (
+    SELECT f.item_count, f.since, (
+        SELECT count(*) FROM result r
+        WHERE r.item_key >= (b.buffer_seq << 32) + f.first_index
+            AND r.item_key < (b.buffer_seq << 32) + f.first_index + f.item_count
+    ) AS recorded
+    FROM in_flight f
+    JOIN buffer b ON b.buffer_id = f.buffer_id AND b.dropped_commit IS NULL
+);
+
+-- name: last_failures
+SELECT b.buffer_id, f.item_key & 4294967295 AS item_index, f.attempt, f.kind, f.message
+FROM failure f
+LEFT JOIN buffer b ON b.buffer_seq = f.item_key >> 32
+ORDER BY f.failure_id DESC LIMIT :limit;
+
+-- name: failed_because
+-- Failed items of a buffer by what failed them: the kind, and the class of the exception or the first words. From the
+-- failures, which are few, to the results; what a handler itself answered as an error has no failure.
+SELECT f.kind, substr(f.message, 1, instr(f.message || ':', ':') - 1) AS reason, count(*) AS items
+FROM failure f
+JOIN result r ON r.item_key = f.item_key AND r.success = 0
+JOIN answer a ON a.answer_id = r.answer_id AND a.attempt = f.attempt
+WHERE f.item_key >= :first_key AND f.item_key <= :last_key
+GROUP BY 1, 2
+ORDER BY 3 DESC, 1, 2 LIMIT :limit;
+
+-- name: recent_results
+-- How many results were recorded since a time, from the last commits only.
+SELECT coalesce(sum(results), 0) AS results FROM journal_commit
+WHERE commit_id > (SELECT max(commit_id) FROM journal_commit) - 5000 AND committed_at >= :since_ms;

@@ -1,13 +1,35 @@
-"""Brings a journal's schema up to this version, through sqlite-utils' Migrations."""
+"""Brings a journal's schema up to this version, through sqlite-utils' Migrations.
+
+A daemon takes small steps by itself when it starts. A step is big when its script says so, on a line
+`-- big: why`, because it takes long or needs as much room again as the journal has; then somebody who has the
+time says `durable-bus migrate`. Either way the journal is backed up first, beside itself, and all steps are
+one transaction: killed at any moment, the journal is as it was.
+"""
 
 import importlib.util
+import re
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["migrate", "migrations_folder"]
+from durable_bus.errors import JournalTooOld
+from durable_bus.journal.backup import back_up
+
+__all__ = ["Step", "migrate", "migrations_folder", "pending_steps", "upgrade"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_BIG = re.compile(r"^-- big: *(.+)$", re.MULTILINE)
+
+
+class Step(NamedTuple):
+    """A migration that was not applied yet."""
+
+    name: str
+    """Of its script, such as `0002_priorities`."""
+    does: str
+    """The script's first line."""
+    big: str | None
+    """Why a daemon does not take it by itself; None: it does."""
 
 
 def migrations_folder() -> Path:
@@ -22,8 +44,8 @@ def migrations_folder() -> Path:
     return _PACKAGE / "_migrations"
 
 
-def _load_migrations() -> Any:
-    path = migrations_folder() / "migrations.py"
+def _load_migrations(folder: Path) -> Any:
+    path = folder / "migrations.py"
     spec = importlib.util.spec_from_file_location("durable_bus_migrations", path)
     assert spec is not None
     assert spec.loader is not None
@@ -32,14 +54,62 @@ def _load_migrations() -> Any:
     return module.durable_bus
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Apply every migration that is still pending, each in a transaction of its own.
-
-    If we die here, the next start finds the schema before or after a migration, never inside one.
-    """
+def _database(connection: sqlite3.Connection) -> Any:
     from sqlite_utils import Database  # costs 0.14 s: only the process that owns the journal pays it
 
-    migrations = _load_migrations()
-    database = Database(connection, execute_plugins=False)
-    if migrations.pending(database):
+    return Database(connection, execute_plugins=False)
+
+
+def pending_steps(connection: sqlite3.Connection, folder: Path | None = None) -> list[Step]:
+    """What would be applied, in order. Only reads."""
+    folder = folder or migrations_folder()
+    steps = []
+    for migration in _load_migrations(folder).pending(_database(connection)):
+        sql = (folder / f"{migration.name}.sql").read_text(encoding="utf-8")
+        big = _BIG.search(sql)
+        does = sql.partition("\n")[0].removeprefix("--").strip()
+        steps.append(Step(migration.name, does, big[1] if big else None))
+    return steps
+
+
+def migrate(connection: sqlite3.Connection, folder: Path | None = None) -> None:
+    """Apply every step that is pending, all in one transaction."""
+    folder = folder or migrations_folder()
+    migrations, database = _load_migrations(folder), _database(connection)
+    if not migrations.pending(database):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Each migration is a savepoint in here. If we die, the next start finds the schema as it was.
         migrations.apply(database)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def upgrade(
+    connection: sqlite3.Connection, path: Path, *, big_ones: bool, folder: Path | None = None
+) -> Path | None:
+    """Bring an existing journal up to this version, or make a new one; where the backup is that was made
+    first, None when there was nothing to do, or nothing to lose.
+
+    The caller holds the journal's lock. Raises JournalTooOld for a big step unless `big_ones`; nothing was
+    done then.
+    """
+    steps = pending_steps(connection, folder)
+    is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    if is_new or not steps:
+        migrate(connection, folder)
+        return None
+    for step in steps:
+        if step.big and not big_ones:
+            raise JournalTooOld(
+                f"the journal {path} is of an older version, and {step.name} is a big step ({step.big}): "
+                f"run durable-bus migrate --journal {path}"
+            )
+    backup = path.with_name(f"{path.name}.before-{steps[0].name[:4]}")
+    back_up(path, backup)
+    migrate(connection, folder)
+    return backup

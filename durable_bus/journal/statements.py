@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 __all__ = ["Statements", "load"]
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_ROW = re.compile(r"\{(.*)\}")
+_ROWS_AT_ONCE = (100, 10, 1)
+"""Measured for rows of 316 characters, µs each with all of SQLite's work: 100 rows a statement 1.7, 20 rows
+1.8, 600 rows 2.4; executemany 2.4; json_each over an array of them 2.4 to 2.8.
+"""
 
 
 @cache
@@ -20,6 +26,17 @@ def load(file_name: str) -> dict[str, str]:
     if len(set(names)) != len(names):
         raise AssertionError(f"a statement's name stands twice in {file_name}")
     return {name: body.strip().rstrip(";") for name, body in zip(names, parts[1::2], strict=True)}
+
+
+@cache
+def with_rows(text: str, constants: int, count: int) -> str:
+    """A statement with the row between its braces written `count` times: `#` is the row's number, `@` that of
+    its own parameter, behind those of the constants.
+    """
+    found = _ROW.search(text)
+    assert found is not None, "a statement for run_rows has a row in braces"
+    rows = [found[1].replace("#", str(n)).replace("@", str(constants + n + 1)) for n in range(count)]
+    return text[: found.start()] + ", ".join(rows) + text[found.end() :]
 
 
 class Statements:
@@ -37,6 +54,25 @@ class Statements:
     def run(self, name: str, /, **parameters: Any) -> int:
         """Execute one statement; how many rows it changed."""
         return self._cursor.execute(self._texts[name], parameters).rowcount
+
+    def run_rows(self, name: str, constants: tuple[int, ...], texts: Sequence[str]) -> int:
+        """Insert a row for each text, many rows a statement; how many rows it changed.
+
+        `constants` are the same for all of them, but for the first: that is a key, which counts up.
+        """
+        first_key, *others = constants
+        done = changed = 0
+        for size in _ROWS_AT_ONCE:
+            statement = with_rows(self._texts[name], len(constants), size)
+            while len(texts) - done >= size:
+                parameters = (first_key + done, *others, *texts[done : done + size])
+                changed += self._cursor.execute(statement, parameters).rowcount
+                done += size
+        return changed
+
+    def run_each(self, name: str, rows: Iterable[tuple[Any, ...]]) -> int:
+        """Execute one statement for each row of positional parameters; how many rows they changed."""
+        return self._cursor.executemany(self._texts[name], rows).rowcount
 
     def insert(self, name: str, /, **parameters: Any) -> int:
         """Execute one INSERT; the rowid of the new row."""

@@ -55,18 +55,12 @@ WHERE b.ended_commit IS NULL AND b.opened_commit IS NOT NULL
 ORDER BY b.buffer_seq;
 
 -- name: add_items
--- No item passes through Python: the whole chunk is one JSON array. :exceptions are the positions whose form differs.
-INSERT INTO item (item_key, payload, is_xml)
-SELECT :first_key + key, value, :is_xml FROM json_each(:payloads) WHERE type = 'text';
+-- By `run_rows`: first key, form, payloads.
+INSERT INTO item (item_key, payload, is_xml) VALUES {(?1 + #, ?@, ?2)};
 
--- name: add_mixed_items
-INSERT INTO item (item_key, payload, is_xml)
-SELECT :first_key + key, value, :is_xml <> (key IN (SELECT value FROM json_each(:exceptions)))
-FROM json_each(:payloads) WHERE type = 'text';
-
--- name: longest_item
--- Asked only of chunks that are long enough to hold an item over the limit.
-SELECT coalesce(max(length(CAST(value AS BLOB))), 0) FROM json_each(:payloads);
+-- name: add_item
+-- By `run_each`, for the chunks that hold both text and XML.
+INSERT INTO item (item_key, payload, is_xml) VALUES (?, ?, ?);
 
 -- name: chunk_received
 UPDATE buffer SET next_chunk = next_chunk + 1, received = received + :item_count, touched_at = :now_ms
@@ -88,10 +82,18 @@ LIMIT 100;
 
 -- name: buffer_to_clear
 -- A buffer whose rows are to go: given up before it opened, or pruned. `received` says how many items are left.
-SELECT buffer_seq, received, dropped_commit IS NOT NULL AS dropped, thread_id
+SELECT buffer_seq, received, dropped_commit IS NOT NULL AS dropped, thread_id, starter_thread_id, from_id
 FROM buffer INDEXED BY buffer_to_clear
 WHERE received > 0 AND (dropped_commit IS NOT NULL OR pruned_commit IS NOT NULL)
 ORDER BY buffer_seq LIMIT 1;
+
+-- name: clear_threads_of_dropped
+DELETE FROM thread
+WHERE thread_id IN (
+    SELECT thread_id FROM buffer INDEXED BY buffer_dropped WHERE dropped_commit IS NOT NULL
+    UNION ALL
+    SELECT starter_thread_id FROM buffer INDEXED BY buffer_dropped WHERE dropped_commit IS NOT NULL
+);
 
 -- name: empty_dropped_buffers
 DELETE FROM buffer INDEXED BY buffer_dropped WHERE dropped_commit IS NOT NULL AND received = 0;
@@ -132,20 +134,27 @@ WHERE message_seq IN (
 -- name: clear_threads
 DELETE FROM thread WHERE thread_id > :thread_prefix AND thread_id < :thread_prefix_end;
 
+-- name: clear_thread
+DELETE FROM thread WHERE thread_id = :thread_id;
+
 -- name: set_received
 UPDATE buffer SET received = :received
 WHERE buffer_seq = :buffer_seq AND (dropped_commit IS NOT NULL OR pruned_commit IS NOT NULL);
 
+-- name: ended_buffers
+-- A page of those that might be pruned, in the order they ended: nobody waits while a million are looked at.
+SELECT ended_commit, buffer_seq FROM buffer INDEXED BY buffer_to_prune
+WHERE ended_commit IS NOT NULL AND pruned_commit IS NULL
+    AND (ended_commit, buffer_seq) > (:after_commit, :after_seq) AND ended_commit <= :last_commit
+ORDER BY ended_commit, buffer_seq LIMIT :limit;
+
 -- name: prune_buffers
--- Ended before a time, with nothing unsettled: not its BufferComplete, no message and no open buffer on its items' threads.
+-- Of that page, those with nothing unsettled: not their BufferComplete, no message and no open buffer on their items'
+-- threads.
 UPDATE buffer INDEXED BY buffer_to_prune SET pruned_commit = :commit_id
 WHERE ended_commit IS NOT NULL AND pruned_commit IS NULL
-    AND ended_commit <= coalesce(
-        (
-            SELECT c.commit_id FROM journal_commit c INDEXED BY journal_commit_by_time
-            WHERE c.committed_at < :before_ms ORDER BY c.committed_at DESC, c.commit_id DESC LIMIT 1
-        ), 0
-    )
+    AND (ended_commit, buffer_seq) > (:after_commit, :after_seq)
+    AND (ended_commit, buffer_seq) <= (:last_commit, :last_seq)
     AND NOT EXISTS (
         SELECT 1 FROM message m WHERE m.message_id = buffer.buffer_id || '/complete' AND m.settled_commit IS NULL
     )
@@ -164,10 +173,11 @@ WHERE ended_commit IS NOT NULL AND pruned_commit IS NULL
     );
 
 -- name: forget_requests
-DELETE FROM request WHERE commit_id < :before_commit;
+DELETE FROM request
+WHERE request_id IN (SELECT request_id FROM request WHERE commit_id < :before_commit LIMIT :limit);
 
 -- name: last_commit_before
-SELECT coalesce(commit_id, 0) FROM journal_commit INDEXED BY journal_commit_by_time
+SELECT commit_id FROM journal_commit INDEXED BY journal_commit_by_time
 WHERE committed_at < :before_ms ORDER BY committed_at DESC, commit_id DESC LIMIT 1;
 
 -- name: count_recorded
@@ -194,9 +204,9 @@ WHERE NOT EXISTS (SELECT 1 FROM pause WHERE buffer_seq = :buffer_seq AND resumed
 -- name: resume_buffer
 UPDATE pause SET resumed_commit = :commit_id WHERE buffer_seq = :buffer_seq AND resumed_commit IS NULL;
 
--- name: items_as_json
--- A batch goes out as one JSON text. A buffer's items are contiguous, so the range is all it takes.
-SELECT json_group_array(payload), count(*), sum(is_xml)
+-- name: items_packed
+-- A batch goes out as one body (channel.pack). A buffer's items are contiguous, so the range is all it takes.
+SELECT CAST(group_concat(payload, char(0)) || char(0) AS BLOB), count(*), sum(is_xml)
 FROM (SELECT payload, is_xml FROM item WHERE item_key >= :first_key AND item_key < :end_key ORDER BY item_key);
 
 -- name: item_forms
@@ -260,13 +270,21 @@ FROM dispatch INDEXED BY dispatch_not_ended
 WHERE ended_commit IS NULL
 ORDER BY worker_pid, dispatch_id;
 
+-- name: has_forwarded
+-- Whether an item of a range was passed on. Nearly never, so `add_results` need not ask for every item.
+SELECT EXISTS (SELECT 1 FROM forwarded_item WHERE item_key >= :first_key AND item_key < :end_key);
+
 -- name: add_results
--- The first committed wins: the primary key makes recording idempotent, not a counter. An item that was passed on has its
--- outcome already, and what its handler says later is not it.
-INSERT INTO result (item_key, payload, success, is_xml, answer_id)
-SELECT :first_key + key, value, :success, :is_xml, :answer_id
-FROM json_each(:payloads)
-WHERE NOT EXISTS (SELECT 1 FROM forwarded_item o WHERE o.item_key = :first_key + key)
+-- The first committed wins: the primary key makes recording idempotent, not a counter. By `run_rows`: first key, success,
+-- form, answer, payloads.
+INSERT INTO result (item_key, payload, success, is_xml, answer_id) VALUES {(?1 + #, ?@, ?2, ?3, ?4)}
+ON CONFLICT (item_key) DO NOTHING;
+
+-- name: add_result_not_forwarded
+-- The same where an item of the range was passed on: that is its outcome, and what its handler says later is not it.
+-- By `run_each`.
+INSERT INTO result (item_key, success, is_xml, answer_id, payload)
+SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS (SELECT 1 FROM forwarded_item o WHERE o.item_key = ?1)
 ON CONFLICT (item_key) DO NOTHING;
 
 -- name: add_result

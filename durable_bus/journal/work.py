@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from durable_bus.channel import unpack
 from durable_bus.journal.buffers import INDEX_BITS
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class WorkTable:
         buffer_seq: int,
         first_index: int,
         item_count: int,
-        payloads: str,
+        payloads: bytes,
         success: bool,
         is_xml: bool,
         dispatch_id: int,
@@ -109,14 +110,14 @@ class WorkTable:
         """
         answer_id = self._journal.ids.answer + 1
         first_key = (buffer_seq << INDEX_BITS) + first_index
-        recorded = self._statements.run(
-            "add_results",
-            first_key=first_key,
-            payloads=payloads,
-            success=success,
-            is_xml=is_xml,
-            answer_id=answer_id,
-        )
+        texts = unpack(payloads)
+        assert len(texts) == item_count, "a frame of answers says another number than it holds"
+        facts = (success, is_xml, answer_id)
+        if self._statements.value("has_forwarded", first_key=first_key, end_key=first_key + item_count):
+            rows = [(first_key + position, *facts, text) for position, text in enumerate(texts)]
+            recorded = self._statements.run_each("add_result_not_forwarded", rows)
+        else:
+            recorded = self._statements.run_rows("add_results", (first_key, *facts), texts)
         if recorded:
             self._add_answer(
                 buffer_seq,

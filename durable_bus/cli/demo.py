@@ -1,0 +1,126 @@
+"""`demo`: the code audit over Python's own standard library, and what its journal has to tell."""
+
+from __future__ import annotations
+
+import heapq
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from durable_bus.cli.options import journal_option, quiet_option, workers_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from durable_bus.cli.embedded import Outcome
+    from durable_bus.examples.code_audit import Metrics
+    from durable_bus.journal.reading import BufferContent, JournalReader
+
+__all__ = ["demo_command"]
+
+_APP = "durable_bus.examples.code_audit:bus"
+_MOST_COMPLEX = 10
+
+
+@click.command("demo")
+@journal_option("code-audit.db")
+@workers_option
+@quiet_option
+def demo_command(journal: Path, workers: int | None, quiet: bool) -> int:
+    """Audit every module of Python's own standard library.
+
+    Kill it anywhere, Ctrl-C or kill -9, and run it again: it goes on. Some test files there are deliberately
+    not Python; they are failed items, and stop nothing. The exit code is 0 when every file has its result.
+    """
+    from durable_bus.cli.embedded import Job, run_job
+    from durable_bus.cli.progress import open_progress
+    from durable_bus.examples.code_audit import sources
+    from durable_bus.journal.reading import JournalReader
+
+    outcome = run_job(Job(_APP, "audit", list(sources()), journal, workers=workers), open_progress(quiet))
+    with JournalReader(journal) as reader:
+        _show(reader, outcome, journal)
+    return 0
+
+
+def _show(reader: JournalReader, outcome: Outcome, journal: Path) -> None:
+    from rich.console import Console
+
+    buffer = outcome.chain[0]
+    console = Console()
+    _show_most_complex(console, reader, buffer)
+    _say(console, _summary(reader, outcome))
+    for reason in reader.failed_because(buffer.buffer_seq):
+        _say(console, f"  {reason['items']:>4} failed: {reason['reason']}")
+    _say(console, f"\nEverything is in {journal}. Ask it more:\n")
+    for query in _queries(buffer.buffer_id):
+        _say(console, f'  {_sqlite_utils()} {shlex.quote(str(journal))} --table \\\n    "{query}"\n')
+
+
+def _say(console: Console, text: str) -> None:
+    """As it is: a command that is wrapped cannot be copied."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_most_complex(console: Console, reader: JournalReader, buffer: BufferContent) -> None:
+    from rich.table import Table
+
+    table = Table(
+        title="The most complex modules of Python's standard library",
+        title_justify="left",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+    # Widths that fit 80 columns: rich would take the room from the numbers first.
+    table.add_column("module", no_wrap=True, overflow="ellipsis", max_width=20)
+    for heading in ("complexity", "functions", "lines"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
+    table.add_column("longest function", no_wrap=True, overflow="ellipsis", max_width=26)
+    for one in _most_complex(reader, buffer):
+        numbers = (f"{one.complexity:,}", f"{one.functions:,}", f"{one.lines:,}")
+        table.add_row(one.module, *numbers, one.longest_function)
+    console.print(table)
+
+
+def _most_complex(reader: JournalReader, buffer: BufferContent) -> list[Metrics]:
+    from durable_bus.examples.code_audit import Metrics
+    from durable_bus.xml import load
+
+    successes = (result for result in reader.results(buffer.buffer_seq) if result.success)
+    metrics = (cast(Metrics, load(one.payload, one.is_xml, Metrics)) for one in successes)
+    return heapq.nlargest(_MOST_COMPLEX, metrics, key=lambda one: one.complexity)
+
+
+def _summary(reader: JournalReader, outcome: Outcome) -> str:
+    from durable_bus.cli.progress import duration, rate
+
+    buffer = outcome.chain[0]
+    if outcome.handled:
+        files, seconds = outcome.handled, outcome.seconds
+        speed = f"{files:,} of them now, in {duration(seconds)}: {rate(files, seconds)}"
+    else:
+        files, seconds = buffer.total, reader.buffer(buffer.buffer_id)["seconds"]
+        speed = f"all recorded before, within {duration(seconds)}: {rate(files, seconds)}"
+    return f"{buffer.total:,} files, {buffer.succeeded:,} audited, {buffer.failed:,} failed; {speed}"
+
+
+def _sqlite_utils() -> str:
+    """The command as this user can type it; it comes with durable_bus."""
+    if shutil.which("sqlite-utils"):
+        return "sqlite-utils"
+    beside = Path(sys.executable).with_name("sqlite-utils")
+    return shlex.quote(str(beside)) if beside.exists() else f"{shlex.quote(sys.executable)} -m sqlite_utils"
+
+
+def _queries(buffer_id: str) -> list[str]:
+    """Without any character that means something to a shell between double quotes."""
+    return [
+        f"SELECT item_index, error FROM results WHERE buffer_id = '{buffer_id}' AND NOT success",
+        "SELECT item_index, duration_ms, substr(payload, 1, 60) AS answer"
+        " FROM results ORDER BY duration_ms DESC LIMIT 5",
+        "SELECT second, results, failures FROM throughput ORDER BY second DESC LIMIT 5",
+    ]

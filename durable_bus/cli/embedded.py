@@ -1,0 +1,301 @@
+"""Running a buffer with a supervisor of our own, as `run` and `demo` do: start or go on, follow, retry, stop.
+
+The journal is asked first. What is recorded is never run again; when everything is, no process is started.
+Whatever is killed, the same command goes on: the buffer's id comes from the app, the target and the items.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from durable_bus.bus import parse_spec
+from durable_bus.cli.progress import Progress
+from durable_bus.client import Client, check_buffer_id, digest_items, next_retry_id, open_client
+from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut, UsageError
+from durable_bus.journal.reading import BufferContent, JournalReader
+from durable_bus.messages import check_name
+
+__all__ = ["Job", "Outcome", "retry_chain", "run_job"]
+
+_DIGEST_CHARS = 16
+_SENT_EVERY_ITEMS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be run. `items` is read more than once."""
+
+    app: str
+    target: str
+    items: Iterable[object]
+    journal: Path
+    buffer_id: str | None = None
+    workers: int | None = None
+    durability: str = "full"
+    retry_failed: bool = False
+    max_failures: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended."""
+
+    chain: list[BufferContent]
+    """The buffer, and its retries."""
+    stopped_early: bool
+    """More items failed than `max_failures` allows."""
+    handled: int
+    """Results recorded while we watched; 0 when all were there before."""
+    seconds: float
+
+    @property
+    def unsuccessful(self) -> int:
+        """Items without a successful result, also after their retries."""
+        return self.chain[0].total - sum(content.succeeded for content in self.chain)
+
+
+def retry_chain(reader: JournalReader, buffer_id: str) -> list[BufferContent]:
+    """A buffer and its retries, as far as they are open or ended; empty when there is none."""
+    chain: list[BufferContent] = []
+    content = reader.content(buffer_id)
+    while content is not None and content.opened and (content.is_retry or not chain):
+        chain.append(content)
+        content = reader.content(next_retry_id(content))
+    return chain
+
+
+def run_job(job: Job, progress: Progress) -> Outcome:
+    """Run it, or what is left of it. Raises Interrupted after Ctrl-C or SIGTERM, else a DurableBusError."""
+    parse_spec(job.app)  # what can be refused at once is
+    total, digest = digest_items(job.items)
+    if total == 0:
+        raise BufferError(job.buffer_id or "unknown", "No items specified")
+    buffer_id = job.buffer_id or _default_buffer_id(job, digest)
+    refused = check_buffer_id(buffer_id)
+    if refused:
+        raise refused
+    session = _Session(job, buffer_id, total, progress)
+    session.compare(digest)
+    with _sigterm_interrupts():
+        try:
+            stopped_early = session.work()
+            session.close()
+        except KeyboardInterrupt:
+            session.interrupted()
+        finally:
+            progress.end()
+            session.close()
+    return Outcome(session.chain(), stopped_early, session.handled, session.seconds)
+
+
+def _default_buffer_id(job: Job, digest: str) -> str:
+    """The same for the same app, target and items, so that the same command finds its buffer again."""
+    text = "\n".join([job.app, job.target, digest])
+    suffix = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST_CHARS]
+    try:
+        return f"{check_name(job.target, 'target')[:60]}-{suffix}"
+    except UsageError:
+        return f"run-{suffix}"  # no listener is called like that: the start will say so
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM, which `timeout` and a stopping system send, ends us as cleanly as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Session:
+    """A buffer, its retries, and the supervisor that is started only when there is work."""
+
+    def __init__(self, job: Job, buffer_id: str, total: int, progress: Progress) -> None:
+        self._job = job
+        self._buffer_id = buffer_id
+        self._total = total
+        self._progress = progress
+        self._client: Client | None = None
+        self.handled = 0
+        self.seconds = 0.0
+
+    def chain(self) -> list[BufferContent]:
+        """The buffer and its retries as the journal has them now."""
+        try:
+            with JournalReader(self._job.journal) as reader:
+                return retry_chain(reader, self._buffer_id)
+        except NotFound:
+            return []
+
+    def compare(self, digest: str) -> None:
+        """Refuse an id that the journal knows with other content, before anything is started."""
+        chain = self.chain()
+        if not chain:
+            return
+        known = chain[0]
+        if known.pruned:
+            raise BufferError(known.buffer_id, "its items and results were pruned, and its id stays used")
+        if known.digest != digest:
+            raise BufferError(known.buffer_id, "this id is used already, with other items")
+        if known.target != self._job.target or not known.collect or known.return_to:
+            raise BufferError(
+                known.buffer_id, "this id is used already, with other target, collect or return_to"
+            )
+
+    # Working
+
+    def work(self) -> bool:
+        """Whatever is left to do. True when it was stopped because too many items have failed."""
+        chain = self.chain()
+        if not (chain and chain[0].ended):
+            if chain and self._too_many(chain[0].failed):
+                return self._stop(chain[0])
+            followed = self._go_on(chain[0]) if chain else self._begin()
+            if not followed:
+                return self._stop(self.chain()[0])
+            chain = self.chain()
+        if self._job.retry_failed:
+            return self._retry(chain)
+        if not self.handled:
+            self._say(f"all {self._total:,} items were recorded before; nothing is run")
+        if len(chain) > 1 and not chain[-1].ended:
+            self._say(f"{chain[-1].buffer_id} has not ended; --retry-failed goes on with it")
+        return False
+
+    def _begin(self) -> bool:
+        client = self._supervised()
+        self._say(f"{self._total:,} items")
+        self._progress.begin("sending items", self._total)
+        client.start(self._job.target, self._counted(), buffer_id=self._buffer_id)
+        self._progress.end()
+        return self._follow(self._buffer_id, 0)
+
+    def _go_on(self, content: BufferContent) -> bool:
+        recorded = content.succeeded + content.failed
+        client = self._supervised()
+        how_far = f"{recorded:,} of {content.total:,} items are recorded, going on"
+        self._progress.say(f"{content.buffer_id}: {how_far}")
+        if client.buffer(content.buffer_id).status().paused:
+            client.resume(content.buffer_id)  # whoever paused it asks for it again by running it
+        return self._follow(content.buffer_id, recorded)
+
+    def _retry(self, chain: list[BufferContent]) -> bool:
+        """Start what failed again: one more round, or the one that has not ended."""
+        last = chain[-1]
+        if not last.ended:
+            followed = self._go_on(last)
+        elif last.succeeded == last.total:
+            if not self.handled:
+                self._say(f"all {self._total:,} items have succeeded; nothing is run")
+            return False
+        else:
+            client = self._supervised()
+            self._say(f"{last.total - last.succeeded:,} items again, as {next_retry_id(last)}")
+            followed = self._follow(client.retry(last.buffer_id).buffer_id, 0)
+        return False if followed else self._stop(self.chain()[-1])
+
+    def _supervised(self) -> Client:
+        if self._client is None:
+            # The app is looked for in the current folder first, as `python -m` would.
+            app = {**parse_spec(self._job.app), "sys_path": [os.getcwd(), *map(os.path.abspath, sys.path)]}
+            self._client = open_client(
+                app,
+                self._job.app,
+                self._job.journal,
+                self._job.workers,
+                durability=self._job.durability,
+            )
+            if self._job.target not in self._client.listeners:
+                # Today's app may lack the listener of a buffer that is open: it would wait for ever.
+                known = ", ".join(sorted(self._client.listeners)) or "none"
+                raise BufferError(
+                    self._buffer_id, f"unknown target {self._job.target!r:.120}; the listeners are: {known}"
+                )
+            self._name_others(self._client)
+        return self._client
+
+    def _name_others(self, client: Client) -> None:
+        """A supervisor works on every open buffer of its journal, so say which there are."""
+        ours = {content.buffer_id for content in self.chain()}
+        others = [row["buffer_id"] for row in client.reader().open_buffers() if row["buffer_id"] not in ours]
+        if others:
+            self._progress.say(f"also open in {self._job.journal}, and going on: {', '.join(others)}")
+
+    def _counted(self) -> Iterator[object]:
+        for count, item in enumerate(self._job.items):
+            if count % _SENT_EVERY_ITEMS == 0:
+                self._progress.update(count, 0)
+            yield item
+
+    def _follow(self, buffer_id: str, recorded_before: int) -> bool:
+        """Watch a buffer until it has ended, True, or too many of its items have failed, False."""
+        buffer = self._supervised().buffer(buffer_id)
+        status = buffer.status()
+        begun_s = time.monotonic()
+        self._progress.begin(buffer_id, status.total, status.completed, status.failed)
+        try:
+            while True:
+                status = buffer.status()
+                self._progress.update(status.completed, status.failed)
+                if status.state != "open":
+                    return True
+                if self._too_many(status.failed):
+                    return False
+                with contextlib.suppress(TimedOut):
+                    buffer.wait(self._progress.refresh_s)
+        finally:
+            self._progress.end()
+            self.handled += status.completed - recorded_before
+            self.seconds += time.monotonic() - begun_s
+
+    # Ending
+
+    def _too_many(self, failed: int) -> bool:
+        return self._job.max_failures is not None and failed > self._job.max_failures
+
+    def _stop(self, content: BufferContent) -> bool:
+        self.close()
+        if content.ended:
+            return False
+        recorded = content.succeeded + content.failed
+        self._say(
+            f"stopped: {content.failed:,} items have failed, --max-failures is {self._job.max_failures}; "
+            f"{recorded:,} of {content.total:,} are recorded, a higher limit goes on with the rest"
+        )
+        return True
+
+    def interrupted(self) -> NoReturn:
+        """End cleanly, at once at the second Ctrl-C, and say how to go on."""
+        self._progress.end()
+        try:
+            if self._client is not None:
+                self._progress.say("stopping: what runs is finished first; Ctrl-C again stops at once")
+            self.close()
+        except KeyboardInterrupt:
+            self.close(at_once=True)
+        chain = self.chain()
+        recorded = sum(content.succeeded + content.failed for content in chain[-1:])
+        how_far = f"with {recorded:,} of {chain[-1].total:,} items recorded" if chain else "before the start"
+        raise Interrupted(f"interrupted {how_far}; run the same command again to go on")
+
+    def close(self, *, at_once: bool = False) -> None:
+        if self._client is not None:
+            self._client.close(at_once=at_once)
+            self._client = None
+
+    def _say(self, line: str) -> None:
+        self._progress.say(f"{self._buffer_id}: {line}")

@@ -1,0 +1,287 @@
+"""Commands about the journal itself: query, check, migrate, backup, export."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from durable_bus.cli.options import (
+    buffer_argument,
+    format_option,
+    journal_option,
+    json_option,
+    output_option,
+)
+from durable_bus.errors import JournalDamaged, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from durable_bus.journal.checking import Finding, Report
+    from durable_bus.messages import Result
+
+__all__ = ["backup_command", "check_command", "export_command", "migrate_command", "query_command"]
+
+EXIT_WRONG = 5
+_IN_MEMORY_BYTES_MAX = 32 * 1024 * 1024
+
+
+# query
+
+
+@click.command("query")
+@click.argument("sql", required=False)
+@journal_option()
+@click.option("--named", metavar="NAME", help="One of the questions that --list shows.")
+@click.option("--list", "list_questions", is_flag=True, help="Show the named questions.")
+@click.option(
+    "-p", "--param", "parameters", type=(str, str), multiple=True, metavar="NAME VALUE", help="Of the SQL."
+)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["table", "json", "csv", "tsv"]),
+    default="table",
+    show_default=True,
+    help="How rows are written.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Interrupt the query after so long; 0: never.",
+)
+def query_command(
+    sql: str | None,
+    journal: Path,
+    named: str | None,
+    list_questions: bool,
+    parameters: tuple[tuple[str, str], ...],
+    format_name: str,
+    timeout: float,
+) -> int:
+    """Ask the journal in SQL, read-only, while a daemon runs or after. The views are in migrations/README.md.
+
+    Rows are written when all are there: a pager that is left open does not keep the write-ahead log from
+    shrinking, and nor does a query that never ends.
+
+    \b
+    durable-bus query "SELECT buffer_id, state, failed FROM buffers"
+    durable-bus query "SELECT * FROM items WHERE buffer_id = :b AND state = 'failed'" -p b BUFFER --format csv
+    durable-bus query --named slowest-items -p buffer BUFFER
+    """
+    from durable_bus.cli.rows import write_rows
+    from durable_bus.journal.asking import ask, question, questions
+
+    if list_questions:
+        for name, means in questions().items():
+            print(f"{name:<22}{means}")
+        return 0
+    if (sql is None) == (named is None):
+        raise UsageError("give either SQL or --named NAME (--list shows the names)")
+    given: dict[str, Any] = {name: _value(text) for name, text in parameters}
+    if named is not None:
+        sql, given = question(named, given)
+    assert sql is not None
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES_MAX, "w+", encoding="utf-8", newline="") as spool:
+        write_rows(ask(journal, sql, given, time_limit_s=timeout or None), format_name, spool)
+        spool.seek(0)
+        shutil.copyfileobj(spool, sys.stdout)
+    return 0
+
+
+def _value(text: str) -> str | int:
+    """A whole number is one: an index compared with a text would never be equal."""
+    return int(text) if text.isdecimal() or (text[:1] == "-" and text[1:].isdecimal()) else text
+
+
+# check
+
+
+@click.command("check")
+@journal_option()
+@json_option
+def check_command(journal: Path, as_json: bool) -> int:
+    """Look for anything wrong: SQLite's own checks, then every invariant of the journal. Reads only.
+
+    Exit code 5 when something is wrong. Safe while a daemon runs; 1,000,000 results take 5 to 15 seconds.
+    """
+    from durable_bus.journal.checking import check
+    from durable_bus.lock import holder_pid, lock_path
+
+    served, in_place = holder_pid(journal) is not None, lock_path(journal).exists()
+    report = check(journal, served=served, in_place=in_place)
+    if as_json:
+        print(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
+    else:
+        _print_report(report)
+    return 0 if report.ok else EXIT_WRONG
+
+
+def _print_report(report: Report) -> None:
+    from durable_bus.journal.checking import UNREADABLE
+
+    wrong = [finding for finding in report.checks if not finding.ok]
+    unreadable = [finding for finding in wrong if UNREADABLE in finding.rows[0]]
+    for finding in wrong:
+        if finding not in unreadable:
+            _print_finding(finding)
+    if unreadable:
+        why = unreadable[0].rows[0][UNREADABLE]
+        names = ", ".join(finding.name.replace("_", " ") for finding in unreadable)
+        print(f"WRONG {len(unreadable)} checks could not be made ({why}): {names}")
+    for warning in report.warnings:
+        print(f"note: {warning.message}")
+    if wrong:
+        print(f"{report.journal}: {len(wrong)} of {len(report.checks)} checks found something wrong")
+        print("what can be read is saved by: durable-bus export BUFFER --output FILE", file=sys.stderr)
+    else:
+        print(f"{report.journal}: all {len(report.checks)} checks passed")
+
+
+def _print_finding(finding: Finding) -> None:
+    print(f"WRONG {finding.name.replace('_', ' ')}. It should be so: {finding.means}")
+    for row in finding.rows:
+        facts = (f"{name} {' '.join(str(value).split())[:200]}" for name, value in row.items())
+        print("    " + ", ".join(facts))
+    if finding.more:
+        print("    and more")
+
+
+# migrate
+
+
+@click.command("migrate")
+@journal_option()
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+def migrate_command(journal: Path, dry_run: bool) -> int:
+    """Bring the journal's schema up to this version; nobody may be serving it.
+
+    A backup is made beside it first. All is done or nothing, also when it is killed. Small steps a daemon
+    takes by itself when it starts.
+    """
+    from durable_bus.journal.connection import open_reader
+    from durable_bus.journal.schema import pending_steps
+
+    reader = open_reader(journal)
+    try:
+        steps = pending_steps(reader)
+        version = reader.execute("PRAGMA user_version").fetchone()[0]
+    finally:
+        reader.close()
+    for step in steps:
+        print(f"{step.name}: {step.does}" + (f" (a big step: {step.big})" if step.big else ""), flush=True)
+    if not steps:
+        print(f"{journal} has schema version {version}: there is nothing to do")
+    elif dry_run:
+        print(f"{journal} has schema version {version}: {len(steps)} steps to go, after a backup")
+    else:
+        _upgrade(journal)
+    return 0
+
+
+def _upgrade(journal: Path) -> None:
+    import os
+
+    from durable_bus.journal.connection import open_writer
+    from durable_bus.journal.schema import upgrade
+    from durable_bus.lock import JournalLock
+
+    lock = JournalLock(journal)
+    try:
+        real = Path(os.path.realpath(journal))
+        connection = open_writer(real)
+        try:
+            backup = upgrade(connection, real, big_ones=True)
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        finally:
+            connection.close()
+    finally:
+        lock.release()
+    print(f"{journal} has schema version {version} now; how it was before is in {backup}")
+
+
+# backup
+
+
+@click.command("backup")
+@click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
+@journal_option()
+def backup_command(destination: Path, journal: Path) -> int:
+    """Copy the journal to DEST, consistently, also while a daemon writes it.
+
+    The copy is one file, complete in itself. An earlier backup at DEST is replaced when the new one is whole
+    and on disk; killed at any moment, the old one is left as it was.
+
+    \b
+    durable-bus backup /var/backups/journal.db
+    """
+    from durable_bus.journal.backup import back_up
+
+    size_bytes = back_up(journal, destination)
+    click.echo(f"durable-bus: {size_bytes:,} bytes in {destination}", err=True)
+    return 0
+
+
+# export
+
+
+@click.command("export")
+@buffer_argument
+@journal_option()
+@format_option
+@output_option
+def export_command(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
+    """Write the results of BUFFER as one file: XML, jsonl or csv.
+
+    Of a damaged journal it writes what can be read, says how much that is, and ends with exit code 5.
+    """
+    from durable_bus.cli.output import check_output, render, write_results
+    from durable_bus.journal.reading import JournalReader
+
+    check_output(output, journal)
+    try:
+        with JournalReader(journal) as reader:
+            content = reader.content(buffer_id)
+            if content is None or content.pruned:
+                what = "the results were pruned of" if content else "there is no"
+                raise NotFound(f"{what} buffer {buffer_id!r:.120} in {journal}")
+            if output is None:
+                # What is already on stdout cannot be taken back: look for damage before the first byte.
+                for _ in reader.results(content.buffer_seq):
+                    pass
+            write_results(render(reader, [content], format_name), output)
+            return 0
+    except JournalDamaged as error:
+        click.echo(f"durable-bus: {error}", err=True)
+        return _export_what_is_left(buffer_id, journal, format_name, output)
+
+
+def _export_what_is_left(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
+    from durable_bus.cli.output import render_results, write_results
+    from durable_bus.journal.salvage import Salvage
+
+    salvage = Salvage(journal, buffer_id)
+    read = 0
+
+    def counted() -> Iterator[Result]:
+        nonlocal read
+        for result in salvage.results():
+            read += 1
+            yield result
+
+    try:
+        write_results(render_results(counted(), salvage.total, format_name), output)
+    finally:
+        salvage.close()
+    of = f"{salvage.recorded:,} that were recorded"
+    click.echo(f"durable-bus: {read:,} results of {buffer_id} could be read, of {of}", err=True)
+    return EXIT_WRONG

@@ -1,0 +1,177 @@
+"""Results on their way out: as XML, jsonl or csv, to stdout or into a file that is whole or not there.
+
+They are read in pages and written in pieces, so memory stays flat, and nobody who reads slowly holds back the
+journal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from durable_bus.errors import StorageFailed, UsageError
+from durable_bus.messages import Result
+from durable_bus.results_document import result_item, results_document
+
+if TYPE_CHECKING:
+    from durable_bus.journal.reading import BufferContent, JournalReader
+
+__all__ = ["check_output", "latest_results", "render", "render_results", "write_results"]
+
+_PIECE_CHARS = 256 * 1024
+
+
+def latest_results(reader: JournalReader, chain: list[BufferContent]) -> Iterator[Result]:
+    """The newest result of each item of a buffer, in item order: that of its retry, where there is one.
+
+    `chain` is the buffer and its retries. Item k of a retry is the k-th item of the buffer before that failed
+    or is missing. What a retry has no result of yet keeps the one before.
+    """
+    buffer, *retries = chain
+    results = reader.results(buffer.buffer_seq)
+    if not retries:
+        yield from results
+        return
+    again = latest_results(reader, retries)
+    before, after = next(results, None), next(again, None)
+    position = 0
+    for index in range(buffer.total):
+        result = None
+        if before is not None and before.index == index:
+            result, before = before, next(results, None)
+        if result is None or not result.success:
+            if after is not None and after.index == position:
+                result, after = after._replace(index=index), next(again, None)
+            position += 1
+        if result is not None:
+            yield result
+
+
+def render(
+    reader: JournalReader, chain: list[BufferContent], format_name: str, *, failed_only: bool = False
+) -> Iterator[str]:
+    """The results as text, in pieces. `failed_only` leaves successes out, in XML also what is missing."""
+    if format_name == "jsonl" and len(chain) == 1:
+        yield from reader.result_lines(chain[0].buffer_seq, failed_only=failed_only)
+        return
+    results = latest_results(reader, chain)
+    if failed_only:
+        results = (result for result in results if not result.success)
+    if failed_only and format_name == "xml":
+        yield "<results>"
+        yield from (result_item(r.index, r.success, r.payload, r.is_xml) for r in results)
+        yield "</results>\n"
+    else:
+        yield from render_results(results, chain[0].total, format_name)
+
+
+def render_results(results: Iterable[Result], total: int, format_name: str) -> Iterator[str]:
+    """Results in item order as text, in pieces; in XML, what is missing of `total` shows as that."""
+    if format_name == "jsonl":
+        yield from _json_lines(results)
+    elif format_name == "csv":
+        yield from _csv(results)
+    else:
+        yield from results_document(results, total)
+        yield "\n"
+
+
+def _json_lines(results: Iterable[Result]) -> Iterator[str]:
+    """As SQLite writes them in `result_lines`."""
+    for result in results:
+        yield json.dumps(result.to_json(), ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _csv(results: Iterable[Result]) -> Iterator[str]:
+    page = io.StringIO()
+    writer = csv.writer(page, lineterminator="\n")
+    writer.writerow(Result._fields)
+    for result in results:
+        flags = ("true" if result.success else "false", "true" if result.is_xml else "false")
+        row = result._replace(success=flags[0], is_xml=flags[1])  # type: ignore[arg-type]
+        writer.writerow(row)
+        if page.tell() > _PIECE_CHARS:
+            yield page.getvalue()
+            page.seek(0)
+            page.truncate()
+    yield page.getvalue()
+
+
+def check_output(output: Path | None, *inputs: Path) -> None:
+    """Before hours of work: whether the file can be written at their end. Raises UsageError."""
+    if output is None:
+        return
+    folder = output.parent
+    if output.is_dir():
+        raise UsageError(f"cannot write {output}: it is a folder")
+    if not folder.is_dir():
+        raise UsageError(f"cannot write {output}: there is no folder {folder}")
+    if not os.access(folder if _is_replaceable(output) else output, os.W_OK):
+        raise UsageError(f"cannot write {output}: Permission denied")
+    for path in inputs:
+        with contextlib.suppress(OSError):
+            if os.path.samefile(output, path):
+                raise UsageError(f"{output} is read by this command: choose another file for the results")
+
+
+def _is_replaceable(output: Path) -> bool:
+    """Not a pipe, terminal or /dev/stdout, which are written to as they are."""
+    try:
+        return stat.S_ISREG(output.stat().st_mode)
+    except OSError:
+        return True
+
+
+def write_results(pieces: Iterator[str], output: Path | None) -> None:
+    """Write to stdout, or beside `output`, which is replaced when all is written and on disk.
+
+    Raises BrokenPipeError when the reader of stdout is gone, StorageFailed when what is written to fails.
+    """
+    try:
+        if output is None:
+            sys.stdout.flush()
+            _write(pieces, sys.stdout.buffer)
+        elif _is_replaceable(output):
+            _replace(pieces, output)
+        else:
+            with open(output, "wb") as file:
+                _write(pieces, file)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageFailed(f"cannot write {output or 'the results'}: {error.strerror}") from None
+
+
+def _write(pieces: Iterator[str], file: BinaryIO) -> None:
+    gathered: list[str] = []
+    chars = 0
+    for piece in pieces:
+        gathered.append(piece)
+        chars += len(piece)
+        if chars > _PIECE_CHARS:
+            file.write("".join(gathered).encode())
+            gathered, chars = [], 0
+    file.write("".join(gathered).encode())
+    file.flush()
+
+
+def _replace(pieces: Iterator[str], output: Path) -> None:
+    """If we die in here, the old file is as it was, and a temporary one beside it can be deleted."""
+    real = Path(os.path.realpath(output))  # a symbolic link stays one
+    beside = real.with_name(f".{real.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            _write(pieces, file)
+            os.fsync(file.fileno())
+        os.replace(beside, real)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,74 @@
+"""Rows of a query as a table, JSON, csv or tsv."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import IO, Any
+
+__all__ = ["write_rows"]
+
+_WIDTHS_FROM_ROWS = 1_000
+_CELL_CHARS_MAX = 100
+
+
+def write_rows(rows: Iterable[dict[str, Any]], format_name: str, file: IO[str]) -> None:
+    """Write rows one by one; nothing is kept but what a table's widths are taken from."""
+    if format_name == "json":
+        _write_json(rows, file)
+    elif format_name == "table":
+        _write_table(iter(rows), file)
+    else:
+        writer = csv.writer(file, delimiter="\t" if format_name == "tsv" else ",", lineterminator="\n")
+        for number, row in enumerate(rows):
+            if number == 0:
+                writer.writerow(row)
+            writer.writerow(row.values())
+
+
+def _write_json(rows: Iterable[dict[str, Any]], file: IO[str]) -> None:
+    """One array, a row a line."""
+    separator = "[\n"
+    for row in rows:
+        file.write(separator + json.dumps(row, ensure_ascii=False, default=_as_text))
+        separator = ",\n"
+    file.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def _as_text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _write_table(rows: Iterator[dict[str, Any]], file: IO[str]) -> None:
+    first = list(islice(rows, _WIDTHS_FROM_ROWS))
+    if not first:
+        return
+    names = list(first[0])
+    widths = [len(name) for name in names]
+    numeric = [all(isinstance(row[name], int | float | None) for row in first) for name in names]
+    for row in first:
+        widths = [max(width, len(_cell(value))) for width, value in zip(widths, row.values(), strict=True)]
+    file.write(_line(names, widths, numeric))
+    file.write(_line(["-" * width for width in widths], widths, numeric))
+    for row in chain(first, rows):
+        file.write(_line([_cell(value) for value in row.values()], widths, numeric))
+
+
+def _line(cells: list[str], widths: list[int], numeric: list[bool]) -> str:
+    padded = [
+        cell.rjust(width) if right else cell.ljust(width)
+        for cell, width, right in zip(cells, widths, numeric, strict=True)
+    ]
+    return "  ".join(padded).rstrip() + "\n"
+
+
+def _cell(value: object) -> str:
+    """One line without control characters: a payload must not be able to command the terminal."""
+    if value is None:
+        return ""
+    text = _as_text(value)
+    if len(text) > _CELL_CHARS_MAX:
+        text = text[: _CELL_CHARS_MAX - 1] + "…"
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

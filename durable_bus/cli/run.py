@@ -1,0 +1,98 @@
+"""`run`: a fan-out from beginning to end, with a supervisor of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from durable_bus.cli.options import (
+    buffer_id_option,
+    durability_option,
+    format_option,
+    items_option,
+    journal_option,
+    output_option,
+    quiet_option,
+    workers_option,
+)
+
+__all__ = ["run_command"]
+
+
+@click.command("run", short_help="Fan items out, with a supervisor of its own.")
+@click.argument("app", metavar="APP")
+@click.argument("target", metavar="TARGET")
+@items_option
+@journal_option()
+@buffer_id_option
+@workers_option
+@format_option
+@output_option
+@durability_option
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Start failed items once more, as BUFFER.retry1, .retry2, ...; prints each item's newest result.",
+)
+@click.option(
+    "--max-failures",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Stop, with exit code 1, when more than N items have failed; with a higher N it goes on.",
+)
+@quiet_option
+def run_command(
+    app: str,
+    target: str,
+    items_path: str,
+    journal: Path,
+    buffer_id: str | None,
+    workers: int | None,
+    format_name: str,
+    output: Path | None,
+    durability: str,
+    retry_failed: bool,
+    max_failures: int | None,
+    quiet: bool,
+) -> int:
+    """Send each line of FILE to the listener TARGET of APP, and print the results in order.
+
+    APP is module:attribute, such as audit:bus. The same command again goes on where a crash, a kill or
+    Ctrl-C stopped it; when all is recorded it prints the records and runs nothing. Where failed items were
+    retried, the newest result of each item is printed.
+
+    \b
+    durable-bus run audit:bus digest --items paths.txt > results.xml
+    """
+    from durable_bus.cli.embedded import Job, run_job
+    from durable_bus.cli.items_file import ItemsFile
+    from durable_bus.cli.output import check_output, render, write_results
+    from durable_bus.cli.progress import duration, open_progress, rate
+    from durable_bus.journal.reading import JournalReader
+
+    check_output(output, journal, Path(items_path))
+    progress = open_progress(quiet)
+    job = Job(
+        app,
+        target,
+        ItemsFile(items_path),
+        journal,
+        buffer_id,
+        workers,
+        durability,
+        retry_failed,
+        max_failures,
+    )
+    outcome = run_job(job, progress)
+    if outcome.stopped_early:
+        return 1
+    buffer = outcome.chain[0]
+    now = f"{outcome.handled:,} now in {duration(outcome.seconds)}, {rate(outcome.handled, outcome.seconds)}"
+    progress.say(
+        f"{buffer.buffer_id}: {buffer.total:,} items, {outcome.unsuccessful:,} failed"
+        + (f" ({now})" if outcome.handled else "")
+    )
+    with JournalReader(journal) as reader:
+        write_results(render(reader, outcome.chain, format_name), output)
+    return 1 if outcome.unsuccessful else 0

@@ -1,0 +1,92 @@
+"""`serve`: the daemon, in the foreground. This process becomes the supervisor and never imports the app."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from durable_bus.cli.options import durability_option, journal_option, workers_option
+
+__all__ = ["serve_command"]
+
+_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def _age_ms(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Such as 30d, 12h, 90m or 45s, as milliseconds."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{1,9})([smhd])", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no age such as 30d, 12h, 90m or 45s")
+    return int(match[1]) * _UNITS_MS[match[2]]
+
+
+@click.command("serve", short_help="Serve a journal, in the foreground.")
+@click.argument("app", metavar="APP")
+@journal_option()
+@workers_option
+@durability_option
+@click.option(
+    "--socket",
+    "socket_path",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Where clients connect; default: beside the journal. They find it by the journal.",
+)
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a stop waits for what runs.",
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--max-items-per-worker",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Replace a worker after so many items.",
+)
+@click.option(
+    "--retain", "retain_ms", callback=_age_ms, metavar="AGE", help="Prune what ended longer ago, such as 30d."
+)
+def serve_command(
+    app: str,
+    journal: Path,
+    workers: int | None,
+    durability: str,
+    socket_path: Path | None,
+    grace: float,
+    log_format: str,
+    max_items_per_worker: int | None,
+    retain_ms: int | None,
+) -> int:
+    """Serve the journal for APP (module:attribute), in the foreground, until SIGTERM or Ctrl-C.
+
+    A stop finishes what runs, a second one ends at once, SIGHUP loads the app anew. Logs go to stderr.
+
+    \b
+    durable-bus serve audit:bus --workers 4 --retain 30d
+    """
+    from durable_bus.bus import parse_spec
+    from durable_bus.daemon import DaemonConfig, supervise
+
+    config = DaemonConfig(
+        journal=journal,
+        app={**parse_spec(app), "sys_path": [os.getcwd(), *map(os.path.abspath, sys.path)]},
+        app_name=app,
+        workers=workers or len(os.sched_getaffinity(0)),
+        durability=durability,
+        grace_s=grace,
+        log_format=log_format,
+        items_per_worker_max=max_items_per_worker,
+        retain_ms=retain_ms,
+        socket=socket_path,
+    )
+    return supervise(config, None)

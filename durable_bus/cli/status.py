@@ -1,0 +1,219 @@
+"""`status`: how the journal, its supervisor and its buffers are, cheap however much that holds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from durable_bus.cli.json_output import buffer_row, print_json
+from durable_bus.cli.options import journal_option, json_option
+from durable_bus.cli.supervisor_state import ask_supervisor
+
+if TYPE_CHECKING:
+    from durable_bus.journal.reading import JournalReader
+
+__all__ = ["status_command"]
+
+_OPEN_MAX = 100
+_ENDED_MAX = 5
+_FAILURES_MAX = 5
+_RATE_OVER_S = 10
+
+
+@click.command("status", short_help="Say how journal, supervisor and buffers are.")
+@click.argument("buffer_id", metavar="[BUFFER]", required=False)
+@journal_option()
+@json_option
+def status_command(buffer_id: str | None, journal: Path, as_json: bool) -> int:
+    """Say how the journal, its supervisor and its buffers are; or how BUFFER is, and what failed its items.
+
+    \b
+    durable-bus status
+    durable-bus status BUFFER --json
+    """
+    from durable_bus.journal.reading import JournalReader
+
+    with JournalReader(journal) as reader:
+        if buffer_id is None:
+            facts = _journal_facts(reader)
+            lines = _journal_lines(facts)
+        else:
+            facts = _buffer_facts(reader, buffer_id)
+            lines = _buffer_lines(facts)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo("\n".join(lines))
+    return 0
+
+
+# Facts
+
+
+def _buffer(row: dict[str, Any], supervisor: str, listeners: dict[str, Any] | None) -> dict[str, Any]:
+    """A row of `buffers`, and in `waits_for` why nothing is done about an open one; None: something is."""
+    facts = {**buffer_row(row), "waits_for": None}
+    if row["state"] == "open":
+        if row["paused"]:
+            facts["waits_for"] = "it is paused"
+        elif supervisor == "dead":
+            facts["waits_for"] = "nobody serves the journal"
+        elif supervisor == "hung":
+            facts["waits_for"] = "the supervisor does not answer"
+        elif listeners is not None and row["target"] not in listeners:
+            facts["waits_for"] = f"no listener of the app is called {row['target']}"
+    return facts
+
+
+def _supervisor(reader: JournalReader) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
+    """The supervisor's state, the newest run (`runs`, with `worker_error`), the newest table of listeners."""
+    from durable_bus.lock import holder_pid
+
+    supervisor = ask_supervisor(reader.path, holder_pid(reader.path))
+    run = reader.row("newest_run") or {}
+    facts = reader.row("newest_run_facts") or {}
+    run["worker_error"] = facts.get("worker_error")
+    listeners = json.loads(facts["listeners"]) if facts.get("listeners") else None
+    return supervisor, run, listeners
+
+
+def _journal_facts(reader: JournalReader) -> dict[str, Any]:
+    """Everything at a glance; costs the same however much the journal holds."""
+    supervisor, run, listeners = _supervisor(reader)
+    now_ms = time.time_ns() // 1_000_000
+    with_state = [
+        _buffer(row, supervisor["state"], listeners) for row in reader.open_buffers(limit=_OPEN_MAX)
+    ]
+    recent = reader.row("recent_results", since_ms=now_ms - 1000 * _RATE_OVER_S) or {}
+    return {
+        "journal": str(reader.path),
+        "journal_bytes": _size_bytes(reader.path),
+        "wal_bytes": _size_bytes(Path(f"{reader.path}-wal")),
+        "supervisor": supervisor,
+        "run": run,
+        "listeners": None if listeners is None else sorted(listeners),
+        "open_count": (reader.row("open_buffers_count") or {}).get("buffers", 0),
+        "open": with_state,
+        "ended": [_buffer(row, "", None) for row in reader.rows("last_ended_buffers", limit=_ENDED_MAX)],
+        "in_flight": reader.row("in_flight_count"),
+        "results_per_second": recent.get("results", 0) / _RATE_OVER_S,
+        "last_failures": reader.rows("last_failures", limit=_FAILURES_MAX),
+    }
+
+
+def _buffer_facts(reader: JournalReader, buffer_id: str) -> dict[str, Any]:
+    """One buffer, and what failed its items. Raises NotFound."""
+    row = reader.buffer(buffer_id)
+    supervisor, run, listeners = _supervisor(reader)
+    facts = _buffer(row, supervisor["state"], listeners)
+    if run["worker_error"] and facts["waits_for"] is None and facts["state"] == "open":
+        facts["waits_for"] = f"workers cannot import the app: {run['worker_error']}"
+    facts["failed_because"] = reader.failed_because(reader.facts(buffer_id).buffer_seq)
+    return facts
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+# For people
+
+
+def _journal_lines(facts: dict[str, Any]) -> Iterator[str]:
+    yield f"journal     {facts['journal']}, {_size(facts['journal_bytes'])}" + (
+        f" and {_size(facts['wal_bytes'])} of write-ahead log" if facts["wal_bytes"] else ""
+    )
+    yield f"supervisor  {_supervisor_text(facts)}"
+    if facts["run"].get("worker_error"):
+        yield f"app         cannot be imported: {facts['run']['worker_error']}"
+    elif facts["listeners"] is not None:
+        yield f"listeners   {', '.join(facts['listeners'])}"
+    for worker in facts["supervisor"].get("workers", []):
+        yield f"worker      {_worker_text(worker)}"
+    flying = facts["in_flight"]
+    if flying["items"]:
+        what = "in flight" if facts["supervisor"]["state"] != "dead" else "interrupted"
+        batches = f"{flying['items']:,} items in {flying['dispatches']:,} batches"
+        yield f"{what:<11} {batches}, since {flying['since']}"
+    if facts["results_per_second"]:
+        yield f"rate        {facts['results_per_second']:,.1f} results/s over {_RATE_OVER_S} s"
+    yield f"open        {facts['open_count']:,} buffers" if facts["open_count"] else "open        none"
+    yield from _rows_text(facts["open"])
+    if facts["ended"]:
+        yield "ended last"
+        yield from _rows_text(facts["ended"])
+    if facts["last_failures"]:
+        yield "failed last"
+        for failure in facts["last_failures"]:
+            where = (
+                f"{failure['buffer_id']}[{failure['item_index']}]" if failure["buffer_id"] else "a message"
+            )
+            line = f"  {where} attempt {failure['attempt']}: {failure['kind']}: {failure['message']}"
+            yield line[: _line_chars_max()]
+
+
+def _supervisor_text(facts: dict[str, Any]) -> str:
+    supervisor, run = facts["supervisor"], facts["run"]
+    if supervisor["state"] == "dead":
+        if not run.get("run_id"):
+            return "not running"
+        how = "ended" if run["ended"] == "clean" else "was lost after"
+        return f"not running; run {run['run_id']} {how} {run['stopped_at'] or run['last_commit_at']}"
+    state = "alive" if supervisor["state"] == "alive" else f"hung: {supervisor['reason']}"
+    if run.get("pid") != supervisor["pid"]:
+        return f"{state}, process {supervisor['pid']}, just starting"
+    return (
+        f"{state}, process {supervisor['pid']}, run {run['run_id']} of {run['app']} since {run['started_at']}"
+    )
+
+
+def _worker_text(worker: dict[str, Any]) -> str:
+    text = f"{worker['pid']} {worker['state']}"
+    if worker.get("seconds") is not None:
+        text += f", {worker['seconds']:.1f} s at {worker['buffer_id']}[{worker['item_index']}]"
+    return f"{text}, {worker['in_hand']} in hand"
+
+
+def _rows_text(buffers: list[dict[str, Any]]) -> Iterator[str]:
+    for row in buffers:
+        state = "paused" if row["paused"] and row["state"] == "open" else row["state"]
+        failed = f", {row['failed']:,} failed" if row["failed"] else ""
+        why = f", waits: {row['waits_for']}" if row["waits_for"] else ""
+        done = f"{row['completed']:,} of {row['total']:,}"
+        yield f"  {row['buffer_id']} to {row['target']}: {state}, {done}{failed}{why}"
+
+
+def _buffer_lines(facts: dict[str, Any]) -> Iterator[str]:
+    yield from (
+        f"{name:<13} {facts[name]}"
+        for name in ("buffer_id", "state", "target", "total", "successful", "failed", "pending", "created_at")
+    )
+    for name in ("completed_at", "seconds", "return_to", "from_id", "retry_of", "waits_for"):
+        if facts.get(name) not in (None, ""):
+            yield f"{name:<13} {facts[name]}"
+    for reason in facts["failed_because"]:
+        yield f"{reason['items']:>14,} failed: {reason['kind']}: {reason['reason']}"
+
+
+def _line_chars_max() -> int:
+    """A line of a terminal; elsewhere what nobody minds."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
+
+
+def _size(count_bytes: int) -> str:
+    size = float(count_bytes)
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} GiB"

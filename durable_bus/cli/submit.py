@@ -1,0 +1,54 @@
+"""`submit`: a fan-out for a daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from durable_bus.cli.options import buffer_id_option, items_option, journal_option, quiet_option
+
+__all__ = ["submit_command"]
+
+
+@click.command("submit", short_help="Fan items out through a daemon.")
+@click.argument("target", metavar="TARGET")
+@items_option
+@journal_option()
+@buffer_id_option
+@click.option("--wait", is_flag=True, help="Wait until it has ended; the exit code then says how.")
+@click.option(
+    "--no-collect", is_flag=True, help="No BufferComplete is sent; results are journaled all the same."
+)
+@click.option("--return-to", metavar="NAME", help="The listener or mailbox that gets BufferComplete.")
+@quiet_option
+def submit_command(
+    target: str,
+    items_path: str,
+    journal: Path,
+    buffer_id: str | None,
+    wait: bool,
+    no_collect: bool,
+    return_to: str | None,
+    quiet: bool,
+) -> int:
+    """Send each line of FILE to the listener TARGET of the app that a daemon serves.
+
+    Prints the buffer's id once all of it is on disk. The same --buffer-id with the same items is the same
+    buffer, so a command that was killed can be repeated.
+
+    \b
+    durable-bus submit digest --items paths.txt --buffer-id monday --wait
+    """
+    from durable_bus.cli.follow import follow
+    from durable_bus.cli.items_file import ItemsFile
+    from durable_bus.client import Client
+
+    items = ItemsFile(items_path)
+    with Client(journal) as client:
+        buffer = client.start(target, items, buffer_id=buffer_id, collect=not no_collect, return_to=return_to)
+        click.echo(buffer.buffer_id)
+        if not wait:
+            return 0
+        content = follow(client.reader(), buffer.buffer_id, None, quiet)
+        return 0 if content.succeeded == content.total else 1

@@ -1,0 +1,60 @@
+"""Whether a journal's supervisor lives, and whether it answers: by its lock, by /proc, and by asking it."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ask_supervisor"]
+
+ANSWER_WITHIN_S = 2.0
+
+
+def ask_supervisor(journal: Path, pid: int | None) -> dict[str, Any]:
+    """`state` (alive, hung, dead), `pid`, `reason` why it counts as hung, and `workers` when a daemon tells.
+
+    `pid` holds the journal's lock, None: nobody does. A supervisor that belongs to one command (`run`) has no
+    socket, so only the kernel can say how it is.
+    """
+    if pid is None:
+        return {"state": "dead", "pid": None, "reason": None}
+    letter = _process_state(pid)
+    if letter in ("T", "t"):
+        return {"state": "hung", "pid": pid, "reason": "the process is stopped (SIGSTOP or Ctrl-Z)"}
+    try:
+        answer = _ask(journal)
+    except TimeoutError:
+        reason = f"no answer within {ANSWER_WITHIN_S:g} s"
+        return {"state": "hung", "pid": pid, "reason": reason}
+    except (OSError, ValueError):
+        return {"state": "alive", "pid": pid, "reason": None}  # it listens to nobody, or has not begun to
+    return {"state": "alive", "pid": pid, "reason": None, "workers": answer.get("workers", [])}
+
+
+def _process_state(pid: int) -> str:
+    """The letter of proc(5): R, S, D, T, ...; empty when there is no such process to be seen."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
+def _ask(journal: Path) -> dict[str, Any]:
+    """The daemon's answer to `status`. Raises TimeoutError when none comes, OSError when nobody listens."""
+    from durable_bus.channel import FrameReader, encode
+    from durable_bus.connections import connect_daemon
+
+    with contextlib.closing(connect_daemon(journal, ANSWER_WITHIN_S)) as connection:
+        connection.settimeout(ANSWER_WITHIN_S)
+        connection.sendall(encode({"k": "status", "request": secrets.token_hex(16)}))
+        reader = FrameReader()
+        while data := _receive(connection):
+            for frame in reader.feed(data):
+                return frame.header
+    raise OSError("it has closed the connection")
+
+
+def _receive(connection: socket.socket) -> bytes:
+    return connection.recv(64 * 1024)

@@ -1,0 +1,87 @@
+"""Anybody's SQL, read-only, through sqlite-utils; and the questions that people ask, by name.
+
+Nothing here can hold up the supervisor: readers never block its writes, but one that stays in the middle of a
+SELECT keeps the write-ahead log from shrinking. So rows are taken as fast as SQLite gives them, never as fast
+as somebody reads them, and a query that takes too long is interrupted.
+"""
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from durable_bus.errors import TimedOut, UsageError, one_line
+from durable_bus.journal.connection import open_reader, translate
+from durable_bus.journal.statements import load
+
+__all__ = ["ask", "question", "questions"]
+
+_LOOK_AT_CLOCK_EVERY = 50_000
+"""Instructions of SQLite's machine, about a millisecond."""
+_PARAMETER = re.compile(r"(?<!:):([a-z]\w*)")
+
+
+def questions() -> dict[str, str]:
+    """The named questions, each with what it asks."""
+    asked = {}
+    for name, text in load("questions.sql").items():
+        comment = [line[2:].strip() for line in text.splitlines() if line.startswith("--")]
+        asked[name.replace("_", "-")] = " ".join(comment)
+    return asked
+
+
+def question(name: str, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The SQL of a named question, and its parameters; those not given are NULL. Raises UsageError."""
+    sql = load("questions.sql").get(name.replace("-", "_"))
+    if sql is None:
+        raise UsageError(f"no question is called {name!r:.60}; there are: {', '.join(questions())}")
+    known = dict.fromkeys(sorted(set(_PARAMETER.findall(sql))))
+    for parameter in parameters:
+        if parameter not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise UsageError(f"{name} has no parameter {parameter!r:.60}; {takes}")
+    return sql, {**known, **parameters}
+
+
+def ask(
+    journal: str | Path, sql: str, parameters: dict[str, Any], *, time_limit_s: float | None
+) -> Iterator[dict[str, Any]]:
+    """The rows, by column name; to be taken all at once.
+
+    Raises UsageError for SQL that cannot be run or would write, TimedOut, or a JournalError.
+    """
+    from sqlite_utils import Database  # costs 0.14 s
+
+    connection = open_reader(journal)
+    try:
+        database = Database(connection, execute_plugins=False)
+        deadline_s = None if time_limit_s is None else time.monotonic() + time_limit_s
+        if deadline_s is not None:
+            connection.set_progress_handler(lambda: time.monotonic() > deadline_s, _LOOK_AT_CLOCK_EVERY)
+        # A second connection to a journal that is not read-only would checkpoint it when it is closed.
+        connection.set_authorizer(_no_other_database)
+        try:
+            yield from database.query(sql, parameters)
+        except ValueError as error:
+            raise UsageError(f"this SQL returns no rows: {one_line(str(error))}") from None
+        except sqlite3.Error as error:
+            raise _meaning(error, journal, time_limit_s) from error
+    finally:
+        connection.close()
+
+
+def _no_other_database(action: int, *_: object) -> int:
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
+
+
+def _meaning(error: sqlite3.Error, journal: str | Path, time_limit_s: float | None) -> Exception:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name == "SQLITE_INTERRUPT":
+        return TimedOut(f"the query was interrupted after {time_limit_s:g} s; --timeout allows more")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN")):
+        return translate(error, journal)
+    if name.startswith("SQLITE_READONLY"):
+        return UsageError("a query only reads: the journal is written by its supervisor alone")
+    return UsageError(one_line(str(error)))

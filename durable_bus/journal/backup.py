@@ -1,0 +1,107 @@
+"""A consistent copy of a journal, also while a supervisor writes it.
+
+The copy is made beside its destination, brought to disk, and renamed over it: killed at any moment, a backup
+leaves the old copy as it was. SQLite's backup interface reads all pages within one read transaction of a
+read-only connection, so that the supervisor goes on; the write-ahead log cannot shrink meanwhile. A rename
+alone proves nothing about what it names: the copy's data is brought to disk before, the folder after.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from durable_bus.errors import JournalLocked, StorageFailed, UsageError
+from durable_bus.journal.connection import open_reader, translated
+
+__all__ = ["back_up"]
+
+
+def back_up(journal: str | Path, destination: str | Path) -> int:
+    """Copy the journal to `destination`, replacing an earlier backup there; the size of the copy in bytes.
+
+    The copy is not in WAL mode, so it is complete in itself, and readable where nobody may write; a
+    supervisor that is started on it changes that. Raises UsageError, NotAJournal (`destination` is a file of
+    another kind), JournalLocked (another backup to it is running), StorageFailed, or as open_reader does.
+    """
+    target = Path(os.path.realpath(destination))
+    _check_destination(Path(journal), target)
+    partial = target.with_name(f"{target.name}.partial")
+    source = open_reader(journal)
+    try:
+        with _locked(partial) as fd:
+            _copy(source, partial)
+            # Not in WAL mode any more (https://www.sqlite.org/fileformat.html, offsets 18 and 19): there is
+            # no -wal that the copy could be missing. `PRAGMA journal_mode` would make files beside it.
+            os.pwrite(fd, b"\x01\x01", 18)
+            os.fsync(fd)
+            size_bytes = os.fstat(fd).st_size
+            # If we die here, the old copy is there, and a partial one that the next backup writes anew.
+            os.replace(partial, target)
+        _sync_folder(target.parent)
+        return size_bytes
+    except OSError as error:
+        raise StorageFailed(f"cannot write the backup {destination}: {error.strerror}") from error
+    finally:
+        source.close()
+
+
+def _check_destination(journal: Path, target: Path) -> None:
+    """Never over a journal that may be in use, nor over anything that is not a journal."""
+    if target == Path(os.path.realpath(journal)) or (target.exists() and os.path.samefile(target, journal)):
+        raise UsageError(f"{target} is the journal itself: name another file for its backup")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder: name a file for the backup")
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no folder {target.parent}")
+    if os.path.exists(f"{target}-wal"):
+        raise UsageError(f"{target} is a journal in use (there is a -wal beside it): name another file")
+    if target.exists() and target.stat().st_size:
+        with contextlib.closing(open_reader(target)):
+            pass  # raises NotAJournal for anything else
+
+
+@contextlib.contextmanager
+def _locked(partial: Path) -> Iterator[int]:
+    """The partial file, empty and ours alone."""
+    fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            error = JournalLocked()
+            error.args = (f"another backup to {partial.with_suffix('')} is running",)
+            raise error from None
+        os.ftruncate(fd, 0)  # what a killed backup has left
+        yield fd
+    except JournalLocked:
+        raise
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+        raise
+    finally:
+        os.close(fd)
+
+
+def _copy(source: sqlite3.Connection, partial: Path) -> None:
+    """Everything the source holds now, as one file."""
+    with translated(partial):
+        copy = sqlite3.connect(partial, isolation_level=None)
+        try:
+            # Nobody will ever want half of it back: no rollback journal, and the data is synced at the end.
+            copy.execute("PRAGMA journal_mode = OFF")
+            copy.execute("PRAGMA synchronous = OFF")
+            source.backup(copy)
+        finally:
+            copy.close()
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

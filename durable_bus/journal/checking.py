@@ -1,0 +1,249 @@
+"""Looking for what is wrong with a journal: the file, SQLite's own checks, then every invariant of ours.
+
+Nothing is ever written. Each check in checking.sql is one statement, so that each sees one state of a journal
+that is being written, and holds the write-ahead log back for no longer than it takes itself.
+"""
+
+import os
+import sqlite3
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from durable_bus.errors import JournalDamaged, NotAJournal, NotFound
+from durable_bus.journal.connection import SCHEMA_VERSION, open_reader
+from durable_bus.journal.schema import migrate
+from durable_bus.journal.statements import load
+from durable_bus.journal.wal_readers import wal_readers
+
+__all__ = ["Finding", "Report", "Warning_", "check", "file_facts", "invariants", "wal_may_be_missing"]
+
+ROWS_SHOWN_MAX = 5
+SQLITE_WITHOUT_RESET_BUG = (3, 51, 3)
+UNREADABLE = "could not be checked"
+"""The column of a row that says so, of a journal that is too damaged for this check."""
+_HEADER_BYTES = 100
+
+
+class Finding(NamedTuple):
+    """One check: what must be true, and the rows that say it is not."""
+
+    name: str
+    means: str
+    rows: list[dict[str, Any]]
+    """The first few that are wrong; empty: it is true."""
+    more: bool
+    """There are more than are shown."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.rows
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "means": self.means, "ok": self.ok, "rows": self.rows, "more": self.more}
+
+
+class Warning_(NamedTuple):
+    """Something to know that is not wrong."""
+
+    name: str
+    message: str
+
+
+@dataclass
+class Report:
+    """What a check has found."""
+
+    journal: str
+    schema_version: int | None = None
+    checks: list[Finding] = field(default_factory=list)
+    warnings: list[Warning_] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.ok for finding in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "journal": self.journal,
+            "ok": self.ok,
+            "schema_version": self.schema_version,
+            "sqlite_version": sqlite3.sqlite_version,
+            "checks": [finding.to_json() for finding in self.checks],
+            "warnings": [warning._asdict() for warning in self.warnings],
+        }
+
+
+class FileFacts(NamedTuple):
+    """What the file itself says, in its first 100 bytes and its size."""
+
+    size_bytes: int
+    expected_bytes: int
+    """What the header says; 0 when it does not say."""
+    is_sqlite: bool
+    in_wal_mode: bool
+    wal_bytes: int | None
+    """Size of the -wal beside it, None without one."""
+
+    @property
+    def is_truncated(self) -> bool:
+        """The end of the file is missing, and no -wal can hold it."""
+        return self.size_bytes < self.expected_bytes and not self.wal_bytes
+
+
+def invariants() -> dict[str, tuple[str, str]]:
+    """Every check by name: what it means, and its SQL."""
+    found = {}
+    for name, text in load("checking.sql").items():
+        comment = [line for line in text.splitlines() if line.startswith("--")]
+        found[name] = (" ".join(line[2:].strip() for line in comment), text)
+    return found
+
+
+def file_facts(path: str | Path) -> FileFacts:
+    """Read the header. Only while this process has no connection to the journal: closing the file would drop
+    that connection's locks. Raises NotFound.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = file.read(_HEADER_BYTES)
+            size_bytes = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise NotFound(f"no journal at {path}") from None
+    try:
+        wal_bytes: int | None = os.stat(f"{os.path.realpath(path)}-wal").st_size
+    except OSError:
+        wal_bytes = None
+    if len(header) < _HEADER_BYTES or not header.startswith(b"SQLite format 3\0"):
+        return FileFacts(size_bytes, 0, False, False, wal_bytes)
+    (page_bytes,) = struct.unpack_from(">H", header, 16)
+    change_counter, pages = struct.unpack_from(">II", header, 24)
+    (counter_of_pages,) = struct.unpack_from(">I", header, 92)
+    expected = pages * (65536 if page_bytes == 1 else page_bytes) if change_counter == counter_of_pages else 0
+    return FileFacts(size_bytes, expected, True, header[18] == 2, wal_bytes)
+
+
+def wal_may_be_missing(path: str | Path, facts: FileFacts, *, served: bool) -> str | None:
+    """Why the -wal that belongs to this journal may be missing, None when there is no reason to think so.
+
+    A supervisor leaves its -wal in place unless it ends well, and a backup of ours is not in WAL mode. What
+    else removes a -wal is a program that opened the journal for writing and closed it, which brings the log
+    home first: so it only *may* be missing, and nobody is kept from going on.
+    """
+    if served or not facts.in_wal_mode or facts.wal_bytes is not None:
+        return None
+    connection = open_reader(path)
+    try:
+        row = connection.execute(load("history.sql")["newest_run"]).fetchone()
+    finally:
+        connection.close()
+    if row is None or row[1]:
+        return None
+    return (
+        f"run {row[0]} has not said that it ended, and there is no {Path(path).name}-wal beside the journal: "
+        "a copy made without it lacks whatever was committed last; copy both, or use `durable-bus backup`"
+    )
+
+
+def check(path: str | Path, *, served: bool = False, in_place: bool = True) -> Report:
+    """Everything that can be checked. `served`: a supervisor has the journal's lock. `in_place`: the lock's
+    file is beside it, so it is no copy; only of a copy is a -wal that may be missing called wrong.
+
+    Raises NotFound, NotAJournal, JournalTooNew or JournalUnreachable; damage is in the report.
+    """
+    report = Report(str(path))
+    facts = file_facts(path)
+    if facts.size_bytes and not facts.is_sqlite:
+        raise NotAJournal(f"{path} is not a durable_bus journal: it is not an SQLite database")
+    report.checks.append(_file_is_whole(facts))
+    try:
+        missing = wal_may_be_missing(path, facts, served=served)
+        if missing and in_place:
+            report.warnings.append(Warning_("wal_may_be_missing", missing))
+        means = "The -wal that belongs to the journal is beside it."
+        report.checks.append(_finding("wal_is_here", means, None if in_place else missing))
+        connection = open_reader(path)
+    except JournalDamaged as error:
+        report.checks.append(_finding("can_be_opened", "SQLite can open the journal.", str(error)))
+        return report
+    try:
+        report.schema_version = connection.execute("PRAGMA user_version").fetchone()[0]
+        report.checks += _checks(connection, report.schema_version or 0)
+    finally:
+        connection.close()
+    report.warnings += _warnings(path)
+    return report
+
+
+def _finding(name: str, means: str, problem: str | None) -> Finding:
+    return Finding(name, means, [{"problem": problem}] if problem else [], False)
+
+
+def _file_is_whole(facts: FileFacts) -> Finding:
+    problem = None
+    if facts.is_truncated:
+        missing = facts.expected_bytes - facts.size_bytes
+        problem = f"the file was cut off: {missing} of its {facts.expected_bytes} bytes are missing"
+    return _finding("file_is_whole", "The file is as long as its header says.", problem)
+
+
+def _checks(connection: sqlite3.Connection, schema_version: int) -> Iterator[Finding]:
+    if schema_version == SCHEMA_VERSION:
+        yield _schema(connection)
+    for name, (means, sql) in invariants().items():
+        yield _ask(connection, name, means, sql)
+
+
+def _ask(connection: sqlite3.Connection, name: str, means: str, sql: str) -> Finding:
+    cursor = connection.cursor()
+    cursor.row_factory = sqlite3.Row
+    try:
+        rows = [dict(row) for row in cursor.execute(sql).fetchmany(ROWS_SHOWN_MAX + 1)]
+    except sqlite3.DatabaseError as error:
+        return Finding(name, means, [{UNREADABLE: str(error)}], False)
+    finally:
+        cursor.close()
+    return Finding(name, means, rows[:ROWS_SHOWN_MAX], len(rows) > ROWS_SHOWN_MAX)
+
+
+def _schema(connection: sqlite3.Connection) -> Finding:
+    """Tables, indexes and views, compared with those that the migrations make."""
+    sql = load("history.sql")["schema"]
+    fresh = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        migrate(fresh)
+        wanted = set(fresh.execute(sql))
+    finally:
+        fresh.close()
+    found = set(connection.execute(sql))
+    rows = [{"name": name, "is": "missing or changed"} for name, _ in sorted(wanted - found)]
+    return Finding(
+        "schema_is_as_migrated", "Tables, indexes and views are those that the migrations make.",
+        rows[:ROWS_SHOWN_MAX], len(rows) > ROWS_SHOWN_MAX,
+    )  # fmt: skip
+
+
+def _warnings(path: str | Path) -> Iterator[Warning_]:
+    if sqlite3.sqlite_version_info < SQLITE_WITHOUT_RESET_BUG:
+        yield Warning_(
+            "old_sqlite",
+            f"SQLite {sqlite3.sqlite_version} is older than 3.51.3: two connections that write or checkpoint "
+            "a journal at the same instant may lose pages (the WAL-reset bug of 3.7.0 to 3.51.2). We are "
+            "safe from it, because one connection writes and checkpoints and all others are read-only: open "
+            "the journal with mode=ro in programs of your own, too",
+        )
+    for reader in wal_readers(path):
+        yield Warning_(
+            "wal_held_back",
+            f"{reader} has a transaction open on the journal: the write-ahead log, "
+            f"{_wal_bytes(path)} bytes now, cannot shrink before it ends",
+        )
+
+
+def _wal_bytes(path: str | Path) -> int:
+    try:
+        return os.stat(f"{os.path.realpath(path)}-wal").st_size
+    except OSError:
+        return 0

@@ -1,0 +1,155 @@
+-- What the past of a journal looks like: for `replay` and `check`. Every transition is a column that names its commit, so
+-- how things stood after a commit is a matter of comparing numbers.
+
+-- name: schema
+-- What the migrations have made; sqlite-utils keeps a table of its own beside it.
+SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE '%sqlite_%' ORDER BY name;
+
+-- name: newest_run
+SELECT run_id, stopped_at IS NOT NULL AS stopped, pid FROM run ORDER BY run_id DESC LIMIT 1;
+
+-- name: runs
+-- Commits are numbered in order, so those of a run are a range.
+SELECT
+    r.run_id, r.pid, r.app, r.version, r.started_at, r.stopped_at, r.first_commit, r.last_commit,
+    (SELECT c.committed_at FROM journal_commit c WHERE c.commit_id = r.last_commit) AS last_commit_at
+FROM (
+    SELECT
+        run.*,
+        (SELECT min(commit_id) FROM journal_commit c WHERE c.run_id = run.run_id) AS first_commit,
+        (SELECT max(commit_id) FROM journal_commit c WHERE c.run_id = run.run_id) AS last_commit
+    FROM run
+) r
+ORDER BY r.run_id;
+
+-- name: recorded_between
+SELECT coalesce(sum(results), 0) AS results, coalesce(sum(failures), 0) AS failures
+FROM journal_commit WHERE commit_id BETWEEN :first_commit AND :last_commit;
+
+-- name: buffer_events
+-- In which run buffers were opened, cancelled, completed and pruned.
+SELECT c.run_id, 'opened' AS what, count(*) AS buffers
+FROM buffer b JOIN journal_commit c ON c.commit_id = b.opened_commit
+GROUP BY c.run_id
+UNION ALL
+SELECT c.run_id, CASE WHEN b.cancelled_commit IS NULL THEN 'completed' ELSE 'cancelled' END, count(*)
+FROM buffer b JOIN journal_commit c ON c.commit_id = b.ended_commit
+GROUP BY c.run_id, b.cancelled_commit IS NULL
+UNION ALL
+SELECT c.run_id, 'pruned', count(*)
+FROM buffer b JOIN journal_commit c ON c.commit_id = b.pruned_commit
+GROUP BY c.run_id;
+
+-- name: worker_deaths
+SELECT c.run_id, count(DISTINCT d.worker_pid) AS workers
+FROM dispatch d CROSS JOIN journal_commit c ON c.commit_id = d.ended_commit
+WHERE d.ended_how = 'died'
+GROUP BY c.run_id;
+
+-- name: interrupted
+-- What a crash interrupted: settled by the start after it, or not yet. `answered`: recorded by this dispatch before.
+SELECT
+    d.dispatch_id, c.run_id, b.buffer_id, d.first_index,
+    coalesce(d.returned_from, d.first_index + d.item_count) - d.first_index AS item_count,
+    d.attempt, d.worker_pid, c.committed_at AS sent_at, d.ended_commit IS NULL AS in_flight,
+    (
+        SELECT count(*) FROM result r JOIN answer a ON a.answer_id = r.answer_id
+        WHERE r.item_key >= (d.buffer_seq << 32) + d.first_index
+            AND r.item_key < (d.buffer_seq << 32) + coalesce(d.returned_from, d.first_index + d.item_count)
+            AND a.dispatch_id = d.dispatch_id
+    ) AS answered
+FROM (
+    SELECT * FROM dispatch INDEXED BY dispatch_not_ended WHERE ended_commit IS NULL
+    UNION ALL
+    SELECT * FROM dispatch WHERE ended_how = 'crashed'
+) d
+JOIN journal_commit c ON c.commit_id = d.commit_id
+JOIN buffer b ON b.buffer_seq = d.buffer_seq
+ORDER BY d.dispatch_id;
+
+-- name: last_commit_until
+-- The last commit that had happened at a time. The clock may have been set back: the latest of them counts.
+SELECT max(commit_id) FROM journal_commit WHERE committed_at <= :time_ms;
+
+-- name: commit
+SELECT commit_id, run_id, committed_at, (SELECT max(commit_id) FROM journal_commit) AS newest
+FROM journal_commit WHERE commit_id = :commit_id;
+
+-- name: newest_commit
+SELECT max(commit_id) FROM journal_commit;
+
+-- name: buffers_at
+-- Every buffer as it was after a commit, as the view `buffers` would have shown it. What a prune has removed cannot be
+-- counted any more (NULL), and how many items had arrived of a buffer that was receiving is known of the present only.
+SELECT
+    b.buffer_id,
+    CASE
+        WHEN b.pruned_commit <= :commit_id THEN 'pruned'
+        WHEN b.cancelled_commit <= :commit_id THEN 'cancelled'
+        WHEN b.ended_commit <= :commit_id THEN 'complete'
+        WHEN b.opened_commit <= :commit_id THEN 'open'
+        ELSE 'receiving'
+    END AS state,
+    EXISTS (
+        SELECT 1 FROM pause p
+        WHERE p.buffer_seq = b.buffer_seq AND p.paused_commit <= :commit_id
+            AND (p.resumed_commit IS NULL OR p.resumed_commit > :commit_id)
+    ) AS paused,
+    b.target,
+    CASE
+        WHEN b.opened_commit <= :commit_id THEN b.total
+        WHEN :commit_id >= (SELECT max(commit_id) FROM journal_commit) THEN b.received
+    END AS total,
+    CASE
+        WHEN b.ended_commit <= :commit_id THEN b.succeeded
+        WHEN b.pruned_commit IS NULL THEN (
+            SELECT coalesce(sum(a.recorded), 0) FROM answer a
+            WHERE a.buffer_seq = b.buffer_seq AND a.commit_id <= :commit_id AND a.success = 1
+        )
+    END AS successful,
+    CASE
+        WHEN b.ended_commit <= :commit_id THEN b.failed
+        WHEN b.pruned_commit IS NULL THEN (
+            SELECT coalesce(sum(a.recorded), 0) FROM answer a
+            WHERE a.buffer_seq = b.buffer_seq AND a.commit_id <= :commit_id AND a.success = 0
+        )
+    END AS failed,
+    CASE WHEN b.pruned_commit IS NULL THEN (
+        SELECT coalesce(sum(coalesce(d.returned_from, d.first_index + d.item_count) - d.first_index), 0)
+        FROM dispatch d
+        WHERE d.buffer_seq = b.buffer_seq AND d.commit_id <= :commit_id
+            AND (d.ended_commit IS NULL OR d.ended_commit > :commit_id)
+    ) END AS in_flight,
+    b.created_commit,
+    CASE WHEN b.ended_commit <= :commit_id THEN b.ended_commit END AS ended_commit
+FROM buffer b
+WHERE b.created_commit <= :commit_id AND (b.dropped_commit IS NULL OR b.dropped_commit > :commit_id)
+ORDER BY b.buffer_seq;
+
+-- name: items_page
+SELECT item_key, payload, is_xml FROM item
+WHERE item_key > :after_key AND item_key <= :last_key
+ORDER BY item_key LIMIT :limit;
+
+-- name: open_work
+-- What `finish` waits for: items that somebody must still be handed, or has in hand; what waits for a conversation to come
+-- to its end is `forwarded`.
+SELECT
+    b.buffer_id, b.target, b.total - b.succeeded - b.failed AS pending,
+    EXISTS (SELECT 1 FROM pause p WHERE p.buffer_seq = b.buffer_seq AND p.resumed_commit IS NULL) AS paused,
+    (
+        SELECT count(*) FROM forwarded_item o
+        WHERE o.item_key BETWEEN b.buffer_seq << 32 AND (b.buffer_seq << 32) + 4294967295
+            AND NOT EXISTS (SELECT 1 FROM result r WHERE r.item_key = o.item_key)
+    ) AS forwarded
+FROM buffer b INDEXED BY buffer_not_ended
+WHERE b.ended_commit IS NULL AND b.opened_commit IS NOT NULL
+ORDER BY b.buffer_seq;
+
+-- name: unsettled_messages
+SELECT to_id, count(*) AS messages FROM (
+    SELECT to_id FROM message INDEXED BY message_waiting WHERE settled_commit IS NULL AND delivered_commit IS NULL
+    UNION ALL
+    SELECT to_id FROM message INDEXED BY message_delivered WHERE settled_commit IS NULL AND delivered_commit IS NOT NULL
+)
+GROUP BY to_id;

@@ -1,0 +1,104 @@
+"""Reading what can be read of a damaged journal. Nothing is written to it.
+
+A page that is damaged or cut off takes with it the rows on it, or below it in the tree. So results are asked
+for by ranges of keys; a range that cannot be read is halved until what cannot be read is single keys.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from durable_bus.errors import JournalDamaged, NotFound
+from durable_bus.journal.connection import read_only_uri
+from durable_bus.journal.statements import load
+from durable_bus.messages import Result
+
+__all__ = ["Salvage"]
+
+_PAGE_ROWS = 1_000
+_INDEX_BITS = 32
+_SEQ_MAX = (1 << 31) - 1
+
+
+class Salvage:
+    """One buffer of a damaged journal. Raises JournalDamaged when nothing can be found out about it,
+    NotFound when it can, and the buffer is not there.
+    """
+
+    def __init__(self, path: Path, buffer_id: str) -> None:
+        self._path = path
+        self._statements = load("salvage.sql")
+        self._connection = sqlite3.connect(read_only_uri(path), uri=True, isolation_level=None)
+        # Damaged text must not stop us either.
+        self._connection.text_factory = lambda data: data.decode("utf-8", "replace")
+        # Without it SQLite refuses a file that was cut off as a whole. The connection is read-only.
+        self._connection.execute("PRAGMA writable_schema = ON")
+        self.unreadable = 0
+        """How many keys of results lay in what could not be read; each may have been a result."""
+        self.buffer_seq, self.total, self.recorded = self._find(buffer_id)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _find(self, buffer_id: str) -> tuple[int, int, int]:
+        """Its key, how many items it has, and how many results are said to be recorded."""
+        damaged = False
+        try:
+            row = self._connection.execute(self._statements["buffer"], {"buffer_id": buffer_id}).fetchone()
+            if row is not None:
+                return int(row[0]), int(row[1]), int(row[2])
+        except sqlite3.DatabaseError:
+            damaged = True
+        for row in self._rows("buffers_between", 1, _SEQ_MAX):
+            if row[1] == buffer_id:
+                return int(row[0]), int(row[2]), int(row[3])
+        if damaged or self.unreadable:
+            raise JournalDamaged(
+                f"the journal {self._path} is so damaged that {buffer_id!r:.120} cannot be found in it"
+            )
+        raise NotFound(f"no buffer {buffer_id!r:.120} in {self._path}")
+
+    def results(self) -> Iterator[Result]:
+        """Every result that can be read, in item order. What it was answered by is 0 where that cannot be."""
+        self.unreadable = 0
+        base = self.buffer_seq << _INDEX_BITS
+        for key, success, payload, is_xml, answer_id in self._rows(
+            "results_between", base, base + max(self.total, 1) - 1
+        ):
+            index = key - base
+            attempt, duration_ms = self._answer(answer_id, index)
+            yield Result(
+                index, success == 1, payload, is_xml == 1, None if success else payload, attempt, duration_ms
+            )
+
+    def _answer(self, answer_id: int, index: int) -> tuple[int, float]:
+        try:
+            row = self._connection.execute(self._statements["answer"], {"answer_id": answer_id}).fetchone()
+            if row is None:
+                return 0, 0.0
+            start = (index - row[0]) * 10
+            return int(row[1]), int(row[2][start : start + 10] or 0) / 1000
+        except (sqlite3.DatabaseError, ValueError):
+            return 0, 0.0
+
+    def _rows(self, name: str, first: int, last: int) -> Iterator[tuple[Any, ...]]:
+        """Rows of a statement between two keys, which are their first column, without those on bad pages."""
+        sql = self._statements[name]
+        ranges = [(first, last)]
+        while ranges:
+            low, high = ranges.pop()
+            try:
+                rows = self._connection.execute(
+                    sql, {"first": low, "last": high, "limit": _PAGE_ROWS}
+                ).fetchall()
+            except sqlite3.DatabaseError:
+                if low == high:
+                    self.unreadable += 1
+                else:
+                    middle = (low + high) // 2
+                    ranges += [(middle + 1, high), (low, middle)]
+                continue
+            yield from rows
+            if len(rows) == _PAGE_ROWS and rows[-1][0] < high:
+                ranges.append((rows[-1][0] + 1, high))

@@ -1,0 +1,178 @@
+"""A start's items on their way to a supervisor: in numbered chunks, with a digest of them all."""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from durable_bus.channel import pack
+from durable_bus.errors import BufferError, DurableBusError, SupervisorLost, UsageError
+from durable_bus.items import ItemsDigest, form_and_exceptions
+from durable_bus.link import Link
+from durable_bus.xml import PAYLOAD_BYTES_MAX, dump_item, guess_is_xml
+
+__all__ = ["Upload", "digest_items"]
+
+CHUNK_BYTES_MAX = 1024 * 1024
+_BATCH_ITEMS = 4_000
+_UNACKNOWLEDGED_CHUNKS_MAX = 8
+
+
+def digest_items(items: Iterable[object]) -> tuple[int, str]:
+    """How many items these are, and the digest that the journal keeps of them. Checks each as `start` does,
+    and raises what that raises.
+    """
+    digest = ItemsDigest()
+    total = 0
+    for body, forms in _chunks(items):
+        digest.update(body, forms)
+        total += len(forms)
+    return total, digest.hexdigest()
+
+
+class Upload:
+    """Sends one start. What was not acknowledged yet is kept: when the daemon has gone, it is sent again to
+    the one that comes back.
+    """
+
+    def __init__(self, link: Link, reconnect: Callable[[Link], Link], header: dict[str, Any]) -> None:
+        """`reconnect` gives the link that takes a lost one's place. Raises SupervisorLost when there is
+        none.
+        """
+        self._link = link
+        self._reconnect = reconnect
+        self._header = header
+        self._request_id: str = header["request"]
+        self._digest = ItemsDigest()
+        self._unacknowledged: deque[tuple[int, tuple[dict[str, Any], bytes]]] = deque()
+        self._opening: dict[str, Any] | None = None
+        self._number = 0
+        self._total = 0
+        self._existing = False
+
+    def send(self, items: Iterable[object]) -> dict[str, Any]:
+        """All of it; the supervisor's answer to the opening, after which all is on disk."""
+        try:
+            self._send({"k": "start", **self._header})
+            for body, forms in _chunks(items):
+                self._send_chunk(body, forms)
+            self._opening = {
+                "k": "open",
+                **self._header,
+                "total": self._total,
+                "digest": self._digest.hexdigest(),
+            }
+            self._send(self._opening)
+            while (answer := self._next_answer())["k"] != "opened":
+                pass
+        except BaseException:
+            self._link.say({"k": "abandon", "request": self._request_id})
+            raise
+        self._link.forget(self._request_id)
+        return answer
+
+    def _send_chunk(self, body: bytes, forms: list[bool]) -> None:
+        self._digest.update(body, forms)
+        form, exceptions = form_and_exceptions(forms)
+        chunk = {
+            "k": "chunk",
+            "request": self._request_id,
+            "number": self._number,
+            "count": len(forms),
+            "form": form,
+            "exceptions": exceptions,
+        }
+        number = self._number
+        self._number += 1
+        self._total += len(forms)
+        if not self._existing:  # else nothing is sent and nothing acknowledged: the digest decides
+            self._unacknowledged.append((number, (chunk, body)))
+            self._send(chunk, body)
+        while len(self._unacknowledged) > _UNACKNOWLEDGED_CHUNKS_MAX or self._link.has_answer(
+            self._request_id
+        ):
+            self._next_answer()
+
+    def _send(self, header: dict[str, Any], *bodies: bytes) -> None:
+        try:
+            self._link.send(header, *bodies)
+        except SupervisorLost:
+            self._begin_again()
+
+    def _next_answer(self) -> dict[str, Any]:
+        while True:
+            try:
+                answer = self._link.answer(self._request_id)
+                break
+            except SupervisorLost:
+                self._begin_again()
+        if answer["k"] == "receiving":
+            self._begun(answer)
+        received = self._number if self._existing else answer.get("next_chunk", 0)
+        while self._unacknowledged and self._unacknowledged[0][0] < received:
+            self._unacknowledged.popleft()
+        return answer
+
+    def _begun(self, answer: dict[str, Any]) -> None:
+        self._existing = answer["existing"]
+        oldest = self._unacknowledged[0][0] if self._unacknowledged else self._number
+        if not self._existing and answer["next_chunk"] < oldest:
+            raise BufferError(
+                self._header["buffer_id"], "nobody heard of us for so long that its items were given up"
+            )
+
+    def _begin_again(self) -> None:
+        """The daemon has gone. The one that comes back has what it acknowledged; all else is sent again."""
+        while True:
+            self._link = self._reconnect(self._link)
+            try:
+                self._link.send({"k": "start", **self._header})
+                for _, (chunk, body) in self._unacknowledged:
+                    self._link.send(chunk, body)
+                if self._opening is not None:
+                    self._link.send(self._opening)
+                return
+            except SupervisorLost:
+                continue
+
+
+def _chunks(items: Iterable[object]) -> Iterator[tuple[bytes, list[bool]]]:
+    """Items as bodies (`channel.pack`) of a bounded size, each with whether its items are XML."""
+    if isinstance(items, (str, bytes)):
+        raise UsageError("items must be an iterable of items, not one str or bytes")
+    iterator = iter(items)
+    first_index = 0
+    while batch := list(islice(iterator, _BATCH_ITEMS)):
+        if set(map(type, batch)) == {str}:
+            texts: list[str] = batch  # type: ignore[assignment]
+            forms = [text.startswith("<") or guess_is_xml(text) for text in texts]
+        else:
+            pairs = [_dump(item, first_index + position) for position, item in enumerate(batch)]
+            texts, forms = [text for text, _ in pairs], [is_xml for _, is_xml in pairs]
+        yield from _sized(texts, forms, first_index)
+        first_index += len(batch)
+
+
+def _dump(item: object, index: int) -> tuple[str, bool]:
+    try:
+        return dump_item(item)
+    except DurableBusError as error:
+        raise type(error)(f"item {index}: {error}") from None
+
+
+def _sized(texts: list[str], forms: list[bool], first_index: int) -> Iterator[tuple[bytes, list[bool]]]:
+    """Cut in halves until no chunk is too long; check what cannot be journaled."""
+    chars = sum(map(len, texts))
+    if chars > CHUNK_BYTES_MAX and len(texts) > 1:
+        middle = len(texts) // 2
+        yield from _sized(texts[:middle], forms[:middle], first_index)
+        yield from _sized(texts[middle:], forms[middle:], first_index + middle)
+        return
+    body = b""
+    with contextlib.suppress(UnicodeEncodeError):
+        body = pack(texts)
+    if body.count(b"\0") != len(texts) or len(body) > PAYLOAD_BYTES_MAX:
+        for position, text in enumerate(texts):
+            _dump(text, first_index + position)  # one of them cannot be taken: this finds and names it
+    yield body, forms

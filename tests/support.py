@@ -1,0 +1,225 @@
+"""What the tests of behaviour share: looking at a journal, and at the processes around it.
+
+Everything here waits for facts: rows of the journal, lines of a log, the end of a process. The journal is
+read from the test's process, which is never the supervisor's, read-only and by plain SQL, as anybody may.
+"""
+
+import os
+import select
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import durable_bus
+
+TESTS = Path(__file__).resolve().parent
+REPOSITORY = Path(durable_bus.__file__).resolve().parent.parent
+PATIENCE_S = 60.0
+"""How long a fact may take to come, on the slowest machine; a test never depends on it being shorter."""
+LOOK_EVERY_S = 0.005
+
+
+def until(fact: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
+    """Wait for a fact; its value, once that is true. Raises AssertionError when it never is."""
+    deadline_s = time.monotonic() + patience_s
+    while not (value := fact()):
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"it never came true: {what}")
+        time.sleep(LOOK_EVERY_S)
+    return value
+
+
+class Facts:
+    """A journal, as anybody may look at it."""
+
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+
+    def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """The rows of a query; none as long as there is no journal, or no schema in it."""
+        if not self.journal.exists():
+            return []
+        try:
+            with closing(sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True, timeout=30)) as connection:
+                return connection.execute(sql, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise
+
+    def dicts(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with closing(sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True, timeout=30)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(sql, parameters)]
+
+    def value(self, sql: str, *parameters: Any) -> Any:
+        """The first column of the first row, None without one."""
+        rows = self.rows(sql, *parameters)
+        return rows[0][0] if rows else None
+
+    def until(self, sql: str, *parameters: Any, patience_s: float = PATIENCE_S) -> Any:
+        """Wait until a query's first value is true."""
+        return until(lambda: self.value(sql, *parameters), f"{sql} {parameters}", patience_s)
+
+    def recorded(self, buffer_id: str) -> int:
+        return int(self.value("SELECT completed FROM buffers WHERE buffer_id = ?", buffer_id) or 0)
+
+    def until_recorded(self, buffer_id: str, count: int) -> None:
+        until(lambda: self.recorded(buffer_id) >= count, f"{count} results of {buffer_id}")
+
+    def failures(self, buffer_id: str) -> list[tuple[Any, ...]]:
+        """(index, attempt, kind, message) of every failed attempt, in the order they happened."""
+        return self.rows(
+            "SELECT item_index, attempt, kind, message FROM failures WHERE buffer_id = ? ORDER BY failed_at",
+            buffer_id,
+        )
+
+    def assert_whole(self, buffer_id: str, total: int, *, failed: int = 0) -> None:
+        """A complete buffer: one result an index, one BufferComplete, and counters that say what the rows
+        say.
+        """
+        (row,) = self.dicts("SELECT * FROM buffers WHERE buffer_id = ?", buffer_id)
+        assert (row["state"], row["total"], row["completed"], row["pending"]) == ("complete", total, total, 0)
+        assert (row["successful"], row["failed"]) == (total - failed, failed)
+        indexes = self.rows(
+            "SELECT item_index, success FROM results WHERE buffer_id = ? ORDER BY item_index", buffer_id
+        )
+        assert [index for index, _ in indexes] == list(range(total))
+        assert sum(1 for _, success in indexes if not success) == failed
+        complete = self.rows("SELECT message_id FROM messages WHERE kind = 'BufferComplete'")
+        assert complete.count((f"{buffer_id}/complete",)) == 1
+
+
+class Run(NamedTuple):
+    """A line of the log that handlers of `apps.plain` and its like write."""
+
+    supervisor_pid: int
+    worker_pid: int
+    index: int
+    word: str
+
+
+class RunLog:
+    """What handlers have done, by what they wrote down when they did it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def runs(self) -> list[Run]:
+        if not self.path.exists():
+            return []
+        lines = [line.split() for line in self.path.read_text().splitlines()]
+        return [Run(int(boss), int(worker), int(index), word) for boss, worker, index, word in lines]
+
+    def indexes(self) -> list[int]:
+        return [run.index for run in self.runs()]
+
+    def until_started(self, *indexes: int) -> None:
+        until(lambda: set(indexes) <= set(self.indexes()), f"items {indexes} have started")
+
+    def worker_of(self, index: int) -> int:
+        """The worker that ran the item last."""
+        return [run.worker_pid for run in self.runs() if run.index == index][-1]
+
+    def times(self) -> Counter[int]:
+        """How often each item was run."""
+        return Counter(self.indexes())
+
+
+# Processes
+
+
+def is_alive(pid: int) -> bool:
+    """It exists and is more than a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def children_of(pid: int) -> list[int]:
+    """Children that live, of every thread of the process."""
+    children = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += [int(child) for child in (task / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [child for child in children if is_alive(child)]
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def workers_of(supervisor_pid: int) -> list[int]:
+    return [pid for pid in children_of(supervisor_pid) if "durable_bus.worker" in command_of(pid)]
+
+
+def until_gone(pid: int, patience_s: float = PATIENCE_S) -> None:
+    """Wait for the end of a process, at once when it ends."""
+    try:
+        pid_fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        ready, _, _ = select.select([pid_fd], [], [], patience_s)
+        assert ready, f"process {pid} lives on: {command_of(pid)}"
+    finally:
+        os.close(pid_fd)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and wait until it is gone."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    until_gone(pid)
+
+
+# Programs
+
+
+def environment(**more: str) -> dict[str, str]:
+    """For a program that uses durable_bus from this checkout and the apps from beside this file."""
+    paths = [str(REPOSITORY), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
+
+
+def program(
+    path: Path, source: str, *arguments: str, cwd: Path | None = None, **more: str
+) -> "subprocess.Popen[str]":
+    """Write a program and start it, with pipes for its output."""
+    path.write_text(source)
+    return subprocess.Popen(
+        [sys.executable, str(path), *arguments],
+        cwd=cwd or path.parent,
+        env=environment(**more),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outcome(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    """Wait for its end; exit code, stdout, stderr."""
+    try:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"the program did not end; it said:\n{out}\n{err}") from None
+    return process.returncode, out, err

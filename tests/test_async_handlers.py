@@ -1,0 +1,81 @@
+"""Async handlers: many at once in each worker, each with an end of its own."""
+
+from pathlib import Path
+
+from apps import awaiting
+from support import Facts, RunLog, kill, workers_of
+
+
+def test_as_many_run_at_once_as_the_listener_allows_and_no_more(journal: Path) -> None:
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        buffer = client.start("together", ["x"] * 100)
+        buffer.wait(60)
+        at_once = {int(result.payload) for result in buffer.results()}
+    assert max(at_once) == 10
+
+
+def test_a_late_coroutine_is_cancelled_and_its_worker_and_neighbours_live(
+    journal: Path, facts: Facts, run_log: RunLog
+) -> None:
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        assert client.supervisor_pid is not None
+        before = workers_of(client.supervisor_pid)
+        buffer = client.start("late", ["good", "late", "good"], buffer_id="b")
+        buffer.wait(60)
+        results = list(buffer.results())
+        assert workers_of(client.supervisor_pid) == before
+    assert [result.success for result in results] == [True, False, True]
+    assert results[0].payload == results[2].payload
+    assert results[1].error == "timeout: no answer within 0.2 s"
+    assert [(run.index, run.word) for run in run_log.runs()] == [(1, "cancelled")]
+    assert facts.failures("b") == [(1, 1, "timeout", "no answer within 0.2 s")]
+
+
+def test_what_a_cancelled_coroutine_answers_all_the_same_is_too_late(journal: Path, facts: Facts) -> None:
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        results = client.start("late", ["stubborn", "good"], buffer_id="b")
+        assert results.wait(60).successful == 1
+    assert facts.failures("b") == [(0, 1, "timeout", "no answer within 0.2 s")]
+
+
+def test_exceptions_of_coroutines_are_failed_items_whatever_they_are(journal: Path, facts: Facts) -> None:
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        assert client.supervisor_pid is not None
+        before = workers_of(client.supervisor_pid)
+        items = ["good", "raise", "cancel", "exit", "interrupt", "good"]
+        buffer = client.start("raising", items, buffer_id="b")
+        buffer.wait(60)
+        assert [result.success for result in buffer.results()] == [True, *[False] * 4, True]
+        assert workers_of(client.supervisor_pid) == before
+    messages = {index: message for index, _, _, message in facts.failures("b")}
+    assert messages == {1: "ValueError: no", 2: "CancelledError", 3: "SystemExit: 3", 4: "KeyboardInterrupt"}
+
+
+def test_a_death_among_coroutines_is_charged_to_the_one_that_died(journal: Path, facts: Facts) -> None:
+    """Ten run at once when one kills them all: nobody is charged until the culprit is alone."""
+    items = ["good"] * 30
+    items[13] = "kill"
+    with awaiting.bus.running(journal=journal, workers=2) as client:
+        complete = client.start("killer", items, buffer_id="b").wait(60)
+    assert complete.successful == 29
+    assert facts.failures("b") == [(13, n, "lost", "worker exited with code 1") for n in (1, 2, 3)]
+
+
+def test_a_killed_worker_charges_none_of_several_coroutines_that_ran(
+    journal: Path, facts: Facts, run_log: RunLog
+) -> None:
+    door = journal.parent / "door"
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        buffer = client.start("gate", [str(door)] * 10, buffer_id="b")
+        run_log.until_started(*range(10))
+        kill(run_log.worker_of(0))
+        door.touch()
+        assert buffer.wait(60).successful == 10
+    assert facts.failures("b") == []
+    assert run_log.times() == dict.fromkeys(range(10), 2)
+
+
+def test_sync_and_async_listeners_of_one_app_work_side_by_side(journal: Path) -> None:
+    with awaiting.bus.running(journal=journal, workers=2) as client:
+        buffers = [client.start(target, ["x"] * 50) for target in ("sync", "together", "raising")]
+        assert [buffer.wait(60).successful for buffer in buffers] == [50, 50, 50]

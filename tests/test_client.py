@@ -1,0 +1,429 @@
+"""Client and Buffer: what they take, what they refuse, what they give."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from apps import plain
+from lxml import etree
+from support import Facts, RunLog, environment, kill, outcome, program
+
+from durable_bus import BufferError, Result, Text, Xml
+from durable_bus.bus import Bus
+from durable_bus.client import Client, running
+from durable_bus.errors import BusNotImportable, LimitExceeded, NotFound, SupervisorLost, TimedOut, UsageError
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with plain.bus.running(journal=tmp_path_factory.mktemp("client") / "journal.db", workers=2) as client:
+        yield client
+
+
+@pytest.fixture
+def facts(client: Client) -> Facts:
+    return Facts(client.journal)
+
+
+def untouched(client: Client) -> list[tuple[object, ...]]:
+    """What a refused start must leave as it was, once all that was asked for before is on disk."""
+    client.start("echo", ["round trip"], buffer_id="round-trip").wait(60)
+    facts = Facts(client.journal)
+    return facts.rows("SELECT buffer_id, state, total FROM buffers ORDER BY buffer_id")
+
+
+# Following
+
+
+def test_wait_says_how_many_succeeded_and_reads_results_only_when_asked(client: Client) -> None:
+    complete = client.start("echo", ["a", "<b/>"], buffer_id="wait").wait(60)
+    assert (complete.buffer_id, complete.total, complete.successful) == ("wait", 2, 2)
+    assert "results" not in vars(complete)
+    assert complete.results == (
+        '<results><item index="0" success="true">a</item><item index="1" success="true"><b/></item></results>'
+    )
+    assert complete == client.buffer("wait").wait(60)
+
+
+def test_results_are_in_item_order_and_whole_results(client: Client) -> None:
+    buffer = client.start("echo", (f"item {index}" for index in range(12_000)))
+    buffer.wait(60)
+    results = list(buffer.results())
+    assert [(result.index, result.payload) for result in results] == [(i, f"item {i}") for i in range(12_000)]
+    first = results[0]
+    assert isinstance(first, Result)
+    assert (first.success, first.is_xml, first.error, first.attempt) == (True, False, None, 1)
+    assert all(result.duration_ms > 0 for result in results)
+
+
+def test_as_completed_gives_each_result_once_while_others_still_run(client: Client, tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    buffer = client.start("gate", [str(door), *[""] * 50])
+    arriving = buffer.as_completed(60)
+    early = list(islice(arriving, 50))
+    assert 0 not in {result.index for result in early}
+    assert buffer.status().pending == 1
+    door.touch()
+    assert [result.index for result in arriving] == [0]
+    assert sorted(result.index for result in buffer.as_completed(60)) == list(range(51))
+
+
+def test_as_completed_ends_with_the_buffer_however_close_its_last_result_comes(client: Client) -> None:
+    for _ in range(100):
+        assert len(list(client.start("echo", ["a"]).as_completed(60))) == 1
+
+
+def test_a_buffer_can_be_followed_by_many_at_once_any_number_of_times(client: Client) -> None:
+    buffer = client.start("sleep", ["0.001"] * 300)
+    seen: list[int] = []
+
+    def follow() -> None:
+        other = client.buffer(buffer.buffer_id)
+        seen.append(sum(1 for _ in other.as_completed(60)))
+        seen.append(other.wait(60).total)
+        seen.append(sum(1 for _ in other.results()))
+
+    threads = [threading.Thread(target=follow) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [300] * 12
+
+
+def test_status_counts_while_it_runs_and_after(client: Client, facts: Facts, tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    buffer = client.start("gate", ["", str(door), ""], buffer_id="status")
+    facts.until_recorded("status", 2)
+    status = buffer.status()
+    assert (status.state, status.total, status.completed, status.pending) == ("open", 3, 2, 1)
+    door.touch()
+    buffer.wait(60)
+    status = buffer.status()
+    assert (status.state, status.successful, status.failed, status.pending) == ("complete", 3, 0, 0)
+
+
+def test_results_of_an_open_buffer_are_those_recorded_so_far(client: Client, tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    buffer = client.start("gate", [str(door), ""])
+    Facts(client.journal).until_recorded(buffer.buffer_id, 1)
+    assert [result.index for result in buffer.results()] == [1]
+    door.touch()
+    buffer.wait(60)
+
+
+def test_waiting_times_out_and_what_it_waited_for_goes_on(client: Client, tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    buffer = client.start("gate", [str(door)])
+    with pytest.raises(TimedOut) as late:
+        buffer.wait(0.05)
+    assert late.value.exit_code == 6
+    with pytest.raises(TimedOut):
+        list(buffer.as_completed(0.05))
+    door.touch()
+    assert buffer.wait(60).successful == 1
+
+
+def test_a_buffer_nobody_started_is_not_found(client: Client) -> None:
+    with pytest.raises(NotFound) as missing:
+        client.buffer("nobody")
+    assert missing.value.exit_code == 3
+
+
+def test_a_buffer_without_collect_has_results_and_sends_no_completion(client: Client, facts: Facts) -> None:
+    buffer = client.start("echo", ["a"], buffer_id="quiet", collect=False)
+    assert buffer.wait(60).successful == 1
+    assert [result.payload for result in buffer.results()] == ["a"]
+    assert facts.value("SELECT count(*) FROM messages WHERE message_id = 'quiet/complete'") == 0
+
+
+# The same id again
+
+
+def test_the_same_id_with_the_same_content_is_the_buffer_that_exists(client: Client, tmp_path: Path) -> None:
+    items = ["a", Text("<b"), Xml("<c/>"), *map(str, range(9_000))]
+    first = client.start("echo", items, buffer_id="same")
+    first.wait(60)
+    again = client.start("echo", iter(items), buffer_id="same")
+    assert (first.existed, again.existed) == (False, True)
+    assert again.wait(60).total == len(items)
+    door = tmp_path / "door"
+    running = client.start("gate", [str(door)], buffer_id="same-open")
+    assert client.start("gate", [str(door)], buffer_id="same-open").existed
+    door.touch()
+    running.wait(60)
+
+
+OTHER = {
+    "an item more": ("echo", ["a", "b", "c"], {}),
+    "an item less": ("echo", ["a"], {}),
+    "another order": ("echo", ["b", "a"], {}),
+    "another form": ("echo", [Text("a"), Xml("b")], {}),
+    "other cuts between items": ("echo", ["ab", ""], {}),
+    "no items": ("echo", [], {}),
+    "another target": ("describe", ["a", "b"], {}),
+    "another collect": ("echo", ["a", "b"], {"collect": False}),
+}
+
+
+@pytest.mark.parametrize("other", OTHER)
+def test_the_same_id_with_other_content_is_refused_and_changes_nothing(client: Client, other: str) -> None:
+    client.start("echo", ["a", "b"], buffer_id="taken").wait(60)
+    before = untouched(client)
+    target, items, options = OTHER[other]
+    with pytest.raises(BufferError, match="this id is used already") as refused:
+        client.start(target, items, buffer_id="taken", **options)
+    assert (refused.value.buffer_id, refused.value.exit_code) == ("taken", 2)
+    assert untouched(client) == before
+    assert [result.payload for result in client.buffer("taken").results()] == ["a", "b"]
+
+
+# What is refused
+
+
+def test_an_unknown_target_is_refused_with_the_names_that_are_known(client: Client) -> None:
+    before = untouched(client)
+    with pytest.raises(BufferError, match="unknown target 'nobody'; the listeners are: describe, echo, gate"):
+        client.start("nobody", ["a"])
+    assert untouched(client) == before
+
+
+def test_no_items_are_refused(client: Client) -> None:
+    before = untouched(client)
+    with pytest.raises(BufferError, match="No items specified"):
+        client.start("echo", [])
+    assert untouched(client) == before
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 101, "buffer_1", "system.x", "é", "a\n"])
+def test_a_buffer_id_that_is_no_name_is_refused(client: Client, name: str) -> None:
+    before = untouched(client)
+    with pytest.raises(BufferError):
+        client.start("echo", ["a"], buffer_id=name)
+    assert untouched(client) == before
+
+
+REFUSED = {
+    "None": (None, UsageError, "item 5000: None is no item"),
+    "a number": (7, UsageError, "item 5000: not an item: int is no answer"),
+    "NUL": ("a\0b", UsageError, "item 5000: an item with a NUL character cannot be journaled"),
+    "half a surrogate pair": ("\ud800", UsageError, "item 5000: .*surrogate"),
+    "too long": (
+        "x" * (8 * 1024 * 1024 + 1),
+        LimitExceeded,
+        "item 5000: an item of 8388609 bytes, more than",
+    ),
+    "too long in bytes": ("é" * (4 * 1024 * 1024 + 1), LimitExceeded, "item 5000: an item of 8388610 bytes"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_one_item_that_cannot_be_journaled_refuses_the_whole_buffer(client: Client, what: str) -> None:
+    item, error, message = REFUSED[what]
+    before = untouched(client)
+    items = [*["good"] * 5000, item, "good"]
+    with pytest.raises(error, match=message):
+        client.start("echo", items, buffer_id="refused")
+    assert untouched(client) == before
+    assert client.start("echo", ["good"]).wait(60).successful == 1
+
+
+def test_a_generator_that_raises_leaves_nothing_and_its_own_exception(client: Client) -> None:
+    before = untouched(client)
+
+    def items() -> Iterator[str]:
+        yield from (str(index) for index in range(9_000))
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        client.start("echo", items(), buffer_id="raising")
+    assert untouched(client) == before
+    assert client.start("echo", ["now"], buffer_id="raising").wait(60).total == 1
+
+
+def test_one_str_is_not_taken_for_its_letters(client: Client) -> None:
+    with pytest.raises(UsageError, match="not one str"):
+        client.start("echo", "letters")
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("count", [1, 2, 3_999, 4_000, 4_001, 25_000])
+def test_any_number_of_items_arrives_whole_and_in_order(client: Client, count: int) -> None:
+    buffer = client.start("echo", (f"{index}" for index in range(count)))
+    assert buffer.wait(60).total == count
+    assert [result.payload for result in buffer.results()] == [f"{index}" for index in range(count)]
+
+
+def test_items_of_any_size_up_to_the_limit_arrive_whole(client: Client) -> None:
+    limit = 8 * 1024 * 1024
+    sizes = [0, 1, 1023, 65_536, 65_537, 1024 * 1024, 1024 * 1024 + 1, 5_000_000, limit, 3]
+    buffer = client.start("echo", [str(n % 10) * size for n, size in enumerate(sizes)])
+    assert buffer.wait(60).successful == len(sizes)
+    assert [(len(result.payload), result.payload[:1]) for result in buffer.results()] == [
+        (size, str(n)[:size]) for n, size in enumerate(sizes)
+    ]
+
+
+def test_characters_of_every_length_survive_also_at_the_edges_of_chunks(client: Client) -> None:
+    items = ["é", "€", "😀", '"\\\n\t', "\u2028", "x" * 1_048_575 + "é", "é" * 524_288, "😀" * 262_145]
+    buffer = client.start("echo", items)
+    buffer.wait(60)
+    assert [result.payload for result in buffer.results()] == items
+
+
+def test_items_are_taken_from_a_generator_piece_by_piece(client: Client, facts: Facts) -> None:
+    """The first are on disk before the last is made."""
+
+    def items() -> Iterator[str]:
+        yield from ["first"] * 30_000
+        facts.until("SELECT total > 0 FROM buffers WHERE buffer_id = 'streamed' AND state = 'receiving'")
+        assert facts.value("SELECT count(*) FROM in_flight WHERE buffer_id = 'streamed'") == 0
+        yield "last"
+
+    assert client.start("echo", items(), buffer_id="streamed").wait(60).total == 30_001
+
+
+def test_elements_texts_and_dataclasses_can_be_mixed(client: Client) -> None:
+    items = ["text", etree.fromstring("<a>1</a>"), Xml("<b/>"), Text("<c/>")]
+    buffer = client.start("echo", items)
+    buffer.wait(60)
+    assert [result.payload for result in buffer.results()] == ["text", "<a>1</a>", "<b/>", "<c/>"]
+
+
+# A supervisor of one's own
+
+
+def test_metadata_says_which_item_it_is_and_has_a_key_that_stays(client: Client) -> None:
+    buffer = client.start("describe", ["a", "b"], buffer_id="meta")
+    buffer.wait(60)
+    thread = Facts(client.journal).value("SELECT thread_id FROM buffers WHERE buffer_id = 'meta'")
+    assert [result.payload for result in buffer.results()] == [
+        f"{thread}/{index}|buffer_meta_w{index}|describe|False|{thread}/{index}|1|meta|{index}"
+        for index in (0, 1)
+    ]
+
+
+def test_leaving_gives_open_work_back_and_the_same_call_goes_on(
+    journal: Path, run_log: RunLog, tmp_path: Path
+) -> None:
+    facts, door = Facts(journal), tmp_path / "door"
+    items = [*[""] * 50, *[str(door)] * 50]
+    with running(plain.bus, journal=journal, workers=2, grace=0) as client:
+        client.start("gate", items, buffer_id="b")
+        facts.until_recorded("b", 50)
+    assert facts.rows("SELECT * FROM in_flight") == []
+    assert facts.value("SELECT ended FROM runs") == "clean"
+    door.touch()
+    with running(plain.bus, journal=journal, workers=2) as client:
+        assert client.start("gate", items, buffer_id="b").wait(60).successful == 100
+    assert facts.failures("b") == []
+    assert all(times == 1 for index, times in run_log.times().items() if index < 50)
+
+
+def test_a_client_whose_supervisor_is_gone_can_still_read_what_was_recorded(journal: Path) -> None:
+    with running(plain.bus, journal=journal, workers=1) as client:
+        buffer = client.start("echo", ["a"], buffer_id="b")
+        buffer.wait(60)
+        kill(client.supervisor_pid or 0)
+        assert buffer.wait(60).successful == 1
+        assert [result.payload for result in buffer.results()] == ["a"]
+        with pytest.raises(SupervisorLost):
+            client.start("echo", ["b"])
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_fewer_workers_than_one_are_refused(journal: Path, workers: int) -> None:
+    with pytest.raises(UsageError):
+        with running(plain.bus, journal=journal, workers=workers):
+            pass
+    assert not journal.exists()
+
+
+# Where a Bus can be found again
+
+SCRIPT = """
+from durable_bus import Bus
+bus = Bus("script")
+
+@bus.listener("double")
+def double(text: str) -> str:
+    return text * 2
+
+print("imported as", __name__, flush=True)
+{guard}
+    with bus.running(journal="journal.db", workers=1) as client:
+        buffer = client.start("double", ["ab"])
+        buffer.wait(60)
+        print([result.payload for result in buffer.results()])
+"""
+
+
+def test_a_script_can_use_its_own_bus_behind_a_guard(tmp_path: Path) -> None:
+    process = program(tmp_path / "script.py", SCRIPT.format(guard='if __name__ == "__main__":'))
+    code, out, err = outcome(process)
+    assert (code, out) == (0, "imported as __main__\n['abab']\n"), err
+    assert "imported as __mp_main__" in err, "workers' prints go to stderr"
+
+
+def test_a_script_without_a_guard_is_told_so_in_one_line(tmp_path: Path) -> None:
+    code, out, err = outcome(program(tmp_path / "script.py", SCRIPT.format(guard="if True:")))
+    assert code != 0
+    assert "abab" not in out
+    assert "BusNotImportable" in err
+
+
+def test_a_bus_made_where_no_worker_can_import_it_is_refused_at_once(tmp_path: Path) -> None:
+    source = (
+        "from durable_bus import Bus\n"
+        "from durable_bus.errors import BusNotImportable\n"
+        "bus = Bus('typed')\n"
+        "try:\n"
+        "    with bus.running(journal='journal.db'): pass\n"
+        "except BusNotImportable as error: print('refused:', error)\n\n"
+    )
+    for arguments, stdin in ((["-c", source], ""), (["-"], source)):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment(),
+            timeout=60,
+        )
+        assert done.stdout.startswith("refused: "), done.stderr
+    assert not (tmp_path / "journal.db").exists()
+
+
+def test_a_bus_without_a_name_in_any_module_is_refused_at_once(journal: Path) -> None:
+    with pytest.raises(BusNotImportable, match="no module has a name for Bus 'local'"):
+        with running(Bus("local"), journal=journal):
+            pass
+    assert not journal.exists()
+
+
+def test_an_app_that_cannot_be_imported_is_refused_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "import sys\n"
+        "from durable_bus import Bus\n"
+        "bus = Bus('broken')\n"
+        "if 'durable_bus.worker' in ' '.join(sys.orig_argv):\n"
+        "    raise ImportError('only here')\n"
+    )
+    main = (
+        "import broken\n"
+        "from durable_bus.errors import BusNotImportable\n"
+        "try:\n"
+        "    with broken.bus.running(journal='journal.db', workers=2): pass\n"
+        "except BusNotImportable as error: print(error)\n"
+    )
+    code, out, _ = outcome(program(tmp_path / "main.py", main))
+    assert code == 0
+    assert out.startswith("importing broken failed: ImportError: only here")
+    assert out.count("\n") == 1

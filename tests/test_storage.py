@@ -1,0 +1,166 @@
+"""A full disk refuses, loses nothing, and when there is room again everything goes on."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from apps import plain
+from support import Facts, RunLog, is_alive, kill, until, workers_of
+
+from durable_bus import BufferError
+from durable_bus.client import Client
+from durable_bus.errors import StorageFull
+
+DISK_BYTES = 12 * 1024 * 1024
+NO_MOUNT = (
+    "mounting a small tmpfs is not permitted here; a limit of the file size is not the same, because it "
+    "comes as EFBIG, an I/O error after which nobody knows what was written, and not as ENOSPC"
+)
+
+
+class Disk:
+    """A small file system, and a file on it that takes the rest of its room."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ballast = folder / "ballast"
+
+    def fill(self) -> None:
+        fd = os.open(self.ballast, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        try:
+            for size in (1 << 20, 4096, 1):
+                try:
+                    while True:
+                        os.write(fd, b"x" * size)
+                except OSError:
+                    continue
+        finally:
+            os.close(fd)
+
+    def empty(self) -> None:
+        self.ballast.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, timeout=60)
+    except FileNotFoundError:
+        pytest.skip(NO_MOUNT)
+    if done.returncode != 0:
+        pytest.skip(NO_MOUNT)
+    try:
+        yield Disk(folder)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=60)
+
+
+@pytest.fixture
+def journal(disk: Disk) -> Path:
+    return disk.folder / "journal.db"
+
+
+def until_refused(client: Client) -> None:
+    """Starts are refused from some moment on: the log may have room of its own for a few commits."""
+
+    def refused() -> bool:
+        try:
+            client.start("echo", ["x"])
+        except BufferError as error:
+            return error.error == "no room on disk"
+        return False
+
+    until(refused, "starts are refused because the disk is full")
+
+
+def test_on_a_full_disk_starts_are_refused_and_answers_wait_until_there_is_room(
+    disk: Disk, journal: Path, facts: Facts, run_log: RunLog, tmp_path: Path
+) -> None:
+    door = tmp_path / "door"
+    with plain.bus.running(journal=journal, workers=2) as client:
+        pid = client.supervisor_pid
+        assert pid is not None
+        buffer = client.start("gate", [str(door)] * 100, buffer_id="b")
+        run_log.until_started(0, 1)
+        workers = workers_of(pid)
+        disk.fill()
+        until_refused(client)
+        door.touch()
+        run_log.until_started(2, 3)  # so the answers to 0 and 1 have left their workers
+        until_refused(client)
+        assert facts.recorded("b") == 0
+        assert is_alive(pid)
+        assert workers_of(pid) == workers
+        disk.empty()
+        assert buffer.wait(60).successful == 100
+        assert client.start("echo", ["again"], buffer_id="after").wait(60).successful == 1
+    facts.assert_whole("b", 100)
+    facts.assert_whole("after", 1)
+    assert facts.failures("b") == []
+    assert facts.rows("SELECT * FROM buffers WHERE state <> 'complete'") == []
+    assert facts.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_buffer_that_does_not_fit_is_refused_whole_and_the_others_go_on_after(
+    disk: Disk, journal: Path, facts: Facts, tmp_path: Path
+) -> None:
+    door = tmp_path / "door"
+    with plain.bus.running(journal=journal, workers=1) as client:
+        disk.ballast.write_bytes(b"x" * (DISK_BYTES // 2))
+        small = client.start("gate", ["", str(door)], buffer_id="small")
+        with pytest.raises(BufferError, match="no room on disk"):
+            client.start("echo", ("x" * 10_000 for _ in range(10_000)), buffer_id="big")
+        disk.empty()
+        door.touch()
+        assert small.wait(60).successful == 2
+        facts.until("SELECT count(*) = 0 FROM buffers WHERE buffer_id = 'big'")
+        assert client.start("echo", ["fits"], buffer_id="big").wait(60).successful == 1
+    facts.assert_whole("small", 2)
+    facts.assert_whole("big", 1)
+
+
+def test_leaving_with_a_full_disk_ends_and_the_next_start_goes_on(
+    disk: Disk, journal: Path, facts: Facts, tmp_path: Path
+) -> None:
+    door = tmp_path / "door"
+    with plain.bus.running(journal=journal, workers=1, grace=0.5) as client:
+        client.start("gate", [str(door)] * 5, buffer_id="b")
+        disk.fill()
+        until_refused(client)
+    disk.empty()
+    door.touch()
+    with plain.bus.running(journal=journal, workers=1) as client:
+        assert client.buffer("b").wait(60).successful == 5
+    facts.assert_whole("b", 5)
+
+
+def test_a_kill_on_a_full_disk_loses_nothing_that_was_acknowledged(
+    disk: Disk, journal: Path, facts: Facts, tmp_path: Path
+) -> None:
+    door = tmp_path / "door"
+    with plain.bus.running(journal=journal, workers=1) as client:
+        client.start("gate", [str(door)] * 5, buffer_id="b")
+        disk.fill()
+        until_refused(client)
+        door.touch()
+        kill(client.supervisor_pid or 0)
+    disk.empty()
+    with plain.bus.running(journal=journal, workers=1) as client:
+        assert client.buffer("b").wait(60).successful == 5
+    facts.assert_whole("b", 5)
+
+
+def test_a_journal_that_has_no_room_to_begin_with_is_refused_in_one_line(disk: Disk, journal: Path) -> None:
+    disk.fill()
+    with pytest.raises(StorageFull, match="no room on disk") as full:
+        with plain.bus.running(journal=journal, workers=1):
+            pass
+    assert full.value.exit_code == 5
+    disk.empty()
+    with plain.bus.running(journal=journal, workers=1) as client:
+        assert client.start("echo", ["a"]).wait(60).successful == 1
