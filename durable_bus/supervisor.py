@@ -345,8 +345,10 @@ class Supervisor:
             self._storage_retry_s = None
             self._pool.pause_reading(False)
             self._log("room on disk again")
-        self._outbox.send()
+        # Limits first: a frame that arrives under a limit which is about to be lifted would be thrown away, and what
+        # comes behind it would run.
         self.withdrawal.adjust_limits()
+        self._outbox.send()
         if self._stop_deadline_s is None:
             self.workforce.fill()
         self._checkpoint()
@@ -363,8 +365,8 @@ class Supervisor:
         elif self._idle_since_s is None:
             self._idle_since_s = self._now_s()
         elif self._idle_since_s > 0 and self._now_s() - self._idle_since_s >= IDLE_CHECKPOINT_S:
-            self._journal.checkpoint(idle=True)
-            self._idle_since_s = 0.0
+            # A reader may have been in the way: then again a little later, or the log would stay long.
+            self._idle_since_s = 0.0 if self._journal.checkpoint(idle=True) else self._now_s()
 
     def _finish_stop(self) -> None:
         assert self._stop_deadline_s is not None
@@ -376,6 +378,8 @@ class Supervisor:
                 for held in self.dispatcher.in_hand.values():
                     if held.buffer_seq:
                         self._journal.work.end_dispatch(held.dispatch_id, "returned")
+                    else:  # or the next start would charge it with a crash
+                        self.post.put_back(held.message_seq, held.listener)
                 self._journal.stop_run()
         except StorageFull:
             self._log("stopped without a word in the journal", reason="no room on disk")

@@ -75,7 +75,8 @@ def query_command(
 
     \b
     durable-bus query "SELECT buffer_id, state, failed FROM buffers"
-    durable-bus query "SELECT * FROM items WHERE buffer_id = :b AND state = 'failed'" -p b BUFFER --format csv
+    durable-bus query -p b BUFFER --format csv \\
+        "SELECT * FROM items WHERE buffer_id = :b AND state = 'failed'"
     durable-bus query --named slowest-items -p buffer BUFFER
     """
     from durable_bus.cli.rows import write_rows

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
-import socket
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = ["ask_supervisor"]
 
@@ -48,7 +50,7 @@ def _ask(journal: Path) -> dict[str, Any]:
 
     with contextlib.closing(connect_daemon(journal, ANSWER_WITHIN_S)) as connection:
         connection.settimeout(ANSWER_WITHIN_S)
-        connection.sendall(encode({"k": "status", "request": secrets.token_hex(16)}))
+        connection.sendall(encode({"k": "status", "request": os.urandom(16).hex()}))
         reader = FrameReader()
         while data := _receive(connection):
             for frame in reader.feed(data):

@@ -170,7 +170,9 @@ class BufferTable:
         if not page:
             return 0, None
         span["last_commit"], span["last_seq"] = page[-1]
-        marked = self._statements.run("prune_buffers", commit_id=self._journal.commit_id, **span)
+        marked = self._statements.run(
+            "prune_buffers", commit_id=self._journal.commit_id, before_commit=last_commit, **span
+        )
         self.may_clear = self.may_clear or marked > 0
         later = (span["last_commit"], span["last_seq"])
         return marked, later if len(page) == _PRUNE_BUFFERS_MAX else None

@@ -5,6 +5,7 @@ that is being written, and holds the write-ahead log back for no longer than it 
 """
 
 import os
+import re
 import sqlite3
 import struct
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ SQLITE_WITHOUT_RESET_BUG = (3, 51, 3)
 UNREADABLE = "could not be checked"
 """The column of a row that says so, of a journal that is too damaged for this check."""
 _HEADER_BYTES = 100
+_CHECK = re.compile(r"CONSTRAINT (\w+)\s+CHECK \(")
 
 
 class Finding(NamedTuple):
@@ -192,6 +194,7 @@ def _file_is_whole(facts: FileFacts) -> Finding:
 def _checks(connection: sqlite3.Connection, schema_version: int) -> Iterator[Finding]:
     if schema_version == SCHEMA_VERSION:
         yield _schema(connection)
+    yield _constraints(connection)
     for name, (means, sql) in invariants().items():
         yield _ask(connection, name, means, sql)
 
@@ -223,6 +226,36 @@ def _schema(connection: sqlite3.Connection) -> Finding:
         "schema_is_as_migrated", "Tables, indexes and views are those that the migrations make.",
         rows[:ROWS_SHOWN_MAX], len(rows) > ROWS_SHOWN_MAX,
     )  # fmt: skip
+
+
+def _constraints(connection: sqlite3.Connection) -> Finding:
+    """Every CHECK of every table. SQLite leaves them out of a schema that it reads from a read-only database,
+    so its own integrity_check does not look at them.
+    """
+    means, rows = "Every CHECK constraint holds.", []
+    try:
+        for table, sql in connection.execute(load("history.sql")["tables"]).fetchall():
+            checks = _checks_of(sql)
+            named = " ".join(f"WHEN NOT ({expression}) THEN '{name}'" for name, expression in checks.items())
+            if checks:
+                broken = f'SELECT * FROM (SELECT CASE {named} END AS broken, * FROM "{table}")'
+                found = connection.execute(f"{broken} WHERE broken IS NOT NULL LIMIT {ROWS_SHOWN_MAX + 1}")
+                rows += [{"table": table, "constraint": row[0], "row": row[1]} for row in found.fetchall()]
+    except sqlite3.DatabaseError as error:
+        return Finding("check_constraints", means, [{UNREADABLE: str(error)}], False)
+    return Finding("check_constraints", means, rows[:ROWS_SHOWN_MAX], len(rows) > ROWS_SHOWN_MAX)
+
+
+def _checks_of(sql: str) -> dict[str, str]:
+    """The named CHECK constraints of a CREATE TABLE: their expressions, up to the bracket that closes them."""
+    checks = {}
+    for match in _CHECK.finditer(sql):
+        depth, end = 1, match.end()
+        while depth:
+            depth += {"(": 1, ")": -1}.get(sql[end], 0)
+            end += 1
+        checks[match[1]] = sql[match.end() : end - 1]
+    return checks
 
 
 def _warnings(path: str | Path) -> Iterator[Warning_]:

@@ -3,7 +3,7 @@
 -- state of a journal that somebody writes. Of a pruned buffer (pruned_commit) only its row is left, or soon will be.
 
 -- name: sqlite_integrity
--- SQLite finds pages, indexes and constraints whole.
+-- SQLite finds pages and indexes whole.
 SELECT integrity_check AS problem FROM pragma_integrity_check(20) WHERE integrity_check <> 'ok';
 
 -- name: foreign_keys

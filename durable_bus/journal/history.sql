@@ -5,6 +5,9 @@
 -- What the migrations have made; sqlite-utils keeps a table of its own beside it.
 SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE '%sqlite_%' ORDER BY name;
 
+-- name: tables
+SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql IS NOT NULL ORDER BY name;
+
 -- name: newest_run
 SELECT run_id, stopped_at IS NOT NULL AS stopped, pid FROM run ORDER BY run_id DESC LIMIT 1;
 

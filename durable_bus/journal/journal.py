@@ -62,6 +62,7 @@ class Journal:
         self.messages = MessageTable(self)
         self.new_results = 0
         self.new_failures = 0
+        self._checkpoint_at_pages = _WAL_PAGES_MAX
         self.committed = False
         """Whether the last commit wrote anything."""
 
@@ -174,18 +175,20 @@ class Journal:
         True when the log is empty now. A reader that holds an old snapshot keeps it from shrinking; a full
         disk refuses the checkpoint too. Neither is an error here: the next one tries again.
         """
-        if not idle and self.wal_pages() < _WAL_PAGES_MAX:
+        pages = self.wal_pages()
+        if not idle and pages < self._checkpoint_at_pages:
             return False
-        mode = "TRUNCATE" if idle else "PASSIVE"
         # TRUNCATE would wait for readers as long as the busy time-out allows, and everybody with it.
         (busy_ms,) = self.connection.execute("PRAGMA busy_timeout").fetchone()
         self.connection.execute("PRAGMA busy_timeout = 0")
         try:
-            busy, _log, _moved = self.connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+            busy, _log, _moved = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.OperationalError:
-            return False
+            busy = 1
         finally:
             self.connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
+        # Not again with every commit while somebody reads: only when it has grown as much once more.
+        self._checkpoint_at_pages = _WAL_PAGES_MAX + (pages if busy else 0)
         return bool(busy == 0)
 
     def wal_pages(self) -> int:

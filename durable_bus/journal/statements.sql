@@ -165,10 +165,20 @@ WHERE ended_commit IS NOT NULL AND pruned_commit IS NULL
     )
     AND NOT EXISTS (
         SELECT 1 FROM buffer other INDEXED BY buffer_not_ended
-        WHERE other.ended_commit IS NULL
+        WHERE other.ended_commit IS NULL AND other.retry_of = buffer.buffer_seq
+    )
+    AND NOT EXISTS (
+        -- one on its items' threads that stays: its thread and its BufferComplete would go with this one's
+        SELECT 1 FROM buffer other INDEXED BY buffer_by_thread
+        WHERE other.thread_id > buffer.thread_id || '/' AND other.thread_id < buffer.thread_id || '0'
+            AND other.pruned_commit IS NULL AND other.opened_commit IS NOT NULL
             AND (
-                other.retry_of = buffer.buffer_seq
-                OR (other.thread_id > buffer.thread_id || '/' AND other.thread_id < buffer.thread_id || '0')
+                other.ended_commit IS NULL
+                OR other.ended_commit > :before_commit
+                OR EXISTS (
+                    SELECT 1 FROM buffer again INDEXED BY buffer_not_ended
+                    WHERE again.ended_commit IS NULL AND again.retry_of = other.buffer_seq
+                )
             )
     );
 
