@@ -1,6 +1,6 @@
 """What a worker has to say, on its way to the supervisor: answers in contiguous segments, failures, outcomes.
 
-Answers leave at the end of a batch, every 20 ms inside one, and at the latest after 50 ms also while a slow
+Answers leave at the end of a batch, every 40 ms inside one, and at the latest after 50 ms also while a slow
 item runs: a thread of its own sees to that.
 """
 

@@ -27,6 +27,7 @@ __all__ = [
     "encode",
     "pack",
     "read_frame",
+    "split",
     "unpack",
     "write_all",
 ]
@@ -58,12 +59,18 @@ def pack(texts: Sequence[str]) -> bytes:
     """A body of these payloads. Raises UnicodeEncodeError for half a surrogate pair; NUL is the caller's to
     refuse.
     """
-    return "\0".join((*texts, "")).encode()
+    # One by one: a text beyond ASCII would make all of them slow to encode (0.4 µs each instead of 0.15).
+    return b"\0".join([*map(str.encode, texts), b""])
 
 
 def unpack(body: bytes) -> list[str]:
     """The payloads of a body. Raises ValueError for what is none."""
-    texts = body.decode().split("\0")
+    return list(map(bytes.decode, split(body)))
+
+
+def split(body: bytes) -> list[bytes]:
+    """The payloads of a body, left in UTF-8. Raises ValueError for what does not end with NUL."""
+    texts = body.split(b"\0")
     if texts.pop():
         raise ValueError("a body must end with NUL")
     return texts

@@ -137,7 +137,9 @@ def connect_socket(path: Path, timeout_s: float = 0.0) -> socket.socket:
 
     `timeout_s`: how long to go on when the daemon, stopped or busy, accepts nobody for the moment.
     """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    connection = socket.socket(
+        socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    )
     deadline_s = time.monotonic() + timeout_s
     try:
         while True:
@@ -421,7 +423,9 @@ class SocketConnections:
         meanwhile lies in their sockets. Nobody is judged before that was read.
         """
         now_s = self._now_s()
-        self._attended_s += min(now_s - self._looked_s, _ATTENDED_STEP_S_MAX, self._limits.frame_timeout_s / 2)
+        self._attended_s += min(
+            now_s - self._looked_s, _ATTENDED_STEP_S_MAX, self._limits.frame_timeout_s / 2
+        )
         self._looked_s = now_s
         if self._accept_again_s is not None and now_s >= self._accept_again_s:
             self._accept_on()

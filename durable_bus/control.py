@@ -69,7 +69,9 @@ class Control:
     def _answer(self, buffer_id: str) -> dict[str, Any]:
         row = self._journal.buffers.by_id(buffer_id)
         state = "gone" if row is None else _state(row)
-        return {"k": "controlled", "buffer_id": buffer_id, "state": state}
+        buffer = None if row is None else self._registry.get(row["buffer_seq"])
+        paused = buffer is not None and buffer.paused
+        return {"k": "controlled", "buffer_id": buffer_id, "state": state, "paused": paused}
 
     def _cancel(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         """End a buffer as it is, and the buffers that handlers of its items have started."""

@@ -13,7 +13,7 @@ import signal
 import socket
 import stat
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class DaemonConfig:
     retain_ms: int | None = None
     socket: Path | None = None
     """Where a daemon listens; None: beside the journal."""
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     receiving_timeout_ms: int = RECEIVING_TIMEOUT_MS
     """A buffer whose client has vanished is given up this long after its last chunk."""
     housekeeping_s: float = HOUSEKEEPING_S

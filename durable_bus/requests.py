@@ -180,7 +180,8 @@ class Requests:
         if frame.header.get("needs_app", True):
             listeners = self._workforce.require_app()
         elif listeners is None and name is not None:
-            # A daemon greets also while its app cannot be imported; a name is checked by the last table known.
+            # A daemon greets also while its app cannot be imported; a name is checked by the last table
+            # known.
             listeners = self._journal.last_listeners()
             if listeners is None and not self._workforce.is_settled:
                 raise Deferred

@@ -1,8 +1,8 @@
 """The states of buffers, items and messages, which may follow which, and what takes one to the next.
 
-Nothing stores a state: the views derive each from columns that name the commits that made a row's transitions.
-This is the one place that says which are allowed. README.md beside this file draws it; a test holds the drawing,
-the views and what a journal goes through equal to it.
+Nothing stores a state: the views derive each from columns that name the commits that made a row's
+transitions. This is the one place that says which are allowed. README.md beside this file draws it; a test
+holds the drawing, the views and what a journal goes through equal to it.
 """
 
 from collections.abc import Mapping

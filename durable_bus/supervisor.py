@@ -345,8 +345,8 @@ class Supervisor:
             self._storage_retry_s = None
             self._pool.pause_reading(False)
             self._log("room on disk again")
-        # Limits first: a frame that arrives under a limit which is about to be lifted would be thrown away, and what
-        # comes behind it would run.
+        # Limits first: a frame that arrives under a limit which is about to be lifted would be thrown away,
+        # and what comes behind it would run.
         self.withdrawal.adjust_limits()
         self._outbox.send()
         if self._stop_deadline_s is None:

@@ -14,8 +14,8 @@ from durable_bus.xml import PAYLOAD_BYTES_MAX, dump_item, guess_is_xml
 
 __all__ = ["Upload", "digest_items"]
 
-CHUNK_BYTES_MAX = 1024 * 1024
-_BATCH_ITEMS = 4_000
+CHUNK_BYTES_MAX = 512 * 1024
+_BATCH_ITEMS = 2_000
 _UNACKNOWLEDGED_CHUNKS_MAX = 8
 
 
@@ -172,7 +172,7 @@ def _sized(texts: list[str], forms: list[bool], first_index: int) -> Iterator[tu
     body = b""
     with contextlib.suppress(UnicodeEncodeError):
         body = pack(texts)
-    if body.count(b"\0") != len(texts) or len(body) > PAYLOAD_BYTES_MAX:
+    if not body or "\0" in "".join(texts) or len(body) > PAYLOAD_BYTES_MAX:
         for position, text in enumerate(texts):
             _dump(text, first_index + position)  # one of them cannot be taken: this finds and names it
     yield body, forms

@@ -37,6 +37,7 @@ __all__ = [
     "error_text",
     "guess_is_xml",
     "load",
+    "load_bytes",
     "parse",
     "payload_kind",
     "result_item",
@@ -99,17 +100,23 @@ def parse(text: str) -> etree._Element:
     A DOCTYPE can only stand before the root, or it is not well formed; so it is enough to see that the text,
     its declaration dropped, begins with the root. That is before libxml2 sees a byte of it.
     """
-    if text[:1] != "<" or text[1:2] in "!?":
-        text = _from_root(text)
     try:
         data = text.encode()
-        if len(data) > PAYLOAD_BYTES_MAX:
-            raise MalformedItem(f"{len(data)} bytes of XML, more than {PAYLOAD_BYTES_MAX}")
+    except UnicodeEncodeError:
+        raise MalformedItem("not XML: a lone surrogate") from None
+    return _parse(data)
+
+
+def _parse(data: bytes) -> etree._Element:
+    """`parse` of UTF-8."""
+    if not b"<@" < data[:2] < b"=":  # all but `<` and a letter, `_` or a character beyond ASCII
+        data = _from_root(data.decode()).encode()
+    if len(data) > PAYLOAD_BYTES_MAX:
+        raise MalformedItem(f"{len(data)} bytes of XML, more than {PAYLOAD_BYTES_MAX}")
+    try:
         root = _fromstring(data, _PARSER)
     except etree.XMLSyntaxError as error:
         raise MalformedItem(f"not XML: {error.msg}") from None
-    except UnicodeEncodeError:
-        raise MalformedItem("not XML: a lone surrogate") from None
     if root.getnext() is not None:
         raise MalformedItem("not one element: a comment or processing instruction stands after it")
     if XML_DEPTH_MAX < 256 and _is_deeper(root, XML_DEPTH_MAX):
@@ -162,6 +169,13 @@ def load(text: str, is_xml: bool, annotation: Any) -> object:
         return _dropping_declaration(text)
     codec = codec_of(annotation)
     return codec.load(parse(text)) if is_xml else codec.load_text(text)
+
+
+def load_bytes(data: bytes, is_xml: bool, annotation: Any) -> object:
+    """`load` of UTF-8: for an element without a detour by str, which costs 0.8 of 14 µs (316 characters)."""
+    if is_xml and annotation is etree._Element:
+        return _parse(data)
+    return load(data.decode(), is_xml, annotation)
 
 
 def _item_element(text: str) -> etree._Element:

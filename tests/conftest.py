@@ -1,7 +1,9 @@
 """Fixtures of the tests of behaviour."""
 
+import shutil
 from pathlib import Path
 
+import eventful
 import pytest
 from support import Facts, RunLog
 
@@ -23,3 +25,16 @@ def run_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLog:
     path = tmp_path / "runs.log"
     monkeypatch.setenv("RUN_LOG", str(path))
     return RunLog(path)
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory) -> eventful.Story:
+    """A journal in which much has happened, closed cleanly. Not to be written to: see `copied`."""
+    folder = tmp_path_factory.mktemp("eventful")
+    return eventful.make(folder / "journal.db", folder)
+
+
+@pytest.fixture
+def copied(story: eventful.Story, tmp_path: Path) -> Path:
+    """A copy of it, to break."""
+    return Path(shutil.copy(story.journal, tmp_path / "copied.db"))

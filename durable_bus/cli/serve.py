@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 
 import click
 
+from durable_bus.cli.ages import age_ms
 from durable_bus.cli.options import durability_option, journal_option, workers_option
 
 __all__ = ["serve_command"]
-
-_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-def _age_ms(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    """Such as 30d, 12h, 90m or 45s, as milliseconds."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d{1,9})([smhd])", value)
-    if match is None:
-        raise click.BadParameter(f"{value!r} is no age such as 30d, 12h, 90m or 45s")
-    return int(match[1]) * _UNITS_MS[match[2]]
 
 
 @click.command("serve", short_help="Serve a journal, in the foreground.")
@@ -54,7 +42,7 @@ def _age_ms(context: click.Context, parameter: click.Parameter, value: str | Non
     help="Replace a worker after so many items.",
 )
 @click.option(
-    "--retain", "retain_ms", callback=_age_ms, metavar="AGE", help="Prune what ended longer ago, such as 30d."
+    "--retain", "retain_ms", callback=age_ms, metavar="AGE", help="Prune what ended longer ago, such as 30d."
 )
 def serve_command(
     app: str,

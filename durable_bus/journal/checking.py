@@ -247,7 +247,7 @@ def _constraints(connection: sqlite3.Connection) -> Finding:
 
 
 def _checks_of(sql: str) -> dict[str, str]:
-    """The named CHECK constraints of a CREATE TABLE: their expressions, up to the bracket that closes them."""
+    """The named CHECK constraints of a CREATE TABLE: their expressions, to the bracket that closes them."""
     checks = {}
     for match in _CHECK.finditer(sql):
         depth, end = 1, match.end()

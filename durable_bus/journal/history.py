@@ -135,7 +135,7 @@ class History:
                 yield Xml(payload) if is_xml else Text(payload)
 
     def open_work(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        """Open buffers, each with what it waits for, and how many unsettled messages each name has."""
+        """Open buffers, each with what it waits for, and how many unsettled messages each listener has."""
         with self._one_state():
             messages = {row["to_id"]: row["messages"] for row in self._rows("unsettled_messages")}
             return self._rows("open_work"), messages

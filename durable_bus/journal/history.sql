@@ -150,9 +150,11 @@ WHERE b.ended_commit IS NULL AND b.opened_commit IS NOT NULL
 ORDER BY b.buffer_seq;
 
 -- name: unsettled_messages
+-- To listeners; what is in a mailbox waits for its client.
 SELECT to_id, count(*) AS messages FROM (
     SELECT to_id FROM message INDEXED BY message_waiting WHERE settled_commit IS NULL AND delivered_commit IS NULL
     UNION ALL
     SELECT to_id FROM message INDEXED BY message_delivered WHERE settled_commit IS NULL AND delivered_commit IS NOT NULL
 )
+WHERE to_id NOT IN (SELECT name FROM mailbox)
 GROUP BY to_id;

@@ -1,4 +1,4 @@
-"""Buffers within buffers: every item of a level starts a buffer of the next, the innermost say their number."""
+"""Buffers within buffers: each item of a level starts a buffer of the next, the innermost say a number."""
 
 import time
 
@@ -9,7 +9,7 @@ bus = Bus("counting")
 
 @bus.listener("count")
 def count(text: str) -> HandlerResponse | Text:
-    """`depth width ms number`: number itself at depth 0, after `ms`; else those of the `width` items within."""
+    """`depth width ms number`: the number at depth 0, after `ms`; else those of the `width` items within."""
     depth, width, ms, number = map(int, text.split())
     if depth == 0:
         time.sleep(ms / 1000)

@@ -1,0 +1,181 @@
+"""What steers a daemon: cancel, pause, resume, retry, prune; and messages: send, receive."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from durable_bus.cli.ages import age_ms
+from durable_bus.cli.json_output import print_json
+from durable_bus.cli.options import buffer_argument, journal_option, json_option
+
+__all__ = [
+    "cancel_command",
+    "pause_command",
+    "prune_command",
+    "receive_command",
+    "resume_command",
+    "retry_command",
+    "send_command",
+]
+
+
+def _steer(action: str, journal: Path, buffer_id: str, as_json: bool) -> int:
+    from durable_bus.client import Client
+
+    with Client(journal) as client:
+        state: str = getattr(client, action)(buffer_id)
+    paused = action == "pause" and state == "open"
+    if as_json:
+        print_json({"buffer_id": buffer_id, "state": state, "paused": paused})
+    else:
+        click.echo("paused" if paused else state)
+    return 0
+
+
+@click.command("cancel", short_help="End a buffer as it is.")
+@buffer_argument
+@journal_option()
+@json_option
+def cancel_command(buffer_id: str, journal: Path, as_json: bool) -> int:
+    """End BUFFER as it is, and the buffers that handlers of its items have started; print its state.
+
+    What has no result stays missing, later answers are ignored, and BufferComplete is sent. `retry` starts
+    what is missing again.
+
+    \b
+    durable-bus cancel monday
+    """
+    return _steer("cancel", journal, buffer_id, as_json)
+
+
+@click.command("pause", short_help="Hand out nothing more of a buffer.")
+@buffer_argument
+@journal_option()
+@json_option
+def pause_command(buffer_id: str, journal: Path, as_json: bool) -> int:
+    """Hand out nothing more of BUFFER until `resume`, also after a restart; print its state.
+
+    What runs is finished and recorded.
+
+    \b
+    durable-bus pause monday
+    """
+    return _steer("pause", journal, buffer_id, as_json)
+
+
+@click.command("resume", short_help="Go on with a paused buffer.")
+@buffer_argument
+@journal_option()
+@json_option
+def resume_command(buffer_id: str, journal: Path, as_json: bool) -> int:
+    """Go on with BUFFER, which was paused; print its state.
+
+    \b
+    durable-bus resume monday
+    """
+    return _steer("resume", journal, buffer_id, as_json)
+
+
+@click.command("retry", short_help="Start what failed again.")
+@buffer_argument
+@journal_option()
+@json_option
+def retry_command(buffer_id: str, journal: Path, as_json: bool) -> int:
+    """Start the failed and missing items of BUFFER, which has ended, again; print the id of the new buffer.
+
+    That is BUFFER.retry1, and for what fails of it BUFFER.retry2. Asked twice, it is the same buffer.
+
+    \b
+    durable-bus retry monday
+    """
+    from durable_bus.client import Client
+
+    with Client(journal) as client:
+        buffer = client.retry(buffer_id)
+        if as_json:
+            print_json({"buffer_id": buffer.buffer_id, "existed": buffer.existed})
+        else:
+            click.echo(buffer.buffer_id)
+    return 0
+
+
+@click.command("prune", short_help="Drop what ended long ago.")
+@click.option(
+    "--older-than", "age", callback=age_ms, required=True, metavar="AGE", help="Such as 30d, 12h, 90m or 45s."
+)
+@journal_option()
+@json_option
+def prune_command(age: int, journal: Path, as_json: bool) -> int:
+    """Drop items, results and messages of buffers that ended longer ago; print how many buffers.
+
+    Their rows stay, as `pruned`, and their ids stay used. A buffer with something unsettled is left alone.
+
+    \b
+    durable-bus prune --older-than 30d
+    """
+    from durable_bus.client import Client
+
+    with Client(journal) as client:
+        count = client.prune(time.time_ns() // 1_000_000 - age)
+    if as_json:
+        print_json({"pruned": count})
+    else:
+        click.echo(f"{count:,} buffers pruned")
+    return 0
+
+
+@click.command("send", short_help="Send a message to a listener or mailbox.")
+@click.argument("to", metavar="TO")
+@click.argument("payload", metavar="PAYLOAD")
+@click.option("--name", default="cli", show_default=True, help="Who sends it, and gets the answer.")
+@journal_option()
+@json_option
+def send_command(to: str, payload: str, name: str, journal: Path, as_json: bool) -> int:
+    """Send PAYLOAD (text, XML, or - for stdin) to TO, on a new thread; print the message's id.
+
+    It is on disk then. An answer comes to the mailbox of --name: see `receive`.
+
+    \b
+    durable-bus send planner 'What is new?' && durable-bus receive cli
+    """
+    from durable_bus.client import Client
+
+    text = sys.stdin.read() if payload == "-" else payload
+    with Client(journal, name=name) as client:
+        message_id = client.send(to, text)
+    if as_json:
+        print_json({"message_id": message_id})
+    else:
+        click.echo(message_id)
+    return 0
+
+
+@click.command("receive", short_help="Print the next message to a mailbox.")
+@click.argument("name", metavar="NAME")
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up with exit code 6.")
+@journal_option()
+@json_option
+def receive_command(name: str, timeout: float | None, journal: Path, as_json: bool) -> int:
+    """Wait for the next message to NAME, print it, then acknowledge it.
+
+    A message is acknowledged only when its printing was flushed: killed before that, it comes again. NAME has
+    a mailbox from the first time on.
+
+    \b
+    durable-bus receive cli --timeout 60
+    """
+    from durable_bus.client import Client
+
+    with Client(journal, name=name) as client:
+        message = client.receive(timeout)
+        if as_json:
+            print_json(message._asdict())
+        else:
+            click.echo(message.payload)
+        sys.stdout.flush()
+        client.acknowledge(message)
+    return 0

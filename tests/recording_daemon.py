@@ -1,0 +1,47 @@
+"""A daemon that writes down, after each of its commits, how every buffer then stood.
+
+    python recording_daemon.py '{"journal": …, "app": …, "record": PATH, …}'
+
+Run as a program only. A line is JSON: the commit, and rows of the view `buffers`.
+"""
+
+import json
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from durable_bus.daemon import DaemonConfig, supervise
+from durable_bus.journal.journal import Journal
+
+BUFFERS = """
+SELECT buffer_id, state, paused, target, total, completed, successful, failed, pending FROM buffers
+"""
+
+
+def record_commits(path: str) -> None:
+    original = Journal.commit
+
+    @contextmanager
+    def commit(journal: Journal, now_ms: int) -> Iterator[None]:
+        with original(journal, now_ms):
+            yield
+        if journal.committed:
+            cursor = journal.connection.cursor()
+            cursor.row_factory = sqlite3.Row
+            rows = [dict(row) for row in cursor.execute(BUFFERS).fetchall()]
+            with open(path, "a") as file:
+                file.write(json.dumps({"commit": journal.commit_id, "buffers": rows}) + "\n")
+
+    Journal.commit = commit  # type: ignore[method-assign]
+
+
+def main(options: dict[str, Any]) -> int:
+    record_commits(options.pop("record"))
+    return supervise(DaemonConfig(**{**options, "journal": Path(options["journal"])}), None)
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

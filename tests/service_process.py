@@ -1,0 +1,43 @@
+"""A daemon for the tests, with every option of `DaemonConfig`: python service_process.py '{"journal": …, …}'.
+
+`trace_memory_to`: a file to which it writes, at SIGUSR1, how many bytes Python objects take.
+"""
+
+import gc
+import json
+import signal
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+from durable_bus.connections import Limits
+from durable_bus.daemon import DaemonConfig, supervise
+from durable_bus.errors import JournalError
+
+
+def tell_memory(path: Path) -> None:
+    gc.collect()
+    beside = path.with_suffix(".new")
+    beside.write_text(str(tracemalloc.get_traced_memory()[0]))
+    beside.rename(path)
+
+
+def main(options: dict[str, Any]) -> int:
+    options["journal"] = Path(options["journal"])
+    options["limits"] = Limits(**options.pop("limits", {}))
+    if options.get("socket"):
+        options["socket"] = Path(options["socket"])
+    traced = options.pop("trace_memory_to", None)
+    if traced:
+        tracemalloc.start()
+        signal.signal(signal.SIGUSR1, lambda *_: tell_memory(Path(traced)))
+    try:
+        return supervise(DaemonConfig(**options), None)
+    except JournalError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

@@ -1,0 +1,236 @@
+"""Daemons as somebody would run them: real processes with a log, signals, restarts; and raw connections to them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from support import TESTS, Facts, environment, until, workers_of
+
+from durable_bus import __version__
+from durable_bus.bus import parse_spec
+from durable_bus.channel import Frame, FrameReader, encode
+from durable_bus.client import Client
+from durable_bus.connections import connect_daemon
+from durable_bus.errors import DurableBusError
+
+
+class Service:
+    """A daemon that serves `journal`, from `with` on. `options` are those of `DaemonConfig`.
+
+    Its stderr goes to a file, for `log`; `stderr` takes its place. `as_user`: a uid to run it as.
+    """
+
+    def __init__(
+        self,
+        journal: Path,
+        app: str = "apps.plain:bus",
+        *,
+        workers: int = 2,
+        cwd: Path | None = None,
+        stderr: Any = None,
+        variables: dict[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.journal = journal
+        self.facts = Facts(journal)
+        self.log_path = journal.parent / "daemon.log"
+        self._cwd = cwd
+        self._stderr = stderr
+        self._variables = variables or {}
+        self._options = {
+            "journal": str(journal),
+            "app": parse_spec(app),
+            "app_name": app,
+            "workers": workers,
+            **options,
+        }
+        self.process: subprocess.Popen[bytes] = self.spawn()
+
+    def spawn(self) -> "subprocess.Popen[bytes]":
+        with open(self.log_path, "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, str(TESTS / "service_process.py"), json.dumps(self._options)],
+                cwd=self._cwd,
+                env=environment(**self._variables),
+                stdin=subprocess.DEVNULL,
+                stderr=self._stderr or log,
+            )
+
+    def __enter__(self) -> "Service":
+        self.until_serving()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGCONT)
+        if kind is None and self.process.poll() is None:
+            assert self.stop() == 0, self.log()
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def workers(self) -> list[int]:
+        return workers_of(self.pid)
+
+    def until_serving(self) -> None:
+        """Its run is in the journal, and somebody listens."""
+        until(lambda: self.process.poll() is not None or self._serves(), f"a daemon serves {self.journal}")
+        assert self.process.poll() is None, f"the daemon ended:\n{self.log()}"
+
+    def _serves(self) -> bool:
+        newest = "SELECT pid FROM runs ORDER BY run_id DESC LIMIT 1"
+        if self.facts.value(newest) != self.pid:
+            return False
+        with suppress(OSError):
+            connect_daemon(self.journal).close()
+            return True
+        return False
+
+    def until_ready(self, workers: int | None = None) -> None:
+        """So many workers have imported the app."""
+        wanted = workers or self._options["workers"]
+        with Raw(self.journal) as raw:
+            until(
+                lambda: sum(1 for worker in raw.status()["workers"] if worker["state"] == "ready") >= wanted,
+                "its workers are ready",
+            )
+
+    def client(self, name: str | None = None) -> Client:
+        return Client(self.journal, name=name)
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.terminate()
+        return self.process.wait(60)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        """kill -9, and the same again."""
+        self.kill()
+        self.process = self.spawn()
+
+    def log(self) -> str:
+        return self.log_path.read_text() if self.log_path.exists() else ""
+
+    def until_logged(self, pattern: str, times: int = 1) -> None:
+        until(lambda: len(re.findall(pattern, self.log())) >= times, f"{pattern!r} in the log:\n{self.log()}")
+
+    def open_files(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def memory_kib(self) -> int:
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1])
+        raise AssertionError("it has no memory")
+
+
+class Raw:
+    """A connection to a daemon below the Client: whole frames, half ones, garbage."""
+
+    def __init__(self, journal: Path) -> None:
+        self.socket = connect_daemon(journal)
+        self.socket.settimeout(60)
+        self._reader = FrameReader()
+        self._frames: list[Frame] = []
+        self._asked = 0
+
+    def __enter__(self) -> "Raw":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def write(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def ask(self, kind: str, *bodies: str, **header: Any) -> dict[str, Any]:
+        """Send a request; the next frame that comes."""
+        self._asked += 1
+        self.write(encode({"k": kind, "request": f"{id(self)}-{self._asked}", **header}, *bodies))
+        return self.answer()
+
+    def hello(self, **header: Any) -> dict[str, Any]:
+        return self.ask("hello", **{"version": __version__, "needs_app": False, **header})
+
+    def status(self) -> dict[str, Any]:
+        return self.ask("status")
+
+    def answer(self) -> dict[str, Any]:
+        """The next frame. Raises EOFError when the connection ended instead."""
+        while not self._frames:
+            data = self.socket.recv(65536)
+            if not data:
+                raise EOFError
+            self._frames += self._reader.feed(data)
+        return self._frames.pop(0).header
+
+    def until_closed(self) -> list[dict[str, Any]]:
+        """What it is told before the daemon closes the connection."""
+        told = []
+        try:
+            while True:
+                told.append(self.answer())
+        except (EOFError, ConnectionResetError):
+            return told
+
+
+def connected(journal: Path, name: str | None = None) -> Client:
+    """A client, as soon as a daemon has greeted it."""
+
+    def greeted() -> Client | None:
+        with suppress(DurableBusError):
+            return Client(journal, name=name)
+        return None
+
+    client = until(greeted, f"a daemon serves {journal}")
+    assert isinstance(client, Client)
+    return client
+
+
+def stopped(pid: int) -> None:
+    """SIGSTOP a process, and wait until it has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "it has stopped")
+
+
+NOBODY = 65534
+
+
+_BECOME_NOBODY = f"""
+import os, socket, sys
+from durable_bus import bus, client, daemon, errors  # while we may still read them
+os.setgroups([])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+"""
+
+
+def as_nobody(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program as another user; only root can."""
+    return subprocess.run(
+        [sys.executable, "-c", _BECOME_NOBODY + source, *arguments],
+        env=environment(),
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )

@@ -1,0 +1,428 @@
+"""The connections port: clients as a supervisor may meet them.
+
+A simulated client says what the real one says, in the same order, and repeats it with the same ids when its
+supervisor has gone. It may vanish, break its connection, or ask for something that is used already.
+"""
+
+import itertools
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from durable_bus.channel import Frame, FrameReader, encode, pack
+from durable_bus.items import ItemsDigest, form_and_exceptions
+from durable_bus.ports import ClientClosed, ClientSpoke
+from simulation.model import Content, Violation
+
+if TYPE_CHECKING:
+    from simulation.machine import Machine
+
+__all__ = ["VERSION", "Control", "Correspondent", "Link", "Peer", "SimulatedConnections", "Starter"]
+
+VERSION = "simulated"
+_UNACKNOWLEDGED_CHUNKS_MAX = 8
+_TRY_AGAIN = ("no room on disk", "another client is sending its items just now")
+
+
+class Link:
+    """One connection between a client and a supervisor."""
+
+    def __init__(self, connection_id: int, peer: "Peer") -> None:
+        self.connection_id = connection_id
+        self.peer = peer
+        self.to_supervisor: deque[Frame] = deque()
+        self.closed_by_client = False
+        self.closed_by_supervisor = False
+        self.arrives_ns = 0
+        """When the last frame sent to the client arrives."""
+
+
+class SimulatedConnections:
+    """The connections port of one supervisor's lifetime."""
+
+    def __init__(self, machine: "Machine") -> None:
+        self._machine = machine
+        self._world = machine.world
+        self._links: dict[int, Link] = {}
+        self._ids = itertools.count(1)
+        self._reader = FrameReader()
+
+    def connect(self, peer: "Peer") -> Link:
+        link = Link(next(self._ids), peer)
+        self._links[link.connection_id] = link
+        return link
+
+    @property
+    def is_ready(self) -> bool:
+        return any(link.to_supervisor or link.closed_by_client for link in self._links.values())
+
+    def take_events(self) -> list[ClientSpoke | ClientClosed]:
+        events: list[ClientSpoke | ClientClosed] = []
+        links = [link for link in self._links.values() if link.to_supervisor or link.closed_by_client]
+        self._world.rng.shuffle(links)
+        for link in links:
+            while link.to_supervisor:
+                events.append(ClientSpoke(link.connection_id, link.to_supervisor.popleft()))
+                if self._world.chance(self._machine.faults.read_in_parts):
+                    break
+            if link.closed_by_client and not link.to_supervisor:
+                del self._links[link.connection_id]
+                self._machine.model.receiver_gone(link.connection_id)
+                events.append(ClientClosed(link.connection_id))
+        return events
+
+    def send(self, connection_id: int, data: bytes) -> None:
+        self._machine.sending()
+        link = self._links.get(connection_id)
+        if link is None:
+            return
+        for frame in self._reader.feed(data):
+            if frame.header["k"] != "welcome":
+                self._world.note(f"to client {link.peer.name}: {frame.header}")
+            link.peer.is_told(connection_id, frame.header)
+            self._deliver(link, frame.header)
+
+    def _deliver(self, link: Link, header: dict[str, Any]) -> None:
+        arrives_ns = self._world.now_ns + self._world.rng.randrange(10_000, 500_000)
+        link.arrives_ns = max(link.arrives_ns, arrives_ns)
+        self._world.at(link.arrives_ns, lambda: link.peer.receive(link, header))
+
+    def close(self, connection_id: int) -> None:
+        link = self._links.get(connection_id)
+        if link is not None:
+            link.closed_by_supervisor = True
+
+    def end(self) -> None:
+        """The supervisor has died. What it has sent still arrives."""
+        for link in self._links.values():
+            self._lose(link)
+        self._links.clear()
+
+    def _lose(self, link: Link) -> None:
+        self._world.at(max(link.arrives_ns, self._world.now_ns) + 1000, lambda: link.peer.lost(link))
+
+
+class Peer:
+    """A client's process: connects, says hello, comes back when the connection is lost."""
+
+    mailbox: str | None = None
+    """The name it says; None: it has no mailbox."""
+
+    def __init__(self, machine: "Machine", name: str) -> None:
+        self.name = name
+        self.state = "busy"
+        """`busy`, and in the end something else."""
+        self.machine = machine
+        self.world = machine.world
+        self.link: Link | None = None
+        self._request_ids = itertools.count()
+        self._connecting = False
+
+    @property
+    def is_done(self) -> bool:
+        return self.state != "busy"
+
+    def new_request_id(self) -> str:
+        return f"{self.name}.{next(self._request_ids)}"
+
+    def connect(self) -> None:
+        """Connect as soon as a supervisor is there."""
+        self._connecting = False
+        if self.link is not None or self.is_done:
+            return
+        self.link = self.machine.connect(self)
+        if self.link is None:
+            self._connect_later()
+        else:
+            request_id = f"{self.name}/hello"
+            self.send({"k": "hello", "request": request_id, "version": VERSION, "name": self.mailbox})
+
+    def _connect_later(self) -> None:
+        if not self._connecting:
+            self._connecting = True
+            self.world.later(self.world.rng.uniform(0.001, 0.3), self.connect)
+
+    def break_connection(self) -> None:
+        """The connection breaks; it comes back and says the same again."""
+        self.close()
+        self._connect_later()
+
+    def vanish(self) -> None:
+        """It is killed, unless it has all it wanted."""
+        self.close()
+        if not self.is_done:
+            self.state = "vanished"
+
+    def close(self) -> None:
+        if self.link is not None:
+            self.link.closed_by_client = True
+            if self.world.chance(0.5):
+                self.link.to_supervisor.clear()  # a reset takes along what was not read
+            self.link = None
+
+    def send(self, header: dict[str, Any], *bodies: bytes) -> None:
+        assert self.link is not None
+        if not self.link.closed_by_supervisor:
+            self.link.to_supervisor.extend(FrameReader().feed(encode(header, *bodies)))
+
+    def lost(self, link: Link) -> None:
+        """The supervisor has gone."""
+        if link is self.link:
+            self.link = None
+            if not self.is_done:
+                self._connect_later()
+
+    def receive(self, link: Link, header: dict[str, Any]) -> None:
+        """A frame arrives, if it is still there."""
+        if link is not self.link:
+            return
+        if header["k"] == "welcome":
+            self.welcomed()
+        elif header["k"] == "error" and header["type"] == "BusNotImportable":
+            self.break_connection()
+        else:
+            self.answered(header)
+
+    def is_told(self, connection_id: int, header: dict[str, Any]) -> None:
+        """At the moment of sending: is it on disk?"""
+
+    def welcomed(self) -> None:
+        """The connection is there: say what there is to say."""
+
+    def answered(self, header: dict[str, Any]) -> None:
+        raise Violation(f"client {self.name} was told {header}")
+
+
+class Starter(Peer):
+    """Starts one buffer, and does not rest until it was told that it is on disk, or why not: `acknowledged`,
+    `refused` or `vanished`.
+    """
+
+    def __init__(
+        self, machine: "Machine", name: str, content: Content, chunks: list[int], mailbox: str | None
+    ) -> None:
+        """`chunks`: how many items each holds."""
+        super().__init__(machine, name)
+        self.mailbox = mailbox
+        self.content = content
+        self.refusal = ""
+        self._digest = ItemsDigest()
+        self._chunks = self._cut(chunks)
+        self._begin_request()
+
+    def _cut(self, sizes: list[int]) -> list[tuple[dict[str, Any], bytes]]:
+        chunks = []
+        first = 0
+        for number, size in enumerate(sizes):
+            forms = list(self.content.forms[first : first + size])
+            body = pack(list(self.content.texts[first : first + size]))
+            form, exceptions = form_and_exceptions(forms)
+            self._digest.update(body, forms)
+            header = {"k": "chunk", "number": number, "count": size, "form": form, "exceptions": exceptions}
+            chunks.append((header, body))
+            first += size
+        return chunks
+
+    def _begin_request(self) -> None:
+        self.request_id = self.new_request_id()
+        self.machine.model.asked[self.request_id] = self.content
+        self._acknowledged_chunks = 0
+        self._sent_chunks = 0
+        self._existing = False
+        self._sent_open = False
+
+    def ask_again(self) -> None:
+        """Its answer was lost, as far as it knows."""
+        if self.state == "acknowledged":
+            self.state = "busy"
+            self.break_connection()
+
+    @property
+    def _start(self) -> dict[str, Any]:
+        return {
+            "request": self.request_id,
+            "buffer_id": self.content.buffer_id,
+            "target": self.content.target,
+            "collect": self.content.collect,
+            "return_to": self.content.return_to,
+        }
+
+    def welcomed(self) -> None:
+        self._sent_chunks, self._sent_open = self._acknowledged_chunks, False
+        self.send({"k": "start", **self._start})
+        if not self.world.chance(0.3):
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Send what may be sent now."""
+        while (
+            not self._existing
+            and self._sent_chunks < len(self._chunks)
+            and self._sent_chunks - self._acknowledged_chunks < _UNACKNOWLEDGED_CHUNKS_MAX
+        ):
+            header, body = self._chunks[self._sent_chunks]
+            self.send({**header, "request": self.request_id}, body)
+            self._sent_chunks += 1
+        if (self._existing or self._sent_chunks == len(self._chunks)) and not self._sent_open:
+            self._sent_open = True
+            total, digest = len(self.content.texts), self._digest.hexdigest()
+            self.send({"k": "open", **self._start, "total": total, "digest": digest})
+
+    def is_told(self, connection_id: int, header: dict[str, Any]) -> None:
+        model = self.machine.model
+        kind = header["k"]
+        if kind == "opened":
+            model.told_opened(self.content, header)
+        elif kind in ("received", "receiving") and not self._existing and not header.get("existing"):
+            if header["request"] == self.request_id and header["next_chunk"]:
+                model.told_received(self.content, self.request_id, header["next_chunk"])
+        elif kind == "ended":
+            model.told_ended(header["buffer_id"])
+        elif kind == "error" and "this id is used already" in header["message"]:
+            model.told_used(self.content)
+
+    def answered(self, header: dict[str, Any]) -> None:
+        kind = header["k"]
+        if kind == "ended":
+            return
+        if header.get("request") != self.request_id:
+            return  # of a request that it has given up
+        if kind in ("receiving", "received"):
+            self._existing = self._existing or header.get("existing", False)
+            self._acknowledged_chunks = max(self._acknowledged_chunks, header["next_chunk"])
+            self._sent_chunks = max(self._sent_chunks, self._acknowledged_chunks)
+            self._go_on()
+        elif kind == "opened":
+            self.state = "acknowledged"
+        elif kind == "error":
+            self._refused(header)
+        else:
+            super().answered(header)
+
+    def _refused(self, header: dict[str, Any]) -> None:
+        kind, message = header["type"], header["message"]
+        if kind != "BufferError":
+            raise Violation(f"client {self.name} was refused with {header}")
+        was_cancelled = self.content.buffer_id in self.machine.model.cancelling
+        if message in _TRY_AGAIN or self._name_may_come(message) or ("arrived" in message and was_cancelled):
+            self._begin_request()
+            self.break_connection()
+        elif "this id is used already" in message or message.startswith("unknown "):
+            self.state, self.refusal = "refused", message
+        else:
+            raise Violation(f"client {self.name} was refused with {header}")
+
+    def _name_may_come(self, message: str) -> bool:
+        """Today's code lacks a listener that the app has otherwise."""
+        name = self.content.target if message.startswith("unknown target") else self.content.return_to
+        return message.startswith("unknown ") and name in self.machine.listeners
+
+
+class Control(Peer):
+    """Asks for one thing about a buffer, `cancel`, `pause` or `resume`, until it was answered."""
+
+    def __init__(self, machine: "Machine", name: str, verb: str, buffer_id: str) -> None:
+        super().__init__(machine, name)
+        self._request = {"k": verb, "request": self.new_request_id(), "buffer_id": buffer_id}
+        if verb == "cancel":
+            machine.model.cancelling.add(buffer_id)
+
+    def welcomed(self) -> None:
+        self.send(self._request)
+
+    def is_told(self, connection_id: int, header: dict[str, Any]) -> None:
+        if header["k"] == "controlled":
+            self.machine.model.told_controlled(self._request["k"], header)
+
+    def answered(self, header: dict[str, Any]) -> None:
+        if header["k"] == "controlled" or (header["k"] == "error" and header["type"] == "NotFound"):
+            self.state = "answered"
+            self.close()
+        elif header["k"] != "ended":
+            super().answered(header)
+
+
+class Correspondent(Peer):
+    """Has a mailbox: sends messages, and responds to or acknowledges what it receives."""
+
+    def __init__(self, machine: "Machine", name: str, mailbox: str, letters: list[tuple[str, str]]) -> None:
+        """`letters`: what it sends to whom, as (name, text)."""
+        super().__init__(machine, name)
+        self.mailbox = mailbox
+        self._letters = [(self.new_request_id(), to_id, text) for to_id, text in letters]
+        self._sent = 0
+        self._receiving: str | None = None
+        self._settling: dict[str, Any] | None = None
+
+    @property
+    def has_sent_all(self) -> bool:
+        return self._sent == len(self._letters)
+
+    def welcomed(self) -> None:
+        self._receiving = None  # it is asked again: what was with the old connection waits again
+        self._say_next()
+
+    def _say_next(self) -> None:
+        if not self.has_sent_all:
+            request_id, to_id, text = self._letters[self._sent]
+            self.send({"k": "send", "request": request_id, "to": to_id, "payload": text, "is_xml": False})
+        if self._settling is not None:
+            self.send(self._settling)
+        elif self._receiving is None:
+            self._receiving = self.new_request_id()
+            self.send({"k": "receive", "request": self._receiving})
+
+    def is_told(self, connection_id: int, header: dict[str, Any]) -> None:
+        model = self.machine.model
+        if header["k"] == "sent":
+            model.told_sent(header["request"], header["message_id"])
+        elif header["k"] == "message":
+            model.told_message(connection_id, self.mailbox or "", header)
+        elif header["k"] == "settled":
+            model.told_settled(header["message_id"])
+
+    def answered(self, header: dict[str, Any]) -> None:
+        kind, request_id = header["k"], header.get("request")
+        if kind == "message":
+            if request_id == self._receiving:
+                self._receiving = None
+                delay_s = self.world.rng.choice([0.0, 0.01, 0.5])
+                self.world.later(delay_s, lambda: self._settle(header, self.world.chance(0.7)))
+        elif not self.has_sent_all and request_id == self._letters[self._sent][0]:
+            if kind == "sent" or header["type"] == "MessageRefused":
+                self._sent += 1
+                if not self.has_sent_all:
+                    self._send_letter()
+        elif self._settling is not None and request_id == self._settling["request"]:
+            if kind == "error" and "nobody is waiting" in header["message"]:
+                self._settling = {**self._settling, "k": "acknowledge", "request": self.new_request_id()}
+                self.send(self._settling)
+            else:
+                self._settled(header)
+
+    def _send_letter(self) -> None:
+        request_id, to_id, text = self._letters[self._sent]
+        self.send({"k": "send", "request": request_id, "to": to_id, "payload": text, "is_xml": False})
+
+    def _settle(self, message: dict[str, Any], respond: bool) -> None:
+        verb = "respond" if respond else "acknowledge"
+        request_id, message_id = self.new_request_id(), message["message_id"]
+        self._settling = {"k": verb, "request": request_id, "message_id": message_id}
+        if respond:
+            text = f"{self.mailbox} responds {self.world.rng.getrandbits(32):08x}"
+            self._settling |= {"payload": text, "is_xml": False}
+            self.machine.model.said(message["thread_id"], text, success=True, is_xml=False)
+        else:
+            self.machine.model.said(message["thread_id"], "", success=True, is_xml=False)
+        if self.link is not None:
+            self.send(self._settling)
+
+    def _settled(self, header: dict[str, Any]) -> None:
+        if header["k"] == "error" and "settled before" not in header["message"]:
+            raise Violation(f"client {self.name} was told {header}")
+        self._settling = None
+        self._say_next_receive()
+
+    def _say_next_receive(self) -> None:
+        if self._receiving is None:
+            self._receiving = self.new_request_id()
+            self.send({"k": "receive", "request": self._receiving})

@@ -1,0 +1,406 @@
+"""The computer: a journal, a supervisor that may die at any commit and comes back, and what befalls it."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from durable_bus.errors import StorageFailed, StorageFull, WorkerKilled
+from durable_bus.journal.journal import Journal
+from durable_bus.supervisor import Supervisor, SupervisorConfig
+from simulation.clients import VERSION, Control, Correspondent, Link, Peer, SimulatedConnections, Starter
+from simulation.handlers import Handler, obey
+from simulation.model import Content, Model, Violation
+from simulation.storage import CommitPort, Crash, copy_of_template, open_journal
+from simulation.workers import SimulatedPool, SimulatedWorker
+from simulation.world import SimulatedClock, World
+
+__all__ = ["LISTENERS", "Faults", "Machine"]
+
+_TURNS_MAX = 20_000
+_IDLE_TURNS_MAX = 20
+_CHECK_EVERY = 25
+"""Turns between two looks at everything; results are looked at after every commit."""
+
+
+def listener(name: str, **facts: Any) -> dict[str, Any]:
+    """A row of the table that a worker reports, as `Bus.facts` gives it."""
+    default = {
+        "timeout_s": 1.0,
+        "attempts": 1,
+        "backoff_s": 0.0,
+        "concurrency": 1,
+        "is_async": False,
+        "peers": None,
+    }
+    return {"name": name, **default, **facts}
+
+
+LISTENERS: dict[str, dict[str, Any]] = {
+    facts["name"]: facts
+    for facts in (
+        listener("once"),
+        listener("thrice", attempts=3, backoff_s=0.5),
+        listener("at-once", attempts=3),
+        listener("many", concurrency=5, is_async=True, attempts=2, backoff_s=0.1),
+        listener("guarded", attempts=2, peers=["once", "system.buffer"]),
+    )
+}
+
+
+@dataclass
+class Faults:
+    """What goes wrong by itself, as probabilities; all zero: nothing does."""
+
+    commit: float = 0.0
+    """Per commit: one of `kinds`."""
+    kinds: tuple[str, ...] = ()
+    answer_twice: float = 0.0
+    read_in_parts: float = 0.0
+    boot: float = 0.0
+    minute: float = 0.0
+    """Per turn: the supervisor does not get to run for a minute."""
+
+
+class Machine:
+    """Drive it with `turn` and what can befall it; `settle` ends all faults and sees everything done."""
+
+    def __init__(
+        self,
+        seed: int,
+        folder: Path,
+        *,
+        workers: int = 2,
+        listeners: dict[str, dict[str, Any]] | None = None,
+        handler: Handler = obey,
+    ) -> None:
+        self.world = World(seed)
+        self.rng = self.world.rng
+        self.clock = SimulatedClock(self.world)
+        self.listeners = listeners or LISTENERS
+        self.code = self.listeners
+        """The table of workers that boot from now on."""
+        self.handler = handler
+        self.faults = Faults()
+        self.journal_path = folder / f"{seed}.db"
+        copy_of_template(self.journal_path)
+        self.model = Model(self.journal_path)
+        self.model.attempts_max = max(facts["attempts"] for facts in self.listeners.values())
+        self.peers: list[Peer] = []
+        self.supervisor: Supervisor | None = None
+        self.turns = 0
+        self.commits = 0
+        self.starts = 0
+        self.stops = 0
+        self._workers = workers
+        self._journal: Journal | None = None
+        self._next_commit: str | None = None
+        self._sends_left: int | None = None
+        self._pages_left: int | None = None
+        self._io_error = False
+        self._idle_turns = 0
+        self._stopping = False
+        self._new_ids = itertools.count(1)
+
+    # The supervisor's ports
+
+    def poll(self, timeout_s: float | None) -> None:
+        """The reactor port: wait, and then a little longer, as every loop does."""
+        if timeout_s is None:
+            raise Violation("the supervisor waits for ever")
+        assert self.supervisor is not None
+        now_ns = self.world.now_ns
+        self._notice_spinning(timeout_s)
+        self.world.run_until(now_ns + math.ceil(timeout_s * 1e9), self._is_ready)
+        extra_s = 60.0 if self.world.chance(self.faults.minute) else self.rng.choice([2e-5, 1e-4, 1e-3, 1e-2])
+        self.world.run_until(self.world.now_ns + int(extra_s * 1e9))
+
+    def _notice_spinning(self, timeout_s: float) -> None:
+        """Turns without a wait, an event or a commit are a processor that burns for nothing."""
+        assert self._journal is not None
+        idle = timeout_s < 1e-4 and not self._is_ready() and not self._journal.committed
+        self._idle_turns = self._idle_turns + 1 if idle else 0
+        if self._idle_turns > _IDLE_TURNS_MAX:
+            raise Violation("the supervisor spins: it waits for nothing and does nothing")
+
+    def _is_ready(self) -> bool:
+        assert self.supervisor is not None
+        return self.pool.is_ready or self.connections.is_ready or bool(self.supervisor.signals)
+
+    def sending(self) -> None:
+        """The supervisor sends a frame, and may die before it does."""
+        if self._io_error:
+            raise Violation("something was sent after a COMMIT of which nobody knows whether it happened")
+        if self._sends_left is not None:
+            if self._sends_left == 0:
+                raise Crash
+            self._sends_left -= 1
+
+    def _commit_fault(self) -> str | None:
+        fault, self._next_commit = self._next_commit, None
+        if fault is None and self.faults.kinds and self.world.chance(self.faults.commit):
+            fault = self.rng.choice(self.faults.kinds)
+        if fault is not None:
+            self.world.note(f"at COMMIT: {fault}")
+        if fault == "crash sending":
+            self._sends_left = self.rng.randrange(4)
+        self._io_error = fault is not None and fault.startswith("io error")
+        return fault
+
+    def _committed(self) -> None:
+        self.commits += 1
+        self.model.committed()
+
+    def boot_fault(self) -> str | None:
+        if not self.world.chance(self.faults.boot):
+            return None
+        return self.rng.choice(["die", "die", "import error", "hang"])
+
+    def connect(self, peer: Peer) -> Link | None:
+        return self.connections.connect(peer) if self.supervisor is not None else None
+
+    # Its life
+
+    def turn(self) -> None:
+        """One turn of the supervisor's loop; a new supervisor when there is none."""
+        self.turns += 1
+        if self.turns > _TURNS_MAX:
+            raise Violation(f"not done after {_TURNS_MAX} turns")
+        try:
+            if self.supervisor is None:
+                self._start()
+            else:
+                self.supervisor.turn()
+        except Crash:
+            self._ended("crashed", crashed=True)
+        except StorageFailed:
+            if not self._io_error:
+                raise
+            self._ended("ended: nobody knows whether its COMMIT has happened", crashed=True)
+        except StorageFull:
+            if self.supervisor is not None and not self._stopping:
+                raise
+            self._ended("ended: no room on disk to start or stop in", crashed=True)
+        else:
+            if self._journal is not None and self._journal.committed:
+                self.model.look()
+                self._memory_is_the_journal()
+            if self.supervisor is not None and self.supervisor.stopped:
+                self.stops += 1
+                self._ended("stopped", crashed=False)
+        if self.turns % _CHECK_EVERY == 0:
+            self.model.check()
+
+    def _start(self) -> None:
+        self.starts += 1
+        self.world.note(f"supervisor {self.starts} starts")
+        self._sends_left = None
+        self._io_error = self._stopping = False
+        self._journal = open_journal(self.journal_path, self._commit_fault, self._committed)
+        if self._pages_left is not None:
+            self._limit_pages()
+        self.pool = SimulatedPool(self)
+        self.connections = SimulatedConnections(self)
+        supervisor = Supervisor(
+            SupervisorConfig(app_name="simulated", pid=self.starts, version=VERSION, workers=self._workers),
+            self._journal,
+            self.pool,
+            self.connections,
+            self,
+            self.clock,
+            lambda: f"id{next(self._new_ids)}",
+            lambda event, **fields: self.world.note(f"log: {event} {fields}"),
+        )
+        supervisor.start()
+        self.supervisor = supervisor
+
+    def _ended(self, how: str, *, crashed: bool) -> None:
+        self.world.note(f"supervisor {self.starts} {how}")
+        self.supervisor = None
+        assert self._journal is not None
+        self._journal.close()
+        self.pool.end()
+        self.connections.end()
+        self.model.supervisor_died(crashed)
+        self.model.check()
+        self.world.run_until(self.world.now_ns + int(self.rng.choice([1e6, 1e8, 2e9])))
+
+    def _memory_is_the_journal(self) -> None:
+        """What the supervisor counts in memory is what the rows say."""
+        if self.supervisor is None:
+            return
+        registry = self.supervisor.registry
+        rows = self.model.query(
+            "SELECT buffer_seq, succeeded + failed, failed FROM buffer"
+            " WHERE opened_commit IS NOT NULL AND ended_commit IS NULL"
+        )
+        found = [(buffer.seq, buffer.recorded, buffer.failed) for buffer in registry.list_active()]
+        if sorted(found) != sorted(rows):
+            raise Violation(f"in memory (buffer, recorded, failed) are {found}, on disk {rows}")
+        dispatcher = self.supervisor.dispatcher
+        for hand in dispatcher.hands.values():
+            held = sum(len(one.open_positions()) for one in dispatcher.held_by(hand.worker_id))
+            if hand.unanswered != held:
+                raise Violation(f"worker {hand.worker_id} holds {held} items, counted are {hand.unanswered}")
+
+    def close(self) -> None:
+        if self.supervisor is not None and self._journal is not None:
+            self._journal.close()
+        self.model.close()
+        for path in self.journal_path.parent.glob(f"{self.journal_path.name}*"):
+            path.unlink()
+
+    # What can befall it
+
+    @property
+    def starters(self) -> list[Starter]:
+        return [peer for peer in self.peers if isinstance(peer, Starter)]
+
+    def start_buffer(
+        self, content: Content, chunks: list[int], delay_s: float = 0.0, mailbox: str | None = None
+    ) -> None:
+        """A client comes and starts a buffer."""
+        self._comes(Starter(self, f"c{len(self.peers)}", content, chunks, mailbox), delay_s)
+
+    def correspond(self, mailbox: str, letters: list[tuple[str, str]], delay_s: float = 0.0) -> None:
+        """A client comes that has a mailbox, sends messages, and receives until the end."""
+        self._comes(Correspondent(self, f"m{len(self.peers)}", mailbox, letters), delay_s)
+
+    def control(self, verb: str, buffer_id: str) -> None:
+        """A client comes to `cancel`, `pause` or `resume` a buffer."""
+        self._comes(Control(self, f"o{len(self.peers)}", verb, buffer_id), 0.0)
+
+    def _comes(self, peer: Peer, delay_s: float) -> None:
+        self.peers.append(peer)
+        self.world.later(delay_s, peer.connect)
+
+    def at_next_commit(self, fault: str) -> None:
+        """One of `storage.AT_COMMIT`."""
+        self._next_commit = fault
+
+    def crash(self) -> None:
+        """The supervisor is killed between two turns."""
+        if self.supervisor is not None:
+            self._ended("crashed", crashed=True)
+
+    def leave_pages(self, count: int | None) -> None:
+        """The disk has room for so many more pages; None: for all."""
+        self.world.note(f"room on disk: {'enough' if count is None else f'{count} pages'}")
+        self._pages_left = count
+        if self.supervisor is not None:
+            self._limit_pages()
+
+    def _limit_pages(self) -> None:
+        assert self._journal is not None
+        port: object = self._journal.connection
+        assert isinstance(port, CommitPort)
+        port.leave_pages(self._pages_left)
+
+    def kill_worker(self, number: int) -> None:
+        if living := self._living():
+            living[number % len(living)].die(WorkerKilled(9))
+
+    def freeze_worker(self, number: int, seconds: float) -> None:
+        if living := self._living():
+            worker = living[number % len(living)]
+            if not worker.frozen:
+                self.world.note(f"worker {worker.worker_id} is stopped for {seconds:.3f} s")
+                worker.freeze()
+                self.world.later(seconds, worker.thaw)
+
+    def _living(self) -> list[SimulatedWorker]:
+        return self.pool.living if self.supervisor is not None else []
+
+    def signal(self, name: str) -> None:
+        """`stop` or `reload`."""
+        if self.supervisor is not None:
+            self.world.note(f"signal: {name}")
+            self.supervisor.signals.append(name)
+            self._stopping = self._stopping or name == "stop"
+
+    def new_code(self, listeners: dict[str, dict[str, Any]]) -> None:
+        """The app on disk is another one; a reload, or a new worker, imports it."""
+        self.code = listeners
+
+    def set_clock(self, seconds: float) -> None:
+        """Somebody sets the wall clock forth or back."""
+        self.world.note(f"the wall clock is set by {seconds:+.1f} s")
+        self.world.wall_jumps_ms += int(seconds * 1000)
+
+    # The end
+
+    def settle(self) -> None:
+        """No fault happens any more: everything completes."""
+        self.world.note("faults stop")
+        self.faults = Faults()
+        self._next_commit = None
+        self._sends_left = None
+        self.leave_pages(None)
+        self.code = self.listeners
+        for worker in self._living():
+            worker.thaw()
+        self.signal("reload")
+        controls = [peer for peer in self.peers if isinstance(peer, Control)]
+        self._turn_until(lambda: all(peer.is_done for peer in controls), "every request is answered")
+        self._everybody_comes_back()
+        self._turn_until(self._is_done, "every buffer ends, every message is settled")
+        self.model.check()
+        self._stop()
+        self.model.check_end()
+        self._nothing_runs_again()
+
+    def _everybody_comes_back(self) -> None:
+        """Somebody resumes what is paused, and reads every mailbox that there is or will be."""
+        for buffer_id in {starter.content.buffer_id for starter in self.starters}:
+            self.control("resume", buffer_id)
+        names = {peer.mailbox for peer in self.peers if peer.mailbox is not None}
+        for name in sorted(names - {peer.mailbox for peer in self._correspondents()}):
+            self.correspond(name, [])
+
+    def _correspondents(self) -> list[Correspondent]:
+        return [peer for peer in self.peers if isinstance(peer, Correspondent) and not peer.is_done]
+
+    def _is_done(self) -> bool:
+        if self.supervisor is None or self.supervisor.registry.list_active():
+            return False
+        if not all(peer.is_done or isinstance(peer, Correspondent) for peer in self.peers):
+            return False
+        if not all(peer.has_sent_all for peer in self._correspondents()):
+            return False
+        return not self.model.query("SELECT 1 FROM message WHERE settled_commit IS NULL LIMIT 1")
+
+    def _turn_until(self, done: Callable[[], bool], what: str) -> None:
+        deadline_ns = self.world.now_ns + int(1200e9)
+        turns = self.turns
+        while not done():
+            if self.world.now_ns > deadline_ns or self.turns - turns > _TURNS_MAX // 2:
+                raise Violation(f"it never came true: {what}; {self._what_is_left()}")
+            self.turn()
+
+    def _what_is_left(self) -> str:
+        clients = [peer.name for peer in self.peers if not peer.is_done]
+        buffers = self.supervisor.registry.list_active() if self.supervisor else []
+        messages = self.model.query("SELECT message_id, to_id FROM message WHERE settled_commit IS NULL")
+        return f"clients {clients}, messages {messages}, buffers {buffers}"
+
+    def _stop(self) -> None:
+        self.signal("stop")
+        self._turn_until(lambda: self.supervisor is None, "the supervisor stops when it is asked to")
+
+    def _nothing_runs_again(self) -> None:
+        """Another start on a journal where everything is done hands nothing out."""
+        before = self.model.dispatched
+        rows = self.model.query("SELECT * FROM result ORDER BY item_key")
+        self._turn_until(
+            lambda: self.supervisor is not None and bool(self.supervisor.workforce.listeners), "it starts"
+        )
+        for _ in range(3):
+            self.turn()
+        self._stop()
+        if self.model.dispatched != before or rows != self.model.query(
+            "SELECT * FROM result ORDER BY item_key"
+        ):
+            raise Violation("a start on a finished journal has run something")
+        self.model.check_end()

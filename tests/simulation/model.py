@@ -1,0 +1,453 @@
+"""What crossed the ports, and what must follow from it.
+
+The model knows what clients asked for, what workers were sent, ran and answered, and what the supervisor took
+in. It looks at the journal through a second connection, which sees only what is committed.
+"""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from durable_bus.channel import unpack
+from simulation.handlers import Answers, Handling, Outcome
+from simulation.invariants import ALWAYS, IN_THE_END
+
+__all__ = ["Answer", "Content", "Execution", "Model", "Violation", "key_of"]
+
+INDEX_BITS = 32
+_SEEN_AFTER_S = 0.01
+"""A death is seen a moment later."""
+
+
+class Violation(AssertionError):
+    """A promise is broken."""
+
+
+def key_of(work: Mapping[str, Any], index: int) -> int:
+    """Of an item as in the journal, `buffer_seq << 32 | item_index`; of a message minus its `message_seq`."""
+    return int(work["dispatch"]) if "message" in work else (int(work["buffer"]) << INDEX_BITS) + index
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a client wants done, all of it."""
+
+    buffer_id: str
+    target: str
+    collect: bool
+    texts: tuple[str, ...]
+    forms: tuple[bool, ...]
+    """Whether each is XML."""
+    return_to: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a handler answered."""
+
+    text: str
+    success: bool
+    is_xml: bool
+
+
+@dataclass
+class Execution:
+    """One run of an item in a worker."""
+
+    worker_id: int
+    begun_ns: int
+    timeout_s: float | None
+    state: str = "running"
+    """`running`, `ended` (its answer is in the worker), `answered` or `failed` (in the pipe), `gone`."""
+
+
+@dataclass
+class Model:
+    """Items and messages are known by `key_of`."""
+
+    journal: Path
+    asked: dict[str, Content] = field(default_factory=dict)
+    """By request id."""
+    acknowledged: dict[str, Content] = field(default_factory=dict)
+    """By buffer id: the supervisor has told somebody that it is on disk."""
+    given: dict[int, set[Answer]] = field(default_factory=dict)
+    """Everything that workers have really answered."""
+    first: dict[int, Answer | None] = field(default_factory=dict)
+    """What was handed in first, and committed; None: a failed attempt, after which anything may come."""
+    recorded: dict[int, tuple[str, int, int, int]] = field(default_factory=dict)
+    """Results as they were first seen in the journal."""
+    executions: dict[int, Execution] = field(default_factory=dict)
+    """The last of each item in this run."""
+    executions_so_far: Counter[int] = field(default_factory=Counter)
+    deaths_near: Counter[int] = field(default_factory=Counter)
+    """How many workers ended while they ran the item."""
+    late: Counter[int] = field(default_factory=Counter)
+    """How many executions were over their time-out when they were ended."""
+    cancelling: set[str] = field(default_factory=set)
+    """Buffers that somebody has wanted to cancel."""
+    crashes: int = 0
+    buffer_of_dispatch: dict[int, int] = field(default_factory=dict)
+    item_of_thread: dict[str, int] = field(default_factory=dict)
+    started: dict[str, tuple[int, Content]] = field(default_factory=dict)
+    """Buffers that handlers wanted to start, by digest: of which item or message, and what."""
+    sent: dict[str, str] = field(default_factory=dict)
+    """The messages that requests have caused."""
+    receivers: dict[str, int] = field(default_factory=dict)
+    """Which connection has which message."""
+    dispatched: int = 0
+    attempts_max: int = 1
+    taken: list[tuple[int, Answer | None]] = field(default_factory=list)
+    """Handed in since the last commit."""
+
+    def __post_init__(self) -> None:
+        self.reader = sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True, isolation_level=None)
+
+    def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        return self.reader.execute(sql, parameters).fetchall()
+
+    # What leaves the supervisor
+
+    def frame_sent(self, header: dict[str, Any], bodies: list[bytes], pid: int) -> None:
+        """Work leaves for a worker: at this moment it is on disk, whatever dies next."""
+        if "message" in header:
+            self._message_sent(header, bodies, pid)
+        else:
+            self._items_sent(header, bodies, pid)
+
+    def _items_sent(self, header: dict[str, Any], bodies: list[bytes], pid: int) -> None:
+        """It is journaled, it is what was given, and nothing of it is recorded."""
+        first, texts = header["first"], unpack(bodies[0])
+        count = len(texts)
+        name = f"dispatch {header['dispatch']} of {header['buffer_id']}"
+        rows = self.query(
+            "SELECT buffer_seq, first_index, item_count, attempt, worker_pid FROM dispatch"
+            " WHERE dispatch_id = ?",
+            header["dispatch"],
+        )
+        if rows != [(header["buffer"], first, count, header["attempt"], pid)]:
+            raise Violation(f"{name} was sent before its commit: {header}, on disk {rows}")
+        key = (header["buffer"] << INDEX_BITS) + first
+        recorded = self.query(
+            "SELECT item_key & 4294967295 FROM result WHERE item_key >= ? AND item_key < ? UNION ALL"
+            " SELECT item_key & 4294967295 FROM forwarded_item WHERE item_key >= ? AND item_key < ?",
+            *(key, key + count) * 2,
+        )
+        if recorded:
+            raise Violation(f"{name} holds items {recorded}, which have their outcome")
+        if self.query(
+            "SELECT 1 FROM pause WHERE buffer_seq = ? AND resumed_commit IS NULL", header["buffer"]
+        ):
+            raise Violation(f"{name} was sent while the buffer is paused")
+        content = self._content(header["buffer"])
+        is_xml = [header["form"]] * count if "form" in header else json.loads(bodies[1])
+        forms = tuple(bool(form) for form in is_xml)
+        end = first + count
+        if (tuple(texts), forms) != (content.texts[first:end], content.forms[first:end]):
+            raise Violation(f"{name} does not hold what was given")
+        self.buffer_of_dispatch[header["dispatch"]] = header["buffer"]
+        for index in range(first, end):
+            self.item_of_thread[f"{header['thread']}/{index}"] = (header["buffer"] << INDEX_BITS) + index
+        self.dispatched += count
+
+    def _message_sent(self, header: dict[str, Any], bodies: list[bytes], pid: int) -> None:
+        """It is journaled as delivered to this worker, and nobody has settled it."""
+        rows = self.query(
+            "SELECT to_id, worker_pid, payload, delivered_commit IS NOT NULL, settled_commit FROM message"
+            " WHERE message_seq = ?",
+            -header["dispatch"],
+        )
+        (text,) = unpack(bodies[0])
+        if rows != [(header["listener"], pid, text, 1, None)]:
+            raise Violation(f"message {header} was sent, and on disk is {rows}")
+        self.dispatched += 1
+
+    def _content(self, buffer_seq: int) -> Content:
+        """What the items of a buffer are, as its client or its handler gave them."""
+        ((request_id, digest),) = self.query(
+            "SELECT request_id, digest FROM buffer WHERE buffer_seq = ?", buffer_seq
+        )
+        return self.asked[request_id] if request_id in self.asked else self.started[digest][1]
+
+    def told_opened(self, content: Content, header: dict[str, Any]) -> None:
+        """A client is told that its buffer is accepted: all of it is on disk."""
+        self._is_on_disk(content)
+        if header["total"] != len(content.texts):
+            raise Violation(f"{content.buffer_id} was acknowledged with a wrong total: {header}")
+        self.acknowledged[content.buffer_id] = content
+
+    def told_received(self, content: Content, request_id: str, next_chunk: int) -> None:
+        """A client is told that its chunks are on disk, unless somebody cancels the buffer meanwhile."""
+        rows = self.query(
+            "SELECT next_chunk FROM buffer WHERE request_id = ? AND dropped_commit IS NULL", request_id
+        )
+        if (not rows or rows[0][0] < next_chunk) and content.buffer_id not in self.cancelling:
+            raise Violation(f"chunks before {next_chunk} of {request_id} were acknowledged, not {rows}")
+
+    def told_ended(self, buffer_id: str) -> None:
+        if not self.query("SELECT 1 FROM buffer WHERE buffer_id = ? AND ended_commit IS NOT NULL", buffer_id):
+            raise Violation(f"{buffer_id} was said to have ended before the commit that says so")
+
+    def told_sent(self, request_id: str, message_id: str) -> None:
+        """A client is told that its message is on its way."""
+        if not self.query("SELECT 1 FROM message WHERE message_id = ?", message_id):
+            raise Violation(f"message {message_id} was acknowledged and is not on disk")
+        if self.sent.setdefault(request_id, message_id) != message_id:
+            raise Violation(f"request {request_id} was carried out twice")
+
+    def told_message(self, connection_id: int, name: str, header: dict[str, Any]) -> None:
+        """A message is given to a receiver: it is with nobody else, and nobody has settled it."""
+        message_id = header["message_id"]
+        rows = self.query(
+            "SELECT to_id, delivered_commit IS NOT NULL, settled_commit FROM message WHERE message_id = ?",
+            message_id,
+        )
+        if rows != [(name, 1, None)]:
+            raise Violation(f"message {message_id} was given to {name}, on disk is {rows}")
+        if message_id in self.receivers:
+            raise Violation(f"message {message_id} was given to a second receiver")
+        self.receivers[message_id] = connection_id
+
+    def told_settled(self, message_id: str) -> None:
+        if not self.query(
+            "SELECT 1 FROM message WHERE message_id = ? AND settled_commit IS NOT NULL", message_id
+        ):
+            raise Violation(f"message {message_id} was said to be settled before the commit that says so")
+
+    def told_controlled(self, verb: str, header: dict[str, Any]) -> None:
+        """A buffer is said to be cancelled or paused: that is on disk. (It may have been resumed in the same
+        commit.)
+        """
+        sql = {
+            ("cancel", "cancelled"): "SELECT 1 FROM buffer WHERE buffer_id = ? AND ended_commit IS NOT NULL",
+            ("pause", "open"): "SELECT 1 FROM pause JOIN buffer USING (buffer_seq) WHERE buffer_id = ?",
+        }.get((verb, header["state"]))
+        if sql is not None and not self.query(sql, header["buffer_id"]):
+            raise Violation(f"{verb} was answered with {header} before its commit")
+
+    def receiver_gone(self, connection_id: int) -> None:
+        """What was with this receiver may be given to another."""
+        gone = [one for one, receiver in self.receivers.items() if receiver == connection_id]
+        for message_id in gone:
+            del self.receivers[message_id]
+
+    def told_used(self, content: Content) -> None:
+        """A client is told that its buffer id is used with other content."""
+        try:
+            self._is_on_disk(content)
+        except Violation:
+            if self.query(
+                "SELECT 1 FROM buffer WHERE buffer_id = ? AND opened_commit IS NOT NULL", content.buffer_id
+            ):
+                return
+        raise Violation(f"{content.buffer_id} was refused as used, and is not or is the same")
+
+    def _is_on_disk(self, content: Content) -> None:
+        rows = self.query(
+            "SELECT buffer_seq, target, collect, return_to, total FROM buffer"
+            " WHERE buffer_id = ? AND opened_commit IS NOT NULL AND dropped_commit IS NULL",
+            content.buffer_id,
+        )
+        given = (content.target, content.collect, content.return_to, len(content.texts))
+        if not rows or rows[0][1:] != given:
+            raise Violation(f"{content.buffer_id} was acknowledged, and on disk is {rows}")
+        items = self.query(
+            "SELECT payload, is_xml FROM item WHERE item_key BETWEEN ? << 32 AND (? << 32) + 4294967295"
+            " ORDER BY item_key",
+            *(rows[0][0],) * 2,
+        )
+        if items != list(zip(content.texts, content.forms, strict=True)):
+            raise Violation(f"{content.buffer_id} was acknowledged, and its items on disk are others")
+
+    # What happens in workers
+
+    def begins(self, key: int, worker_id: int, now_ns: int, timeout_s: float | None) -> int:
+        """An item begins to run; how often it has run before. In one run it does so again only after a failed
+        attempt, or when its worker died without having answered.
+        """
+        last = self.executions.get(key)
+        if last is not None and last.state not in ("gone", "failed"):
+            where = f"worker {worker_id} while it is {last.state} in worker {last.worker_id}"
+            raise Violation(f"item {key & 0xFFFFFFFF} of buffer {key >> INDEX_BITS} runs in {where}")
+        self.executions[key] = Execution(worker_id, now_ns, timeout_s)
+        self.executions_so_far[key] += 1
+        return self.executions_so_far[key] - 1
+
+    def ends(self, work: Mapping[str, Any], index: int, handling: Handling) -> None:
+        """A handler has returned or raised."""
+        self.executions[key_of(work, index)].state = "ended"
+        self.hears_of(work, index, handling)
+
+    def hears_of(self, work: Mapping[str, Any], index: int, handling: Handling) -> None:
+        """What a handler has really said."""
+        key = key_of(work, index)
+        if isinstance(handling, Answers):
+            answer = Answer(handling.text, handling.success, handling.is_xml)
+            self.given.setdefault(key, set()).add(answer)
+        elif isinstance(handling, Outcome):
+            fields, texts = handling.fields, unpack(handling.body)
+            if fields["do"] == "start":
+                forms = tuple(bool(fields["form"]) for _ in texts)
+                content = Content(
+                    fields["buffer_id"], fields["target"], fields["collect"], tuple(texts), forms
+                )
+                self.started[fields["digest"]] = (key, content)
+            elif fields["do"] == "respond":
+                thread_id = work["message"]["thread"]
+                self.said(thread_id, texts[0], success=fields["success"], is_xml=fields["is_xml"])
+            elif fields["do"] == "none":
+                self.said(work["message"]["thread"], "", success=True, is_xml=False)
+
+    def said(self, thread_id: str, text: str, *, success: bool, is_xml: bool) -> None:
+        """Somebody has answered on a thread: it may become the result of the item below."""
+        key = self.item_of_thread.get(thread_id)
+        if key is not None:
+            self.given.setdefault(key, set()).add(Answer(text, success, is_xml))
+
+    def flushed(self, key: int, state: str) -> None:
+        self.executions[key].state = state
+
+    def worker_died(self, worker_id: int, now_ns: int, looking_at: tuple[int, int] | None) -> None:
+        """Near a death is what had begun, as far as anybody can see from outside; late is what had taken too
+        long.
+        """
+        for key, one in self.executions.items():
+            if one.worker_id == worker_id and one.state in ("running", "ended"):
+                one.state = "gone"
+                self.deaths_near[key] += 1
+                seconds = (now_ns - one.begun_ns) / 1e9 + _SEEN_AFTER_S
+                self.late[key] += one.timeout_s is not None and seconds > one.timeout_s
+        if looking_at is not None:
+            since_ns, key = looking_at
+            self.deaths_near[key] += 1
+            self.late[key] += now_ns - since_ns > 1e8  # it was stopped just there
+
+    def supervisor_died(self, crashed: bool) -> None:
+        self.executions.clear()
+        self.taken.clear()
+        self.receivers.clear()
+        self.crashes += crashed
+
+    # What the supervisor takes in
+
+    def hands_in(self, header: dict[str, Any], bodies: list[bytes]) -> None:
+        """A frame of answers is about to be looked at, in this order."""
+        for segment, body in zip(header["segments"], bodies, strict=False):
+            key = (segment["buffer"] << INDEX_BITS) + segment["first"]
+            for position, text in enumerate(unpack(body)):
+                self.taken.append((key + position, Answer(text, segment["success"], segment["is_xml"])))
+        for other in [*header["failed"], *header["outcomes"]]:
+            if other["dispatch"] in self.buffer_of_dispatch:
+                key = (self.buffer_of_dispatch[other["dispatch"]] << INDEX_BITS) + other["index"]
+                self.taken.append((key, None))
+
+    def committed(self) -> None:
+        """What was handed in before this moment is on disk, the first of each item."""
+        for key, answer in self.taken:
+            self.first.setdefault(key, answer)
+        self.taken.clear()
+
+    # Looking at the journal
+
+    def look(self) -> None:
+        """After a commit: new results are what was handed in first, old ones are what they were."""
+        for key, *row in self.query("SELECT item_key, payload, success, is_xml, answer_id FROM result"):
+            known = self.recorded.get(key)
+            if known is None:
+                self._new_result(key, row)
+            elif known != tuple(row):
+                raise Violation(
+                    f"result {key & 0xFFFFFFFF} of buffer {key >> INDEX_BITS} was {known}, now it is {row}"
+                )
+        if missing := self.first.keys() - self.recorded.keys():
+            lost = [key for key in missing if self.first[key] is not None]
+            if lost := [key for key in lost if not self._is_cancelled(key >> INDEX_BITS)]:
+                raise Violation(f"answers were committed and are not recorded: {lost}")
+
+    def _new_result(self, key: int, row: list[Any]) -> None:
+        text, success, is_xml, answer_id = row
+        answer = Answer(text, bool(success), bool(is_xml))
+        if not self._is_failure(key, answer):
+            first = self.first.get(key)
+            if first is not None and answer != first:
+                raise Violation(f"the first answer to {key & 0xFFFFFFFF} was {first}, recorded is {answer}")
+            if answer not in self.given.get(key, ()):
+                raise Violation(f"nobody gave the result of item {key & 0xFFFFFFFF}: {answer}")
+        self.recorded[key] = (text, success, is_xml, answer_id)
+
+    def _is_cancelled(self, buffer_seq: int) -> bool:
+        sql = "SELECT 1 FROM buffer WHERE buffer_seq = ? AND cancelled_commit IS NOT NULL"
+        return bool(self.query(sql, buffer_seq))
+
+    def _is_failure(self, key: int, answer: Answer) -> bool:
+        """The result of an item whose attempts, or whose conversation, came to nothing."""
+        if answer.success or not answer.is_xml:
+            return False
+        if self.query("SELECT 1 FROM forwarded_item WHERE item_key = ?", key):
+            return answer.text.startswith(("<SystemError>", "<BufferError>"))
+        kinds = self.query("SELECT kind FROM failure WHERE item_key = ? ORDER BY attempt DESC LIMIT 1", key)
+        return bool(kinds) and f"<code>{kinds[0][0]}</code>" in answer.text
+
+    def check(self) -> None:
+        """Everything that must be true at any moment."""
+        self.look()
+        self._ask(ALWAYS)
+        for content in self.acknowledged.values():
+            self._is_on_disk(content)
+        self._charges()
+
+    def _charges(self) -> None:
+        rows = self.query(
+            "SELECT coalesce(item_key, -message_seq), sum(kind = 'lost' AND NOT supervisor_died),"
+            " sum(kind = 'lost' AND supervisor_died), sum(kind = 'timeout'),"
+            " sum(kind IN ('exception', 'timeout')) FROM failure GROUP BY 1"
+        )
+        for key, lost, lost_with_supervisor, late, charged in rows:
+            allowed = (self.deaths_near[key], self.crashes, self.late[key], self.attempts_max)
+            if any(
+                count > limit
+                for count, limit in zip((lost, lost_with_supervisor, late, charged), allowed, strict=True)
+            ):
+                found = (lost, lost_with_supervisor, late, charged)
+                raise Violation(f"item {key & 0xFFFFFFFF} is charged {found}, it may be {allowed}")
+
+    def _ask(self, invariants: dict[str, str]) -> None:
+        for name, sql in invariants.items():
+            if rows := self.query(sql):
+                raise Violation(f"not true: {name}: {rows[:5]}")
+
+    def check_end(self) -> None:
+        """Faults have stopped, all is done, the supervisor has ended."""
+        self.check()
+        self._ask(IN_THE_END)
+        for buffer_id, content in self.acknowledged.items():
+            self._ended(buffer_id, content)
+        origins: Counter[int] = Counter()
+        for (digest,) in self.query(
+            "SELECT digest FROM buffer WHERE from_id <> '' AND opened_commit IS NOT NULL"
+        ):
+            if digest in self.started:
+                origins[self.started[digest][0]] += 1
+        if twice := [key for key, count in origins.items() if count > 1]:
+            raise Violation(f"the handling of {twice} has started more than one buffer each")
+
+    def _ended(self, buffer_id: str, content: Content) -> None:
+        ((total, succeeded, failed, cancelled),) = self.query(
+            "SELECT total, succeeded, failed, cancelled_commit IS NOT NULL FROM buffer"
+            " WHERE buffer_id = ? AND ended_commit IS NOT NULL",
+            buffer_id,
+        )
+        if total != len(content.texts) or (total != succeeded + failed and not cancelled):
+            raise Violation(f"{buffer_id} ended with {succeeded + failed} results of {total}")
+        completes = self.query("SELECT payload FROM message WHERE message_id = ?", f"{buffer_id}/complete")
+        if len(completes) != content.collect:
+            raise Violation(f"{buffer_id} has {len(completes)} BufferComplete")
+        counts = f"<total>{total}</total><successful>{succeeded}</successful>"
+        if completes and counts not in completes[0][0]:
+            raise Violation(f"BufferComplete of {buffer_id} is wrong: {completes[0][0]}")
+
+    def close(self) -> None:
+        self.reader.close()

@@ -1,0 +1,245 @@
+"""One seed, one schedule: what is started, what goes wrong and how often."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from simulation.handlers import Handler, obey
+from simulation.machine import Faults, Machine
+from simulation.model import Content
+from simulation.storage import AT_COMMIT
+
+__all__ = ["Profile", "Summary", "cuts", "run_schedule", "some_content", "some_letters"]
+
+_RATES = (0.005, 0.02, 0.08)
+_ACTS = {
+    "ok": 60, "slow": 3, "huh": 3, "none": 3, "raise": 4, "raise:1": 5, "raise:2": 3, "malformed": 3,
+    "unserialisable": 2, "die": 2, "die:1": 4, "hang:1": 2, "hang": 1,
+}  # fmt: skip
+_MAILBOXES = ("alice", "bob")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a schedule has been through."""
+
+    seed: int
+    turns: int
+    commits: int
+    starts: int
+    crashes: int
+    buffers: int
+    items: int
+    messages: int
+    executions: int
+    simulated_s: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What may go wrong in a schedule, and how often.
+
+    Each schedule has some faults and not others: one that always comes hides those that need it not to come.
+    """
+
+    workers: int
+    clients: int
+    items_max: int
+    turns: int
+    faults: Faults
+    kill_worker: float
+    freeze_worker: float
+    disk_full: float
+    crash: float
+    break_connection: float
+    vanish: float
+    ask_again: float
+    stop: float
+    reload: float
+    lose_listener: float
+    set_clock: float
+    same_id: float
+    talk: float
+    """How much of the work is passed on: forwards, and buffers in buffers."""
+    mailboxes: int
+    control: float
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> "Profile":
+        def rate(most: float = 1.0) -> float:
+            return rng.choice(_RATES) * most if rng.random() < 0.5 else 0.0
+
+        kinds = tuple(kind for kind in AT_COMMIT if rng.random() < 0.5)
+        return cls(
+            workers=rng.randint(1, 4),
+            clients=rng.randint(1, 4),
+            items_max=rng.choice([1, 5, 20, 60]),
+            turns=rng.choice([30, 60, 120]),
+            faults=Faults(
+                commit=rate(),
+                kinds=kinds,
+                answer_twice=rate(4),
+                read_in_parts=rate(4),
+                boot=rate(4),
+                minute=rate(0.2),
+            ),
+            kill_worker=rate(),
+            freeze_worker=rate(),
+            disk_full=rate(0.5),
+            crash=rate(0.5),
+            break_connection=rate(),
+            vanish=rate(0.5),
+            ask_again=rate(),
+            stop=rate(0.3),
+            reload=rate(0.3),
+            lose_listener=rate(),
+            set_clock=rate(),
+            same_id=0.3 if rng.random() < 0.5 else 0.0,
+            talk=rng.choice([0.0, 0.0, 0.1, 0.4]),
+            mailboxes=rng.choice([0, 0, 1, 2]),
+            control=rate(),
+        )
+
+
+def some_words(rng: random.Random, names: list[str], talk: float, depth: int = 3) -> str:
+    """What is to be done with an item or message, see `handlers.ACTS`."""
+    if depth and rng.random() < talk:
+        name = rng.choice([*names, "nobody"] if rng.random() < 0.1 else names)
+        rest = some_words(rng, names, talk, depth - 1)
+        if rng.random() < 0.5:
+            return f"to:{name} {rest}"
+        return_to = rng.choice(names) if rng.random() < 0.3 else ""
+        buffer_id = "given" if rng.random() < 0.05 else ""
+        count = rng.choice([0, 1, 2, 3, 5])
+        return f"{rng.choice(['fan', 'fan', 'drop'])}:{count}:{name}:{return_to}:{buffer_id} {rest}"
+    return rng.choices([*_ACTS], [*_ACTS.values()])[0]
+
+
+def some_content(
+    rng: random.Random, buffer_id: str, items_max: int, listeners: list[str], talk: float, mailbox: str | None
+) -> Content:
+    """A buffer whose items say what their handler is to do."""
+    names = [*listeners, *([mailbox] if mailbox else [])]
+    forms = tuple(rng.random() < 0.3 for _ in range(rng.randint(1, items_max)))
+    calm = rng.random() < 0.3
+    texts = []
+    for index, form in enumerate(forms):
+        words = "ok" if calm else some_words(rng, names, talk)
+        texts.append(f"<i>item {index} {words}</i>" if form else f"item {index} {words}")
+    target = "nobody" if rng.random() < 0.02 else rng.choice(listeners)
+    return_to = mailbox or (rng.choice(listeners) if rng.random() < talk else "")
+    return Content(buffer_id, target, rng.random() < 0.8, tuple(texts), forms, return_to)
+
+
+def some_letters(rng: random.Random, names: list[str], talk: float) -> list[tuple[str, str]]:
+    """Messages that a client sends, as (name, text)."""
+    return [
+        (rng.choice(names), f"item {number} {some_words(rng, names, talk)}")
+        for number in range(rng.randrange(4))
+    ]
+
+
+def cuts(rng: random.Random, total: int) -> list[int]:
+    """A number of items as chunks."""
+    sizes = []
+    while total:
+        size = rng.randint(1, total) if rng.random() < 0.5 else total
+        sizes.append(size)
+        total -= size
+    return sizes
+
+
+def run_schedule(
+    seed: int, folder: Path, *, handler: Handler = obey, tell: Callable[[str], None] | None = None
+) -> Summary:
+    """Run the schedule of this seed.
+
+    Raises Violation, or whatever the supervisor should not have raised; both with the story that led there
+    as a note.
+    """
+    profile = Profile.draw(random.Random(f"profile {seed}"))
+    machine = Machine(seed, folder, workers=profile.workers, handler=handler)
+    machine.world.tell = tell
+    try:
+        _clients_come(machine, profile)
+        machine.faults = profile.faults
+        for _ in range(profile.turns):
+            machine.turn()
+            _befall(machine, profile)
+        machine.settle()
+        return _summary(machine, seed)
+    except BaseException as error:
+        error.add_note(f"seed {seed}, {profile}\n{machine.world.story()}")
+        raise
+    finally:
+        machine.close()
+
+
+def _clients_come(machine: Machine, profile: Profile) -> None:
+    rng = machine.rng
+    listeners = [*machine.listeners]
+    mailboxes = [*_MAILBOXES[: profile.mailboxes]]
+    for name in mailboxes:
+        letters = some_letters(rng, [*listeners, *mailboxes], profile.talk)
+        machine.correspond(name, letters, rng.uniform(0.0, 1.0))
+    contents: list[Content] = []
+    for number in range(profile.clients):
+        mailbox = rng.choice(mailboxes) if mailboxes and rng.random() < 0.5 else None
+        content = some_content(rng, f"b{number}", profile.items_max, listeners, profile.talk, mailbox)
+        if contents and rng.random() < profile.same_id:
+            earlier = rng.choice(contents)
+            content = earlier if rng.random() < 0.5 else replace(content, buffer_id=earlier.buffer_id)
+        content = replace(content, return_to=content.return_to or mailbox or "")
+        contents.append(content)
+        machine.start_buffer(content, cuts(rng, len(content.texts)), rng.uniform(0.0, 1.0), mailbox)
+
+
+def _befall(machine: Machine, profile: Profile) -> None:
+    """What happens between two turns."""
+    rng, chance = machine.rng, machine.world.chance
+    if chance(profile.kill_worker):
+        machine.kill_worker(rng.randrange(100))
+    if chance(profile.freeze_worker):
+        machine.freeze_worker(rng.randrange(100), rng.choice([0.01, 0.5, 5.0, 20.0]))
+    if chance(profile.disk_full):
+        machine.leave_pages(rng.randrange(3))
+        machine.world.later(rng.choice([0.01, 0.5, 3.0]), lambda: machine.leave_pages(None))
+    if chance(profile.crash):
+        machine.crash()
+    if chance(profile.break_connection):
+        rng.choice(machine.peers).break_connection()
+    if chance(profile.vanish):
+        rng.choice(machine.peers).vanish()
+    if chance(profile.ask_again):
+        rng.choice(machine.starters).ask_again()
+    if chance(profile.control):
+        buffer_id = rng.choice(machine.starters).content.buffer_id
+        machine.control(rng.choice(["pause", "pause", "resume", "cancel"]), buffer_id)
+    if chance(profile.stop):
+        machine.signal("stop")
+    if chance(profile.reload):
+        lost = rng.choice([*machine.listeners]) if rng.random() < profile.lose_listener * 5 else None
+        machine.new_code({name: facts for name, facts in machine.listeners.items() if name != lost})
+        machine.signal("reload")
+    if chance(profile.set_clock):
+        machine.set_clock(rng.choice([-60.0, -5.0, 5.0, 3600.0]))
+
+
+def _summary(machine: Machine, seed: int) -> Summary:
+    model = machine.model
+    ((buffers, items),) = model.query(
+        "SELECT count(*), coalesce(sum(total), 0) FROM buffer WHERE opened_commit IS NOT NULL"
+    )
+    return Summary(
+        seed=seed,
+        turns=machine.turns,
+        commits=machine.commits,
+        starts=machine.starts,
+        crashes=model.crashes,
+        buffers=buffers,
+        items=items,
+        messages=model.query("SELECT count(*) FROM message")[0][0],
+        executions=sum(model.executions_so_far.values()),
+        simulated_s=machine.world.now_ns / 1e9,
+    )

@@ -1,0 +1,175 @@
+"""A backup is consistent while the journal is written, and killed at any moment it leaves the old copy whole."""
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from command_line import durable_bus
+from eventful import Story, supervised, texts
+from support import Facts, environment, until
+from synthetic import make
+
+from durable_bus.errors import UsageError
+from durable_bus.journal.backup import back_up
+from durable_bus.journal.checking import check
+
+
+def wrong(journal: Path) -> list[str]:
+    return [finding.name for finding in check(journal, in_place=False).checks if not finding.ok]
+
+
+def content(journal: Path) -> list[str]:
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
+        return list(connection.iterdump())
+
+
+def test_a_backup_is_the_same_journal_in_one_private_file(story: Story, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    ran = durable_bus("backup", copy, "--journal", story.journal, cwd=tmp_path)
+    assert (ran.code, ran.out) == (0, "")
+    assert content(copy) == content(story.journal)
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.db"]
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert wrong(copy) == []
+
+
+def test_a_backup_made_while_the_daemon_writes_is_consistent_and_can_be_gone_on_with(
+    journal: Path, facts: Facts, tmp_path: Path
+) -> None:
+    copies = [tmp_path / f"copy{number}.db" for number in range(3)]
+    with supervised(journal) as client:
+        client.start("work", texts(*["fine"] * 20_000), buffer_id="long")
+        for number, copy in enumerate(copies):
+            facts.until_recorded("long", number * 1_000 + 1)
+            assert durable_bus("backup", copy, "--journal", journal, cwd=tmp_path).code == 0
+    for copy in copies:
+        assert wrong(copy) == []
+    recorded = [Facts(copy).recorded("long") for copy in copies]
+    assert recorded == sorted(recorded)
+    assert recorded[0] > 0
+    with supervised(copies[0]) as client:
+        assert client.buffer("long").wait(60).successful == 20_000
+    Facts(copies[0]).assert_whole("long", 20_000)
+
+
+def test_a_backup_is_read_where_nobody_may_write(story: Story, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    back_up(story.journal, folder / "copy.db")
+    (folder / "copy.db").chmod(0o444)
+    folder.chmod(0o555)
+    try:
+        ran = durable_bus("check", "--journal", folder / "copy.db", cwd=tmp_path, almighty=False)
+        assert ran.code == 0, ran.out
+    finally:
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_at_any_moment_it_leaves_the_old_copy_whole(
+    tmp_path_factory: pytest.TempPathFactory, story: Story, tmp_path: Path, seed: int
+) -> None:
+    large = tmp_path_factory.getbasetemp() / "large.db"
+    if not large.exists():
+        make(large, 100_000, 10)
+    copy = tmp_path / "copy.db"
+    shutil.copy(story.journal, copy)
+    old = content(copy)
+    command = [sys.executable, "-m", "durable_bus", "backup", str(copy), "--journal", str(large)]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
+    partial = Path(f"{copy}.partial")
+    killed_at = random.Random(seed).randrange(0, large.stat().st_size)
+    # The partial file's size says how far the backup is.
+    until(lambda: process.poll() is not None or size(partial) >= killed_at, "the backup has come so far")
+    process.kill()
+    if process.wait() == -signal.SIGKILL:
+        assert content(copy) in (old, content(large))
+    assert durable_bus("backup", copy, "--journal", large, cwd=tmp_path).code == 0
+    assert content(copy) == content(large)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.db"]
+
+
+def size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
+
+
+def test_a_backup_of_nothing_or_over_something_else_is_refused(story: Story, tmp_path: Path) -> None:
+    other = tmp_path / "letter.txt"
+    other.write_text("dear journal,\n" * 100)
+    used = tmp_path / "used.db"
+    shutil.copy(story.journal, used)
+    Path(f"{used}-wal").touch()
+    linked = tmp_path / "linked.db"
+    os.link(story.journal, linked)
+    for destination, code, says in (
+        (other, 5, "not a durable_bus journal"),
+        (used, 2, "in use"),
+        (story.journal, 2, "the journal itself"),
+        (linked, 2, "the journal itself"),
+        (tmp_path, 2, "is a folder"),
+        (tmp_path / "nowhere" / "copy.db", 2, "no folder"),
+    ):
+        ran = durable_bus("backup", destination, "--journal", story.journal, cwd=tmp_path)
+        assert (ran.code, ran.out) == (code, "")
+        assert says in ran.error
+    linked.unlink()
+    assert other.read_text().startswith("dear journal,")
+    assert durable_bus("backup", "copy.db", "--journal", "absent.db", cwd=tmp_path).code == 3
+    assert not (tmp_path / "copy.db").exists()
+
+
+def test_a_full_disk_leaves_the_old_copy(story: Story, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    back_up(story.journal, copy)
+    old = content(copy)
+    ran = durable_bus("backup", copy, "--journal", story.journal, cwd=tmp_path)
+    assert ran.code == 0
+    # A limit on the size of files is how a process meets a full disk without a disk of its own.
+    limited = "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536));"
+    limited += "from durable_bus.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", limited, "backup", str(copy), "--journal", str(story.journal)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert content(copy) == old
+    assert [path.name for path in tmp_path.iterdir()] == ["copy.db"]
+
+
+def test_an_export_is_one_file_in_each_format(story: Story, tmp_path: Path) -> None:
+    for name in ("xml", "jsonl", "csv"):
+        shown = durable_bus("results", "plain", "--journal", story.journal, "--format", name, cwd=tmp_path)
+        ran = durable_bus(
+            "export",
+            "plain",
+            "--journal",
+            story.journal,
+            "--format",
+            name,
+            "--output",
+            f"plain.{name}",
+            cwd=tmp_path,
+        )
+        assert (ran.code, ran.out, ran.err) == (0, "", "")
+        assert (tmp_path / f"plain.{name}").read_text() == shown.out
+    assert durable_bus("export", "nobody", "--journal", story.journal, cwd=tmp_path).code == 3
+
+
+def test_the_library_refuses_like_the_command(story: Story) -> None:
+    with pytest.raises(UsageError):
+        back_up(story.journal, story.journal)

@@ -1,0 +1,318 @@
+"""`durable-bus run`: a fan-out by one command, and the same command again."""
+
+import csv
+import io
+import json
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from command_line import Command, durable_bus, write_items
+from support import Facts, RunLog, kill, until, until_gone, workers_of
+
+ECHO = ("run", "apps.plain:bus", "echo", "--workers", 2)
+GATE = ("run", "apps.plain:bus", "gate", "--workers", 2)
+READ = ("run", "apps.reading:bus", "read", "--workers", 1)
+
+
+def test_results_come_in_item_order_on_stdout(tmp_path: Path, facts: Facts) -> None:
+    items = write_items(tmp_path, *range(300))
+    ran = durable_bus(*ECHO, "--items", items, cwd=tmp_path)
+    assert ran.code == 0
+    inside = "".join(f'<item index="{i}" success="true">{i}</item>' for i in range(300))
+    assert ran.out == f"<results>{inside}</results>\n"
+    assert facts.value("SELECT state FROM buffers") == "complete"
+
+
+def test_a_failed_item_is_a_result_and_exit_code_1(tmp_path: Path) -> None:
+    items = write_items(tmp_path, tmp_path / "here", tmp_path / "missing")
+    (tmp_path / "here").write_text("hello")
+    ran = durable_bus(*READ, "--items", items, "--format", "jsonl", cwd=tmp_path)
+    assert ran.code == 1
+    good, bad = map(json.loads, ran.out.splitlines())
+    assert (good["index"], good["success"], good["payload"], good["error"]) == (0, True, "hello", None)
+    assert (bad["index"], bad["success"]) == (1, False)
+    assert bad["error"].startswith("exception: FileNotFoundError")
+    assert "<code>exception</code>" in bad["payload"]
+
+
+def test_malformed_xml_and_a_doctype_are_failed_items_and_the_others_run(
+    tmp_path: Path, facts: Facts
+) -> None:
+    items = write_items(tmp_path, "<a>", "<a/>", "<!DOCTYPE a><a/>", "text")
+    ran = durable_bus("run", "apps.forms:bus", "element", "--items", items, "--format", "jsonl", cwd=tmp_path)
+    assert ran.code == 1
+    results = [json.loads(line) for line in ran.out.splitlines()]
+    assert [result["success"] for result in results] == [False, True, False, True]
+    assert facts.rows("SELECT item_index, kind FROM failures ORDER BY 1") == [
+        (0, "malformed"),
+        (2, "malformed"),
+    ]
+
+
+def test_the_same_command_again_prints_the_records_and_starts_nothing(
+    tmp_path: Path, facts: Facts, run_log: RunLog
+) -> None:
+    items = write_items(tmp_path, *range(50))
+    first = durable_bus(*ECHO, "--items", items, cwd=tmp_path)
+    second = durable_bus(*ECHO, "--items", items, cwd=tmp_path)
+    assert (second.code, second.out) == (first.code, first.out)
+    assert "recorded before" in second.err
+    assert facts.value("SELECT count(*) FROM runs") == 1
+    assert len(run_log.runs()) == 50
+
+
+def test_other_items_are_another_buffer(tmp_path: Path, facts: Facts) -> None:
+    for count in (10, 20):
+        items = write_items(tmp_path, *range(count))
+        assert durable_bus(*ECHO, "--items", items, cwd=tmp_path).code == 0
+    assert facts.rows("SELECT total FROM buffers ORDER BY total") == [(10,), (20,)]
+
+
+def test_csv_has_a_heading_and_a_row_an_item(tmp_path: Path) -> None:
+    items = write_items(tmp_path, "plain", 'a "quoted", text')
+    ran = durable_bus(*ECHO, "--items", items, "--format", "csv", cwd=tmp_path)
+    rows = list(csv.DictReader(io.StringIO(ran.out)))
+    assert [row["index"] for row in rows] == ["0", "1"]
+    assert [row["payload"] for row in rows] == ["plain", 'a "quoted", text']
+    assert [(row["success"], row["is_xml"], row["error"]) for row in rows] == [("true", "false", "")] * 2
+
+
+def test_items_are_split_at_line_feeds_only_and_stripped(tmp_path: Path) -> None:
+    given = "\ufefffirst\r\n\n  a\u2028b\x85c  \n\t\nlast".encode()
+    ran = durable_bus(*ECHO, "--items", "-", "--format", "jsonl", cwd=tmp_path, stdin=given)
+    assert [json.loads(line)["payload"] for line in ran.out.split("\n")[:-1]] == [
+        "first",
+        "a\u2028b\x85c",
+        "last",
+    ]
+
+
+def test_items_from_stdin_and_from_a_file_are_the_same_buffer(tmp_path: Path, facts: Facts) -> None:
+    items = write_items(tmp_path, *range(20))
+    first = durable_bus(*ECHO, "--items", items, cwd=tmp_path)
+    assert durable_bus(*ECHO, "--items", "-", cwd=tmp_path, stdin=items.read_bytes()).out == first.out
+    assert facts.value("SELECT count(*) FROM buffers") == 1
+
+
+def test_output_replaces_the_file_and_stdout_stays_empty(tmp_path: Path) -> None:
+    items, output = write_items(tmp_path, "one"), tmp_path / "results.xml"
+    output.write_text("old")
+    (tmp_path / "link").symlink_to(output)
+    ran = durable_bus(*ECHO, "--items", items, "--output", tmp_path / "link", cwd=tmp_path)
+    assert (ran.code, ran.out) == (0, "")
+    assert output.read_text() == '<results><item index="0" success="true">one</item></results>\n'
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_quiet_says_nothing(tmp_path: Path) -> None:
+    items = write_items(tmp_path, "one")
+    assert durable_bus(*ECHO, "--items", items, "--quiet", cwd=tmp_path).err == ""
+
+
+def test_progress_without_a_terminal_is_plain_lines(tmp_path: Path, facts: Facts) -> None:
+    items = write_items(tmp_path, *["0.1"] * 60)
+    ran = durable_bus("run", "apps.plain:bus", "sleep", "--workers", 1, "--items", items, cwd=tmp_path)
+    lines = [line for line in ran.err.splitlines() if " of 60, " in line]
+    assert lines
+    assert all(line.startswith("durable-bus: sleep-") for line in lines)
+    assert "\x1b" not in ran.err
+
+
+# Failed items
+
+
+def test_retry_failed_prints_the_newest_result_of_each_item(tmp_path: Path, facts: Facts) -> None:
+    names = [tmp_path / name for name in ("a", "b", "c", "d")]
+    items = write_items(tmp_path, *names)
+    command = (*READ, "--items", items, "--format", "jsonl", "--buffer-id", "files")
+    names[1].write_text("b")
+    assert durable_bus(*command, cwd=tmp_path).code == 1
+
+    names[3].write_text("d")
+    again = durable_bus(*command, "--retry-failed", cwd=tmp_path)
+    assert again.code == 1
+    assert _payloads(again.out) == [None, "b", None, "d"]
+
+    names[0].write_text("a")
+    names[2].write_text("c")
+    whole = durable_bus(*command, "--retry-failed", cwd=tmp_path)
+    assert whole.code == 0
+    assert _payloads(whole.out) == ["a", "b", "c", "d"]
+    assert facts.rows("SELECT buffer_id, total, successful, retry_of FROM buffers ORDER BY created_at") == [
+        ("files", 4, 1, None),
+        ("files.retry1", 3, 1, "files"),
+        ("files.retry2", 2, 2, "files.retry1"),
+    ]
+
+    runs = facts.value("SELECT count(*) FROM runs")
+    assert durable_bus(*command, "--retry-failed", cwd=tmp_path).out == whole.out
+    assert durable_bus(*command, cwd=tmp_path).out == whole.out
+    assert facts.value("SELECT count(*) FROM runs") == runs
+
+
+def _payloads(lines: str) -> list[str | None]:
+    """Of successes; None for a failure. Indexes must be those of the first buffer."""
+    results = [json.loads(line) for line in lines.splitlines()]
+    assert [result["index"] for result in results] == list(range(len(results)))
+    return [result["payload"] if result["success"] else None for result in results]
+
+
+def test_max_failures_stops_early_and_a_higher_limit_goes_on(tmp_path: Path, facts: Facts) -> None:
+    items = write_items(tmp_path, "no number", "nor this", *["0.1"] * 40)
+    command = ("run", "apps.plain:bus", "sleep", "--workers", 1, "--items", items, "--buffer-id", "b")
+    stopped = durable_bus(*command, "--max-failures", 1, cwd=tmp_path)
+    assert (stopped.code, stopped.out) == (1, "")
+    assert "2 items have failed, --max-failures is 1" in stopped.err
+    assert facts.value("SELECT completed < total FROM buffers") == 1
+
+    refused = durable_bus(*command, "--max-failures", 1, cwd=tmp_path)
+    assert (refused.code, refused.out) == (1, "")
+    assert "a higher limit goes on" in refused.err
+    assert facts.value("SELECT count(*) FROM runs") == 1
+
+    assert durable_bus(*command, "--max-failures", 2, cwd=tmp_path).code == 1
+    facts.assert_whole("b", 42, failed=2)
+
+
+# Interrupted
+
+
+def _half_way(tmp_path: Path, facts: Facts, run_log: RunLog) -> Command:
+    """A command that has recorded its first half. Each item of the other waits for a door of its own."""
+    doors = [tmp_path / f"door-{index}" for index in range(50, 100)]
+    items = write_items(tmp_path, *[tmp_path] * 50, *doors)
+    command = Command(*GATE, "--items", items, "--buffer-id", "b", cwd=tmp_path)
+    facts.until_recorded("b", 50)
+    until(lambda: len(_at_the_doors(run_log)) >= 2, "two items wait at their doors")
+    return command
+
+
+def _at_the_doors(run_log: RunLog) -> list[int]:
+    return [index for index in run_log.indexes() if index >= 50]
+
+
+def _open(tmp_path: Path, indexes: Iterable[int]) -> None:
+    for index in indexes:
+        (tmp_path / f"door-{index}").touch()
+
+
+def _again(tmp_path: Path, facts: Facts) -> str:
+    """The same command, with every door open; what it said."""
+    _open(tmp_path, range(50, 100))
+    ran = durable_bus(*GATE, "--items", tmp_path / "items.txt", "--buffer-id", "b", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert ran.out.count('success="true">open</item>') == 100
+    facts.assert_whole("b", 100)
+    return ran.err
+
+
+def test_ctrl_c_finishes_what_runs_and_the_same_command_goes_on(
+    tmp_path: Path, facts: Facts, run_log: RunLog
+) -> None:
+    command = _half_way(tmp_path, facts, run_log)
+    command.ctrl_c()
+    running = _at_the_doors(run_log)
+    _open(tmp_path, running)
+    ran = command.ended()
+    assert (ran.code, ran.out) == (4, "")
+    assert ran.err.splitlines()[-1].startswith("durable-bus: interrupted with ")
+    assert "Traceback" not in ran.err
+    assert facts.value("SELECT ended FROM runs") == "clean"
+    assert facts.failures("b") == []
+    assert facts.recorded("b") >= 52
+    assert "items are recorded, going on" in _again(tmp_path, facts)
+    assert {run_log.times()[index] for index in (*range(50), *running)} == {1}
+
+
+def test_a_second_ctrl_c_does_not_wait_for_what_runs(tmp_path: Path, facts: Facts, run_log: RunLog) -> None:
+    command = _half_way(tmp_path, facts, run_log)
+    supervisor = command.supervisor()
+    assert command.process.stderr is not None
+    command.ctrl_c()
+    said = b""
+    while b"Ctrl-C again stops at once" not in said:
+        said += os.read(command.process.stderr.fileno(), 4096)
+    command.ctrl_c()
+    ran = command.ended()  # the doors are still closed
+    assert ran.code == 4
+    assert ran.error == "interrupted with 50 of 100 items recorded; run the same command again to go on"
+    until_gone(supervisor)
+    _again(tmp_path, facts)
+
+
+def test_sigterm_ends_it_like_ctrl_c(tmp_path: Path, facts: Facts, run_log: RunLog) -> None:
+    command = _half_way(tmp_path, facts, run_log)
+    command.process.send_signal(signal.SIGTERM)
+    _open(tmp_path, _at_the_doors(run_log))
+    assert command.ended().code == 4
+    assert facts.value("SELECT ended FROM runs") == "clean"
+    _again(tmp_path, facts)
+
+
+def test_ctrl_c_while_the_app_is_imported_ends_at_once(tmp_path: Path, run_log: RunLog) -> None:
+    (tmp_path / "endless.py").write_text(
+        "import time\nfrom apps.plain import log_run\nlog_run(0)\ntime.sleep(600)\n"
+    )
+    command = Command("run", "endless:bus", "x", "--items", write_items(tmp_path, "a"), cwd=tmp_path)
+    run_log.until_started(0)
+    command.ctrl_c()
+    ran = command.ended()
+    assert ran.code == 4
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "worker", "command"])
+def test_kill_9_costs_nothing_that_is_recorded(
+    tmp_path: Path, facts: Facts, run_log: RunLog, victim: str
+) -> None:
+    command = _half_way(tmp_path, facts, run_log)
+    supervisor = command.supervisor()
+    workers = workers_of(supervisor)
+    kill({"supervisor": supervisor, "worker": workers[0], "command": command.pid}[victim])
+    if victim == "worker":
+        _open(tmp_path, range(50, 100))
+        ran = command.ended()
+        assert ran.code == 0
+        facts.assert_whole("b", 100)
+    else:
+        ran = command.ended()
+        for pid in (supervisor, *workers):
+            until_gone(pid)
+        assert ran.code == (4 if victim == "supervisor" else -signal.SIGKILL)
+        assert facts.recorded("b") == 50
+        _again(tmp_path, facts)
+    twice = {index for index, times in run_log.times().items() if times > 1}
+    assert twice <= {run.index for run in run_log.runs() if run.word == "run" and run.index >= 50}
+    assert max(run_log.times().values()) <= 2
+
+
+def test_a_killed_supervisor_is_one_line_and_exit_code_4(
+    tmp_path: Path, facts: Facts, run_log: RunLog
+) -> None:
+    command = _half_way(tmp_path, facts, run_log)
+    kill(command.supervisor())
+    ran = command.ended()
+    assert (ran.code, ran.out) == (4, "")
+    assert "run the same again to go on" in ran.err.splitlines()[-1]
+
+
+def test_an_interrupted_retry_goes_on(tmp_path: Path, facts: Facts, run_log: RunLog) -> None:
+    names = [tmp_path / f"file-{index}" for index in range(20)]
+    command = (*READ, "--items", write_items(tmp_path, *names), "--buffer-id", "b", "--retry-failed")
+    os.mkfifo(names[10])
+    for name in names[:10]:
+        name.write_text("x")
+    first = Command(*command, cwd=tmp_path)
+    facts.until("SELECT completed = 10 FROM buffers WHERE buffer_id = 'b'")
+    names[10].unlink()
+    kill(first.supervisor())
+    first.ended()
+    for name in names[10:15]:
+        name.write_text("y")
+    ran = durable_bus(*command, "--format", "jsonl", cwd=tmp_path)
+    assert ran.code == 1
+    assert _payloads(ran.out) == ["x"] * 10 + ["y"] * 5 + [None] * 5

@@ -1,0 +1,313 @@
+"""Named clients: a durable queue each, and a message with one receiver at a time."""
+
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apps import talking
+from daemons import Daemon, Succession, client_of
+from support import Facts, kill, program
+from talks import script
+
+from durable_bus import Text
+from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, TimedOut, UsageError
+from durable_bus.xml import PAYLOAD_BYTES_MAX
+
+APP = "apps.talking:bus"
+
+
+@pytest.fixture
+def daemon(journal: Path) -> Iterator[Daemon]:
+    with Daemon(journal, APP) as daemon:
+        daemon.until_listening()
+        yield daemon
+
+
+def states(facts: Facts, to_id: str) -> list[str]:
+    rows = facts.rows("SELECT state FROM messages WHERE to_id = ? ORDER BY created_at", to_id)
+    return [state for (state,) in rows]
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["system.x", "system.buffer", "buffer_b1_w5", "a b", "", "x" * 101, "ö"])
+def test_a_name_of_the_bus_and_no_name_at_all_are_refused(daemon: Daemon, facts: Facts, name: str) -> None:
+    with pytest.raises(UsageError, match="client name"):
+        client_of(daemon.journal, name)
+    assert facts.rows("SELECT name FROM mailbox") == []
+
+
+def test_the_name_of_a_listener_is_refused(journal: Path, daemon: Daemon, facts: Facts) -> None:
+    with pytest.raises(MessageRefused, match="planner is a listener of the app"):
+        client_of(journal, "planner")
+    assert facts.rows("SELECT name FROM mailbox") == []
+
+
+def test_an_embedded_client_is_refused_the_same_names(journal: Path) -> None:
+    for name, error in (("planner", MessageRefused), ("buffer_b1_w5", UsageError)):
+        with pytest.raises(error):
+            with talking.bus.running(journal=journal, workers=1, name=name):
+                pass
+
+
+def test_a_client_without_a_name_has_no_mailbox(journal: Path, daemon: Daemon, facts: Facts) -> None:
+    with closing(client_of(journal)) as client:
+        for action in (lambda: client.send("planner", "x"), lambda: client.receive(0)):
+            with pytest.raises(MessageRefused, match="a client needs a name for this"):
+                action()
+        client.start("inner", [script({"say": "x"})], buffer_id="b1").wait(60)
+    rows = facts.rows("SELECT to_id, state FROM messages")
+    assert rows == [("", "settled")], "its BufferComplete is the record, for nobody to fetch"
+
+
+def test_nothing_can_be_sent_to_an_unknown_name(journal: Path, daemon: Daemon, facts: Facts) -> None:
+    with closing(client_of(journal, "cli")) as client:
+        for name in ("nobody", "system.buffer", "buffer_b1_w0", ""):
+            with pytest.raises(MessageRefused, match="unknown name"):
+                client.send(name, "x")
+        with pytest.raises(LimitExceeded):
+            client.send("planner", "x" * (PAYLOAD_BYTES_MAX + 1))
+        assert client.send("planner", script({"none": True}))
+    assert facts.value("SELECT count(*) FROM messages") == 1
+
+
+def test_the_sender_of_a_message_is_not_the_senders_to_choose(
+    journal: Path, daemon: Daemon, facts: Facts
+) -> None:
+    """Whatever the frame says: only a client that speaks the private protocol by itself could try."""
+    with closing(client_of(journal, "cli")) as client:
+        client._request(
+            {
+                "k": "send",
+                "to": "planner",
+                "payload": '{"describe": true}',
+                "is_xml": False,
+                "from": "system.buffer",
+                "from_id": "helper",
+                "name": "helper",
+                "thread_id": "elsewhere",
+            }
+        )
+        answer = client.receive(60)
+        assert '"from_id": "cli"' in answer.payload
+        assert answer.thread_id != "elsewhere"
+        client.acknowledge(answer)
+
+
+# Receiving
+
+
+def test_a_message_waits_for_its_receiver_however_long(journal: Path, daemon: Daemon, facts: Facts) -> None:
+    client_of(journal, "late").close()
+    with closing(client_of(journal, "cli")) as client:
+        sent = [client.send("late", word) for word in ("one", "two", "three")]
+    assert states(facts, "late") == ["waiting"] * 3
+    with closing(client_of(journal, "late")) as late:
+        received = [late.receive(60) for _ in range(3)]
+        assert [message.message_id for message in received] == sent
+        assert [message.payload for message in received] == ["one", "two", "three"]
+        assert {message.from_id for message in received} == {"cli"}
+        assert states(facts, "late") == ["delivered"] * 3
+        for message in received:
+            late.acknowledge(message)
+    assert states(facts, "late") == ["settled"] * 3
+
+
+def test_a_message_is_with_one_receiver_at_a_time(journal: Path, daemon: Daemon, facts: Facts) -> None:
+    with closing(client_of(journal, "cli")) as one, closing(client_of(journal, "cli")) as other:
+        message_id = one.send("cli", "for one of us")
+        first = one.receive(60)
+        with pytest.raises(TimedOut):
+            other.receive(0)
+        one.close()
+        second = other.receive(60)
+        assert (first.message_id, second.message_id) == (message_id, message_id)
+        other.acknowledge(second)
+    assert states(facts, "cli") == ["settled"]
+
+
+def test_of_many_that_wait_each_message_reaches_one(journal: Path, daemon: Daemon) -> None:
+    received: list[str] = []
+
+    def receive_one() -> None:
+        with closing(client_of(journal, "shared")) as client:
+            message = client.receive(60)
+            client.acknowledge(message)
+            received.append(message.payload)
+
+    receivers = [threading.Thread(target=receive_one) for _ in range(4)]
+    client_of(journal, "shared").close()
+    for receiver in receivers:
+        receiver.start()
+    with closing(client_of(journal, "cli")) as client:
+        for number in range(4):
+            client.send("shared", str(number))
+    for receiver in receivers:
+        receiver.join()
+    assert sorted(received) == ["0", "1", "2", "3"]
+
+
+def test_what_a_killed_receiver_held_waits_again(journal: Path, tmp_path: Path, daemon: Daemon) -> None:
+    source = (
+        "import sys, time\n"
+        "from durable_bus import Client\n"
+        "with Client(sys.argv[1], name='held') as client:\n"
+        "    print(client.receive(60).message_id, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    with closing(client_of(journal, "held")) as client:
+        client.send("held", "x")
+        holder = program(tmp_path / "holder.py", source, str(journal))
+        assert holder.stdout is not None
+        assert client.receive(60).payload == "x"
+        client.close()
+    message_id = holder.stdout.readline().strip()
+    kill(holder.pid)
+    holder.communicate()
+    with closing(client_of(journal, "held")) as client:
+        message = client.receive(60)
+        assert message.message_id == message_id
+        client.acknowledge(message)
+
+
+def test_a_receiver_whose_time_is_up_takes_nothing_with_it(journal: Path, daemon: Daemon) -> None:
+    with closing(client_of(journal, "cli")) as client:
+        for _ in range(3):
+            with pytest.raises(TimedOut):
+                client.receive(0.01)
+        client.send("cli", "x")
+        message = client.receive(60)
+        assert message.payload == "x"
+        client.acknowledge(message)
+
+
+# Settling
+
+
+def test_a_response_goes_back_along_the_thread(journal: Path, daemon: Daemon, facts: Facts) -> None:
+    with closing(client_of(journal, "asker")) as asker, closing(client_of(journal, "answerer")) as answerer:
+        asker.send("answerer", "what?")
+        question = answerer.receive(60)
+        answerer.respond(question, Text("that"))
+        answer = asker.receive(60)
+        assert (answer.from_id, answer.payload, answer.thread_id) == ("answerer", "that", question.thread_id)
+        with pytest.raises(MessageRefused, match="nobody is waiting for a response on this thread"):
+            asker.respond(answer, "and that?")
+        asker.acknowledge(answer)
+    assert facts.rows("SELECT state FROM messages") == [("settled",), ("settled",)]
+
+
+def test_an_acknowledgement_is_the_end_and_nobody_hears_of_it(
+    journal: Path, daemon: Daemon, facts: Facts
+) -> None:
+    with closing(client_of(journal, "asker")) as asker, closing(client_of(journal, "answerer")) as answerer:
+        asker.send("answerer", "for you to know")
+        answerer.acknowledge(answerer.receive(60))
+    assert facts.rows("SELECT to_id, state FROM messages") == [("answerer", "settled")]
+
+
+def test_a_message_is_settled_once_by_who_it_is_for(journal: Path, daemon: Daemon, facts: Facts) -> None:
+    with closing(client_of(journal, "cli")) as client, closing(client_of(journal, "thief")) as thief:
+        client.send("planner", script({"say": "x"}))
+        message = client.receive(60)
+        for action in (lambda: thief.acknowledge(message), lambda: thief.respond(message, "mine")):
+            with pytest.raises(NotFound, match=r"no message .* to thief"):
+                action()
+        client.acknowledge(message)
+        for action in (lambda: client.acknowledge(message), lambda: client.respond(message, "again")):
+            with pytest.raises(MessageRefused):
+                action()
+    assert facts.rows("SELECT state FROM messages") == [("settled",), ("settled",)]
+
+
+# Restarts
+
+
+def test_mailboxes_and_messages_survive_the_death_of_the_daemon(journal: Path, facts: Facts) -> None:
+    with Daemon(journal, APP) as daemon:
+        with closing(client_of(journal, "cli")) as client:
+            sent = [client.send("cli", word) for word in ("held", "waiting")]
+            assert client.receive(60).message_id == sent[0]
+            assert states(facts, "cli") == ["delivered", "waiting"]
+            daemon.kill()
+    with Daemon(journal, APP):
+        with closing(client_of(journal, "other")) as other:
+            sent.append(other.send("cli", "after"))
+        with closing(client_of(journal, "cli")) as client:
+            for message_id in sent:
+                message = client.receive(60)
+                assert message.message_id == message_id
+                client.acknowledge(message)
+            with pytest.raises(TimedOut):
+                client.receive(0)
+
+
+def test_a_client_goes_on_where_it_was_when_the_daemon_is_back(journal: Path, facts: Facts) -> None:
+    """What it holds it may still settle, and what it waits for still comes."""
+    with Daemon(journal, APP) as daemon, closing(client_of(journal, "cli")) as client:
+        client.send("cli", "held")
+        message = client.receive(60)
+        daemon.kill()
+        with Daemon(journal, APP) as again:
+            client.acknowledge(message)
+            assert states(facts, "cli") == ["settled"]
+            received: list[Any] = []
+            waiting = threading.Thread(target=lambda: received.append(client.receive(60)))
+            waiting.start()
+            os.kill(again.process.pid, signal.SIGKILL)
+            again.process.wait()
+            with Daemon(journal, APP), closing(client_of(journal, "other")) as other:
+                other.send("cli", "at last")
+                waiting.join()
+                assert [message.payload for message in received] == ["at last"]
+                client.acknowledge(received[0])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_message_is_sent_once_although_the_daemon_dies_while_it_is_sent(tmp_path: Path, when: str) -> None:
+    """At its first commits: one of them is the one that records the message."""
+    hit = 0
+    for die_at in range(2, 5):
+        journal = tmp_path / f"{die_at}.db"
+        with Succession(journal, APP, [die_at], when) as daemons:
+            with closing(client_of(journal, "cli")) as client:
+                message_id = client.send("cli", "once")
+                rows = Facts(journal).rows("SELECT message_id, payload FROM messages")
+                assert rows == [(message_id, "once")]
+                hit += daemons.killed
+    assert hit > 0
+
+
+def test_a_request_that_is_repeated_is_answered_again_and_not_done_again(
+    journal: Path, daemon: Daemon, facts: Facts
+) -> None:
+    header = {
+        "k": "send",
+        "request": secrets.token_hex(16),
+        "to": "cli",
+        "payload": "once",
+        "is_xml": False,
+    }
+    with closing(client_of(journal, "cli")) as client:
+        answers = []
+        for _ in range(3):
+            client._link.send(header)
+            answers.append(client._link.answer(header["request"], 60))
+        assert answers[0] == answers[1] == answers[2]
+        message = client.receive(60)
+        settling = {
+            "k": "acknowledge",
+            "request": secrets.token_hex(16),
+            "message_id": message.message_id,
+        }
+        for _ in range(2):
+            client._link.send(settling)
+            assert client._link.answer(str(settling["request"]), 60)["k"] == "settled"
+    assert facts.rows("SELECT payload, state FROM messages") == [("once", "settled")]

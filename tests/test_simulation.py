@@ -1,0 +1,212 @@
+"""The simulation keeps every promise, and three planted bugs break one each."""
+
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from simulation import Machine, Violation, run_schedule
+from simulation.schedule import cuts, some_content, some_letters
+from simulation.storage import AT_COMMIT, fast_folder
+
+from durable_bus.errors import DurableBusError
+from durable_bus.journal.statements import Statements
+from durable_bus.outbox import Outbox
+
+SEEDS = 60
+"""How many schedules belong to every run of the tests; `tools/simulate.py` runs any number."""
+SEEDS_TO_FIND_A_BUG = 40
+SIMULATE = Path(__file__).resolve().parent.parent / "tools" / "simulate.py"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = fast_folder()
+    yield path
+    shutil.rmtree(path)
+
+
+def test_no_schedule_of_faults_breaks_a_promise(folder: Path) -> None:
+    for seed in range(SEEDS):
+        run_schedule(seed, folder)
+
+
+def test_the_same_seed_is_the_same_schedule(folder: Path) -> None:
+    assert [run_schedule(7, folder), run_schedule(8, folder)] == [
+        run_schedule(7, folder),
+        run_schedule(8, folder),
+    ]
+
+
+@pytest.mark.slow
+def test_ten_thousand_schedules_need_one_command() -> None:
+    """In the small: the command, its summary, and one process for each core."""
+    done = subprocess.run(
+        [sys.executable, str(SIMULATE), "--seeds", "100", "--start", "1000"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("100 schedules, 0 failed: ")
+
+
+# Planted bugs
+
+
+def send_before_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def to_worker(self: Outbox, worker_id: int, data: bytes) -> None:
+        self._pool.send(worker_id, data)
+
+    monkeypatch.setattr(Outbox, "to_worker", to_worker)
+
+
+def forget_the_unique_constraint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last answer wins, instead of the first."""
+    init = Statements.__init__
+
+    def __init__(self: Statements, *arguments: Any) -> None:
+        init(self, *arguments)
+        self._texts = {
+            name: text.replace("INSERT INTO result", "INSERT OR REPLACE INTO result").replace(
+                "ON CONFLICT (item_key) DO NOTHING", ""
+            )
+            for name, text in self._texts.items()
+        }
+
+    monkeypatch.setattr(Statements, "__init__", __init__)
+
+
+def count_instead_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every answer that comes counts as recorded."""
+    run_rows = Statements.run_rows
+
+    def counting(self: Statements, name: str, constants: tuple[int, ...], texts: Sequence[str]) -> int:
+        changed = run_rows(self, name, constants, texts)
+        return len(texts) if name == "add_results" else changed
+
+    monkeypatch.setattr(Statements, "run_rows", counting)
+
+
+@pytest.mark.parametrize("plant", [send_before_commit, forget_the_unique_constraint, count_instead_of_rows])
+def test_a_planted_bug_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    # What the supervisor itself notices (a named constraint, the journal's refusal) has found it too.
+    with pytest.raises((Violation, DurableBusError)):
+        for seed in range(SEEDS_TO_FIND_A_BUG):
+            run_schedule(seed, folder)
+
+
+# What hypothesis thinks of
+
+
+class ASupervisorInTrouble(RuleBasedStateMachine):
+    """The same machine, its trouble chosen by hypothesis, which then looks for the shortest way to it."""
+
+    machine: Machine | None = None
+
+    @initialize(seed=st.integers(0, 1 << 32), workers=st.integers(1, 3))
+    def start(self, seed: int, workers: int) -> None:
+        self.folder = fast_folder()
+        self.machine = Machine(seed, self.folder, workers=workers)
+        self.machine.faults.answer_twice = 0.1
+
+    @precondition(lambda self: self.machine and len(self.machine.starters) < 4)
+    @rule(
+        seed=st.integers(0, 1 << 16),
+        talk=st.sampled_from([0.0, 0.3]),
+        mailbox=st.sampled_from([None, "alice"]),
+    )
+    def a_client_starts_a_buffer(self, seed: int, talk: float, mailbox: str | None) -> None:
+        assert self.machine is not None
+        rng = random.Random(seed)
+        content = some_content(rng, f"b{seed % 4}", 12, [*self.machine.listeners], talk, mailbox)
+        self.machine.start_buffer(content, cuts(rng, len(content.texts)), mailbox=mailbox)
+
+    @precondition(lambda self: self.machine and len(self.machine.peers) < 6)
+    @rule(seed=st.integers(0, 1 << 16))
+    def a_client_sends_messages(self, seed: int) -> None:
+        assert self.machine is not None
+        self.machine.correspond("alice", some_letters(random.Random(seed), [*self.machine.listeners], 0.3))
+
+    @precondition(lambda self: self.machine and self.machine.starters)
+    @rule(number=st.integers(0, 3), verb=st.sampled_from(["pause", "resume", "cancel"]))
+    def a_buffer_is_to(self, number: int, verb: str) -> None:
+        assert self.machine is not None
+        starters = self.machine.starters
+        self.machine.control(verb, starters[number % len(starters)].content.buffer_id)
+
+    @rule(count=st.integers(1, 12))
+    def time_passes(self, count: int) -> None:
+        assert self.machine is not None
+        for _ in range(count):
+            self.machine.turn()
+
+    @rule(fault=st.sampled_from(AT_COMMIT))
+    def the_next_commit_goes_wrong(self, fault: str) -> None:
+        assert self.machine is not None
+        self.machine.at_next_commit(fault)
+        self.machine.turn()
+
+    @rule()
+    def the_supervisor_is_killed(self) -> None:
+        assert self.machine is not None
+        self.machine.crash()
+
+    @rule(pages=st.one_of(st.none(), st.integers(0, 2)))
+    def the_disk_has_room_for(self, pages: int | None) -> None:
+        assert self.machine is not None
+        self.machine.leave_pages(pages)
+
+    @rule(number=st.integers(0, 2))
+    def a_worker_is_killed(self, number: int) -> None:
+        assert self.machine is not None
+        self.machine.kill_worker(number)
+
+    @rule(number=st.integers(0, 2), seconds=st.sampled_from([0.01, 0.5, 5.0]))
+    def a_worker_is_stopped_for(self, number: int, seconds: float) -> None:
+        assert self.machine is not None
+        self.machine.freeze_worker(number, seconds)
+
+    @rule(name=st.sampled_from(["stop", "reload"]))
+    def a_signal_comes(self, name: str) -> None:
+        assert self.machine is not None
+        self.machine.signal(name)
+
+    @precondition(lambda self: self.machine and self.machine.starters)
+    @rule(number=st.integers(0, 3), what=st.sampled_from(["break_connection", "vanish", "ask_again"]))
+    def a_client_has_trouble(self, number: int, what: str) -> None:
+        assert self.machine is not None
+        starters = self.machine.starters
+        getattr(starters[number % len(starters)], what)()
+
+    @invariant()
+    def all_promises_are_kept(self) -> None:
+        if self.machine is not None:
+            self.machine.model.check()
+
+    def teardown(self) -> None:
+        if self.machine is not None:
+            try:
+                self.machine.settle()
+            finally:
+                self.machine.close()
+                shutil.rmtree(self.folder)
+
+
+ASupervisorInTrouble.TestCase.settings = settings(
+    max_examples=25,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestASupervisorInTrouble = ASupervisorInTrouble.TestCase
