@@ -15,7 +15,7 @@ from durable_bus.dispatch import InHand
 from durable_bus.errors import UsageError
 from durable_bus.messages import BufferDispatched, BufferError, check_name
 from durable_bus.post import Post
-from durable_bus.thread_registry import Chain, ItemHop, ThreadRegistry
+from durable_bus.thread_registry import CHAIN_HOPS_MAX, Chain, ItemHop, ThreadRegistry
 from durable_bus.workforce import Workforce
 from durable_bus.xml import dump, error_payload
 
@@ -179,7 +179,7 @@ class Conversations:
         )
 
     def _forward(self, own_name: str, thread_id: str, to_id: str, payload: str, is_xml: bool) -> None:
-        refusal = self._refusal(own_name, [to_id])
+        refusal = self._refusal(own_name, [to_id]) or self._too_long(thread_id)
         if refusal is None and not self.is_known(to_id):
             refusal = f"{own_name} sent to the unknown name {to_id!r:.120}"
         self._post.add(
@@ -206,11 +206,19 @@ class Conversations:
                 )
         return None
 
+    def _too_long(self, thread_id: str) -> str | None:
+        """Two listeners that forward to each other, or buffers nested for ever, must end somewhere."""
+        chain = self._threads.lookup(thread_id)
+        if chain is None or len(chain.hops) < CHAIN_HOPS_MAX:
+            return None
+        return f"this thread has {len(chain.hops)} hops already, the limit is {CHAIN_HOPS_MAX}"
+
     # Buffers started by handlers
 
     def _start(self, own_name: str, thread_id: str, start: dict[str, Any], body: bytes) -> None:
         addressed = [SYSTEM_BUFFER, start["target"], start["return_to"]]
         refusal = self._refusal(own_name, [name for name in addressed if name not in ("", own_name)])
+        refusal = refusal or self._too_long(thread_id)
         if refusal is not None:
             self.end(thread_id, error_payload("routing", refusal), is_xml=True, success=False)
             return

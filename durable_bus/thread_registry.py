@@ -15,7 +15,11 @@ from durable_bus.messages import check_name
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
 
-__all__ = ["Chain", "Hop", "ItemHop", "ThreadRegistry"]
+__all__ = ["CHAIN_HOPS_MAX", "Chain", "Hop", "ItemHop", "ThreadRegistry"]
+
+
+CHAIN_HOPS_MAX = 1_000
+"""Longest chain. A conversation that grows beyond it goes round in circles, and is refused as `routing`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,9 @@ class WorkerEvents:
             self._collector.record(segment, payloads, segment["attempt"], pid)
         for failed in header["failed"]:
             held = self._dispatcher.in_hand.get(failed["dispatch"])
-            if held is None or held.answered >> (failed["index"] - held.first) & 1:
+            if held is None or held.worker_id != worker_id:
+                continue  # somebody else has it by now
+            if held.answered >> (failed["index"] - held.first) & 1:
                 continue  # answered before: the first outcome stands, and a failure is not even one
             self._dispatcher.answered(failed["dispatch"], failed["index"], 1)
             facts = {key: failed[key] for key in ("kind", "message", "traceback", "durations")}

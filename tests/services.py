@@ -1,4 +1,6 @@
-"""Daemons as somebody would run them: real processes with a log, signals, restarts; and raw connections to them."""
+"""Daemons as somebody would run them: real processes with a log, signals, restarts; and raw connections to
+them.
+"""
 
 import json
 import os
@@ -208,7 +210,9 @@ def connected(journal: Path, name: str | None = None) -> Client:
 def stopped(pid: int) -> None:
     """SIGSTOP a process, and wait until it has stopped."""
     os.kill(pid, signal.SIGSTOP)
-    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "it has stopped")
+    until(
+        lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "it has stopped"
+    )
 
 
 NOBODY = 65534

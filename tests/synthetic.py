@@ -24,10 +24,12 @@ INSERT INTO run (run_id, pid, app, version, started_at, stopped_at)
 VALUES (1, 4242, 'synthetic:bus', '0.1.0', {started}, {started} + 3600000);
 INSERT INTO thread VALUES ('t', '[]', 1, 1), ('t/big', '[]', 1, 1);
 INSERT INTO buffer (
-    buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect, request_id, digest,
-    next_chunk, received, total, succeeded, failed, low_water, touched_at, created_commit, opened_commit, ended_commit
+    buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect,
+    request_id, digest, next_chunk, received, total, succeeded, failed, low_water, touched_at,
+    created_commit, opened_commit, ended_commit
 ) VALUES (
-    {seq}, 'big', 'work', '', '', 't/big', 't', 1, 'r', 'd', 1, {total}, {total}, {total} - {failed}, {failed}, {total},
+    {seq}, 'big', 'work', '', '', 't/big', 't', 1,
+    'r', 'd', 1, {total}, {total}, {total} - {failed}, {failed}, {total},
     {started}, 1, 1, {last}
 );
 INSERT INTO journal_commit (commit_id, run_id, committed_at, results, failures)
@@ -37,16 +39,20 @@ INSERT INTO item (item_key, payload, is_xml)
 WITH RECURSIVE n (i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE i < {total} - 1)
 SELECT {base} + i, '<source><path>/usr/lib/python3/module_' || i || '.py</path></source>', 1 FROM n;
 INSERT INTO dispatch (
-    dispatch_id, commit_id, buffer_seq, first_index, item_count, attempt, alone, worker_pid, ended_commit, ended_how
+    dispatch_id, commit_id, buffer_seq, first_index, item_count, attempt, alone, worker_pid,
+    ended_commit, ended_how
 )
 WITH RECURSIVE n (i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE (i + 1) * {batch} < {total})
-SELECT i + 1, 2 * i + 2, {seq}, i * {batch}, min({batch}, {total} - i * {batch}), 1, 0, 5000 + i % 2, 2 * i + 3, 'answered'
+SELECT i + 1, 2 * i + 2, {seq}, i * {batch}, min({batch}, {total} - i * {batch}), 1, 0,
+    5000 + i % 2, 2 * i + 3, 'answered'
 FROM n;
 """
 
 
 def make(journal: Path, results: int, batch: int) -> None:
-    """Write it, and close it cleanly. `batch` 1, or a multiple of ten (then each tenth item is an answer of its own)."""
+    """Write it, and close it cleanly. `batch` 1, or a multiple of ten (then each tenth item is an answer of
+    its own).
+    """
     dispatches = -(-results // batch)
     failed = -(-results // FAILS_EVERY)
     facts = {

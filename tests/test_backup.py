@@ -1,4 +1,4 @@
-"""A backup is consistent while the journal is written, and killed at any moment it leaves the old copy whole."""
+"""A backup is consistent while the journal is written; killed at any moment it leaves the old copy whole."""
 
 import os
 import random
@@ -108,7 +108,7 @@ def test_a_backup_of_nothing_or_over_something_else_is_refused(story: Story, tmp
     other.write_text("dear journal,\n" * 100)
     used = tmp_path / "used.db"
     shutil.copy(story.journal, used)
-    Path(f"{used}-wal").touch()
+    Path(f"{used}-wal").write_text("what was committed last")
     linked = tmp_path / "linked.db"
     os.link(story.journal, linked)
     for destination, code, says in (

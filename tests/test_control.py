@@ -24,7 +24,9 @@ def states(facts: Facts) -> dict[str, str]:
 
 def completes(facts: Facts, buffer_id: str) -> list[tuple[str, str]]:
     """(message id, payload) of its BufferCompletes."""
-    rows = facts.rows("SELECT message_id, payload FROM messages WHERE kind = 'BufferComplete' ORDER BY created_at")
+    rows = facts.rows(
+        "SELECT message_id, payload FROM messages WHERE kind = 'BufferComplete' ORDER BY created_at"
+    )
     return [(message_id, payload) for message_id, payload in rows if message_id.startswith(f"{buffer_id}/")]
 
 
@@ -60,7 +62,9 @@ def test_cancel_ends_a_buffer_as_it_is_and_tells_once(journal: Path, facts: Fact
 def test_a_result_of_the_same_turn_as_the_cancel_is_recorded_first(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
-    """Both wait for a supervisor that is stopped: the answer in its worker's pipe, the request in the socket."""
+    """Both wait for a supervisor that is stopped: the answer in its worker's pipe, the request in the
+    socket.
+    """
     door = journal.parent / "door"
     with Service(journal, workers=1) as service, service.client() as client, Raw(journal) as raw:
         raw.hello()
@@ -229,8 +233,10 @@ def test_prune_keeps_the_row_and_the_id_and_nothing_else(journal: Path, facts: F
     with Service(journal, "apps.unruly:bus") as service, service.client() as client:
         client.start("misbehave", ["raise", *["good"] * 3000], buffer_id="b").wait(60)
         client.start("misbehave", ["good"] * 10, buffer_id="later").wait(60)
-        cut_ms = facts.value("SELECT ended.committed_at + 1 FROM buffer b JOIN journal_commit ended "
-                             "ON ended.commit_id = b.ended_commit WHERE b.buffer_id = 'b'")
+        cut_ms = facts.value(
+            "SELECT ended.committed_at + 1 FROM buffer b JOIN journal_commit ended "
+            "ON ended.commit_id = b.ended_commit WHERE b.buffer_id = 'b'"
+        )
         assert client.prune(cut_ms - 1) == 0
         assert client.prune(cut_ms) == 1
         assert client.prune(cut_ms) == 0
@@ -255,7 +261,9 @@ def test_prune_keeps_the_row_and_the_id_and_nothing_else(journal: Path, facts: F
 
 
 def test_nothing_unsettled_is_pruned(journal: Path, facts: Facts) -> None:
-    """Not a buffer whose BufferComplete nobody has acknowledged, nor one that is open, nor one that is retried."""
+    """Not a buffer whose BufferComplete nobody has acknowledged, nor one that is open, nor one that is
+    retried.
+    """
     with Service(journal, "apps.unruly:bus") as service, service.client("cli") as client:
         client.start("misbehave", ["good"], buffer_id="unread").wait(60)
         with service.client() as nameless:

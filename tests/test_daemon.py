@@ -1,5 +1,6 @@
 """A daemon is stopped, signalled, starved, blocked and left alone, and tells the truth about itself."""
 
+import itertools
 import json
 import os
 import re
@@ -159,7 +160,9 @@ def test_every_event_is_one_line(journal: Path) -> None:
     lines = service.log().splitlines()
     value = r'"(\\.|[^"])*"|[^ "=]+'
     for line in lines:
-        assert re.fullmatch(rf"\d{{4}}-\d\d-\d\dT[\d:]{{8}}\.\d{{3}}Z [a-z ]+( [a-z_]+=({value}))*", line), line
+        assert re.fullmatch(rf"\d{{4}}-\d\d-\d\dT[\d:]{{8}}\.\d{{3}}Z [a-z ]+( [a-z_]+=({value}))*", line), (
+            line
+        )
     (error,) = {line.partition("error=")[2] for line in lines if "cannot import" in line}
     said, _ = json.JSONDecoder().raw_decode(error)
     assert said.startswith('importing broken failed: RuntimeError: one two = "three"')
@@ -248,7 +251,7 @@ def test_workers_that_die_in_boot_are_tried_again_less_and_less_often(journal: P
         int(minute) * 60 + float(second)
         for minute, second in re.findall(r":(\d\d):([\d.]+)Z worker ended", service.log())
     ]
-    waits = [(later - earlier) % 3600 for earlier, later in zip(at, at[1:], strict=False)]
+    waits = [(later - earlier) % 3600 for earlier, later in itertools.pairwise(at)]
     assert waits[2] >= 0.5
     assert waits[3] >= 1.0
     assert 'reason="worker exited with code 7"' in service.log()
@@ -305,7 +308,9 @@ with Client(sys.argv[1]) as client:
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_buffers_ever_served(journal: Path, facts: Facts, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_buffers_ever_served(
+    journal: Path, facts: Facts, tmp_path: Path
+) -> None:
     """By what Python has allocated: SQLite's cache, which has a limit of its own, is not counted."""
     more = 600
     told = tmp_path / "memory"

@@ -1,4 +1,6 @@
-"""Who may talk to a daemon, through what, and how little a stranger, a flood or garbage disturbs the others."""
+"""Who may talk to a daemon, through what, and how little a stranger, a flood or garbage disturbs the
+others.
+"""
 
 import json
 import os
@@ -122,7 +124,9 @@ def test_a_symbolic_link_planted_at_lock_or_socket_is_not_followed(
     assert planted(journal).is_symlink()
 
 
-def test_a_symbolic_link_to_another_socket_is_neither_followed_nor_removed(journal: Path, tmp_path: Path) -> None:
+def test_a_symbolic_link_to_another_socket_is_neither_followed_nor_removed(
+    journal: Path, tmp_path: Path
+) -> None:
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(tmp_path / "other"))
         other.listen()
@@ -294,7 +298,12 @@ def test_garbage_ends_its_own_connection_with_one_word_and_nothing_else(service:
 
 
 def test_garbage_after_a_hello_ends_the_connection_too(service: Service) -> None:
-    for garbage in (b"\xff\xff\xff\xff", (FRAME_BYTES_MAX + 1).to_bytes(4, "big"), framed(NESTED), framed(b"{")):
+    for garbage in (
+        b"\xff\xff\xff\xff",
+        (FRAME_BYTES_MAX + 1).to_bytes(4, "big"),
+        framed(NESTED),
+        framed(b"{"),
+    ):
         with Raw(service.journal) as raw:
             assert raw.hello()["k"] == "welcome"
             raw.write(garbage)
@@ -313,7 +322,8 @@ def test_another_version_is_refused_and_nothing_it_asks_is_done(service: Service
 
 
 WEIRD: list[object] = [
-    None, True, -1, 0, 1.5, 10**30, float("inf"), float("nan"), "", "x", "\x00", "é" * 300, [], [1], [[]], {}, {"a": 1},
+    None, True, -1, 0, 1.5, 10**30, float("inf"), float("nan"), "", "x", "\x00", "é" * 300,
+    [], [1], [[]], {}, {"a": 1},
     "system.x", "buffer_x",
 ]  # fmt: skip
 REQUESTS: dict[str, list[str]] = {
@@ -341,7 +351,15 @@ BODIES = [b"", b"\0", b"a\0", b"a", b"\0\0", b"a\0b", b"\xff\0", b"\xed\xa0\x80\
 def test_malformed_requests_are_refused_and_the_daemon_goes_on(service: Service, facts: Facts) -> None:
     """Every field of every request, with every kind of value that it should not have."""
     rng = random.Random(20261123)
-    good = {"version": "?", "buffer_id": "b", "target": "echo", "collect": True, "number": 0, "count": 1, "form": 0}
+    good = {
+        "version": "?",
+        "buffer_id": "b",
+        "target": "echo",
+        "collect": True,
+        "number": 0,
+        "count": 1,
+        "form": 0,
+    }
     good |= {"exceptions": [], "total": 1, "digest": "d", "before_ms": 0, "to": "echo", "payload": "x"}  # type: ignore[dict-item]
     with Raw(service.journal) as raw, service.client() as client:
         raw.hello(name="fuzz")
@@ -425,7 +443,9 @@ def test_sixty_four_clients_at_once(service: Service) -> None:
 
 
 def test_who_is_too_slow_is_cut_off_and_who_sends_whole_frames_for_long_is_not(journal: Path) -> None:
-    """A byte at a time, half a frame, nothing at all; against frames whose every read ends inside the next."""
+    """A byte at a time, half a frame, nothing at all; against frames whose every read ends inside the
+    next.
+    """
     frame = encode({"k": "status", "request": "x" * 5000})
     with Service(journal, limits={"frame_timeout_s": 0.3}) as service, ExitStack() as stack:
         drip, half, silent, busy = (stack.enter_context(Raw(journal)) for _ in range(4))
@@ -441,7 +461,10 @@ def test_who_is_too_slow_is_cut_off_and_who_sends_whole_frames_for_long_is_not(j
 
         told: list[object] = []
         waiting = [threading.Thread(target=pour_drops)]
-        waiting += [threading.Thread(target=lambda raw=raw: told.append(raw.until_closed())) for raw in (drip, half, silent)]
+        waiting += [
+            threading.Thread(target=lambda raw=raw: told.append(raw.until_closed()))
+            for raw in (drip, half, silent)
+        ]
         for thread in waiting:
             thread.start()
         busy.write(frame[:5])

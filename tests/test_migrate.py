@@ -1,4 +1,4 @@
-"""An older journal becomes a newer one whole or not at all, after a backup; a daemon takes small steps only."""
+"""An older journal becomes a newer one whole or not at all, after a backup; a daemon takes small steps."""
 
 import gzip
 import shutil
@@ -70,7 +70,7 @@ def test_a_daemon_refuses_a_big_step_and_changes_nothing(copied: Path, steps: Pa
         with pytest.raises(JournalTooOld, match=r"as long as a copy.*durable-bus migrate"):
             upgrade(connection, copied, big_ones=False, folder=steps)
     assert "host" not in columns(copied, "run")
-    assert sorted(path.name for path in copied.parent.glob("copied.db*")) == ["copied.db"]
+    assert not list(copied.parent.glob("*.before-*"))
 
 
 def test_asked_for_the_big_step_is_taken_too(copied: Path, steps: Path) -> None:

@@ -91,5 +91,5 @@ def test_every_command_of_the_readme_has_a_help_text(environment: dict[str, str]
     listed = subprocess.run(
         ["durable-bus", "--help"], env=environment, capture_output=True, text=True, check=True
     ).stdout
-    commands = set(re.findall(r"^  ([a-z]+) ", listed, re.MULTILINE))
+    commands = set(re.findall(r"^  ([a-z]+) ", listed.split("Commands:")[1], re.MULTILINE))
     assert names == commands

@@ -27,7 +27,9 @@ def numbered(count: int) -> list[str]:
 
 def assert_whole(facts: Facts, buffer_id: str, items: list[str]) -> None:
     """Every item once, in its order, and a result for each."""
-    rows = facts.rows("SELECT item_index, payload FROM items WHERE buffer_id = ? ORDER BY item_index", buffer_id)
+    rows = facts.rows(
+        "SELECT item_index, payload FROM items WHERE buffer_id = ? ORDER BY item_index", buffer_id
+    )
     assert rows == list(enumerate(items))
     facts.assert_whole(buffer_id, len(items))
 
@@ -38,10 +40,9 @@ def assert_whole(facts: Facts, buffer_id: str, items: list[str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("total", [1, 9_000])
-def test_a_start_survives_the_daemons_death_at_any_commit(
-    tmp_path: Path, total: int, when: str
-) -> None:
-    """The commits of a start: it begins, its chunks arrive, it opens; or several of these in one. A daemon for
+def test_a_start_survives_the_daemons_death_at_any_commit(tmp_path: Path, total: int, when: str) -> None:
+    """The commits of a start: it begins, its chunks arrive, it opens; or several of these in one. A daemon
+    for
     each, that dies there; the client is told by the next one, and nothing is there twice.
     """
     items = numbered(total)
@@ -57,7 +58,10 @@ def test_a_start_survives_the_daemons_death_at_any_commit(
                     )
                 )
                 starting.start()
-                until(lambda first=first, started=started: first.process.poll() is not None or started, "it has died, or done all")
+                until(
+                    lambda first=first, started=started: first.process.poll() is not None or started,
+                    "it has died, or done all",
+                )
                 first.kill()
                 with Daemon(journal, "apps.plain:bus"):
                     starting.join(60)
@@ -117,7 +121,10 @@ def test_a_client_that_vanishes_leaves_nothing_behind_after_its_time(journal: Pa
         "with Client(sys.argv[1]) as client:\n"
         "    client.start('echo', items(), buffer_id='b')\n"
     )
-    with Service(journal, receiving_timeout_ms=300, housekeeping_s=0.02) as service, service.client() as client:
+    with (
+        Service(journal, receiving_timeout_ms=300, housekeeping_s=0.02) as service,
+        service.client() as client,
+    ):
         vanished = subprocess.run([sys.executable, "-c", source, str(journal)], env=environment())
         assert vanished.returncode == -signal.SIGKILL
         service.until_logged("buffer given up buffer=b")
@@ -142,7 +149,9 @@ def test_a_client_that_is_slow_but_there_is_not_given_up(journal: Path, facts: F
     assert "given up" not in service.log()
 
 
-def test_a_client_that_comes_back_too_late_is_told_and_nothing_is_half_there(journal: Path, facts: Facts) -> None:
+def test_a_client_that_comes_back_too_late_is_told_and_nothing_is_half_there(
+    journal: Path, facts: Facts
+) -> None:
     with Service(journal, receiving_timeout_ms=1, housekeeping_s=0.01) as service, service.client() as client:
 
         def items() -> Iterator[str]:
@@ -187,7 +196,9 @@ def test_a_million_items_need_the_memory_of_a_few_chunks(journal: Path, facts: F
     )
     with Service(journal, verbose=False) as service:
         before_kib = service.memory_kib()
-        done = subprocess.run([sys.executable, "-c", source, str(journal)], env=environment(), capture_output=True)
+        done = subprocess.run(
+            [sys.executable, "-c", source, str(journal)], env=environment(), capture_output=True
+        )
         assert int(done.stdout) < 64 * 1024, done.stderr
         assert facts.value("SELECT total FROM buffers WHERE buffer_id = 'b'") == 1_000_000
         assert service.memory_kib() - before_kib < 100 * 1024
@@ -196,7 +207,9 @@ def test_a_million_items_need_the_memory_of_a_few_chunks(journal: Path, facts: F
 # Following
 
 
-def test_wait_survives_restarts_and_a_time_without_any_daemon(journal: Path, facts: Facts, run_log: RunLog) -> None:
+def test_wait_survives_restarts_and_a_time_without_any_daemon(
+    journal: Path, facts: Facts, run_log: RunLog
+) -> None:
     door = journal.parent / "door"
     with Service(journal) as service, service.client() as client:
         buffer = client.start("gate", [str(door)] * 4, buffer_id="b")
@@ -291,7 +304,9 @@ def test_a_supervisor_of_our_own_is_not_waited_for(journal: Path) -> None:
             client.start("echo", ["a"])
 
 
-def test_a_daemon_of_another_version_is_not_asked_again(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_of_another_version_is_not_asked_again(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Service(journal) as service, service.client() as client:
         client.start("describe", ["a"], buffer_id="b").wait(60)
         monkeypatch.setattr("durable_bus.link.__version__", f"{__version__}.x")

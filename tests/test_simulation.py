@@ -204,7 +204,7 @@ class ASupervisorInTrouble(RuleBasedStateMachine):
 
 
 ASupervisorInTrouble.TestCase.settings = settings(
-    max_examples=25,
+    max_examples=40,
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

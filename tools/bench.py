@@ -5,12 +5,13 @@
     tools/bench.py --items 1000000 --workers 2 --rounds 3
     tools/bench.py --only latency                         one section; --json prints JSON instead of a table
 
-**The job** is an XML echo: parse the item with lxml, serialise it back. An item is a small order as a shop would
-send it: 7 to 10 elements, 7 to 11 attributes, text; XXX bytes (mean YYY); different for every index, three in ten
-with characters outside ASCII. All variants get the same items, held in a list before any clock starts.
+**The job** is an XML echo: parse the item with lxml, serialise it back. An item is a small order as a shop
+would send it: 7 to 10 elements, 7 to 11 attributes, text; XXX bytes (mean YYY); different for every index,
+three in ten with characters outside ASCII. All variants get the same items, held in a list before any clock
+starts.
 
-**The variants**, each with the same number of workers, up and warmed before its clock starts: a small buffer has
-reached every worker (multiprocessing: every worker has imported this file and echoed something).
+**The variants**, each with the same number of workers, up and warmed before its clock starts: a small buffer
+has reached every worker (multiprocessing: every worker has imported this file and echoed something).
 
     a   durable_bus, durability full (an fsync a commit): from `start` until `wait` has returned
     a2  the same run, until `list(buffer.results())` is read as well
@@ -19,12 +20,13 @@ reached every worker (multiprocessing: every worker has imported this file and e
     d   the same with chunksize=1
     e   concurrent.futures.ProcessPoolExecutor.map(chunksize=1), spawned workers
 
-d and e take a subset of the items where there are many (the table says how many), because they are slow; rates are
-compared. A round runs every variant once, one after the other, and every second round in the opposite order; a ratio
-is taken within a round, and what is printed is the median over the rounds: noise of the machine hits both sides.
+d and e take a subset of the items where there are many (the table says how many), because they are slow;
+rates are compared. A round runs every variant once, one after the other, and every second round in the
+opposite order; a ratio is taken within a round, and what is printed is the median over the rounds: noise of
+the machine hits both sides.
 
-**Latency** is of a buffer of one item on an idle bus, from `start` until `wait` has returned. **Memory** is the peak
-resident set (VmHWM) of the supervisor at the end of each run of a.
+**Latency** is of a buffer of one item on an idle bus, from `start` until `wait` has returned. **Memory** is
+the peak resident set (VmHWM) of the supervisor at the end of each run of a.
 """
 
 import argparse
@@ -58,7 +60,13 @@ SUBSET_ITEMS_MAX = 20_000
 LATENCY_SAMPLES = 200
 _NAMES = ("Ada Lovelace", "Alan Turing", "Grace Hopper", "Kurt Gödel", "Edsger Dijkstra", "Barbara Liskov")
 _CITIES = ("London", "Paris", "Zurich", "Vienna", "Madrid", "Helsinki", "Kraków", "Lisbon")
-_NOTES = ("leave at the door of flat", "ring twice, <b>not</b> thrice, at number", "nothing to remark on", "gate code", "call before")
+_NOTES = (
+    "leave at the door of flat",
+    "ring twice, <b>not</b> thrice, at number",
+    "nothing to remark on",
+    "gate code",
+    "call before",
+)
 
 bus = Bus("bench")
 
@@ -88,12 +96,14 @@ def warm_text(text: str) -> str:
 def item(index: int) -> str:
     """The order with this number."""
     lines = "".join(
-        f'<line sku="A-{(index + number) % 977:04d}" qty="{index % 9 + 1}">Paper, {80 + 5 * number} g &amp; white</line>'
+        f'<line sku="A-{(index + number) % 977:04d}" qty="{index % 9 + 1}">'
+        f"Paper, {80 + 5 * number} g &amp; white</line>"
         for number in range(1 + index % 3)
     )
     return (
         f'<order id="o-{index:08d}" currency="EUR" placed="2026-03-{index % 28 + 1:02d}">'
-        f'<customer tier="{index % 3}"><name>{_NAMES[index % 6]}</name><city>{_CITIES[index % 8]}</city></customer>'
+        f'<customer tier="{index % 3}"><name>{_NAMES[index % 6]}</name>'
+        f"<city>{_CITIES[index % 8]}</city></customer>"
         f'<lines>{lines}</lines><note lang="en">{_NOTES[index % 5]} {index % 41}</note></order>'
     )
 
@@ -310,7 +320,9 @@ def machine(folder: Path) -> dict[str, Any]:
 
 
 def file_system(folder: Path) -> str:
-    """The kind of file system a folder lies on: on tmpfs an fsync costs nothing, and the figures say nothing."""
+    """The kind of file system a folder lies on: on tmpfs an fsync costs nothing, and the figures say
+    nothing.
+    """
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     at = [(mount, kind) for mount, kind in mounts if folder.resolve().is_relative_to(mount)]
     return max(at, key=lambda pair: len(pair[0]))[1] if at else "unknown"
@@ -338,7 +350,9 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"sections: {','.join(SECTIONS)}")
-    parser.add_argument("--variants", default="abcde", help="which of throughput's, such as ac; a includes a2")
+    parser.add_argument(
+        "--variants", default="abcde", help="which of throughput's, such as ac; a includes a2"
+    )
     parser.add_argument("--latency-samples", type=int, default=LATENCY_SAMPLES)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where journals go")
     parser.add_argument("--json", action="store_true", help="print JSON")

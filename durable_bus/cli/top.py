@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import sys
 import termios
 import time
@@ -25,10 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["top_command"]
 
 _REFRESH_S = 0.5
-_BUFFERS_MAX = 8
+_BUFFERS_MIN = 4
+_ENDED_MAX = 4
 _WORKERS_MAX = 8
 _FAILURES_MAX = 4
 _RATE_OVER_S = 10.0
+_ID_CHARS = 24
+_OTHER_LINES = 6
+"""Of the screen: the supervisor, two complaints, three headings; the last line says how to quit."""
 
 
 @click.command("top", short_help="Watch buffers and workers, live.")
@@ -49,20 +54,36 @@ def top_command(journal: Path) -> int:
     with JournalReader(journal) as reader:
         pace = _Pace()
         if not sys.stdout.isatty():
-            console.print(_screen(reader, pace))
+            console.print(_screen(reader, pace, None))
             return 0
         from rich.live import Live
 
         with (
             contextlib.suppress(KeyboardInterrupt),
+            _ending_by_signals(),
             _keys() as quit_asked,
             Live(console=console, screen=True, auto_refresh=False) as live,
         ):
             while True:
-                live.update(_screen(reader, pace), refresh=True)
+                live.update(_screen(reader, pace, console.height), refresh=True)
                 if quit_asked(_REFRESH_S):
                     break
     return 0
+
+
+@contextlib.contextmanager
+def _ending_by_signals() -> Iterator[None]:
+    """A terminal that closes, or a kill, must not leave the screen as it is: both end us like Ctrl-C."""
+
+    def end(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Pace:
@@ -104,7 +125,8 @@ def _keys() -> Iterator[Any]:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
-def _screen(reader: JournalReader, pace: _Pace) -> RenderableType:
+def _screen(reader: JournalReader, pace: _Pace, height: int | None) -> RenderableType:
+    """`height`: lines there are; None: as many as it takes."""
     from rich.console import Group
     from rich.text import Text
 
@@ -120,20 +142,35 @@ def _screen(reader: JournalReader, pace: _Pace) -> RenderableType:
         head += f", run {run['run_id']} of {run['app']}"
     parts: list[RenderableType] = [Text(head, style="bold", no_wrap=True, overflow="ellipsis")]
     if supervisor["reason"]:
-        parts.append(Text(f"hung: {supervisor['reason']}", style="red"))
-    parts.append(_buffers(reader, pace))
-    workers = supervisor.get("workers", [])
+        parts.append(_line(f"hung: {supervisor['reason']}", style="red"))
+    error = (reader.row("newest_run_facts") or {}).get("worker_error")
+    if error:
+        parts.append(_line(f"the app cannot be imported: {error}", style="red"))
+    workers = supervisor.get("workers", [])[:_WORKERS_MAX]
+    failures = reader.rows("last_failures", limit=_FAILURES_MAX)
+    room = 20 if height is None else height - _OTHER_LINES - len(workers) - len(failures)
+    parts.append(_buffers(reader, pace, max(_BUFFERS_MIN, room)))
     if workers:
         parts.append(_workers(workers))
-    failures = reader.rows("last_failures", limit=_FAILURES_MAX)
     if failures:
         parts.append(_failures(failures))
-    if sys.stdout.isatty():
+    if height is not None:
         parts.append(Text("q quits", style="dim"))
     return Group(*parts)
 
 
-def _buffers(reader: JournalReader, pace: _Pace) -> RenderableType:
+def _line(text: str, style: str) -> RenderableType:
+    from rich.text import Text
+
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _short(name: str) -> str:
+    """What differs is often the end."""
+    return name if len(name) <= _ID_CHARS else f"{name[: _ID_CHARS - 11]}…{name[-10:]}"
+
+
+def _buffers(reader: JournalReader, pace: _Pace, rows_max: int) -> RenderableType:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -141,13 +178,13 @@ def _buffers(reader: JournalReader, pace: _Pace) -> RenderableType:
     from durable_bus.cli.progress import duration
 
     count = (reader.row("open_buffers_count") or {}).get("buffers", 0)
-    rows = reader.rows("open_buffers", limit=_BUFFERS_MAX)
-    rows += reader.rows("last_ended_buffers", limit=max(0, 4 - len(rows)))
+    rows = reader.rows("open_buffers", limit=rows_max)
+    rows += reader.rows("last_ended_buffers", limit=min(_ENDED_MAX, rows_max - len(rows)))
     pace.keep({row["buffer_id"] for row in rows})
     table = Table(box=None, padding=(0, 1, 0, 0), expand=True)
-    table.add_column(f"{count:,} open", ratio=3, no_wrap=True, overflow="ellipsis")
+    table.add_column(f"{count:,} open", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    table.add_column("", ratio=2)
+    table.add_column("", ratio=1)
     table.add_column("done", justify="right", no_wrap=True)
     table.add_column("failed", justify="right", no_wrap=True)
     table.add_column("rate", justify="right", no_wrap=True)
@@ -157,7 +194,7 @@ def _buffers(reader: JournalReader, pace: _Pace) -> RenderableType:
         rate = pace.of(row["buffer_id"], row["completed"]) if row["state"] == "open" else 0.0
         left = duration(row["pending"] / rate) if rate > 0 and row["pending"] else ""
         table.add_row(
-            row["buffer_id"],
+            _short(row["buffer_id"]),
             state,
             ProgressBar(total=max(1, row["total"]), completed=row["completed"]),
             f"{row['completed']:,}/{row['total']:,}",
@@ -171,17 +208,20 @@ def _buffers(reader: JournalReader, pace: _Pace) -> RenderableType:
 def _workers(workers: list[dict[str, Any]]) -> RenderableType:
     from rich.table import Table
 
+    from durable_bus.cli.progress import duration
+
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("worker", "state", "runs", "for", "in hand"):
         table.add_column(
             name, no_wrap=True, overflow="ellipsis", justify="right" if name == "for" else "left"
         )
-    for worker in workers[:_WORKERS_MAX]:
+    for worker in workers:
         runs, seconds = "", ""
         if worker.get("seconds") is not None:
-            where = f" {worker['buffer_id']}[{worker['item_index']}]" if worker["buffer_id"] else ""
-            runs, seconds = f"{worker['listener']}{where}", f"{worker['seconds']:.1f} s"
-        table.add_row(str(worker["pid"]), worker["state"], runs[:40], seconds, str(worker["in_hand"]))
+            where = f" {_short(worker['buffer_id'])}[{worker['item_index']}]" if worker["buffer_id"] else ""
+            runs, seconds = f"{worker['listener']}{where}", duration(worker["seconds"])
+        state = f"{worker['state']}, old" if worker.get("old_code") else worker["state"]
+        table.add_row(str(worker["pid"]), state, runs, seconds, str(worker["in_hand"]))
     return table
 
 
@@ -190,6 +230,10 @@ def _failures(failures: list[dict[str, Any]]) -> RenderableType:
 
     text = Text("last failures", style="bold", no_wrap=True, overflow="ellipsis")
     for failure in failures:
-        where = f"{failure['buffer_id']}[{failure['item_index']}]" if failure["buffer_id"] else "a message"
+        where = (
+            f"{_short(failure['buffer_id'])}[{failure['item_index']}]"
+            if failure["buffer_id"]
+            else "a message"
+        )
         text.append(f"\n{where} {failure['kind']}: {failure['message']}", style="not bold")
     return text

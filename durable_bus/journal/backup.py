@@ -38,6 +38,8 @@ def back_up(journal: str | Path, destination: str | Path) -> int:
             os.pwrite(fd, b"\x01\x01", 18)
             os.fsync(fd)
             size_bytes = os.fstat(fd).st_size
+            for suffix in ("-wal", "-shm"):  # empty, left by readers of what was there before
+                Path(f"{target}{suffix}").unlink(missing_ok=True)
             # If we die here, the old copy is there, and a partial one that the next backup writes anew.
             os.replace(partial, target)
         _sync_folder(target.parent)
@@ -56,11 +58,18 @@ def _check_destination(journal: Path, target: Path) -> None:
         raise UsageError(f"{target} is a folder: name a file for the backup")
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent}")
-    if os.path.exists(f"{target}-wal"):
+    if _size_bytes(f"{target}-wal"):
         raise UsageError(f"{target} is a journal in use (there is a -wal beside it): name another file")
     if target.exists() and target.stat().st_size:
         with contextlib.closing(open_reader(target)):
             pass  # raises NotAJournal for anything else
+
+
+def _size_bytes(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 @contextlib.contextmanager

@@ -15,7 +15,8 @@ def outer(text: str, metadata: HandlerMetadata) -> object:
         return Text(text.partition("<successful>")[2].partition("<")[0])
     name, _, door = text.partition(" ")
     return HandlerResponse(
-        BufferStart("inner", [Text(door), Text(""), Text("")], return_to="outer", buffer_id=name), to="system.buffer"
+        BufferStart("inner", [Text(door), Text(""), Text("")], return_to="outer", buffer_id=name),
+        to="system.buffer",
     )
 
 

@@ -300,6 +300,10 @@ class Starter(Peer):
 
     def _refused(self, header: dict[str, Any]) -> None:
         kind, message = header["type"], header["message"]
+        if kind == "UsageError" and " came before chunk " in message and self.machine.clock_was_set:
+            self._begin_request()  # it was given up, as if its client had been away for long
+            self.break_connection()
+            return
         if kind != "BufferError":
             raise Violation(f"client {self.name} was refused with {header}")
         was_cancelled = self.content.buffer_id in self.machine.model.cancelling

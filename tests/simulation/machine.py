@@ -21,6 +21,7 @@ __all__ = ["LISTENERS", "Faults", "Machine"]
 
 _TURNS_MAX = 20_000
 _IDLE_TURNS_MAX = 20
+_A_LONG_TIME_S = 3 * 3600
 _CHECK_EVERY = 25
 """Turns between two looks at everything; results are looked at after every commit."""
 
@@ -87,7 +88,7 @@ class Machine:
         self.journal_path = folder / f"{seed}.db"
         copy_of_template(self.journal_path)
         self.model = Model(self.journal_path)
-        self.model.attempts_max = max(facts["attempts"] for facts in self.listeners.values())
+        self.model.attempts = {name: facts["attempts"] for name, facts in self.listeners.items()}
         self.peers: list[Peer] = []
         self.supervisor: Supervisor | None = None
         self.turns = 0
@@ -101,6 +102,7 @@ class Machine:
         self._pages_left: int | None = None
         self._io_error = False
         self._idle_turns = 0
+        self.clock_was_set = False
         self._stopping = False
         self._new_ids = itertools.count(1)
 
@@ -328,6 +330,7 @@ class Machine:
         """Somebody sets the wall clock forth or back."""
         self.world.note(f"the wall clock is set by {seconds:+.1f} s")
         self.world.wall_jumps_ms += int(seconds * 1000)
+        self.clock_was_set = True
 
     # The end
 
@@ -347,6 +350,7 @@ class Machine:
         self._everybody_comes_back()
         self._turn_until(self._is_done, "every buffer ends, every message is settled")
         self.model.check()
+        self._forget_what_never_opened()
         self._stop()
         self.model.check_end()
         self._nothing_runs_again()
@@ -388,6 +392,13 @@ class Machine:
     def _stop(self) -> None:
         self.signal("stop")
         self._turn_until(lambda: self.supervisor is None, "the supervisor stops when it is asked to")
+
+    def _forget_what_never_opened(self) -> None:
+        """Clients that have vanished leave starts behind; an hour later no trace of them is left."""
+        traces = "SELECT 1 FROM buffer WHERE opened_commit IS NULL LIMIT 1"
+        if self.model.query(traces):
+            self.world.run_until(self.world.now_ns + int(_A_LONG_TIME_S * 1e9))
+            self._turn_until(lambda: not self.model.query(traces), "what never opened is forgotten")
 
     def _nothing_runs_again(self) -> None:
         """Another start on a journal where everything is done hands nothing out."""

@@ -99,7 +99,8 @@ class Model:
     receivers: dict[str, int] = field(default_factory=dict)
     """Which connection has which message."""
     dispatched: int = 0
-    attempts_max: int = 1
+    attempts: dict[str, int] = field(default_factory=dict)
+    """How often each listener may try."""
     taken: list[tuple[int, Answer | None]] = field(default_factory=list)
     """Handed in since the last commit."""
 
@@ -400,19 +401,19 @@ class Model:
         self._charges()
 
     def _charges(self) -> None:
+        """Nothing is charged with more than has befallen it, or tried more often than its listener allows."""
         rows = self.query(
-            "SELECT coalesce(item_key, -message_seq), sum(kind = 'lost' AND NOT supervisor_died),"
-            " sum(kind = 'lost' AND supervisor_died), sum(kind = 'timeout'),"
-            " sum(kind IN ('exception', 'timeout')) FROM failure GROUP BY 1"
+            "SELECT coalesce(f.item_key, -f.message_seq), coalesce(b.target, m.to_id),"
+            " sum(f.kind = 'lost' AND NOT supervisor_died), sum(f.kind = 'lost' AND supervisor_died),"
+            " sum(f.kind = 'timeout'), sum(f.kind IN ('exception', 'timeout')) FROM failure f"
+            " LEFT JOIN buffer b ON b.buffer_seq = f.item_key >> 32 LEFT JOIN message m USING (message_seq)"
+            " GROUP BY 1, 2"
         )
-        for key, lost, lost_with_supervisor, late, charged in rows:
-            allowed = (self.deaths_near[key], self.crashes, self.late[key], self.attempts_max)
-            if any(
-                count > limit
-                for count, limit in zip((lost, lost_with_supervisor, late, charged), allowed, strict=True)
-            ):
-                found = (lost, lost_with_supervisor, late, charged)
-                raise Violation(f"item {key & 0xFFFFFFFF} is charged {found}, it may be {allowed}")
+        for key, listener, *found in rows:
+            attempts = self.attempts[listener]
+            allowed = [self.deaths_near[key], self.crashes, self.late[key], attempts]
+            if any(count > limit for count, limit in zip(found, allowed, strict=True)):
+                raise Violation(f"{key} of {listener} is charged {found}, it may be {allowed}")
 
     def _ask(self, invariants: dict[str, str]) -> None:
         for name, sql in invariants.items():
