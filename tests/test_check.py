@@ -188,6 +188,8 @@ def test_a_reader_that_holds_the_log_back_is_named_and_holds_nobody_up(journal: 
             notes = [note.message for note in check(journal).warnings if note.name == "wal_held_back"]
             assert len(notes) == 1
             assert f"process {reader.pid} " in notes[0]
+            status = durable_bus("status", "--journal", journal, cwd=journal.parent)
+            assert f"the log cannot shrink: process {reader.pid} " in status.out
             assert wal.stat().st_size > 0
             reader.stdin.close()
             reader.wait(60)

@@ -1,139 +1,226 @@
-"""The commands that steer a daemon, and `top`, as a person types them."""
+"""The commands that steer a daemon, as somebody types them: what they print, and how they end."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from services import Service, connected
+from support import Facts, RunLog, environment, outcome, until
 
-ROOT = Path(__file__).resolve().parent.parent
-
-APP = """
-import os, time
-from pathlib import Path
-from durable_bus import Bus
-
-bus = Bus("steered")
-
-@bus.listener("wait-for")
-def wait_for(path: str) -> str:
-    while not Path(path).exists():
-        time.sleep(0.01)
-    return "there"
-
-@bus.listener("fail")
-def fail(text: str) -> str:
-    raise ValueError(text)
-
-@bus.listener("echo")
-def echo(text: str) -> str:
-    return text.upper()
-"""
-
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
+COMMANDS = [
+    "cancel b",
+    "pause b",
+    "resume b",
+    "retry b",
+    "prune --older-than 1d",
+    "send echo hello",
+    "receive cli",
+]
 
 
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    (tmp_path / "steered.py").write_text(APP)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+class Shell:
+    """Runs `durable-bus` on one journal."""
 
-    def run(*arguments: str, code: int = 0, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+
+    def start(self, *arguments: str, **options: object) -> "subprocess.Popen[str]":
+        return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
             [sys.executable, "-m", "durable_bus", *arguments],
-            cwd=tmp_path,
-            env=environment,
-            input=stdin,
-            capture_output=True,
+            env=environment(DURABLE_BUS_JOURNAL=str(self.journal)),
             text=True,
-            timeout=60,
+            **{
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                **options,
+            },
         )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done
 
-    return run
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        return outcome(self.start(*arguments))
+
+    def says(self, *arguments: str) -> str:
+        """What a command that succeeds prints."""
+        code, out, err = self.run(*arguments)
+        assert code == 0, err
+        return out
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, command: Command) -> Iterator["subprocess.Popen[bytes]"]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "durable_bus", "serve", "steered:bus", "--workers", "2"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.DEVNULL,
-    )
-    while not (tmp_path / "journal.db.sock").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    yield process
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def shell(journal: Path) -> Shell:
+    return Shell(journal)
 
 
-def test_a_buffer_is_paused_resumed_and_cancelled_and_each_may_be_asked_twice(
-    command: Command, daemon: "subprocess.Popen[bytes]"
+@pytest.fixture
+def service(journal: Path) -> Iterator[Service]:
+    with Service(journal) as service:
+        yield service
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_a_daemon_each_says_how_to_start_one(shell: Shell, command: str) -> None:
+    code, out, err = shell.run(*command.split())
+    assert (code, out) == (5, "")
+    assert f"durable-bus serve APP --journal {shell.journal}" in err
+    assert err.count("\n") == 1
+    assert not shell.journal.exists()
+
+
+@pytest.mark.parametrize("command", [command.split()[0] for command in [*COMMANDS, "top"]])
+def test_each_explains_itself_with_an_example(shell: Shell, command: str) -> None:
+    assert f"  durable-bus {command}" in shell.says(command, "--help")
+
+
+def test_cancel_pause_and_resume_print_the_state(service: Service, shell: Shell, facts: Facts) -> None:
+    with service.client() as client:
+        client.start("sleep", ["0.01"] * 1000, buffer_id="b")
+        assert shell.says("pause", "b") == "paused\n"
+        assert json.loads(shell.says("pause", "b", "--json")) == {
+            "buffer_id": "b",
+            "state": "open",
+            "paused": True,
+        }
+        assert facts.value("SELECT paused FROM buffers") == 1
+        assert shell.says("resume", "b") == "open\n"
+        assert json.loads(shell.says("resume", "b", "--json")) == {
+            "buffer_id": "b",
+            "state": "open",
+            "paused": False,
+        }
+        assert shell.says("cancel", "b") == shell.says("cancel", "b") == "cancelled\n"
+        assert json.loads(shell.says("cancel", "b", "--json"))["state"] == "cancelled"
+        assert shell.says("pause", "b") == "cancelled\n"
+
+
+@pytest.mark.parametrize("command", ["cancel", "pause", "resume", "retry"])
+def test_a_buffer_that_is_not_there_is_exit_code_3(service: Service, shell: Shell, command: str) -> None:
+    code, out, err = shell.run(command, "nothing")
+    assert (code, out) == (3, "")
+    assert err.startswith("durable-bus: no buffer 'nothing'")
+
+
+def test_retry_prints_the_new_buffers_id(journal: Path, shell: Shell, facts: Facts) -> None:
+    with Service(journal, "apps.unruly:bus") as service, service.client() as client:
+        client.start("misbehave", ["raise", "good"], buffer_id="b").wait(60)
+        assert shell.says("retry", "b") == "b.retry1\n"
+        assert json.loads(shell.says("retry", "b", "--json")) == {"buffer_id": "b.retry1", "existed": True}
+        assert client.buffer("b.retry1").wait(60).total == 1
+        client.start("misbehave", ["good"], buffer_id="c").wait(60)
+        code, _, err = shell.run("retry", "c")
+        assert code == 2
+        assert "every item has succeeded" in err
+
+
+def test_prune_says_how_many(service: Service, shell: Shell, facts: Facts) -> None:
+    with service.client() as client:
+        for number in range(3):
+            client.start("echo", ["a"], buffer_id=f"b{number}").wait(60)
+    assert shell.says("prune", "--older-than", "1h") == "0 buffers pruned\n"
+    until(lambda: shell.says("prune", "--older-than", "0s", "--json"), "time has passed")
+    facts.until("SELECT count(*) = 3 FROM buffers WHERE state = 'pruned'")
+    assert json.loads(shell.says("prune", "--older-than", "0s", "--json")) == {"pruned": 0}
+    code, _, err = shell.run("prune", "--older-than", "soon")
+    assert code == 2
+    assert "'soon' is no age such as 30d" in err
+
+
+# Messages
+
+
+def test_a_message_goes_to_a_listener_and_its_answer_comes_to_the_mailbox(
+    service: Service, shell: Shell
 ) -> None:
-    command("submit", "wait-for", "--items", "-", "--buffer-id", "b", stdin="never\n" * 20)
-    for _ in range(2):
-        assert command("pause", "b").stdout == "open\n"
-    assert "paused" in command("status").stdout
-    for _ in range(2):
-        assert json.loads(command("resume", "b", "--json").stdout) == {"buffer_id": "b", "state": "open"}
-    for _ in range(2):
-        assert command("cancel", "b").stdout == "cancelled\n"
-    command("wait", "b", code=1)
+    message_id = shell.says("send", "describe", "hello").strip()
+    described = shell.says("receive", "cli", "--timeout", "60").strip().split("|")
+    assert described[1:3] == ["cli", "describe"]
+    assert described[4] == message_id
+    assert shell.run("receive", "cli", "--timeout", "0.1")[0] == 6
 
 
-def test_what_failed_is_retried_under_the_next_name(
-    command: Command, daemon: "subprocess.Popen[bytes]"
-) -> None:
-    command("submit", "fail", "--items", "-", "--buffer-id", "b", "--wait", stdin="1\n2\n", code=1)
-    assert command("retry", "b").stdout == "b.retry1\n"
-    command("wait", "b.retry1", code=1)
-    assert command("retry", "b").stdout == "b.retry1\n"
-    assert command("retry", "nothing", code=3).stderr.count("\n") == 1
+def test_a_payload_comes_from_stdin_and_back_as_it_was(service: Service, shell: Shell) -> None:
+    payload = "<a>é\n <b/></a>"
+    sending = shell.start("send", "you", "-", "--name", "me", stdin=subprocess.PIPE)
+    code, _, err = shell.run("receive", "you", "--timeout", "0.1")
+    assert code == 6, err
+    sending.communicate(payload)
+    if sending.returncode != 0:  # it came before there was such a mailbox
+        sending = shell.start("send", "you", "-", "--name", "me", "--json", stdin=subprocess.PIPE)
+        assert json.loads(sending.communicate(payload)[0]).keys() == {"message_id"}
+    told = json.loads(shell.says("receive", "you", "--timeout", "60", "--json"))
+    assert (told["payload"], told["is_xml"], told["kind"], told["from_id"]) == (payload, True, "a", "me")
 
 
-def test_a_message_is_sent_answered_and_received_once(
-    command: Command, daemon: "subprocess.Popen[bytes]"
-) -> None:
-    command("send", "echo", "hello")
-    assert command("receive", "cli", "--timeout", "30").stdout == "HELLO\n"
-    assert command("receive", "cli", "--timeout", "0.1", code=6).stdout == ""
-    assert "unknown name" in command("send", "nobody", "hello", code=2).stderr
-
-
-def test_what_has_ended_is_pruned_and_stays_known(
-    command: Command, daemon: "subprocess.Popen[bytes]"
-) -> None:
-    command("submit", "echo", "--items", "-", "--buffer-id", "b", "--wait", stdin="1\n")
-    assert json.loads(command("prune", "--older-than", "0s", "--json").stdout) == {"pruned": 1}
-    assert json.loads(command("status", "b", "--json").stdout)["state"] == "pruned"
-    assert "30d" in command("prune", "--older-than", "soon", code=2).stderr
-
-
-def test_without_a_daemon_they_say_how_to_start_one(command: Command) -> None:
-    for arguments in (
-        ["cancel", "b"],
-        ["send", "echo", "x"],
-        ["receive", "cli"],
-        ["prune", "--older-than", "1d"],
+def test_an_unknown_name_is_refused(service: Service, shell: Shell) -> None:
+    for command in (
+        ["send", "nobody", "x"],
+        ["receive", "echo"],
+        ["receive", "system.x"],
+        ["receive", "a b"],
     ):
-        done = command(*arguments, code=5)
-        assert "durable-bus serve" in done.stderr
-        assert done.stderr.count("\n") == 1
+        code, out, err = shell.run(*command)
+        assert (code, out) == (2, ""), err
+        assert err.count("\n") == 1
 
 
-def test_top_prints_once_where_stdout_is_no_terminal(
-    command: Command, daemon: "subprocess.Popen[bytes]"
+def test_a_message_whose_printing_failed_comes_again(
+    journal: Path, service: Service, shell: Shell, facts: Facts
 ) -> None:
-    command("submit", "echo", "--items", "-", "--buffer-id", "some-buffer", "--wait", stdin="1\n")
-    shown = command("top").stdout
-    assert "some-buffer" in shown
-    assert "complete" in shown
-    assert "supervisor alive" in shown
+    """Nobody reads the pipe any more; the disk behind stdout is full; it is killed while it waits for the
+    pipe.
+    """
+    with service.client("me") as client:
+        with service.client("you"):
+            pass
+        client.send("you", "x" * 200_000)
+    read_fd, write_fd = os.pipe()
+    os.close(read_fd)
+    broken = shell.start("receive", "you", stdout=write_fd)
+    os.close(write_fd)
+    assert outcome(broken)[0] == 141
+    with open("/dev/full", "wb") as full:
+        code, _, err = outcome(shell.start("receive", "you", stdout=full))
+    assert code == 5
+    assert err.count("\n") == 1
+    blocked = shell.start("receive", "you")
+    facts.until("SELECT state = 'delivered' FROM messages WHERE to_id = 'you'")
+    blocked.kill()
+    outcome(blocked)
+    facts.until("SELECT state = 'waiting' FROM messages WHERE to_id = 'you'")
+    assert shell.says("receive", "you") == "x" * 200_000 + "\n"
+    assert facts.value("SELECT state FROM messages WHERE to_id = 'you'") == "settled"
+
+
+def test_ctrl_c_ends_a_receive_and_takes_nothing_along(service: Service, shell: Shell, facts: Facts) -> None:
+    receiving = shell.start("receive", "cli")
+    facts.until("SELECT count(*) = 1 FROM mailbox")
+    receiving.send_signal(signal.SIGINT)
+    code, out, err = outcome(receiving)
+    assert (code, out, err) == (4, "", "durable-bus: interrupted\n")
+    with connected(shell.journal, "other") as client:
+        client.send("cli", "hello")
+    assert shell.says("receive", "cli") == "hello\n"
+
+
+# The others of a daemon
+
+
+def test_submit_wait_and_results_work_while_a_daemon_serves_and_after(
+    journal: Path, shell: Shell, run_log: RunLog, tmp_path: Path
+) -> None:
+    (tmp_path / "items").write_text("a\nb\n")
+    with Service(journal):
+        assert shell.says("submit", "echo", "--items", str(tmp_path / "items"), "--buffer-id", "b") == "b\n"
+        assert shell.says("submit", "echo", "--items", str(tmp_path / "items"), "--buffer-id", "b") == "b\n"
+        assert json.loads(shell.says("wait", "b", "--json"))["successful"] == 2
+    assert shell.says("wait", "b") == ""
+    lines = [
+        json.loads(line)["payload"] for line in shell.says("results", "b", "--format", "jsonl").splitlines()
+    ]
+    assert lines == ["a", "b"]
+    assert run_log.times() == {0: 1, 1: 1}

@@ -86,6 +86,8 @@ def _supervisor(reader: JournalReader) -> tuple[dict[str, Any], dict[str, Any], 
 
 def _journal_facts(reader: JournalReader) -> dict[str, Any]:
     """Everything at a glance; costs the same however much the journal holds."""
+    from durable_bus.journal.wal_readers import wal_readers
+
     supervisor, run, listeners = _supervisor(reader)
     now_ms = time.time_ns() // 1_000_000
     with_state = [
@@ -96,6 +98,7 @@ def _journal_facts(reader: JournalReader) -> dict[str, Any]:
         "journal": str(reader.path),
         "journal_bytes": _size_bytes(reader.path),
         "wal_bytes": _size_bytes(Path(f"{reader.path}-wal")),
+        "wal_held_back_by": [f"{holder}" for holder in wal_readers(reader.path)],
         "supervisor": supervisor,
         "run": run,
         "listeners": None if listeners is None else sorted(listeners),
@@ -133,6 +136,8 @@ def _journal_lines(facts: dict[str, Any]) -> Iterator[str]:
     yield f"journal     {facts['journal']}, {_size(facts['journal_bytes'])}" + (
         f" and {_size(facts['wal_bytes'])} of write-ahead log" if facts["wal_bytes"] else ""
     )
+    for holder in facts["wal_held_back_by"]:
+        yield f"            the log cannot shrink: {holder} has a transaction open on it"
     yield f"supervisor  {_supervisor_text(facts)}"
     if facts["run"].get("worker_error"):
         yield f"app         cannot be imported: {facts['run']['worker_error']}"

@@ -135,11 +135,12 @@ def _screen(reader: JournalReader, pace: _Pace, height: int | None) -> Renderabl
 
     supervisor = ask_supervisor(reader.path, holder_pid(reader.path))
     run = reader.row("newest_run") or {}
-    head = f"{reader.path}  supervisor {supervisor['state']}"
+    head = f"supervisor {supervisor['state']}"
     if supervisor["pid"]:
         head += f", process {supervisor['pid']}"
     if run:
         head += f", run {run['run_id']} of {run['app']}"
+    head += f", {reader.path}"
     parts: list[RenderableType] = [Text(head, style="bold", no_wrap=True, overflow="ellipsis")]
     if supervisor["reason"]:
         parts.append(_line(f"hung: {supervisor['reason']}", style="red"))

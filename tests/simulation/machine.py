@@ -61,8 +61,10 @@ class Faults:
     answer_twice: float = 0.0
     read_in_parts: float = 0.0
     boot: float = 0.0
-    minute: float = 0.0
-    """Per turn: the supervisor does not get to run for a minute."""
+    pause: float = 0.0
+    """Per turn: the supervisor does not get to run, for up to a minute."""
+    pipe_frames: int = 100
+    """How many frames a worker's pipe holds; then the worker waits for the supervisor to read."""
 
 
 class Machine:
@@ -116,7 +118,9 @@ class Machine:
         now_ns = self.world.now_ns
         self._notice_spinning(timeout_s)
         self.world.run_until(now_ns + math.ceil(timeout_s * 1e9), self._is_ready)
-        extra_s = 60.0 if self.world.chance(self.faults.minute) else self.rng.choice([2e-5, 1e-4, 1e-3, 1e-2])
+        extra_s = self.rng.choice([2e-5, 1e-4, 1e-3, 1e-2])
+        if self.world.chance(self.faults.pause):
+            extra_s = self.rng.choice([0.1, 2.0, 60.0])
         self.world.run_until(self.world.now_ns + int(extra_s * 1e9))
 
     def _notice_spinning(self, timeout_s: float) -> None:

@@ -25,6 +25,8 @@ __all__ = ["SimulatedPool", "SimulatedWorker"]
 
 _FLUSH_NS = 20_000_000
 _FLUSH_THREAD_S = 0.05
+_WORLD_GOES_ON = 0.02
+"""How often time passes while the supervisor looks into a slot."""
 
 
 class SimulatedSlot:
@@ -89,6 +91,8 @@ class SimulatedWorker:
         self.booted = False
         self.pipe: deque[Frame] = deque()
         """What it has written and the supervisor has not read. Survives it."""
+        self._unwritten: deque[tuple[Frame, list[tuple[int, str]]]] = deque()
+        """What the pipe has no room for, and what that says of which items. Until then it waits."""
         self._inbox: deque[Frame] = deque()
         self._reader = FrameReader()
         self._frame: Frame | None = None
@@ -120,7 +124,7 @@ class SimulatedWorker:
         self.world.later(delay_s, lambda: self._now(action))
 
     def _now(self, action: Callable[[], None]) -> None:
-        if self.frozen:
+        if self.frozen or self._unwritten:
             self._put_off.append(action)
         elif self.alive:
             action()
@@ -153,8 +157,15 @@ class SimulatedWorker:
             action()
 
     def _race(self) -> None:
-        while self.alive and not self.frozen and self._next_step is not None and self.world.chance(0.5):
+        """The supervisor looks: who knows what happens just before it does."""
+        if self.world.chance(_WORLD_GOES_ON):
+            self.world.run_until(self.world.now_ns + self.world.rng.randrange(2_000_000))
+        while self._may_go_on and self._next_step is not None and self.world.chance(0.5):
             self._take_step(self._step_number)
+
+    @property
+    def _may_go_on(self) -> bool:
+        return self.alive and not self.frozen and not self._unwritten
 
     def freeze(self) -> None:
         """SIGSTOP."""
@@ -163,6 +174,11 @@ class SimulatedWorker:
     def thaw(self) -> None:
         """SIGCONT."""
         self.frozen = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._may_go_on:
+            return
         put_off, self._put_off = self._put_off, []
         for action in put_off:
             self.later(self.world.rng.uniform(0, 1e-5), action)
@@ -188,11 +204,11 @@ class SimulatedWorker:
         if fault == "die":
             self.die(WorkerExited(1))
         elif fault == "import error":
-            self._send({"k": "import_error", "error": "simulated", "is_import": True})
+            self._send({"k": "import_error", "error": "simulated", "is_import": True}, says=[])
             self.die(WorkerExited(1))
         elif fault != "hang":
             self.booted = True
-            self._send({"k": "ready", "listeners": self.listeners})
+            self._send({"k": "ready", "listeners": self.listeners}, says=[])
             self._step(self._feed)
 
     # What it is given
@@ -314,7 +330,7 @@ class SimulatedWorker:
                 self.flush()
                 self._last_flush_ns = self.world.now_ns
         if self._next_step is None:
-            self._feed()
+            self._step(self._feed)
 
     def _end_frame(self) -> None:
         if not (self._facts["is_async"] and sum(self._running.values())):
@@ -328,7 +344,7 @@ class SimulatedWorker:
 
     def _flush_async(self) -> None:
         self.flush()
-        if not sum(self._running.values()):
+        if not sum(self._running.values()) and not self._unwritten:
             self.slot.worker_since_ns = 0
 
     # What it says
@@ -342,10 +358,11 @@ class SimulatedWorker:
         if not self._unsent and self._discarded is None:
             return
         unsent, self._unsent = self._unsent, []
-        for done in unsent:
-            state = "failed" if isinstance(done.handling, Raises) else "answered"
-            self.machine.model.flushed(key_of(done.work, done.index), state)
-        self._send_answers(unsent, self._discarded)
+        says = [
+            (key_of(done.work, done.index), "failed" if isinstance(done.handling, Raises) else "answered")
+            for done in unsent
+        ]
+        self._send_answers(unsent, self._discarded, says)
         self._discarded = None
         if unsent and self.world.chance(self.machine.faults.answer_twice):
             self.later(self.world.rng.choice([0.0, 0.01, 0.2, 2.0]), lambda: self._say_again(unsent))
@@ -372,9 +389,11 @@ class SimulatedWorker:
                 self.machine.model.hears_of(done.work, done.index, handling)
             again.append(_Done(done.work, done.index, handling, done.micros))
         self.world.note(f"worker {self.worker_id} answers twice ({how})")
-        self._send_answers(again, None)
+        self._send_answers(again, None, [])
 
-    def _send_answers(self, unsent: list[_Done], discarded: tuple[int, int] | None) -> None:
+    def _send_answers(
+        self, unsent: list[_Done], discarded: tuple[int, int] | None, says: list[tuple[int, str]]
+    ) -> None:
         segments: list[dict[str, Any]] = []
         bodies: list[list[str]] = []
         micros: list[list[int]] = []
@@ -425,10 +444,26 @@ class SimulatedWorker:
             "outcomes": outcomes,
             "discarded": discarded,
         }
-        self._send(header, *(pack(texts) for texts in bodies), *outcome_bodies)
+        self._send(header, *(pack(texts) for texts in bodies), *outcome_bodies, says=says)
 
-    def _send(self, header: dict[str, Any], *bodies: bytes) -> None:
-        self.pipe.extend(FrameReader().feed(encode(header, *bodies)))
+    def _send(self, header: dict[str, Any], *bodies: bytes, says: list[tuple[int, str]]) -> None:
+        (frame,) = FrameReader().feed(encode(header, *bodies))
+        self._unwritten.append((frame, says))
+        self.write()
+
+    def write(self) -> None:
+        """Into the pipe, as far as that has room."""
+        while self._unwritten and len(self.pipe) < self.machine.faults.pipe_frames:
+            frame, says = self._unwritten.popleft()
+            self.pipe.append(frame)
+            for key, state in says:
+                self.machine.model.flushed(key, state)
+
+    def was_read(self) -> None:
+        """The pipe has room again."""
+        if self._unwritten and self.alive:
+            self.write()
+            self._go_on()
 
 
 class SimulatedPool:
@@ -510,6 +545,7 @@ class SimulatedPool:
                 if frame.header["k"] == "answers":
                     self._machine.model.hands_in(frame.header, frame.bodies)
                 events.append(WorkerSpoke(worker.worker_id, frame))
+            worker.was_read()
             if worker.reported:
                 assert worker.death is not None
                 del self.workers[worker.worker_id]
