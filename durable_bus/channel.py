@@ -38,6 +38,7 @@ longer.
 """
 
 _LENGTH_BYTES = 4
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Frame(NamedTuple):
@@ -52,7 +53,7 @@ def dump_json(value: object) -> str:
     """Compact JSON that keeps every character as it is; raises UnicodeEncodeError later, at encode, for
     surrogates.
     """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode_json(value)
 
 
 def pack(texts: Sequence[str]) -> bytes:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from durable_bus.channel import FRAME_BYTES_MAX, FrameReader, Outgoing, dump_json, encode
+from durable_bus.channel import FRAME_BYTES_MAX, FrameReader, Outgoing, encode
 from durable_bus.errors import DurableBusError, JournalUnreachable, LimitExceeded, UsageError, one_line, said
 from durable_bus.lock import socket_in_lock
 from durable_bus.ports import ClientClosed, ClientSpoke
@@ -330,7 +330,6 @@ class SocketConnections:
             came = True
             if not client.greeted:
                 self._greet(client, frame.header.get("k"))
-            dump_json(frame.header).encode()  # what we echo of it must be text: no half surrogate pair
             self._events.append(ClientSpoke(connection_id, frame))
         if client.greeted and not client.reader.pending_bytes:
             client.waiting_since_s = None

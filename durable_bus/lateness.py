@@ -14,6 +14,10 @@ ASYNC_GRACE_S = 10.0
 """An event loop that has not turned for a listener's time-out and this long is blocked: its worker is
 killed.
 """
+LOOK_AGAIN_S = 0.25
+"""Who seems late is looked at once more, this much later: it may have waited for us to read what it had to
+say.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class Lateness:
         self._outbox = outbox
         self.overdue: Staged[int, tuple[int, float]] = Staged()
         """Workers killed for being late: the ordinal that was, and its listener's time-out in seconds."""
+        self._seem_late: dict[int, tuple[int, float]] = {}
+        """Workers that will be, if it is still this ordinal when they are looked at again, and since when."""
 
     def running(self, hand: Hand) -> Running | None:
         slot = self._pool.slot(hand.worker_id)
@@ -53,14 +59,23 @@ class Lateness:
         """Kill workers whose item has run past its listener's time-out.
 
         Only to be called when every pipe was read: a supervisor that was stopped for a minute finds the
-        answers of that minute there, and must not kill their workers for being late.
+        answers of that minute there, and must not kill their workers for being late. Nor one whose pipe was
+        full until we read it just now: its slot says what it says only when it has come to run again.
         """
+        seemed_late, self._seem_late = self._seem_late, {}
+        now_s = self._clock.monotonic_ns() / 1e9
         for hand in self._dispatcher.hands.values():
             if hand.unanswered == 0 or hand.worker_id in self.overdue:
                 continue
             running = self.running(hand)
             allowed_s = self._allowed_s(hand, running.held) if running else None
-            if running is not None and allowed_s is not None and running.seconds > allowed_s:
+            if running is None or allowed_s is None or running.seconds <= allowed_s:
+                continue
+            ordinal, since_s = seemed_late.get(hand.worker_id, (None, now_s))
+            if ordinal != running.ordinal:
+                since_s = now_s
+            self._seem_late[hand.worker_id] = (running.ordinal, since_s)
+            if now_s - since_s >= LOOK_AGAIN_S:
                 timeout_s = (hand.listeners or {})[running.held.listener]["timeout_s"]
                 self.overdue[hand.worker_id] = (running.ordinal, timeout_s)
                 self._outbox.kill(hand.worker_id)
@@ -74,13 +89,18 @@ class Lateness:
 
     def next_due_in_s(self) -> float | None:
         """Seconds until `judge` may have something to do, None when nothing that runs has a time-out."""
-        due = []
+        due: list[float] = []
+        now_s = self._clock.monotonic_ns() / 1e9
         for hand in self._dispatcher.hands.values():
             if hand.unanswered == 0 or hand.worker_id in self.overdue:
                 continue
             running = self.running(hand)
             held = running.held if running else next(iter(self._dispatcher.held_by(hand.worker_id)), None)
             allowed_s = self._allowed_s(hand, held) if held else None
-            if allowed_s is not None:
-                due.append(allowed_s - (running.seconds if running else 0.0) + 0.001)
+            if allowed_s is None:
+                continue
+            left_s = allowed_s - (running.seconds if running else 0.0)
+            if hand.worker_id in self._seem_late:
+                left_s = max(left_s, self._seem_late[hand.worker_id][1] + LOOK_AGAIN_S - now_s)
+            due.append(left_s + 0.001)
         return min(due, default=None)

@@ -66,8 +66,10 @@ class Link:
         lost: DurableBusError = SupervisorLost()
         try:
             while data := self._connection.recv(_READ_BYTES):
-                for frame in reader.feed(data):
-                    lost = self._take(frame) or lost
+                with self.changed:
+                    for frame in reader.feed(data):
+                        lost = self._take(frame) or lost
+                    self.changed.notify_all()
         except (OSError, ValueError):
             pass  # the same as its end
         with self.changed:
@@ -75,21 +77,19 @@ class Link:
             self.changed.notify_all()
 
     def _take(self, frame: Frame) -> DurableBusError | None:
-        """File an answer. The error that this connection ends with, when the frame says so."""
+        """With the lock: file an answer. The error that this connection ends with, when the frame says so."""
         header = frame.header
         request_id = header.get("request")
         error = error_of(header) if header["k"] in ("error", "fatal") else None
         if error is not None and request_id is None:
             return error
-        with self.changed:
-            if header["k"] == "ended":
-                if header["buffer_id"] in self._watched:
-                    self._watched[header["buffer_id"]] = True
-            elif request_id in self._answers:
-                self._answers[request_id].append(header)
-            if request_id == self._hello_id and error is not None:
-                self.lost = error  # nothing else that we ask will be answered
-            self.changed.notify_all()
+        if header["k"] == "ended":
+            if header["buffer_id"] in self._watched:
+                self._watched[header["buffer_id"]] = True
+        elif request_id in self._answers:
+            self._answers[request_id].append(header)
+        if request_id == self._hello_id and error is not None:
+            self.lost = error  # nothing else that we ask will be answered
         return None
 
     def send(self, header: dict[str, Any], *bodies: bytes) -> None:

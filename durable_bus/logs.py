@@ -6,16 +6,17 @@ supervisor. What does not fit in the queue meanwhile is dropped, and counted.
 
 import json
 import os
-import queue
 import select
 import threading
-from datetime import UTC, datetime
+import time
+from collections import deque
 from typing import Any
 
 __all__ = ["Log"]
 
 _LINES_MAX = 1000
 _LOOK_AGAIN_S = 1.0
+_GATHER_S = 0.02
 
 
 class Log:
@@ -25,8 +26,10 @@ class Log:
         self._fd = fd
         self._format = log_format
         self._quiet = quiet
-        self._lines: queue.Queue[str | None] = queue.Queue(_LINES_MAX)
+        self._events: deque[tuple[int, str, dict[str, Any]]] = deque()
         self._dropped = 0
+        self._something = threading.Event()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write_forever, name="durable_bus log", daemon=True)
         if not quiet:
             self._thread.start()
@@ -34,22 +37,28 @@ class Log:
     def __call__(self, event: str, **facts: Any) -> None:
         if self._quiet:
             return
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        if self._dropped:
-            facts["dropped_lines"] = self._dropped
-        if self._format == "json":
-            line = json.dumps({"at": at, "event": event, **facts}, default=str)
-        else:
-            line = " ".join([at, event, *(f"{key}={_value(value)}" for key, value in facts.items())])
-        try:
-            self._lines.put_nowait(line)
-            self._dropped = 0
-        except queue.Full:
+        if len(self._events) >= _LINES_MAX:
             self._dropped += 1
+            return
+        if self._dropped:
+            facts["dropped_lines"], self._dropped = self._dropped, 0
+        self._events.append((time.time_ns(), event, facts))
+        self._something.set()
+
+    def _line(self, at_ns: int, event: str, facts: dict[str, Any]) -> str:
+        at = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at_ns // 10**9))}.{at_ns // 10**6 % 1000:03}Z"
+        if self._format == "json":
+            return json.dumps({"at": at, "event": event, **facts}, default=str)
+        return " ".join([at, event, *(f"{key}={_value(value)}" for key, value in facts.items())])
 
     def _write_forever(self) -> None:
-        while (line := self._lines.get()) is not None:
-            left = line.encode("utf-8", "replace") + b"\n"
+        """Lines that come close together leave in one write."""
+        while not self._closing.is_set() or self._events:
+            self._something.wait()
+            self._closing.wait(_GATHER_S)
+            self._something.clear()
+            lines = [self._line(*self._events.popleft()) for _ in range(len(self._events))]
+            left = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
             while left:
                 try:
                     left = left[os.write(self._fd, left) :]
@@ -61,10 +70,8 @@ class Log:
     def close(self, wait_s: float = 0.5) -> None:
         """Give the last lines a moment to leave."""
         if not self._quiet:
-            try:
-                self._lines.put_nowait(None)
-            except queue.Full:
-                return
+            self._closing.set()
+            self._something.set()
             self._thread.join(wait_s)
 
 

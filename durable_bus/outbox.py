@@ -44,13 +44,24 @@ class Outbox:
         """
         for worker_id, data in self._to_workers:
             self._pool.send(worker_id, data)
-        for connection_id, header in self._to_clients:
-            self._connections.send(connection_id, encode(header))
+        for connection_id, frames in self._by_client().items():
+            self._connections.send(connection_id, frames)
         for worker_id in self._kills:
             self._pool.kill(worker_id)
         for event, facts in self._events:
             self._log(event, **facts)
         self.clear()
+
+    def _by_client(self) -> dict[int, bytes]:
+        """All that one client is told in this turn, at once: a write costs more than what is written."""
+        frames: dict[int, bytes] = {}
+        for connection_id, header in self._to_clients:
+            try:
+                frame = encode(header)
+            except UnicodeEncodeError:  # half a surrogate pair, in something that a client had us repeat
+                frame = encode({"k": "error", "type": "UsageError", "message": "not text", "request": None})
+            frames[connection_id] = frames.get(connection_id, b"") + frame
+        return frames
 
     def clear(self) -> None:
         self._to_workers.clear()

@@ -86,6 +86,7 @@ class Requests:
         """Connections that have said hello and whose version is ours."""
         self._handlers: dict[str, Callable[[int, Frame], dict[str, Any] | None]] = {
             "hello": self._hello,
+            "submit": self._submit,
             "start": self._start,
             "chunk": self._chunk,
             "open": self._open,
@@ -190,6 +191,12 @@ class Requests:
         self._greeted.add(connection_id)
         return {"k": "welcome", "listeners": listeners or {}}
 
+    def _submit(self, connection_id: int, frame: Frame) -> dict[str, Any] | None:
+        """A start whose items fit into one chunk: all of it in one frame."""
+        if not self._start(connection_id, frame)["existing"]:
+            self._chunk(connection_id, frame)
+        return self._open(connection_id, frame)
+
     def _start(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         header = frame.header
         request_id, buffer_id, target = (
@@ -197,10 +204,12 @@ class Requests:
             str(header["buffer_id"]),
             str(header["target"]),
         )
-        self._workforce.require_app()
-        return_to = str(header.get("return_to") or "")
-        self._conversations.check_start(buffer_id, buffer_id, target, return_to)
         row = self._journal.buffers.by_id(buffer_id)
+        if row is None or row["opened_commit"] is None or row["request_id"] != request_id:
+            # Else its acknowledgement was lost: it is given again, whatever today's app is like.
+            self._workforce.require_app()
+            return_to = str(header.get("return_to") or "")
+            self._conversations.check_start(buffer_id, buffer_id, target, return_to)
         receiving = Receiving(request_id, connection_id, 0, buffer_id, target, 0, 0)
         if row is not None and row["opened_commit"] is not None:
             receiving = replace(receiving, buffer_seq=row["buffer_seq"], existing=True)

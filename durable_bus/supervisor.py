@@ -401,7 +401,12 @@ class Supervisor:
         self._pool.pause_reading(True)
         self._storage_retry_s = now_s + STORAGE_RETRY_S
         for event in [*events, *self._deferred]:
-            if isinstance(event, ClientSpoke) and event.frame.header.get("k") in ("start", "chunk", "open"):
+            if isinstance(event, ClientSpoke) and event.frame.header.get("k") in (
+                "submit",
+                "start",
+                "chunk",
+                "open",
+            ):
                 buffer_id = str(event.frame.header.get("buffer_id", "unknown"))
                 refusal = BufferError(buffer_id, "no room on disk")
                 self.requests.refuse(event.connection_id, event.frame, refusal)

@@ -127,7 +127,7 @@ class SyncRunner:
                 bytes_added += len(text)
             if ended_ns - last_flush_ns > _FLUSH_NS or bytes_added > FLUSH_BYTES_MAX:
                 answers.flush()
-                last_flush_ns = ended_ns
+                ended_ns = last_flush_ns = monotonic_ns()  # it may have waited for room in the pipe
                 bytes_added = 0
             begun_ns = ended_ns
         words[SINCE] = 0

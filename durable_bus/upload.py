@@ -3,7 +3,7 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from durable_bus.channel import pack
@@ -46,24 +46,32 @@ class Upload:
         self._request_id: str = header["request"]
         self._digest = ItemsDigest()
         self._unacknowledged: deque[tuple[int, tuple[dict[str, Any], bytes]]] = deque()
+        self._begun = False
         self._opening: dict[str, Any] | None = None
-        self._number = 0
+        self._opening_bodies: tuple[bytes, ...] = ()
+        self._sent = 0
+        """Chunks that were sent, whether or not they arrived."""
         self._total = 0
         self._existing = False
 
     def send(self, items: Iterable[object]) -> dict[str, Any]:
         """All of it; the supervisor's answer to the opening, after which all is on disk."""
         try:
-            self._send({"k": "start", **self._header})
-            for body, forms in _chunks(items):
-                self._send_chunk(body, forms)
-            self._opening = {
-                "k": "open",
-                **self._header,
-                "total": self._total,
-                "digest": self._digest.hexdigest(),
-            }
-            self._send(self._opening)
+            chunks = self._numbered(items)
+            first = next(chunks, None)
+            second = next(chunks, None)
+            if first is not None and second is None:
+                # A small buffer is one frame, one answer, one commit.
+                self._opening = {**first[0], **self._sums(), "k": "submit"}
+                self._opening_bodies = (first[1],)
+                self._send(self._opening, *self._opening_bodies)
+            else:
+                self._begun = True
+                self._send({"k": "start", **self._header})
+                for chunk, body in chain(filter(None, (first, second)), chunks):
+                    self._send_chunk(chunk, body)
+                self._opening = {"k": "open", **self._sums()}
+                self._send(self._opening)
             while (answer := self._next_answer())["k"] != "opened":
                 pass
         except BaseException:
@@ -72,22 +80,29 @@ class Upload:
         self._link.forget(self._request_id)
         return answer
 
-    def _send_chunk(self, body: bytes, forms: list[bool]) -> None:
-        self._digest.update(body, forms)
-        form, exceptions = form_and_exceptions(forms)
-        chunk = {
-            "k": "chunk",
-            "request": self._request_id,
-            "number": self._number,
-            "count": len(forms),
-            "form": form,
-            "exceptions": exceptions,
-        }
-        number = self._number
-        self._number += 1
-        self._total += len(forms)
+    def _numbered(self, items: Iterable[object]) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """The chunks as they are sent."""
+        for number, (body, forms) in enumerate(_chunks(items)):
+            self._digest.update(body, forms)
+            self._total += len(forms)
+            form, exceptions = form_and_exceptions(forms)
+            chunk = {
+                "k": "chunk",
+                "request": self._request_id,
+                "number": number,
+                "count": len(forms),
+                "form": form,
+                "exceptions": exceptions,
+            }
+            yield chunk, body
+
+    def _sums(self) -> dict[str, Any]:
+        return {**self._header, "total": self._total, "digest": self._digest.hexdigest()}
+
+    def _send_chunk(self, chunk: dict[str, Any], body: bytes) -> None:
+        self._sent = chunk["number"] + 1
         if not self._existing:  # else nothing is sent and nothing acknowledged: the digest decides
-            self._unacknowledged.append((number, (chunk, body)))
+            self._unacknowledged.append((chunk["number"], (chunk, body)))
             self._send(chunk, body)
         while len(self._unacknowledged) > _UNACKNOWLEDGED_CHUNKS_MAX or self._link.has_answer(
             self._request_id
@@ -108,15 +123,15 @@ class Upload:
             except SupervisorLost:
                 self._begin_again()
         if answer["k"] == "receiving":
-            self._begun(answer)
-        received = self._number if self._existing else answer.get("next_chunk", 0)
+            self._check_begun(answer)
+        received = self._sent if self._existing else answer.get("next_chunk", 0)
         while self._unacknowledged and self._unacknowledged[0][0] < received:
             self._unacknowledged.popleft()
         return answer
 
-    def _begun(self, answer: dict[str, Any]) -> None:
+    def _check_begun(self, answer: dict[str, Any]) -> None:
         self._existing = answer["existing"]
-        oldest = self._unacknowledged[0][0] if self._unacknowledged else self._number
+        oldest = self._unacknowledged[0][0] if self._unacknowledged else self._sent
         if not self._existing and answer["next_chunk"] < oldest:
             raise BufferError(
                 self._header["buffer_id"], "nobody heard of us for so long that its items were given up"
@@ -127,11 +142,12 @@ class Upload:
         while True:
             self._link = self._reconnect(self._link)
             try:
-                self._link.send({"k": "start", **self._header})
+                if self._begun:
+                    self._link.send({"k": "start", **self._header})
                 for _, (chunk, body) in self._unacknowledged:
                     self._link.send(chunk, body)
                 if self._opening is not None:
-                    self._link.send(self._opening)
+                    self._link.send(self._opening, *self._opening_bodies)
                 return
             except SupervisorLost:
                 continue

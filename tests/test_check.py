@@ -4,6 +4,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -154,6 +155,25 @@ def test_it_is_right_while_it_is_served_after_a_crash_and_after_a_prune(journal:
         assert wrong(journal) == set()
     assert wrong(journal) == set()
     assert facts.rows("SELECT DISTINCT state FROM buffers") == [("pruned",)]
+
+
+def test_a_buffer_is_not_pruned_before_one_that_its_items_started(journal: Path, facts: Facts) -> None:
+    """Its thread and its completion would go with those of the outer one."""
+    gate = journal.parent / "gate"
+    with supervised(journal) as client:
+        client.start("launcher", texts(f"gate {gate}"), buffer_id="outer").wait(60)
+        client.acknowledge(client.receive(60))
+        outer_ended_ms = facts.value("SELECT max(committed_at) FROM journal_commit")
+        until(lambda: time.time() * 1000 > outer_ended_ms + 1, "the clock goes on")
+        between_ms = int(time.time() * 1000)
+        until(lambda: time.time() * 1000 > between_ms + 1, "the clock goes on")
+        gate.touch()
+        client.buffer("launched").wait(60)
+        assert client.prune(before_ms=between_ms) == 0
+        assert wrong(journal) == set()
+        assert client.prune(before_ms=1 << 50) == 2
+        facts.until("SELECT count(*) = 0 FROM item")
+        assert wrong(journal) == set()
 
 
 READER = """

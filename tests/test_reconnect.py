@@ -139,13 +139,13 @@ def test_a_client_that_is_slow_but_there_is_not_given_up(journal: Path, facts: F
 
         def items() -> Iterator[str]:
             for _ in range(3):
-                yield from numbered(4_000)
+                yield from numbered(8_001)
                 facts.until("SELECT received > 0 FROM buffer")
                 with Raw(journal) as raw:
                     for _ in range(50):
                         raw.status()
 
-        assert client.start("describe", items(), buffer_id="b").wait(60).successful == 12_000
+        assert client.start("describe", items(), buffer_id="b").wait(60).successful == 24_003
     assert "given up" not in service.log()
 
 

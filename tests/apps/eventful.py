@@ -4,6 +4,8 @@ import os
 import signal
 import time
 
+from lxml import etree
+
 from durable_bus import BufferComplete, BufferStart, Bus, HandlerMetadata, HandlerResponse
 
 bus = Bus("eventful")
@@ -32,6 +34,14 @@ def planner(text: str, metadata: HandlerMetadata) -> HandlerResponse:
     return HandlerResponse(
         BufferStart("work", items, return_to="summary", buffer_id=f"inner-{metadata.index}"), "system.buffer"
     )
+
+
+@bus.listener("launcher")
+def launcher(element: etree._Element) -> HandlerResponse:
+    """Starts a buffer and does not wait for it: it answers as soon as the items are on disk."""
+    if element.tag == "BufferDispatched":
+        return HandlerResponse.respond("launched")
+    return HandlerResponse(BufferStart("work", [element.text or ""], False, "", "launched"), "system.buffer")
 
 
 @bus.listener("summary")

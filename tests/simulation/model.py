@@ -311,20 +311,23 @@ class Model:
     def flushed(self, key: int, state: str) -> None:
         self.executions[key].state = state
 
-    def worker_died(self, worker_id: int, now_ns: int, looking_at: tuple[int, int] | None) -> None:
+    def worker_died(
+        self, worker_id: int, now_ns: int, looking_at: tuple[int, int] | None, *, waited_to_write: bool
+    ) -> None:
         """Near a death is what had begun, as far as anybody can see from outside; late is what had taken too
-        long.
+        long, unless it was we who did not read what it had to say.
         """
         for key, one in self.executions.items():
             if one.worker_id == worker_id and one.state in ("running", "ended"):
-                one.state = "gone"
-                self.deaths_near[key] += 1
                 seconds = (now_ns - one.begun_ns) / 1e9 + _SEEN_AFTER_S
-                self.late[key] += one.timeout_s is not None and seconds > one.timeout_s
+                is_late = one.timeout_s is not None and seconds > one.timeout_s
+                self.late[key] += is_late and not (one.state == "ended" and waited_to_write)
+                self.deaths_near[key] += 1
+                one.state = "gone"
         if looking_at is not None:
             since_ns, key = looking_at
             self.deaths_near[key] += 1
-            self.late[key] += now_ns - since_ns > 1e8  # it was stopped just there
+            self.late[key] += now_ns - since_ns > 1e8 and not waited_to_write  # it was stopped just there
 
     def supervisor_died(self, crashed: bool) -> None:
         self.executions.clear()

@@ -188,7 +188,10 @@ class SimulatedWorker:
             self.alive = False
             self.death = death
             self.world.note(f"worker {self.worker_id} (pid {self.pid}) is gone: {death}")
-            self.machine.model.worker_died(self.worker_id, self.world.now_ns, self.looking_at)
+            waits = bool(self._unwritten)
+            self.machine.model.worker_died(
+                self.worker_id, self.world.now_ns, self.looking_at, waited_to_write=waits
+            )
             self.world.later(self.world.rng.uniform(1e-5, 2e-3), self._report)
 
     def _report(self) -> None:
