@@ -38,6 +38,19 @@ def test_what_a_cancelled_coroutine_answers_all_the_same_is_too_late(journal: Pa
     assert facts.failures("b") == [(0, 1, "timeout", "no answer within 0.2 s")]
 
 
+def test_a_coroutine_that_will_not_be_cancelled_is_left_to_itself(journal: Path, facts: Facts) -> None:
+    door = journal.parent / "door"
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        assert client.supervisor_pid is not None
+        before = workers_of(client.supervisor_pid)
+        assert client.start("late", [str(door), "good"], buffer_id="b").wait(60).successful == 1
+        door.touch()  # what it answers now comes for an item that has its outcome
+        assert client.start("late", ["good"] * 20, buffer_id="c").wait(60).successful == 20
+        assert workers_of(client.supervisor_pid) == before
+    assert facts.failures("b") == [(0, 1, "timeout", "no answer within 0.2 s")]
+    facts.assert_whole("b", 2, failed=1)
+
+
 def test_exceptions_of_coroutines_are_failed_items_whatever_they_are(journal: Path, facts: Facts) -> None:
     with awaiting.bus.running(journal=journal, workers=1) as client:
         assert client.supervisor_pid is not None

@@ -1,6 +1,7 @@
 """Async handlers, and a sync one beside them."""
 
 import asyncio
+import contextlib
 import os
 import time
 
@@ -45,6 +46,9 @@ async def late(text: str, metadata: HandlerMetadata) -> str:
         except asyncio.CancelledError:
             await asyncio.sleep(0.1)
             return "too late"
+    while text.startswith("/") and not os.path.exists(text):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.01)
     return f"{os.getpid()}"
 
 
