@@ -1,6 +1,6 @@
 """What a worker has to say, on its way to the supervisor: answers in contiguous segments, failures, outcomes.
 
-Answers leave at the end of a batch, every 40 ms inside one, and at the latest after 50 ms also while a slow
+Answers leave at the end of a batch, every 80 ms inside one, and at the latest after 100 ms also while a slow
 item runs: a thread of its own sees to that.
 """
 
@@ -13,7 +13,7 @@ from durable_bus.channel import encode, pack, write_all
 
 __all__ = ["Answers", "Segment"]
 
-FLUSH_S = 0.05
+FLUSH_S = 0.1
 FLUSH_BYTES_MAX = 1024 * 1024
 
 

@@ -1,6 +1,6 @@
 """What goes to which worker next: turns, batch sizes, what is in hand, and what comes back.
 
-Open buffers take turns by batch. A batch aims at 20 ms of wall time; a worker has about two of them in hand,
+Open buffers take turns by batch. A batch aims at 40 ms of wall time; a worker has about two of them in hand,
 so that it never waits for a commit. What a dead or withdrawn worker had not answered is given back to its
 buffer as ranges. All of it is memory over the journal: after a crash it is built again from the buffers'
 rows.
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCH_BYTES_MAX", "BATCH_ITEMS_MAX", "Dispatcher", "Hand", "InHand", "Paces", "contiguous"]
 
-BATCH_WALL_US = 20_000
-BATCH_ITEMS_MAX = 1_000
+BATCH_WALL_US = 40_000
+BATCH_ITEMS_MAX = 2_000
 BATCH_BYTES_MAX = 1024 * 1024
 SCAN_ITEMS_MAX = 50_000
 """How many rows one step of a recovery scan may look at."""

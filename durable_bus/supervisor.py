@@ -212,6 +212,10 @@ class Supervisor:
         self._note_signals(events)
         if self.stopped:
             return
+        if self._storage_retry_s is not None:
+            # A log that grew while the disk filled holds pages that the journal needs room for once more. With
+            # what little room there is now, emptying it comes before writing more into it.
+            self._journal.checkpoint()
         try:
             with self._journal.commit(self._clock.now_ms()):
                 self._record(events)
@@ -351,22 +355,19 @@ class Supervisor:
         self._outbox.send()
         if self._stop_deadline_s is None:
             self.workforce.fill()
-        self._checkpoint()
+        self._checkpoint_when_idle()
         if self._stop_deadline_s is not None:
             self._finish_stop()
 
-    def _checkpoint(self) -> None:
-        """Bring the write-ahead log home when nothing has happened for a while, and when it has grown
-        long.
-        """
+    def _checkpoint_when_idle(self) -> None:
+        """Bring the write-ahead log home when nothing has happened for a while."""
         if self._journal.committed:
             self._idle_since_s = None
-            self._journal.checkpoint(idle=False)
         elif self._idle_since_s is None:
             self._idle_since_s = self._now_s()
         elif self._idle_since_s > 0 and self._now_s() - self._idle_since_s >= IDLE_CHECKPOINT_S:
             # A reader may have been in the way: then again a little later, or the log would stay long.
-            self._idle_since_s = 0.0 if self._journal.checkpoint(idle=True) else self._now_s()
+            self._idle_since_s = 0.0 if self._journal.checkpoint() else self._now_s()
 
     def _finish_stop(self) -> None:
         assert self._stop_deadline_s is not None
@@ -384,7 +385,7 @@ class Supervisor:
         except StorageFull:
             self._log("stopped without a word in the journal", reason="no room on disk")
         else:
-            self._journal.checkpoint(idle=True)
+            self._journal.checkpoint()
             self._log("stopped")
 
     def _storage_full(self, events: list[Event]) -> None:

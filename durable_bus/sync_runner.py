@@ -18,7 +18,7 @@ __all__ = ["LIMIT", "SINCE", "STARTED", "SyncRunner", "describe", "forms_of"]
 
 STARTED, SINCE, LIMIT = 0, 1, 2
 """The words of the slot, see `ports.Slot`."""
-_FLUSH_NS = 40_000_000
+_FLUSH_NS = 80_000_000
 """Twice what a batch should take: a batch is mostly one frame and one commit, not one and a small rest."""
 _TRACEBACK_CHARS_MAX = 4096
 

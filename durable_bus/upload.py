@@ -14,8 +14,8 @@ from durable_bus.xml import PAYLOAD_BYTES_MAX, dump_item, guess_is_xml
 
 __all__ = ["Upload", "digest_items"]
 
-CHUNK_BYTES_MAX = 512 * 1024
-_BATCH_ITEMS = 2_000
+CHUNK_BYTES_MAX = 1536 * 1024
+_BATCH_ITEMS = 4_000
 _UNACKNOWLEDGED_CHUNKS_MAX = 8
 
 

@@ -43,6 +43,17 @@ SQLITE_OLDEST = (3, 38, 0)
 DURABILITIES = {"full": "FULL", "normal": "NORMAL"}
 
 _CACHE_KIB = 32 * 1024
+_PAGE_BYTES = 16 * 1024
+"""Of a new journal. A page of the log is two writes and a checksum of its own: 16 KiB instead of SQLite's 4
+made a million-item run 13 % faster, and a one-item buffer no slower that could be measured.
+"""
+_CHECKPOINT_BYTES = 4 * 1024 * 1024
+"""A commit that leaves the log this long brings it home: about 5 ms, during which workers still have work in
+hand. At 64 MiB it was 170 ms, and they had not. A short log is also overwritten in place, which syncs faster
+than one that grows: together 8 % (200,000 items).
+"""
+_WAL_KEPT_BYTES = 64 * 1024 * 1024
+"""What a reader has made longer is cut to this when the log begins anew."""
 
 
 def _one_line(error: BaseException) -> str:
@@ -115,13 +126,18 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
         try:
             check_identity(connection, path)
+            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # a file that has pages keeps its own
+            (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             if mode != "wal":
                 raise JournalUnreachable(
                     f"cannot open the journal {path} for writing: its journal mode stays {mode!r}"
                 )
             connection.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // page_bytes}")
+            connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
+            # Debian's SQLite overwrites what is deleted: dropping a buffer would need as much room on disk as it had.
+            connection.execute("PRAGMA secure_delete = OFF")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         except BaseException:
             connection.close()

@@ -5,7 +5,7 @@ beside it.
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,6 @@ from durable_bus.journal.statements import Statements
 from durable_bus.journal.work import WorkTable
 
 __all__ = ["Journal", "NewIds"]
-
-_WAL_PAGES_MAX = 16_000  # 64 MiB: beyond it the log is brought home even while work goes on
 
 
 class NewIds:
@@ -62,9 +60,10 @@ class Journal:
         self.messages = MessageTable(self)
         self.new_results = 0
         self.new_failures = 0
-        self._checkpoint_at_pages = _WAL_PAGES_MAX
         self.committed = False
         """Whether the last commit wrote anything."""
+        self.note_commit: Callable[[int], None] | None = None
+        """Told the number of each commit that is on disk."""
 
     @classmethod
     def open(cls, path: Path, durability: str = "full") -> "Journal":
@@ -110,6 +109,8 @@ class Journal:
         except BaseException:
             self.ids.restore(before)
             raise
+        if self.note_commit is not None:
+            self.note_commit(self.ids.commit)
 
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -168,16 +169,13 @@ class Journal:
         """The newest commit made before a time; 0 when there is none."""
         return int(self.statements.value("last_commit_before", before_ms=before_ms) or 0)
 
-    def checkpoint(self, *, idle: bool) -> bool:
-        """Bring the write-ahead log home: always when idle, else only when it has grown long. Outside a
-        commit.
+    def checkpoint(self) -> bool:
+        """Bring the write-ahead log home and empty it, outside a commit; True when that was possible.
 
-        True when the log is empty now. A reader that holds an old snapshot keeps it from shrinking; a full
-        disk refuses the checkpoint too. Neither is an error here: the next one tries again.
+        A reader that holds an old snapshot keeps it from shrinking; a full disk refuses the checkpoint too.
+        Neither is an error here: the next one tries again. Commits do the same in passing, without emptying
+        it, whenever it has grown long (`connection.open_writer`).
         """
-        pages = self.wal_pages()
-        if not idle and pages < self._checkpoint_at_pages:
-            return False
         # TRUNCATE would wait for readers as long as the busy time-out allows, and everybody with it.
         (busy_ms,) = self.connection.execute("PRAGMA busy_timeout").fetchone()
         self.connection.execute("PRAGMA busy_timeout = 0")
@@ -187,16 +185,7 @@ class Journal:
             busy = 1
         finally:
             self.connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
-        # Not again with every commit while somebody reads: only when it has grown as much once more.
-        self._checkpoint_at_pages = _WAL_PAGES_MAX + (pages if busy else 0)
         return bool(busy == 0)
-
-    def wal_pages(self) -> int:
-        try:
-            size_bytes = Path(f"{self.path}-wal").stat().st_size
-        except FileNotFoundError:
-            return 0
-        return size_bytes // 4096
 
     def close(self) -> None:
         self.connection.close()
