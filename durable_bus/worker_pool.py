@@ -40,7 +40,14 @@ class SharedSlot:
     def __init__(self, fd: int) -> None:
         self._memory = mmap.mmap(fd, _SLOT_BYTES)
         # One aligned eight-byte store or load each: never torn on any machine that Linux and CPython run on.
-        self.words = memoryview(self._memory).cast("q")
+        self.words: memoryview[int] | list[int] = memoryview(self._memory).cast("q")
+
+    def keep_last(self) -> None:
+        """Its worker is gone: keep the last words, and let go of the page, which holds a descriptor open."""
+        assert isinstance(self.words, memoryview)
+        shared, self.words = self.words, self.words[: _LIMIT + 1].tolist()
+        shared.release()
+        self._memory.close()
 
     @property
     def started(self) -> int:
@@ -219,6 +226,7 @@ class WorkerPool:
             self._reactor.forget(fd)
             os.close(fd)
         del self._workers[worker_id]
+        worker.slot.keep_last()
         self._gone_slots[worker_id] = worker.slot
         if len(self._gone_slots) > _GONE_SLOTS_MAX:
             del self._gone_slots[next(iter(self._gone_slots))]

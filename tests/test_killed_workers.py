@@ -198,3 +198,18 @@ def test_workers_that_die_at_boot_are_tried_again_until_one_lives(journal: Path,
     process = program(tmp_path / "main.py", main, COUNT=str(tmp_path / "count"))
     assert outcome(process)[:2] == (0, "1\n")
     assert (tmp_path / "count").read_text() == "xxxxx"
+
+
+def test_dead_workers_leave_no_open_file_behind(journal: Path) -> None:
+    with plain.bus.running(journal=journal, workers=1) as client:
+        pid = client.supervisor_pid
+        assert pid is not None
+
+        def open_files_after_an_item() -> int:
+            client.start("echo", ["x"]).wait(60)
+            return len(os.listdir(f"/proc/{pid}/fd"))
+
+        before = open_files_after_an_item()
+        for _ in range(3):
+            kill(workers_of(pid)[0])
+            assert open_files_after_an_item() == before

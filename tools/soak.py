@@ -2,7 +2,6 @@
 
     tools/soak.py --minutes 10                  everything that can be killed is
     tools/soak.py --minutes 10 --seed 7         the same decisions again
-    tools/soak.py clients --rate 1000           how many small buffers a second 8 clients get acknowledged
 
 Clients submit buffers without pause, while workers, the daemon and the clients themselves are killed with
 SIGKILL and stopped with SIGSTOP at random. In the last third of the time the daemon is spared, so that its
@@ -22,7 +21,6 @@ wrong.
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import random
 import signal
@@ -80,8 +78,9 @@ def poison(text: str) -> Text:
 
 
 @bus.listener("relay")
-def relay(text: str) -> HandlerResponse:
-    return HandlerResponse(Text(text), to="echo")
+def relay(text: str, metadata: HandlerMetadata) -> HandlerResponse | Text:
+    """Has echo answer, and passes that on."""
+    return Text(text) if metadata.from_id == "echo" else HandlerResponse(Text(text), to="echo")
 
 
 @bus.listener("fan")
@@ -203,11 +202,6 @@ def state_of(pid: int) -> str:
     return ""
 
 
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def children_of(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
         found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -313,8 +307,8 @@ class Soak:
         number = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "end": signal.SIGTERM}.get(
             what.split()[0], signal.SIGHUP
         )
-        if number == signal.SIGHUP and not self.is_serving():
-            return  # before it has its handlers, that would end it
+        if number in (signal.SIGHUP, signal.SIGTERM) and pid == self.daemon.pid and not self.is_serving():
+            return  # before it has its handlers, either would end it like any program
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
             self.done[what] += 1
@@ -478,17 +472,21 @@ class Soak:
         inner = self.rows("SELECT count(*) FROM buffers WHERE from_id NOT LIKE 'box%'")[0][0]
         lines = [
             f"{self.minutes:g} minutes, seed {self.seed}, {self.clients} clients, {self.workers} workers",
-            f"{len(self.acknowledged):,} buffers acknowledged ({again:,} of them asked for again after a kill), "
-            f"{inner:,} more started by handlers",
-            f"{self.results:,} results, {self.failed:,} of them failures; {lost:,} attempts lost with a process",
+            f"{len(self.acknowledged):,} buffers acknowledged ({again:,} of them asked for again after a "
+            f"kill), {inner:,} more started by handlers",
+            f"{self.results:,} results, {self.failed:,} of them failures; "
+            f"{lost:,} attempts lost with a process",
             "done to it: " + ", ".join(f"{what} {count}" for what, count in sorted(self.done.items())),
             "runs: " + ", ".join(f"{ended} {count}" for ended, count in sorted(runs.items())),
             f"{self.deliveries:,} deliveries of BufferComplete, each buffer's under one id",
             f"acknowledged after: p50 {1000 * statistics.median(latencies):.1f} ms, "
-            f"p99 {1000 * latencies[int(len(latencies) * 0.99)]:.0f} ms, longest {latencies[-1]:.1f} s (kills and stops included)",
+            f"p99 {1000 * latencies[int(len(latencies) * 0.99)]:.0f} ms, longest {latencies[-1]:.1f} s "
+            "(kills and stops included)",
             f"the daemon's longest life: {last.uptime_s:.0f} s, memory {first.memory_kib // 1024} MiB after "
-            f"{first.uptime_s:.0f} s and {last.memory_kib // 1024} MiB at its end, open files {first.files} and {last.files}",
-            f"all done {self.drained_s:.1f} s after the last kill; journal {self.journal.stat().st_size / 1e6:.0f} MB",
+            f"{first.uptime_s:.0f} s and {last.memory_kib // 1024} MiB at its end, "
+            f"open files {first.files} and {last.files}",
+            f"all done {self.drained_s:.1f} s after the last kill; "
+            f"journal {self.journal.stat().st_size / 1e6:.0f} MB",
         ]
         if self.violations:
             lines += [f"{len(self.violations)} VIOLATIONS:", *(f"  {text}" for text in self.violations[:20])]
@@ -507,117 +505,24 @@ INVARIANTS = {
 }
 
 
-# Many clients
-
-
-def run_submitter(journal: Path, number: int, rate: float, seconds: float) -> None:
-    """Start ten-item buffers at a steady pace; print how late each acknowledgement came after it was due."""
-    from durable_bus.client import Client
-
-    items = [f"item {index}" for index in range(10)]
-    late_s = []
-    with Client(journal) as client:
-        client.start("echo", items).wait(60)
-        print("ready", flush=True)
-        sys.stdin.readline()
-        begun_s, cpu_begun_s = time.monotonic(), time.process_time()
-        for turn in range(int(rate * seconds)):
-            due_s = begun_s + turn / rate
-            time.sleep(max(0.0, due_s - time.monotonic()))
-            client.start("echo", items, buffer_id=f"s{number}-{turn}")
-            late_s.append(time.monotonic() - due_s)
-        print(json.dumps({"cpu_s": time.process_time() - cpu_begun_s, "late_s": late_s}), flush=True)
-
-
-def measure_clients(folder: Path, clients: int, workers: int, rate: float, seconds: float) -> int:
-    """`clients` processes, together `rate` buffers a second for `seconds`. Prints figures; 1 when one
-    erred.
-    """
-    soak = Soak(folder, 0, 0, clients, workers)
-    soak.spawn_daemon()
-    command = [sys.executable, str(Path(__file__).resolve()), "submitter", "--folder", str(folder)]
-    command += ["--rate", str(rate / clients), "--seconds", str(seconds)]
-    try:
-        while not (folder / "journal.db.sock").exists():
-            time.sleep(0.05)
-        processes = [
-            subprocess.Popen(
-                [*command, "--number", str(number)],
-                env=environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for number in range(clients)
-        ]
-        for process in processes:
-            assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        begun_s = time.monotonic()
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        outputs = [process.communicate()[0] for process in processes]
-        submitted_s = time.monotonic() - begun_s
-        codes = [process.returncode for process in processes]
-        while soak.open_buffers():
-            time.sleep(0.05)
-        daemon_s, workers_s = cpu_s(soak.daemon.pid), sum(map(cpu_s, children_of(soak.daemon.pid)))
-        finished_s = time.monotonic() - begun_s
-    finally:
-        soak.daemon.terminate()
-        soak.daemon.wait()
-    late_s = sorted(
-        late
-        for output, code in zip(outputs, codes, strict=True)
-        if not code
-        for late in json.loads(output)["late_s"]
-    )
-    print(
-        f"{clients} clients, {workers} workers: {len(late_s):,} ten-item buffers in {submitted_s:.1f} s, "
-        f"{len(late_s) / submitted_s:,.0f}/s acknowledged; all results recorded after {finished_s:.1f} s"
-    )
-    for name, part in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("longest", 1.0)):
-        print(
-            f"acknowledged after it was due, {name}: {1000 * late_s[min(len(late_s) - 1, int(part * len(late_s)))]:.1f} ms"
-        )
-    clients_s = sum(
-        json.loads(output)["cpu_s"] for output, code in zip(outputs, codes, strict=True) if not code
-    )
-    per_buffer = ", ".join(
-        f"{who} {1e6 * seconds / len(late_s):.0f} µs"
-        for who, seconds in (("supervisor", daemon_s), ("workers", workers_s), ("clients", clients_s))
-    )
-    print(f"processor time a buffer: {per_buffer}")
-    print(f"errors: {sum(1 for code in codes if code)}")
-    return 1 if any(codes) else 0
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("what", nargs="?", choices=["soak", "clients", "client", "submitter"], default="soak")
+    parser.add_argument("what", nargs="?", choices=["soak", "client"], default="soak", help=argparse.SUPPRESS)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, help="of its decisions; default: a new one, which is printed")
-    parser.add_argument("--clients", type=int, help="default: 4, or 8 for `clients`")
+    parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rate", type=float, default=1000.0, help="buffers a second, for `clients`")
-    parser.add_argument("--seconds", type=float, default=10.0, help="for `clients`")
     parser.add_argument("--folder", type=Path, help="for the journal and the logs; default: a new one")
     parser.add_argument("--number", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.what == "client":
         run_client(options.folder, options.number, options.seed)
         return 0
-    if options.what == "submitter":
-        run_submitter(options.folder / "journal.db", options.number, options.rate, options.seconds)
-        return 0
     folder = options.folder or Path(tempfile.mkdtemp(prefix="durable_bus-soak-"))
     folder.mkdir(parents=True, exist_ok=True)
-    if options.what == "clients":
-        return measure_clients(folder, options.clients or 8, options.workers, options.rate, options.seconds)
     seed = random.SystemRandom().randrange(1_000_000) if options.seed is None else options.seed
     print(f"seed {seed}, in {folder}", flush=True)
-    soak = Soak(folder, seed, options.minutes, options.clients or 4, options.workers)
+    soak = Soak(folder, seed, options.minutes, options.clients, options.workers)
     soak.run()
     soak.judge()
     print(soak.summary())
