@@ -103,6 +103,8 @@ CREATE TABLE item (
     CONSTRAINT is_xml_is_bool CHECK (is_xml IN (0, 1))
 ) STRICT;
 
+-- What is taken back of one before it was started becomes a row of its own, which has ended then: so a row's items are
+-- in somebody's hands from its one commit to its other, and nothing about the past is ever overwritten.
 CREATE TABLE dispatch (
     dispatch_id INTEGER PRIMARY KEY,
     commit_id INTEGER NOT NULL REFERENCES journal_commit (commit_id),
@@ -112,7 +114,6 @@ CREATE TABLE dispatch (
     attempt INTEGER NOT NULL,
     alone INTEGER NOT NULL,  -- 1: sent to a worker that held nothing else: a death has been near these items
     worker_pid INTEGER NOT NULL,
-    returned_from INTEGER,   -- items from this index on were taken back before they were started
     ended_commit INTEGER REFERENCES journal_commit (commit_id),
     ended_how TEXT,
     CONSTRAINT dispatch_is_not_empty CHECK (item_count > 0),
@@ -277,7 +278,7 @@ SELECT
         WHEN EXISTS (SELECT 1 FROM forwarded_item f WHERE f.item_key = i.item_key) THEN 'forwarded'
         WHEN (
             -- first attempts never overlap, so the last one that begins at or before the item decides
-            SELECT coalesce(d.returned_from, d.first_index + d.item_count)
+            SELECT d.first_index + d.item_count
             FROM dispatch d INDEXED BY dispatch_not_ended
             WHERE d.ended_commit IS NULL AND d.buffer_seq = b.buffer_seq AND d.first_index <= i.item_key & 4294967295
                 AND d.attempt = 1
@@ -289,7 +290,7 @@ SELECT
             FROM dispatch d INDEXED BY retry_not_ended
             WHERE d.ended_commit IS NULL AND d.attempt > 1 AND d.buffer_seq = b.buffer_seq
                 AND d.first_index <= i.item_key & 4294967295
-                AND coalesce(d.returned_from, d.first_index + d.item_count) > i.item_key & 4294967295
+                AND d.first_index + d.item_count > i.item_key & 4294967295
         ) THEN 'in_flight'
         ELSE 'waiting'
     END AS state,
@@ -343,7 +344,7 @@ CREATE VIEW in_flight AS
 SELECT
     b.buffer_id,
     d.first_index,
-    coalesce(d.returned_from, d.first_index + d.item_count) - d.first_index AS item_count,
+    d.item_count,
     d.attempt,
     d.worker_pid,
     strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch') AS since,
@@ -358,7 +359,7 @@ SELECT
     d.dispatch_id,
     b.buffer_id,
     d.first_index,
-    coalesce(d.returned_from, d.first_index + d.item_count) - d.first_index AS item_count,
+    d.item_count,
     d.attempt,
     d.worker_pid,
     c.run_id,

@@ -1,8 +1,8 @@
-"""A daemon that writes down, after each of its commits, how every buffer then stood.
+"""A daemon that writes down, after each of its commits, how every buffer then stood, and what was in flight.
 
     python recording_daemon.py '{"journal": …, "app": …, "record": PATH, …}'
 
-Run as a program only. A line is JSON: the commit, and rows of the view `buffers`.
+Run as a program only. A line is JSON: the commit, and rows of the view `buffers`, with what is in flight.
 """
 
 import json
@@ -17,7 +17,10 @@ from durable_bus.daemon import DaemonConfig, supervise
 from durable_bus.journal.journal import Journal
 
 BUFFERS = """
-SELECT buffer_id, state, paused, target, total, completed, successful, failed, pending FROM buffers
+SELECT
+    buffer_id, state, paused, target, total, completed, successful, failed, pending,
+    (SELECT coalesce(sum(item_count), 0) FROM in_flight f WHERE f.buffer_id = b.buffer_id) AS in_flight
+FROM buffers b
 """
 
 

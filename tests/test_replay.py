@@ -75,6 +75,14 @@ def test_a_run_that_lives_is_running_and_what_it_has_is_not_interrupted(journal:
 # at
 
 
+PARTLY_RETURNED = """
+SELECT count(*) FROM dispatch d
+WHERE d.ended_how = 'returned'
+    AND EXISTS (SELECT 1 FROM dispatch e WHERE e.dispatch_id < d.dispatch_id AND e.commit_id > d.commit_id)
+"""
+"""What is taken back is a row of its own, as old as the one it was taken from."""
+
+
 class RecordingDaemon:
     """See recording_daemon.py."""
 
@@ -103,9 +111,17 @@ class RecordingDaemon:
 
 
 def test_at_every_commit_it_says_what_was_recorded_then(journal: Path, facts: Facts) -> None:
-    """Three crashes, a cancel, a pause, retries, nested buffers; the daemon writes down each commit."""
+    """Three crashes, a cancel, a pause, retries, nested buffers, and dispatches of which a part is taken
+    back; the daemon writes down each commit.
+    """
     record, gate = journal.parent / "record", journal.parent / "gate"
     with RecordingDaemon(journal, record), client_of(journal, "cli") as client:
+        opened = gate.with_name("opened")
+        lines = ["fine"] * 2_000 + [f"gate {opened}"] + ["fine"] * 6_000
+        client.start("work", texts(*lines), buffer_id="shared")
+        facts.until_recorded("shared", 8_000)  # what the waiting worker holds goes to the other one
+        opened.touch()
+        client.buffer("shared").wait(60)
         client.start("work", texts("fine", "flaky", "bad"), buffer_id="done").wait(60)
         client.start("planner", texts("a", "b"), buffer_id="outer")
         client.start("work", texts(*["fine", f"gate {gate}"] * 10), buffer_id="held")
@@ -127,6 +143,7 @@ def test_at_every_commit_it_says_what_was_recorded_then(journal: Path, facts: Fa
     recorded = [json.loads(line) for line in record.read_text().splitlines()]
     # A kill may come between a commit and its line.
     assert len(recorded) >= facts.value("SELECT count(*) FROM journal_commit") - 3
+    assert facts.value(PARTLY_RETURNED) > 0
     with History(journal) as history:
         for then in recorded:
             said = history.at(then["commit"])["buffers"]
@@ -135,7 +152,9 @@ def test_at_every_commit_it_says_what_was_recorded_then(journal: Path, facts: Fa
 
 def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """By id; how many items had arrived of a buffer that was being received is known of the present only."""
-    columns = ("buffer_id", "state", "paused", "target", "completed", "successful", "failed", "pending")
+    columns = (
+        "buffer_id", "state", "paused", "target", "completed", "successful", "failed", "pending", "in_flight",
+    )  # fmt: skip
     return sorted(
         (
             {name: row[name] for name in columns}

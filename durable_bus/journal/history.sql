@@ -53,12 +53,12 @@ GROUP BY c.run_id;
 -- What a crash interrupted: settled by the start after it, or not yet. `answered`: recorded by this dispatch before.
 SELECT
     d.dispatch_id, c.run_id, b.buffer_id, d.first_index,
-    coalesce(d.returned_from, d.first_index + d.item_count) - d.first_index AS item_count,
+    d.item_count,
     d.attempt, d.worker_pid, c.committed_at AS sent_at, d.ended_commit IS NULL AS in_flight,
     (
         SELECT count(*) FROM result r JOIN answer a ON a.answer_id = r.answer_id
         WHERE r.item_key >= (d.buffer_seq << 32) + d.first_index
-            AND r.item_key < (d.buffer_seq << 32) + coalesce(d.returned_from, d.first_index + d.item_count)
+            AND r.item_key < (d.buffer_seq << 32) + d.first_index + d.item_count
             AND a.dispatch_id = d.dispatch_id
     ) AS answered
 FROM (
@@ -118,7 +118,7 @@ SELECT
         )
     END AS failed,
     CASE WHEN b.pruned_commit IS NULL THEN (
-        SELECT coalesce(sum(coalesce(d.returned_from, d.first_index + d.item_count) - d.first_index), 0)
+        SELECT coalesce(sum(d.item_count), 0)
         FROM dispatch d
         WHERE d.buffer_seq = b.buffer_seq AND d.commit_id <= :commit_id
             AND (d.ended_commit IS NULL OR d.ended_commit > :commit_id)

@@ -120,7 +120,7 @@ ORDER BY i.buffer_id, i.item_index;
 -- Which items ran again, after a failed attempt, or perhaps did, because a death left open whether they had run?
 SELECT buffer_id, first_index, item_count, 'attempt ' || attempt AS why, worker_pid, sent_at
 FROM dispatches
-WHERE attempt > 1
+WHERE attempt > 1 AND ended IS NOT 'returned'
 UNION ALL
 SELECT
     again.buffer_id,
@@ -135,10 +135,10 @@ CROSS JOIN dispatches again
     ON again.buffer_id = before.buffer_id
         AND again.dispatch_id > before.dispatch_id
         AND +again.attempt = before.attempt
-        -- a dispatch holds 1,000 items at most
-        AND again.first_index BETWEEN before.first_index - 999 AND before.first_index + before.item_count - 1
+        -- a dispatch holds 2,000 items at most
+        AND again.first_index BETWEEN before.first_index - 1999 AND before.first_index + before.item_count - 1
         AND again.first_index + again.item_count > before.first_index
-WHERE before.ended IN ('died', 'crashed')
+WHERE before.ended IN ('died', 'crashed') AND again.ended IS NOT 'returned'
 ORDER BY sent_at, buffer_id, first_index;
 
 -- name: retries_that_helped
@@ -204,7 +204,7 @@ FROM results r
 WHERE r.buffer_id = :buffer AND r.item_index = CAST(:item AS INTEGER);
 
 -- name: busiest_workers
--- How much was each worker given?
+-- How much was each worker given, without what was taken back?
 SELECT
     run_id,
     worker_pid,
@@ -213,6 +213,7 @@ SELECT
     sum(ended IS 'died') > 0 AS died,
     max(sent_at) AS last_at
 FROM dispatches
+WHERE ended IS NOT 'returned'
 GROUP BY run_id, worker_pid
 ORDER BY items DESC, run_id, worker_pid
 LIMIT 20;

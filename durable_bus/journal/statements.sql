@@ -267,14 +267,27 @@ VALUES (:dispatch_id, :commit_id, :buffer_seq, :first_index, :item_count, :attem
 -- name: end_dispatch
 UPDATE dispatch SET ended_commit = :commit_id, ended_how = :how WHERE dispatch_id = :dispatch_id AND ended_commit IS NULL;
 
+-- name: add_returned_dispatch
+-- What is taken back of a dispatch, as one of its own that ends now: so it stays known until when who had it.
+INSERT INTO dispatch (
+    dispatch_id, commit_id, buffer_seq, first_index, item_count, attempt, alone, worker_pid, ended_commit, ended_how
+)
+SELECT
+    :returned_id, commit_id, buffer_seq, :returned_from, first_index + item_count - :returned_from, attempt, alone,
+    worker_pid, :commit_id, 'returned'
+FROM dispatch
+WHERE dispatch_id = :dispatch_id AND ended_commit IS NULL
+    AND :returned_from > first_index AND :returned_from < first_index + item_count;
+
 -- name: shorten_dispatch
-UPDATE dispatch SET returned_from = :returned_from
-WHERE dispatch_id = :dispatch_id AND ended_commit IS NULL AND coalesce(returned_from, first_index + item_count) > :returned_from;
+UPDATE dispatch SET item_count = :returned_from - first_index
+WHERE dispatch_id = :dispatch_id AND ended_commit IS NULL
+    AND :returned_from > first_index AND :returned_from < first_index + item_count;
 
 -- name: interrupted_dispatches
 -- At a start: what the last run had handed out when it ended. The oldest of a worker comes first.
 SELECT
-    dispatch_id, buffer_seq, first_index, coalesce(returned_from, first_index + item_count) AS end_index, attempt, alone,
+    dispatch_id, buffer_seq, first_index, first_index + item_count AS end_index, attempt, alone,
     worker_pid
 FROM dispatch INDEXED BY dispatch_not_ended
 WHERE ended_commit IS NULL

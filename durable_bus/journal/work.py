@@ -85,7 +85,19 @@ class WorkTable:
         )
 
     def shorten_dispatch(self, dispatch_id: int, returned_from: int) -> None:
-        self._statements.run("shorten_dispatch", dispatch_id=dispatch_id, returned_from=returned_from)
+        """Its items from this index on were taken back before they were started: they become a dispatch of
+        their own, returned now.
+        """
+        self._journal.ids.dispatch += 1
+        split = {"dispatch_id": dispatch_id, "returned_from": returned_from}
+        added = self._statements.run(
+            "add_returned_dispatch",
+            returned_id=self._journal.ids.dispatch,
+            commit_id=self._journal.commit_id,
+            **split,
+        )
+        shortened = self._statements.run("shorten_dispatch", **split)
+        assert added == shortened == 1, "a dispatch is shortened within its own bounds, while it is in flight"
 
     def interrupted(self) -> "list[sqlite3.Row]":
         """What earlier runs had handed out and never saw the end of."""

@@ -77,8 +77,8 @@ ALWAYS: dict[str, str] = {
         JOIN dispatch e INDEXED BY dispatch_not_ended
             ON e.buffer_seq = d.buffer_seq AND e.dispatch_id > d.dispatch_id
         WHERE d.ended_commit IS NULL AND e.ended_commit IS NULL AND d.attempt = e.attempt
-            AND d.first_index < coalesce(e.returned_from, e.first_index + e.item_count)
-            AND e.first_index < coalesce(d.returned_from, d.first_index + d.item_count)""",
+            AND d.first_index < e.first_index + e.item_count
+            AND e.first_index < d.first_index + d.item_count""",
     "only the newest run has dispatches that have not ended": """
         SELECT dispatch_id
         FROM dispatch d INDEXED BY dispatch_not_ended JOIN journal_commit c USING (commit_id)
