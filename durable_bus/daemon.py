@@ -22,8 +22,9 @@ from durable_bus.channel import encode
 from durable_bus.clock import SystemClock
 from durable_bus.connections import Limits, SocketConnections, bind_socket, socket_path
 from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable
+from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.journal import Journal
-from durable_bus.lock import JournalLock, lock_path
+from durable_bus.lock import JournalLock, lock_path, noted_commit
 from durable_bus.logs import Log
 from durable_bus.reactor import SelectorReactor
 from durable_bus.requests import RECEIVING_TIMEOUT_MS
@@ -69,7 +70,7 @@ def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
             check_access(config)
         lock = JournalLock(config.journal)
         cleanup.callback(lock.release)
-        journal = Journal.open(Path(os.path.realpath(config.journal)), config.durability)
+        journal = _open_journal(config, lock)
         cleanup.callback(journal.close)
         reactor = SelectorReactor()
         connections = SocketConnections(reactor, lambda: clock.monotonic_ns() / 1e9, config.limits, log)
@@ -93,10 +94,24 @@ def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         reactor.note_signals(names, supervisor.signals)
         supervisor.start()
+        # So that the file alone says that this run has begun: then a copy without its -wal is seen to be one.
+        journal.checkpoint()
         if parent is None:
             tell_service_manager("READY=1")
         supervisor.run()
     return 0
+
+
+def _open_journal(config: DaemonConfig, lock: JournalLock) -> Journal:
+    """Raises JournalDamaged, before anything is written, when the journal may lack its last commits."""
+    path = Path(os.path.realpath(config.journal))
+    refuse_incomplete(path, noted_commit(path))
+    journal = Journal.open(path, config.durability)
+    survives_power_cut = config.durability == "full"
+    lock.begin_to_note(journal.ids.commit, survives_power_cut=survives_power_cut)
+    if survives_power_cut:
+        journal.note_commit = lock.note_commit
+    return journal
 
 
 def _supervisor(

@@ -1,4 +1,9 @@
-"""The lock that says who owns a journal: flock on a file of its own, never on the journal itself."""
+"""The lock that says who owns a journal: flock on a file of its own, never on the journal itself.
+
+The file says three more things, a line each: who has it, or had it last; where that one listens, when not
+beside the journal; and the number of the journal's newest commit, with the journal's inode. By the last of
+them a start knows that the -wal, which held the newest commits, is gone (`journal.completeness`).
+"""
 
 import contextlib
 import fcntl
@@ -9,11 +14,13 @@ from pathlib import Path
 
 from durable_bus.errors import JournalLocked, JournalUnreachable
 
-__all__ = ["JournalLock", "holder_pid", "lock_path", "socket_in_lock"]
+__all__ = ["JournalLock", "holder_pid", "lock_path", "noted_commit", "socket_in_lock"]
 
 WAIT_S = 5.0
 _RETRY_S = 0.05
 _LOCK_BYTES_MAX = 8192
+_NOTED_LINE = 2
+_COMMIT_DIGITS = 20
 
 
 def lock_path(journal: Path) -> Path:
@@ -48,16 +55,42 @@ class JournalLock:
                     os.close(self._fd)
                     raise JournalLocked(_pid_in(path), str(journal)) from None
                 time.sleep(_RETRY_S)
-        self._write(f"{os.getpid()}\n")
+        self._socket = ""
+        self._noted = (_lines_in(path) + [""] * 3)[_NOTED_LINE]  # what the last holder has noted stays
+        self._noted_at = 0
+        self._write()
 
     def note_socket(self, path: Path) -> None:
         """Where the daemon listens when that is not beside the journal: clients look here."""
-        self._write(f"{os.getpid()}\n{path}\n")
+        self._socket = str(path)
+        self._write()
 
-    def _write(self, text: str) -> None:
+    def begin_to_note(self, commit_id: int, *, survives_power_cut: bool = True) -> None:
+        """The newest commit of the journal as it was opened. From here on `note_commit` is told of each, when
+        they survive a power cut; else a journal that has fewer may be as it should be, and no inode is noted.
+        """
+        inode = os.stat(self._journal).st_ino if survives_power_cut else 0
+        self._noted = f"{commit_id:0{_COMMIT_DIGITS}} {inode}"
+        self._write()
+        with contextlib.suppress(
+            OSError
+        ):  # once: later notes are written over it, and a power cut leaves one
+            os.fsync(self._fd)
+
+    def note_commit(self, commit_id: int) -> None:
+        """A commit is on disk. Not synced: a note may be older than the journal, and must not be newer."""
+        self._noted = f"{commit_id:0{_COMMIT_DIGITS}}{self._noted[_COMMIT_DIGITS:]}"
+        with contextlib.suppress(OSError):
+            os.pwrite(self._fd, self._noted[:_COMMIT_DIGITS].encode(), self._noted_at)
+
+    def _write(self) -> None:
+        before = os.fsencode(f"{os.getpid()}\n{self._socket}\n")
+        self._noted_at = len(before)
+        text = before + self._noted.encode() + b"\n"
         with contextlib.suppress(OSError):  # no room on disk: the lock is held all the same
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, os.fsencode(text), 0)
+            # In this order: killed in between, what was noted is still there.
+            os.pwrite(self._fd, text, 0)
+            os.ftruncate(self._fd, len(text))
 
     def release(self) -> None:
         os.close(self._fd)
@@ -85,6 +118,20 @@ def socket_in_lock(journal: Path) -> str | None:
     """Where the journal's last holder said it listens; None when it said nothing. Its path is absolute."""
     lines = _lines_in(lock_path(journal))
     return lines[1] if len(lines) > 1 and lines[1].startswith("/") else None
+
+
+def noted_commit(journal: Path) -> tuple[int, bool] | None:
+    """The newest commit that the journal's last supervisor has noted, and whether it was of the file that is
+    there now; None when nothing is noted. A journal may have more commits, and lacks some when it has fewer.
+    """
+    lines = _lines_in(lock_path(journal))
+    commit_id, _, inode = lines[_NOTED_LINE].partition(" ") if len(lines) > _NOTED_LINE else ("", "", "")
+    if not (commit_id.isdecimal() and inode.isdecimal()):
+        return None
+    try:
+        return int(commit_id), os.stat(journal).st_ino == int(inode)
+    except OSError:
+        return None
 
 
 def holder_pid(journal: Path) -> int | None:

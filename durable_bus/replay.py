@@ -23,9 +23,11 @@ from durable_bus.client import Client, open_client
 from durable_bus.clock import SystemClock
 from durable_bus.dispatch import Dispatcher, Hand
 from durable_bus.errors import BufferError, NotFound, UsageError
+from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.history import History
 from durable_bus.journal.reading import BufferContent, JournalReader
 from durable_bus.journal.scratch import copy_of_open_work, waiting_messages
+from durable_bus.lock import holder_pid, noted_commit
 from durable_bus.messages import Result
 from durable_bus.results_document import results_document
 from durable_bus.supervisor import Supervisor, SupervisorConfig
@@ -147,9 +149,12 @@ def finish(
     """Complete whatever is open or in flight, with a supervisor of our own, and stop.
 
     What cannot be completed now (paused, without a listener, waiting for a client's answer) is left, and
-    named. `tell` is told from time to time how many buffers are open and how many items are pending.
+    named. `tell` is told from time to time how many buffers are open and how many items are pending. Raises a
+    JournalError, also when what was open may be missing.
     """
     spec = _app(app)
+    if holder_pid(journal) is None:
+        refuse_incomplete(journal, noted_commit(journal))
     with History(journal) as history:
         before, messages = history.open_work()
         if before or messages:

@@ -22,7 +22,7 @@ from durable_bus.journal.checking import check
 
 
 def wrong(journal: Path) -> list[str]:
-    return [finding.name for finding in check(journal, in_place=False).checks if not finding.ok]
+    return [finding.name for finding in check(journal).checks if not finding.ok]
 
 
 def content(journal: Path) -> list[str]:

@@ -15,6 +15,7 @@ from support import Facts, kill, until
 
 from durable_bus.journal.checking import check, invariants
 from durable_bus.journal.wal_readers import wal_readers
+from durable_bus.lock import holder_pid, noted_commit
 
 SEQ = "(SELECT buffer_seq FROM buffer WHERE buffer_id = '{}')"
 PLAIN, FAILING, HALTED = (SEQ.format(name) for name in ("plain", "failing", "halted"))
@@ -50,7 +51,7 @@ BREAKS = {
     "in_flight_is_of_the_newest_run": """
         UPDATE dispatch SET ended_commit = NULL, ended_how = NULL WHERE dispatch_id = 1""",
     "in_flight_only_once": """
-        UPDATE dispatch SET ended_commit = NULL, ended_how = NULL, returned_from = NULL, first_index = 0,
+        UPDATE dispatch SET ended_commit = NULL, ended_how = NULL, first_index = 0,
             item_count = 2, attempt = 1, buffer_seq = (SELECT min(buffer_seq) FROM buffer)
         WHERE dispatch_id IN (1, 2)""",
     "delivered_is_of_the_newest_run": """
@@ -77,7 +78,8 @@ BREAKS = {
 
 
 def wrong(journal: Path) -> set[str]:
-    return {finding.name for finding in check(journal).checks if not finding.ok}
+    report = check(journal, served=holder_pid(journal) is not None, noted=noted_commit(journal))
+    return {finding.name for finding in report.checks if not finding.ok}
 
 
 def execute(journal: Path, sql: str) -> None:

@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 from command_line import durable_bus, write_items
 from eventful import supervised, texts
-from support import Facts, kill
+from support import Facts, kill, until
 from synthetic import make
 
-PAGE_BYTES = 4096
+from durable_bus.errors import JournalDamaged
+from durable_bus.journal.checking import check
+from durable_bus.journal.completeness import refuse_incomplete
+from durable_bus.journal.salvage import Salvage
+from durable_bus.lock import noted_commit
+
+PAGE_BYTES = 16 * 1024
 COMMANDS = (
     "check",
     "status",
@@ -25,6 +31,7 @@ COMMANDS = (
     "query --named stuck",
     "backup copy.db",
     "migrate",
+    "results big",
     "export big",
 )
 
@@ -80,12 +87,8 @@ def leaf_pages(connection: sqlite3.Connection, tables: tuple[str, ...]) -> list[
             if data[start] == 13:
                 found.append(start // PAGE_BYTES + 1)
                 continue
-            assert data[start] == 5  # an inner page of a table: cells with the number of a page each
-            cells = int.from_bytes(data[start + 3 : start + 5], "big")
-            offsets = [start + 12 + 2 * cell for cell in range(cells)]
-            starts = [start + int.from_bytes(data[offset : offset + 2], "big") for offset in offsets]
-            below += [int.from_bytes(data[cell : cell + 4], "big") for cell in starts]
-            below.append(int.from_bytes(data[start + 8 : start + 12], "big"))
+            assert data[start] == 5  # an inner page of a table
+            below += children(data[start : start + PAGE_BYTES])
     return sorted(found)
 
 
@@ -128,6 +131,80 @@ def test_what_can_be_read_is_exported(whole: Path, damaged: Path, tmp_path: Path
     true = dict(Facts(whole).rows("SELECT item_index, payload FROM results"))
     assert {index: row["payload"] for index, row in saved.items()}.items() <= true.items()
     assert fingerprint(damaged) == before
+
+
+@pytest.fixture(scope="module")
+def tall(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal of small pages, so that its trees are tall; some results do not fit their page."""
+    path = tmp_path_factory.mktemp("tall") / "journal.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA page_size = 1024")
+        connection.execute("PRAGMA journal_mode = WAL")
+    make(path, 20_000, 10)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(
+            "UPDATE result SET payload = payload || printf('%.*c', 5000, '+') WHERE item_key % 500 = 7"
+        )
+    return path
+
+
+@pytest.mark.parametrize("damage", ["upper pages", "root", "cut off"])
+def test_leaves_are_read_whatever_has_become_of_the_pages_above_them(
+    tall: Path, journal: Path, tmp_path: Path, damage: str
+) -> None:
+    shutil.copy(tall, journal)
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro&immutable=1", uri=True)) as connection:
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'result'").fetchone()
+    data = journal.read_bytes()
+    pages = [data[start : start + page_bytes] for start in range(0, len(data), page_bytes)]
+    if damage == "cut off":
+        os.truncate(journal, len(data) * 9 // 10)
+    else:
+        below = [root] if damage == "root" else children(pages[root - 1])
+        assert pages[below[0] - 1][0] == 5  # a page that has no rows
+        with open(journal, "r+b") as file:
+            for number in below:
+                file.seek((number - 1) * page_bytes)
+                file.write(b"\xa5" * page_bytes)
+    before = fingerprint(journal)
+    ran = durable_bus(
+        "export", "big", "--journal", journal, "--format", "jsonl", "--output", "saved", cwd=tmp_path
+    )
+    saved = {row["index"]: row for row in map(json.loads, (tmp_path / "saved").read_text().splitlines())}
+    assert ran.code == 5
+    assert f"{len(saved):,} results of big could be read" in ran.err
+    assert f"of 20,000 that were recorded; {20_000 - len(saved):,} could not" in ran.err
+    true = dict(Facts(tall).rows("SELECT item_index, payload FROM results"))
+    assert {index: row["payload"] for index, row in saved.items()}.items() <= true.items()
+    assert len(saved) > 15_000 if damage == "cut off" else len(saved) == 20_000
+    assert fingerprint(journal) == before
+
+
+def children(page: bytes) -> list[int]:
+    """The pages below an inner page of a table."""
+    cells = int.from_bytes(page[3:5], "big")
+    offsets = [int.from_bytes(page[12 + 2 * cell : 14 + 2 * cell], "big") for cell in range(cells)]
+    return [int.from_bytes(page[at : at + 4], "big") for at in [*offsets, 8]]
+
+
+def test_results_that_are_still_in_the_log_are_read_too(journal: Path, tmp_path: Path) -> None:
+    make(journal, 20_000, 10)
+    with closing(sqlite3.connect(journal, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("UPDATE result SET payload = 'in the log' WHERE item_key & 4294967295 = 19990")
+        connection.execute("BEGIN")  # what is not committed must not count
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("UPDATE result SET payload = 'not committed'")
+        copy = tmp_path / "copy.db"
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{journal}{suffix}", f"{copy}{suffix}")
+    assert Path(f"{copy}-wal").stat().st_size > 1_000_000
+    with closing(Salvage(copy, "big")) as salvage:
+        payloads = [result.payload for result in salvage.results()]
+    assert len(payloads) == 20_000
+    assert payloads[19990] == "in the log"
+    assert "not committed" not in payloads
 
 
 def test_the_other_formats_are_exported_too(damaged: Path, tmp_path: Path) -> None:
@@ -188,32 +265,148 @@ def test_an_empty_file_is_no_journal_yet(journal: Path, tmp_path: Path) -> None:
     assert journal.stat().st_size == 0
 
 
-def test_a_copy_that_may_lack_its_wal_is_named_and_can_be_read(
-    journal: Path, facts: Facts, tmp_path: Path
-) -> None:
+# A -wal that is missing
+
+
+SERVED_BY = (
+    "serve apps.eventful:bus",
+    "run apps.eventful:bus work --items items.txt",
+    "replay finish apps.eventful:bus",
+)
+
+
+LACKS_WAL = "may lack whatever was committed last: its run 1 has not said that it ended, and the copy.db-wal"
+
+
+@pytest.fixture
+def crashed(journal: Path, facts: Facts) -> Path:
+    """A journal whose supervisor was killed with commits in its log that were not brought home."""
     with supervised(journal) as client:
-        client.start("work", texts("fine"), buffer_id="done").wait(60)
+        client.start("work", texts("fine"), buffer_id="home").wait(60)
+        until(lambda: wal_bytes(journal) == 0, "an idle supervisor brings the log home")
+        client.start("work", texts("fine"), buffer_id="in-the-log").wait(60)
         assert client.supervisor_pid is not None
         kill(client.supervisor_pid)
-    crashed = durable_bus("check", "--journal", journal, cwd=tmp_path)
-    assert (crashed.code, "-wal" in crashed.out) == (0, False)
+    assert wal_bytes(journal) > 0
+    return journal
+
+
+def wal_bytes(journal: Path) -> int:
+    return Path(f"{journal}-wal").stat().st_size
+
+
+def buffers(journal: Path, folder: Path) -> list[str]:
+    ran = durable_bus(
+        "query", "SELECT buffer_id FROM buffers", "--format", "csv", "--journal", journal, cwd=folder
+    )
+    assert ran.code == 0
+    return ran.out.split()[1:]
+
+
+def assert_refused(journal: Path, folder: Path, says: str) -> None:
+    before = fingerprint(journal)
+    write_items(folder, "fine")
+    checked = durable_bus("check", "--journal", journal, cwd=folder)
+    assert (checked.code, says in checked.out) == (5, True), checked.out
+    for command in SERVED_BY:
+        ran = durable_bus(*command.split(), "--journal", journal, cwd=folder)
+        assert (ran.code, ran.out) == (5, ""), command
+        assert says in ran.err, command
+        assert "durable-bus backup NEW" in ran.err
+    assert fingerprint(journal) == before
+
+
+def assert_gone_on_with(journal: Path, *buffer_ids: str) -> None:
+    with supervised(journal) as client:
+        for buffer_id in buffer_ids:
+            assert client.buffer(buffer_id).wait(60).successful == 1
+        assert client.start("work", texts("fine"), buffer_id="after").wait(60).successful == 1
+    assert check(journal, noted=noted_commit(journal)).ok
+
+
+def test_a_copy_without_its_wal_is_named_and_not_gone_on_with(crashed: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere" / "copy.db"
     copy.parent.mkdir()
-    with closing(sqlite3.connect(f"file:{journal}?mode=rw", uri=True)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(FULL)")  # so that there is something in it to look at
-        shutil.copy(journal, copy)
+    shutil.copy(crashed, copy)
+    assert_refused(copy, tmp_path, LACKS_WAL)
+    # Whoever reads it leaves an empty -wal there, which must not look like one.
+    assert buffers(copy, tmp_path) == ["home"]
+    assert wal_bytes(copy) == 0
+    assert_refused(copy, tmp_path, LACKS_WAL)
+    assert durable_bus("export", "home", "--journal", copy, cwd=tmp_path).code == 0
+    assert durable_bus("backup", "taken.db", "--journal", copy, cwd=tmp_path).code == 0
+    assert_gone_on_with(tmp_path / "taken.db", "home")
+
+
+def test_a_young_journal_is_known_without_its_wal_too(journal: Path, tmp_path: Path) -> None:
+    """Nothing but its run's first commit was brought home yet."""
+    with supervised(journal) as client:
+        client.start("work", texts("fine"), buffer_id="young").wait(60)
+        assert client.supervisor_pid is not None
+        kill(client.supervisor_pid)
+    copy = Path(shutil.copy(journal, tmp_path / "copy.db"))
+    assert_refused(copy, tmp_path, LACKS_WAL)
+
+
+def test_a_journal_whose_wal_was_deleted_is_not_gone_on_with_before_it_is_back(
+    crashed: Path, tmp_path: Path
+) -> None:
+    wal = Path(f"{crashed}-wal")
+    kept = wal.rename(tmp_path / "kept")
+    newest = noted_commit(crashed)
+    assert newest is not None
+    assert buffers(crashed, tmp_path) == ["home"]
+    assert_refused(crashed, tmp_path, f"its supervisor has made {newest[0]}: the last ")
+    kept.rename(wal)
+    assert durable_bus("check", "--journal", crashed, cwd=tmp_path).code == 0
+    assert_gone_on_with(crashed, "home", "in-the-log")
+
+
+def test_a_wal_that_somebody_brought_home_is_not_missed(crashed: Path, tmp_path: Path) -> None:
+    """Any program that opens the journal for writing and closes it does so."""
+    with closing(sqlite3.connect(crashed)) as connection:
+        connection.execute("SELECT count(*) FROM buffers").fetchall()
+    assert not Path(f"{crashed}-wal").exists()
+    assert durable_bus("check", "--journal", crashed, cwd=tmp_path).code == 0
+    assert_gone_on_with(crashed, "home", "in-the-log")
+
+
+def test_a_supervisor_killed_while_idle_has_an_empty_wal_and_lacks_nothing(
+    journal: Path, tmp_path: Path
+) -> None:
+    with supervised(journal) as client:
+        client.start("work", texts("fine"), buffer_id="home").wait(60)
+        until(lambda: wal_bytes(journal) == 0, "an idle supervisor brings the log home")
+        assert client.supervisor_pid is not None
+        kill(client.supervisor_pid)
+    assert wal_bytes(journal) == 0
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in tmp_path.glob("journal.db*"):  # what the lock file says comes along
+        shutil.copy(path, moved / path.name)
+    for where in (journal, moved / "journal.db"):
+        assert durable_bus("check", "--journal", where, cwd=tmp_path).code == 0
+        assert_gone_on_with(where, "home")
+
+
+def test_a_backup_of_an_open_run_lacks_nothing_also_in_the_journals_place(
+    crashed: Path, tmp_path: Path
+) -> None:
+    assert durable_bus("backup", "whole.db", "--journal", crashed, cwd=tmp_path).code == 0
+    whole = tmp_path / "whole.db"
+    assert durable_bus("check", "--journal", whole, cwd=tmp_path).code == 0
+    early = tmp_path / "early.db"
+    shutil.copy(whole, early)
+    assert_gone_on_with(crashed, "home", "in-the-log")  # so that its lock file tells of more commits
+    shutil.copyfile(early, crashed)
+    assert durable_bus("check", "--journal", crashed, cwd=tmp_path).code == 0
+    assert_gone_on_with(crashed, "home", "in-the-log")
+
+
+def test_a_migration_refuses_what_lacks_its_wal_too(crashed: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(crashed, tmp_path / "copy.db"))
     before = fingerprint(copy)
-    ran = durable_bus("check", "--journal", copy, cwd=tmp_path)
-    assert ran.code == 5
-    assert "there is no copy.db-wal beside the journal" in ran.out
+    with pytest.raises(JournalDamaged, match="may lack whatever was committed last"):
+        refuse_incomplete(copy, noted_commit(copy))
     assert fingerprint(copy) == before
-    assert durable_bus("export", "done", "--journal", copy, cwd=tmp_path).code == 0
-    # In its own place, somebody may have opened and closed it, which brings the log home: a note, no more.
-    Path(f"{journal}-wal").unlink(missing_ok=True)
-    here = durable_bus("check", "--journal", journal, cwd=tmp_path)
-    assert (here.code, "there is no journal.db-wal" in here.out) == (0, True)
-    # And a backup of a journal in the same state lacks nothing.
-    back = durable_bus("backup", "whole.db", "--journal", journal, cwd=tmp_path)
-    assert back.code == 0
-    checked = durable_bus("check", "--journal", "whole.db", cwd=tmp_path)
-    assert (checked.code, "-wal" in checked.out) == (0, False)
+    assert not Path(f"{copy}-wal").exists()

@@ -10,13 +10,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from command_line import durable_bus
+from command_line import Command, Ran, durable_bus
 from eventful import Story, supervised
-from support import Facts, environment
+from support import REPOSITORY, TESTS, Facts, environment, until
 
 from durable_bus.errors import JournalTooOld
 from durable_bus.journal.checking import check
-from durable_bus.journal.connection import open_reader, open_writer
+from durable_bus.journal.connection import SCHEMA_VERSION, open_reader, open_writer
 from durable_bus.journal.history import History
 from durable_bus.journal.reading import JournalReader
 from durable_bus.journal.schema import Step, migrations_folder, pending_steps, upgrade
@@ -128,6 +128,145 @@ def test_the_command_says_that_there_is_nothing_to_do(copied: Path, tmp_path: Pa
     assert "nothing to do" in ran.out
     assert durable_bus("migrate", "--journal", "absent.db", cwd=tmp_path).code == 3
     assert not (tmp_path / "absent.db").exists()
+
+
+# The command, of a version that has steps to take
+
+
+class NextVersion:
+    """A copy of this program as a later one: its journal has a schema version more, and scripts for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.scripts = folder / "migrations"
+        shutil.copytree(migrations_folder(), self.scripts)
+        shutil.copytree(
+            REPOSITORY / "durable_bus", folder / "durable_bus", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        (folder / "pyproject.toml").touch()  # by which a checkout is known
+        source = folder / "durable_bus" / "journal" / "connection.py"
+        source.write_text(
+            source.read_text().replace(
+                f"SCHEMA_VERSION = {SCHEMA_VERSION}", f"SCHEMA_VERSION = {SCHEMA_VERSION + 1}"
+            )
+        )
+        self.small = self.add(1, "-- Adds a column.\nALTER TABLE run ADD COLUMN host TEXT;\n")
+        self.big = self.add(
+            2,
+            "-- Writes every result again.\n-- big: as long as a copy of the journal takes\n"
+            f"UPDATE result SET payload = payload || '!';\nPRAGMA user_version = {SCHEMA_VERSION + 1};\n",
+        )
+
+    def add(self, number: int, sql: str) -> Path:
+        path = self.scripts / f"{SCHEMA_VERSION + number:04d}_step.sql"
+        path.write_text(sql)
+        return path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {"PYTHONPATH": f"{self.folder}:{TESTS}"}
+
+    def run(self, *arguments: object) -> Ran:
+        return durable_bus(*arguments, cwd=self.folder, **self.variables)
+
+
+@pytest.fixture
+def later(tmp_path: Path) -> NextVersion:
+    folder = tmp_path / "later"
+    folder.mkdir()
+    return NextVersion(folder)
+
+
+SAID = f"""\
+{SCHEMA_VERSION + 1:04d}_step: Adds a column.
+{SCHEMA_VERSION + 2:04d}_step: Writes every result again. (a big step: as long as a copy of the journal takes)
+"""
+FIRST_RESULT = "SELECT payload FROM results WHERE buffer_id = 'plain' AND item_index = 0"
+
+
+def test_the_command_says_what_it_will_do_backs_up_and_does_it(copied: Path, later: NextVersion) -> None:
+    before = copied.read_bytes()
+    dry = later.run("migrate", "--dry-run", "--journal", copied)
+    assert (dry.code, dry.err) == (0, "")
+    assert dry.out == f"{SAID}{copied} has schema version {SCHEMA_VERSION}: 2 steps to go, after a backup\n"
+    assert copied.read_bytes() == before
+    backup = copied.with_name(f"{copied.name}.before-{SCHEMA_VERSION + 1:04d}")
+    assert not backup.exists()
+    ran = later.run("migrate", "--journal", copied)
+    assert (ran.code, ran.err) == (0, "")
+    now = f"{copied} has schema version {SCHEMA_VERSION + 1} now; how it was before is in {backup}\n"
+    assert ran.out == SAID + now
+    assert (Facts(copied).value(FIRST_RESULT), Facts(backup).value(FIRST_RESULT)) == ("did fine!", "did fine")
+    assert "host" not in columns(backup, "run")
+    assert check(backup).ok
+    assert later.run("check", "--journal", copied).code == 0
+    again = later.run("migrate", "--journal", copied)
+    assert (again.code, "nothing to do" in again.out) == (0, True)
+    this = durable_bus("migrate", "--journal", copied, cwd=copied.parent)
+    assert (this.code, "upgrade durable_bus" in this.error) == (5, True)
+
+
+def test_a_daemon_leaves_the_big_step_to_the_command(copied: Path, later: NextVersion) -> None:
+    before = copied.read_bytes()
+    ran = later.run("serve", "apps.eventful:bus", "--journal", copied)
+    assert (ran.code, ran.out) == (5, "")
+    assert f"run durable-bus migrate --journal {copied}" in ran.err
+    assert "host" not in columns(copied, "run")
+    assert not list(copied.parent.glob("*.before-*"))
+    assert before[100:] == copied.read_bytes()[100:]
+
+
+def test_a_daemon_takes_a_small_step_and_serves(copied: Path, later: NextVersion) -> None:
+    later.big.unlink()
+    with later.small.open("a") as script:
+        script.write(f"PRAGMA user_version = {SCHEMA_VERSION + 1};\n")
+    daemon = Command("serve", "apps.eventful:bus", "--journal", copied, cwd=later.folder, **later.variables)
+    Facts(copied).until("SELECT count(*) = 5 AND max(ended) = 'running' FROM runs")
+    assert "host" in columns(copied, "run")
+    assert "host" not in columns(copied.with_name(f"{copied.name}.before-{SCHEMA_VERSION + 1:04d}"), "run")
+    daemon.process.terminate()
+    assert daemon.ended().code == 0
+    assert later.run("check", "--journal", copied).code == 0
+
+
+def test_the_command_waits_for_no_daemon_and_changes_nothing_under_one(
+    copied: Path, later: NextVersion
+) -> None:
+    with supervised(copied) as client:
+        ran = later.run("migrate", "--journal", copied)
+        assert (ran.code, ran.out) == (5, SAID)
+        assert f"process {client.supervisor_pid}" in ran.error
+    assert "host" not in columns(copied, "run")
+
+
+# Endless, and seen to be on: what it writes spills into the log, uncommitted.
+ENDLESS = """
+CREATE TABLE filler AS
+WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT randomblob(4000) FROM n;
+"""
+
+
+@pytest.mark.parametrize("killed_in", ["backup", "small", "big"])
+def test_the_command_killed_between_has_changed_nothing(
+    copied: Path, later: NextVersion, killed_in: str
+) -> None:
+    backup, wal = copied.with_name(f"{copied.name}.before-{SCHEMA_VERSION + 1:04d}"), Path(f"{copied}-wal")
+    script = later.big if killed_in == "big" else later.small
+    whole = script.read_text()
+    script.write_text(whole + ENDLESS)
+    command = Command("migrate", "--journal", copied, cwd=later.folder, **later.variables)
+    until(backup.exists, "the backup is there")
+    if killed_in != "backup":
+        until(lambda: wal.stat().st_size > 1_000_000, "the endless step is on")
+    assert command.kill().code == -signal.SIGKILL
+    script.write_text(whole)
+    for journal in (copied, backup):
+        assert "host" not in columns(journal, "run")
+        assert Facts(journal).value(FIRST_RESULT) == "did fine"
+        assert check(journal).ok
+    ran = later.run("migrate", "--journal", copied)
+    assert (ran.code, ran.err) == (0, "")
+    assert Facts(copied).value(FIRST_RESULT) == "did fine!"
 
 
 def test_a_newer_journal_is_refused_by_everything(copied: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ __all__ = ["backup_command", "check_command", "export_command", "migrate_command
 
 EXIT_WRONG = 5
 _IN_MEMORY_BYTES_MAX = 32 * 1024 * 1024
+_VALUE_CHARS_MAX = 500
 
 
 # query
@@ -116,10 +117,9 @@ def check_command(journal: Path, as_json: bool) -> int:
     Exit code 5 when something is wrong. Safe while a daemon runs; 1,000,000 results take 5 to 15 seconds.
     """
     from durable_bus.journal.checking import check
-    from durable_bus.lock import holder_pid, lock_path
+    from durable_bus.lock import holder_pid, noted_commit
 
-    served, in_place = holder_pid(journal) is not None, lock_path(journal).exists()
-    report = check(journal, served=served, in_place=in_place)
+    report = check(journal, served=holder_pid(journal) is not None, noted=noted_commit(journal))
     if as_json:
         print(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
     else:
@@ -151,7 +151,7 @@ def _print_report(report: Report) -> None:
 def _print_finding(finding: Finding) -> None:
     print(f"WRONG {finding.name.replace('_', ' ')}. It should be so: {finding.means}")
     for row in finding.rows:
-        facts = (f"{name} {' '.join(str(value).split())[:200]}" for name, value in row.items())
+        facts = (f"{name} {' '.join(str(value).split())[:_VALUE_CHARS_MAX]}" for name, value in row.items())
         print("    " + ", ".join(facts))
     if finding.more:
         print("    and more")
@@ -192,15 +192,18 @@ def migrate_command(journal: Path, dry_run: bool) -> int:
 def _upgrade(journal: Path) -> None:
     import os
 
+    from durable_bus.journal.completeness import refuse_incomplete
     from durable_bus.journal.connection import open_writer
     from durable_bus.journal.schema import upgrade
-    from durable_bus.lock import JournalLock
+    from durable_bus.lock import JournalLock, noted_commit
 
     lock = JournalLock(journal)
     try:
         real = Path(os.path.realpath(journal))
+        newest_commit = refuse_incomplete(real, noted_commit(real))
         connection = open_writer(real)
         try:
+            lock.begin_to_note(newest_commit)
             backup = upgrade(connection, real, big_ones=True)
             version = connection.execute("PRAGMA user_version").fetchone()[0]
         finally:
@@ -283,6 +286,6 @@ def _export_what_is_left(buffer_id: str, journal: Path, format_name: str, output
         write_results(render_results(counted(), salvage.total, format_name), output)
     finally:
         salvage.close()
-    of = f"{salvage.recorded:,} that were recorded"
+    of = f"{salvage.recorded:,} that were recorded; {max(0, salvage.recorded - read):,} could not"
     click.echo(f"durable-bus: {read:,} results of {buffer_id} could be read, of {of}", err=True)
     return EXIT_WRONG

@@ -7,25 +7,24 @@ that is being written, and holds the write-ahead log back for no longer than it 
 import os
 import re
 import sqlite3
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from durable_bus.errors import JournalDamaged, NotAJournal, NotFound
+from durable_bus.errors import JournalDamaged, NotAJournal
+from durable_bus.journal.completeness import FileFacts, file_facts, what_may_be_missing
 from durable_bus.journal.connection import SCHEMA_VERSION, open_reader
 from durable_bus.journal.schema import migrate
 from durable_bus.journal.statements import load
 from durable_bus.journal.wal_readers import wal_readers
 
-__all__ = ["Finding", "Report", "Warning_", "check", "file_facts", "invariants", "wal_may_be_missing"]
+__all__ = ["Finding", "Report", "Warning_", "check", "invariants"]
 
 ROWS_SHOWN_MAX = 5
 SQLITE_WITHOUT_RESET_BUG = (3, 51, 3)
 UNREADABLE = "could not be checked"
 """The column of a row that says so, of a journal that is too damaged for this check."""
-_HEADER_BYTES = 100
 _CHECK = re.compile(r"CONSTRAINT (\w+)\s+CHECK \(")
 
 
@@ -78,23 +77,6 @@ class Report:
         }
 
 
-class FileFacts(NamedTuple):
-    """What the file itself says, in its first 100 bytes and its size."""
-
-    size_bytes: int
-    expected_bytes: int
-    """What the header says; 0 when it does not say."""
-    is_sqlite: bool
-    in_wal_mode: bool
-    wal_bytes: int | None
-    """Size of the -wal beside it, None without one."""
-
-    @property
-    def is_truncated(self) -> bool:
-        """The end of the file is missing, and no -wal can hold it."""
-        return self.size_bytes < self.expected_bytes and not self.wal_bytes
-
-
 def invariants() -> dict[str, tuple[str, str]]:
     """Every check by name: what it means, and its SQL."""
     found = {}
@@ -104,54 +86,9 @@ def invariants() -> dict[str, tuple[str, str]]:
     return found
 
 
-def file_facts(path: str | Path) -> FileFacts:
-    """Read the header. Only while this process has no connection to the journal: closing the file would drop
-    that connection's locks. Raises NotFound.
-    """
-    try:
-        with open(path, "rb") as file:
-            header = file.read(_HEADER_BYTES)
-            size_bytes = os.fstat(file.fileno()).st_size
-    except FileNotFoundError:
-        raise NotFound(f"no journal at {path}") from None
-    try:
-        wal_bytes: int | None = os.stat(f"{os.path.realpath(path)}-wal").st_size
-    except OSError:
-        wal_bytes = None
-    if len(header) < _HEADER_BYTES or not header.startswith(b"SQLite format 3\0"):
-        return FileFacts(size_bytes, 0, False, False, wal_bytes)
-    (page_bytes,) = struct.unpack_from(">H", header, 16)
-    change_counter, pages = struct.unpack_from(">II", header, 24)
-    (counter_of_pages,) = struct.unpack_from(">I", header, 92)
-    expected = pages * (65536 if page_bytes == 1 else page_bytes) if change_counter == counter_of_pages else 0
-    return FileFacts(size_bytes, expected, True, header[18] == 2, wal_bytes)
-
-
-def wal_may_be_missing(path: str | Path, facts: FileFacts, *, served: bool) -> str | None:
-    """Why the -wal that belongs to this journal may be missing, None when there is no reason to think so.
-
-    A supervisor leaves its -wal in place unless it ends well, and a backup of ours is not in WAL mode. What
-    else removes a -wal is a program that opened the journal for writing and closed it, which brings the log
-    home first: so it only *may* be missing, and nobody is kept from going on.
-    """
-    if served or not facts.in_wal_mode or facts.wal_bytes is not None:
-        return None
-    connection = open_reader(path)
-    try:
-        row = connection.execute(load("history.sql")["newest_run"]).fetchone()
-    finally:
-        connection.close()
-    if row is None or row[1]:
-        return None
-    return (
-        f"run {row[0]} has not said that it ended, and there is no {Path(path).name}-wal beside the journal: "
-        "a copy made without it lacks whatever was committed last; copy both, or use `durable-bus backup`"
-    )
-
-
-def check(path: str | Path, *, served: bool = False, in_place: bool = True) -> Report:
-    """Everything that can be checked. `served`: a supervisor has the journal's lock. `in_place`: the lock's
-    file is beside it, so it is no copy; only of a copy is a -wal that may be missing called wrong.
+def check(path: str | Path, *, served: bool = False, noted: tuple[int, bool] | None = None) -> Report:
+    """Everything that can be checked. `served`: a supervisor has the journal's lock. `noted`: what the lock
+    file says about the newest commit (`lock.noted_commit`).
 
     Raises NotFound, NotAJournal, JournalTooNew or JournalUnreachable; damage is in the report.
     """
@@ -161,11 +98,9 @@ def check(path: str | Path, *, served: bool = False, in_place: bool = True) -> R
         raise NotAJournal(f"{path} is not a durable_bus journal: it is not an SQLite database")
     report.checks.append(_file_is_whole(facts))
     try:
-        missing = wal_may_be_missing(path, facts, served=served)
-        if missing and in_place:
-            report.warnings.append(Warning_("wal_may_be_missing", missing))
-        means = "The -wal that belongs to the journal is beside it."
-        report.checks.append(_finding("wal_is_here", means, None if in_place else missing))
+        missing = None if served else what_may_be_missing(path, facts, noted)[0]
+        means = "Whatever was committed last is here: the -wal that belongs to the journal is beside it."
+        report.checks.append(_finding("wal_is_here", means, missing))
         connection = open_reader(path)
     except JournalDamaged as error:
         report.checks.append(_finding("can_be_opened", "SQLite can open the journal.", str(error)))

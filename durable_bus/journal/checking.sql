@@ -227,8 +227,8 @@ FROM message
 WHERE delivered_commit < created_commit OR settled_commit < created_commit;
 
 -- name: dispatches_are_of_their_buffer
--- A dispatch is of items of a buffer that had opened; it ends, or is shortened, within its own bounds.
-SELECT d.dispatch_id, d.buffer_seq, d.first_index, d.item_count, d.returned_from, d.commit_id, d.ended_commit
+-- A dispatch is of items of a buffer that had opened, and ends after it was sent.
+SELECT d.dispatch_id, d.buffer_seq, d.first_index, d.item_count, d.commit_id, d.ended_commit
 FROM dispatch d
 LEFT JOIN buffer b ON b.buffer_seq = d.buffer_seq
 WHERE b.opened_commit IS NULL
@@ -236,8 +236,7 @@ WHERE b.opened_commit IS NULL
     OR d.first_index + d.item_count > b.total
     OR d.commit_id < b.opened_commit
     OR d.ended_commit < d.commit_id
-    OR d.attempt < 1
-    OR (d.returned_from IS NOT NULL AND d.returned_from NOT BETWEEN d.first_index AND d.first_index + d.item_count);
+    OR d.attempt < 1;
 
 -- name: in_flight_is_of_the_newest_run
 -- Only the newest run has work in somebody's hands, and none of it when it has ended well.
@@ -252,7 +251,7 @@ WHERE d.ended_commit IS NULL AND (r.stopped_at IS NOT NULL OR c.run_id < (SELECT
 SELECT dispatch_id, buffer_seq, first_index, end_before
 FROM (
     SELECT d.dispatch_id, d.buffer_seq, d.first_index,
-        max(coalesce(d.returned_from, d.first_index + d.item_count)) OVER (
+        max(d.first_index + d.item_count) OVER (
             PARTITION BY d.buffer_seq, d.attempt ORDER BY d.first_index, d.dispatch_id
             ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ) AS end_before

@@ -1,7 +1,9 @@
 """Reading what can be read of a damaged journal. Nothing is written to it.
 
-A page that is damaged or cut off takes with it the rows on it, or below it in the tree. So results are asked
-for by ranges of keys; a range that cannot be read is halved until what cannot be read is single keys.
+A page that is damaged or cut off takes with it the rows on it, or all those below it in the tree. So results
+are read from the leaves themselves, and no more is lost than was on the pages that are. Buffers, few and near
+the beginning, are asked for by ranges of keys; a range that cannot be read is halved until what cannot be is
+single keys.
 """
 
 import sqlite3
@@ -11,6 +13,7 @@ from typing import Any
 
 from durable_bus.errors import JournalDamaged, NotFound
 from durable_bus.journal.connection import read_only_uri
+from durable_bus.journal.leaves import Leaves, Row
 from durable_bus.journal.statements import load
 from durable_bus.messages import Result
 
@@ -19,6 +22,20 @@ __all__ = ["Salvage"]
 _PAGE_ROWS = 1_000
 _INDEX_BITS = 32
 _SEQ_MAX = (1 << 31) - 1
+
+
+def _is_result(row: Row) -> bool:
+    """By its columns, in the order of the table; no other table's are like them."""
+    if len(row.values) != 5:
+        return False
+    key, payload, success, is_xml, answer_id = row.values
+    return (
+        key is None
+        and isinstance(payload, str)
+        and success in (0, 1)
+        and is_xml in (0, 1)
+        and isinstance(answer_id, int)
+    )
 
 
 class Salvage:
@@ -34,12 +51,14 @@ class Salvage:
         self._connection.text_factory = lambda data: data.decode("utf-8", "replace")
         # Without it SQLite refuses a file that was cut off as a whole. The connection is read-only.
         self._connection.execute("PRAGMA writable_schema = ON")
-        self.unreadable = 0
-        """How many keys of results lay in what could not be read; each may have been a result."""
+        self._leaves: Leaves | None = None
+        self._unreadable = 0
         self.buffer_seq, self.total, self.recorded = self._find(buffer_id)
 
     def close(self) -> None:
         self._connection.close()
+        if self._leaves is not None:
+            self._leaves.close()
 
     def _find(self, buffer_id: str) -> tuple[int, int, int]:
         """Its key, how many items it has, and how many results are said to be recorded."""
@@ -53,7 +72,7 @@ class Salvage:
         for row in self._rows("buffers_between", 1, _SEQ_MAX):
             if row[1] == buffer_id:
                 return int(row[0]), int(row[2]), int(row[3])
-        if damaged or self.unreadable:
+        if damaged or self._unreadable:
             raise JournalDamaged(
                 f"the journal {self._path} is so damaged that {buffer_id!r:.120} cannot be found in it"
             )
@@ -61,11 +80,11 @@ class Salvage:
 
     def results(self) -> Iterator[Result]:
         """Every result that can be read, in item order. What it was answered by is 0 where that cannot be."""
-        self.unreadable = 0
+        if self._leaves is None:
+            self._leaves = Leaves(self._path)
         base = self.buffer_seq << _INDEX_BITS
-        for key, success, payload, is_xml, answer_id in self._rows(
-            "results_between", base, base + max(self.total, 1) - 1
-        ):
+        for key, values in self._leaves.rows(base, base + max(self.total, 1) - 1, _is_result):
+            _, payload, success, is_xml, answer_id = values
             index = key - base
             attempt, duration_ms = self._answer(answer_id, index)
             yield Result(
@@ -94,7 +113,7 @@ class Salvage:
                 ).fetchall()
             except sqlite3.DatabaseError:
                 if low == high:
-                    self.unreadable += 1
+                    self._unreadable += 1
                 else:
                     middle = (low + high) // 2
                     ranges += [(middle + 1, high), (low, middle)]

@@ -10,10 +10,5 @@ SELECT buffer_seq, buffer_id, coalesce(total, received), succeeded + failed FROM
 WHERE buffer_seq BETWEEN :first AND :last AND dropped_commit IS NULL
 ORDER BY buffer_seq LIMIT :limit;
 
--- name: results_between
-SELECT item_key, success, payload, is_xml, answer_id FROM result
-WHERE item_key BETWEEN :first AND :last
-ORDER BY item_key LIMIT :limit;
-
 -- name: answer
 SELECT first_index, attempt, durations FROM answer WHERE answer_id = :answer_id;

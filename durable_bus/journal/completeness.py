@@ -1,0 +1,149 @@
+"""Whether a journal is all there: its -wal may have been left behind, or deleted.
+
+Whatever was committed last is in the -wal only, and without it the file is an older journal in which nothing
+looks wrong. Three things tell. The supervisor notes the number of each commit in its lock file: where that
+came along, a journal that ends earlier lacks the rest, and one that does not lacks nothing. Where it did not,
+a newest run that has not said that it ended had a -wal when it died; without one, or with an empty one (a
+supervisor that idles leaves that, and so does whoever reads a copy), something may be missing. And a backup
+of ours is not in WAL mode: it is complete in itself, whatever its runs say.
+
+Nothing is written, no -wal or -shm either: whoever looks must not make the -wal whose absence tells.
+"""
+
+import os
+import sqlite3
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from durable_bus.errors import JournalDamaged, NotFound
+from durable_bus.journal.connection import APPLICATION_ID, open_reader, read_only_uri
+from durable_bus.journal.statements import load
+
+__all__ = ["FileFacts", "file_facts", "refuse_incomplete", "what_may_be_missing"]
+
+_HEADER_BYTES = 100
+
+
+class FileFacts(NamedTuple):
+    """What the file itself says, in its first 100 bytes and its size."""
+
+    size_bytes: int
+    expected_bytes: int
+    """What the header says; 0 when it does not say."""
+    is_sqlite: bool
+    in_wal_mode: bool
+    wal_bytes: int | None
+    """Size of the -wal beside it, None without one."""
+
+    @property
+    def is_truncated(self) -> bool:
+        """The end of the file is missing, and no -wal can hold it."""
+        return self.size_bytes < self.expected_bytes and not self.wal_bytes
+
+
+def file_facts(path: str | Path) -> FileFacts:
+    """Read the header. Only while this process has no connection to the journal: closing the file would drop
+    that connection's locks. Raises NotFound.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = file.read(_HEADER_BYTES)
+            size_bytes = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        raise NotFound(f"no journal at {path}") from None
+    try:
+        wal_bytes: int | None = os.stat(f"{os.path.realpath(path)}-wal").st_size
+    except OSError:
+        wal_bytes = None
+    if len(header) < _HEADER_BYTES or not header.startswith(b"SQLite format 3\0"):
+        return FileFacts(size_bytes, 0, False, False, wal_bytes)
+    (page_bytes,) = struct.unpack_from(">H", header, 16)
+    change_counter, pages = struct.unpack_from(">II", header, 24)
+    (counter_of_pages,) = struct.unpack_from(">I", header, 92)
+    expected = pages * (65536 if page_bytes == 1 else page_bytes) if change_counter == counter_of_pages else 0
+    return FileFacts(size_bytes, expected, True, header[18] == 2, wal_bytes)
+
+
+class _End(NamedTuple):
+    """How a journal ends, as far as it can be read."""
+
+    commit_id: int
+    run_id: int
+    """The newest run; 0: none yet."""
+    run_ended: bool
+
+
+def what_may_be_missing(
+    path: str | Path, facts: FileFacts, noted: tuple[int, bool] | None
+) -> tuple[str | None, int]:
+    """Why commits may be missing at the end, None when there is no reason to think so; and the newest commit.
+
+    `noted`: what the lock file says, see `lock.noted_commit`. Only while nobody serves the journal. What is
+    damaged is for others to tell: then no more is said than that nothing is known.
+    """
+    end = _end(path, facts)
+    if end is None:
+        return None, 0
+    commit_id, noted_id = end.commit_id, noted[0] if noted else 0
+    name = os.path.basename(os.path.realpath(path))
+    if not facts.in_wal_mode or (noted and commit_id >= noted_id):
+        return None, commit_id
+    if noted and noted[1]:
+        return (
+            f"{path} ends with commit {commit_id:,}, but its supervisor has made {noted_id:,}: the last "
+            f"{noted_id - commit_id:,} are missing. They were in {name}-wal beside it (unless this is an "
+            "older copy, put in the journal's place)"
+        ), commit_id
+    if facts.wal_bytes or end.run_ended or not end.run_id:
+        return None, commit_id
+    return (
+        f"{path} may lack whatever was committed last: its run {end.run_id} has not said that it ended, and "
+        f"the {name}-wal that belongs beside it is missing or empty (a copy takes all of {name}*, or is made "
+        "by durable-bus backup)"
+    ), commit_id
+
+
+def refuse_incomplete(path: Path, noted: tuple[int, bool] | None) -> int:
+    """Before the journal is opened for writing, by who holds its lock: the newest commit, 0 without any.
+
+    Raises JournalDamaged when commits may be missing; nothing was written then.
+    """
+    try:
+        facts = file_facts(path)
+    except (NotFound, OSError):
+        return 0  # a new journal; or one that opening it will say all about
+    missing, newest = what_may_be_missing(path, facts, noted)
+    if missing:
+        raise JournalDamaged(
+            f"{missing}. Put the -wal where it was; or, to go on without what is missing, go on with a "
+            f"backup: durable-bus backup NEW --journal {path}"
+        )
+    return newest
+
+
+def _end(path: str | Path, facts: FileFacts) -> _End | None:
+    if not facts.is_sqlite:
+        return None
+    try:
+        if facts.wal_bytes:
+            connection = open_reader(path)
+        else:
+            # There is no log to be read, and opened as usual SQLite would make one.
+            uri = read_only_uri(Path(path)) + "&immutable=1"
+            connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    except (JournalDamaged, sqlite3.Error):
+        return None
+    try:
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        if application_id == 0 and not connection.execute(load("history.sql")["tables"]).fetchone():
+            return _End(0, 0, True)  # made, and killed before the schema was in it; or that was in the -wal
+        if application_id != APPLICATION_ID:
+            return None
+        run = connection.execute(load("history.sql")["newest_run"]).fetchone()
+        commit_id = connection.execute(load("history.sql")["newest_commit"]).fetchone()[0] or 0
+    except sqlite3.Error:
+        return None
+    finally:
+        connection.close()
+    return _End(int(commit_id), int(run[0]), bool(run[1])) if run else _End(int(commit_id), 0, True)
