@@ -43,6 +43,7 @@ class Housekeeping:
         self._receiving_timeout_ms = receiving_timeout_ms
         self._retain_ms = retain_ms
         self._next_s = 0.0
+        self._begun_s = self._now_s()
         self._pruned_to: tuple[int, int] | None = None
         self._rows_max = _ROWS_FIRST
         self._unfinished = True
@@ -68,7 +69,9 @@ class Housekeeping:
 
     def _begin_round(self) -> None:
         now_ms = self._journal.now_ms
-        self._requests.give_up_stale(now_ms - self._receiving_timeout_ms)
+        if (self._now_s() - self._begun_s) * 1000 >= self._receiving_timeout_ms:
+            # Not sooner after a start: while nobody served, no client could come back.
+            self._requests.give_up_stale(now_ms - self._receiving_timeout_ms)
         self._dispatcher.note_low_water()
         if self._retain_ms is not None and self._pruned_to is None:
             self._pruned_to = (0, 0)

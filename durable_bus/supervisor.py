@@ -213,8 +213,8 @@ class Supervisor:
         if self.stopped:
             return
         if self._storage_retry_s is not None:
-            # A log that grew while the disk filled holds pages that the journal needs room for once more. With
-            # what little room there is now, emptying it comes before writing more into it.
+            # A log that grew while the disk filled holds pages that the journal needs room for once more:
+            # emptying it comes before writing more into it.
             self._journal.checkpoint()
         try:
             with self._journal.commit(self._clock.now_ms()):

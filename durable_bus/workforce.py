@@ -86,6 +86,10 @@ class Workforce:
             return []
         self._dispatcher.hands[worker_id] = replace(hand, listeners=listeners)
         if self._generation.get(worker_id) != self.generation:
+            if self.listeners is None:
+                self.listeners = (
+                    listeners  # a reload came while all were booting: until the new code is there
+                )
             return []
         self.import_error = None
         if self.listeners != listeners:

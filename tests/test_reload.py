@@ -164,3 +164,49 @@ def test_reloading_many_times_in_a_row_ends_with_the_newest_code(
         assert {result.payload for result in client.buffer("last").results()} == {"v3"}
     assert facts.failures("b") == []
     assert run_log.times()[2999] >= 1
+
+
+SLOW_TO_IMPORT = """
+import os
+import time
+from pathlib import Path
+
+from durable_bus import Bus, HandlerMetadata, HandlerResponse, Text
+
+bus = Bus("changing")
+Path("{version}.importing").touch()
+while not os.path.exists("{version}.door"):
+    time.sleep(0.005)
+
+
+@bus.listener("pass_on")
+def pass_on(text: str, metadata: HandlerMetadata) -> HandlerResponse | Text:
+    return Text(text) if metadata.from_id == "work" else HandlerResponse(Text(text), to="work")
+
+
+@bus.listener("work")
+def work(text: str) -> str:
+    return "{version}"
+"""
+
+
+def test_code_that_was_still_being_imported_at_a_reload_works_until_the_new_is_there(
+    journal: Path, facts: Facts, app: Path
+) -> None:
+    """It is old code by then, but what it says of its listeners is the newest that is known."""
+    folder = app.parent
+    app.write_text(SLOW_TO_IMPORT.format(version="old"))
+    with serve(journal, app) as service:
+        until((folder / "old.importing").exists, "workers import the old code")
+        app.write_text(SLOW_TO_IMPORT.format(version="new"))
+        service.send(signal.SIGHUP)
+        until((folder / "new.importing").exists, "workers import the new code")
+        (folder / "old.door").touch()
+        with service.client() as client:
+            buffer = client.start("pass_on", ["x"] * 3, buffer_id="b")
+            assert buffer.wait(60).successful == 3
+            assert [result.payload for result in buffer.results()] == ["old"] * 3
+            (folder / "new.door").touch()
+            until(lambda: not client.supervisor_status(60)["workers"][0]["old_code"], "new code has come")
+            client.start("work", [""], buffer_id="c").wait(60)
+            assert [result.payload for result in client.buffer("c").results()] == ["new"]

@@ -68,7 +68,10 @@ def translate(error: sqlite3.Error, path: str | Path) -> JournalError:
     if name == "SQLITE_NOTADB":
         return NotAJournal(f"{path} is not a durable_bus journal: it is not an SQLite database")
     if name.startswith("SQLITE_CORRUPT"):
-        return JournalDamaged(f"the journal {path} is damaged: {_one_line(error)}")
+        return JournalDamaged(
+            f"the journal {path} is damaged: {_one_line(error)} (durable-bus check says where, export saves "
+            "what can be read)"
+        )
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
         return JournalUnreachable(f"cannot open the journal {path}: {_one_line(error)}")
     return StorageFailed(
@@ -136,8 +139,10 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
             connection.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // page_bytes}")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
-            # Debian's SQLite overwrites what is deleted: dropping a buffer would need as much room on disk as it had.
+            # Debian's SQLite overwrites what is deleted: to drop a buffer took as much room as it had.
             connection.execute("PRAGMA secure_delete = OFF")
+            # A temporary file would take a descriptor, and there may be none left.
+            connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         except BaseException:
             connection.close()
