@@ -1,14 +1,20 @@
-"""The bench runs, and says what it says it does. What it measures is not looked at."""
+"""The bench runs every section, and says what it says it does. How long things took is not looked at."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import PATIENCE_S, REPOSITORY
 
-BENCH = Path(__file__).parent.parent / "tools" / "bench.py"
+TOOLS = REPOSITORY / "tools"
+BENCH = TOOLS / "bench.py"
 
 
 def bench(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -16,46 +22,147 @@ def bench(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, str(BENCH), "--folder", str(folder), *arguments],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=200,
     )
+
+
+def report_of(folder: Path, *arguments: str) -> Any:
+    done = bench(folder, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    assert list(folder.iterdir()) == [], "it leaves nothing behind"
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What it does unasked."""
     few = ["--items", "40", "--workers", "1", "--rounds", "2", "--latency-samples", "3"]
-    done = bench(tmp_path_factory.mktemp("bench"), *few, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return report_of(tmp_path_factory.mktemp("bench"), *few)
+
+
+@pytest.fixture(scope="module")
+def long_report(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What it does when asked, with few of everything."""
+    few = ["--items", "40", "--workers", "1", "--rounds", "1", "--payload", "order"]
+    few += ["--awaits-items", "60", "--beside-items", "300", "--journal-results", "50"]
+    few += ["--million-items", "90", "--clients", "2", "--connections", "3"]
+    few += ["--submit-rate", "40", "--submit-seconds", "0.5"]
+    asked = ["--only", "awaits,beside,submissions,journal,million"]
+    return report_of(tmp_path_factory.mktemp("long"), *few, *asked)
+
+
+@pytest.fixture
+def sections() -> Iterator[Any]:
+    """The bench's own table of sections: (measure, show) by name."""
+    sys.path.insert(0, str(TOOLS))
+    try:
+        import bench
+
+        yield bench.SECTIONS
+    finally:
+        sys.path.remove(str(TOOLS))
 
 
 def test_the_report_names_the_machine_and_the_command(report: Any) -> None:
     assert report["command"].startswith("tools/bench.py --folder ")
     assert {"cpu", "cores", "kernel", "python", "sqlite", "file_system"} <= report["machine"].keys()
     assert (report["items"], report["workers"], report["rounds"]) == (40, 1, 2)
+    assert list(report["sections"]) == ["throughput", "latency"]
+
+
+@pytest.mark.slow
+def test_the_payload_is_named_with_its_size(report: Any, long_report: Any) -> None:
+    assert report["payload"]["name"] == "query"
+    assert 80 <= report["payload"]["mean_bytes"] <= 94
+    assert long_report["payload"]["name"] == "order"
+    assert 244 <= long_report["payload"]["mean_bytes"] <= 396
 
 
 def test_every_variant_has_a_rate_of_every_round(report: Any) -> None:
     variants = report["sections"]["throughput"]["variants"]
     assert list(variants) == ["a", "a2", "b", "c", "d", "e"]
     for facts in variants.values():
-        assert len(facts["items_per_s"]) == 2
-        assert min(facts["items_per_s"]) <= facts["median_items_per_s"] <= max(facts["items_per_s"])
+        rates = facts["items_per_s"]
+        assert len(rates["rounds"]) == 2
+        assert min(rates["rounds"]) <= rates["median"] <= max(rates["rounds"])
 
 
 def test_ratios_are_taken_within_a_round(report: Any) -> None:
     throughput = report["sections"]["throughput"]
-    rates = {name: facts["items_per_s"] for name, facts in throughput["variants"].items()}
+    rates = {name: facts["items_per_s"]["rounds"] for name, facts in throughput["variants"].items()}
     for ratio in ("a/c", "a2/c", "a/e"):
         above, below = ratio.split("/")
         expected = [one / other for one, other in zip(rates[above], rates[below], strict=True)]
         assert throughput["ratios"][ratio]["rounds"] == pytest.approx(expected, abs=0.002)
 
 
+def assert_percentiles(facts: Any, samples: int) -> None:
+    assert facts["samples"] == samples
+    assert facts["p50_ms"] <= facts["p99_ms"] <= facts["max_ms"]
+
+
 def test_latency_and_memory_are_there(report: Any) -> None:
-    latency = report["sections"]["latency"]
-    assert latency["samples"] == 3
-    assert 0 < latency["p50_ms"] <= latency["p99_ms"] <= latency["max_ms"]
+    assert_percentiles(report["sections"]["latency"], 3)
     assert len(report["sections"]["throughput"]["supervisor_peak_mb"]) == 2
+
+
+@pytest.mark.slow
+def test_awaits_says_what_would_be_ideal(long_report: Any) -> None:
+    awaits = long_report["sections"]["awaits"]
+    assert (awaits["items"], awaits["concurrency"], awaits["ideal_s"]) == (60, 500, 0.1)
+    assert len(awaits["wall_s"]["rounds"]) == 1
+
+
+@pytest.mark.slow
+def test_fifty_small_buffers_ran_beside_a_big_one_and_fifty_without(long_report: Any) -> None:
+    beside = long_report["sections"]["beside"]
+    assert (beside["big_items"], beside["small_items"]) == (300, 10)
+    assert_percentiles(beside["idle"], 50)
+    assert_percentiles(beside["beside"], 50)
+
+
+@pytest.mark.slow
+def test_every_submission_was_acknowledged_and_complete(long_report: Any) -> None:
+    loads = long_report["sections"]["submissions"]
+    for name, connections, buffers in (("paced", 2, 2 * 10), ("at_once", 3, 3 * 20)):
+        load = loads[name]
+        assert load["first_errors"] == []
+        assert (load["errors"], load["connections"], load["client_processes"]) == (0, connections, 2)
+        assert load["buffers"] == buffers
+        assert load["buffers_per_s"] == pytest.approx(buffers / load["all_acknowledged_s"], rel=0.05)
+        for facts in ("acknowledged", "acknowledged_after_due", "complete"):
+            assert_percentiles(load[facts], buffers)
+
+
+@pytest.mark.slow
+def test_the_commands_were_run_on_two_journals(long_report: Any) -> None:
+    journal = long_report["sections"]["journal"]
+    assert journal["interpreter"]["peak_mb"] > 0
+    for made in ("written_by_a_run", "one_item_a_batch"):
+        assert journal[made]["results_recorded"] == 50
+        for command in ("status", "replay show", "check", "results"):
+            assert journal[made][command]["peak_mb"] > journal["interpreter"]["peak_mb"]
+        results = journal[made]["results"]
+        assert results["rows_per_s"] == pytest.approx(50 / results["wall_s"], abs=0.1)
+
+
+@pytest.mark.slow
+def test_million_compares_two_sizes(long_report: Any) -> None:
+    million = long_report["sections"]["million"]
+    assert (million["few"]["items"], million["many"]["items"]) == (40, 90)
+    ratio = million["many"]["items_per_s"]["median"] / million["few"]["items_per_s"]["median"]
+    assert million["many/few"]["median"] == pytest.approx(ratio, abs=0.002)
+
+
+@pytest.mark.slow
+def test_every_section_can_be_printed(
+    report: Any, long_report: Any, sections: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = {**report["sections"], **long_report["sections"]}
+    assert measured.keys() == sections.keys()
+    for name, (_, show) in sections.items():
+        show(measured[name])
+        assert f"    {name}" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_one_section_and_one_variant_can_be_chosen_and_are_printed(tmp_path: Path) -> None:
@@ -63,11 +170,45 @@ def test_one_section_and_one_variant_can_be_chosen_and_are_printed(tmp_path: Pat
     done = bench(tmp_path, *few, "--only", "throughput", "--variants", "c")
     assert done.returncode == 0, done.stderr
     assert "Pool.imap_unordered, chunksize 256" in done.stdout
+    assert "with larger ones the XML work itself outweighs" in done.stdout
     assert "one-item buffer" not in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--only", "nothing"], ["--variants", "x"], ["--items", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--only", "nothing"],
+        ["--variants", "x"],
+        ["--items", "0"],
+        ["--connections", "65"],
+        ["--payload", "x"],
+    ],
+)
 def test_what_does_not_exist_is_refused(arguments: list[str], tmp_path: Path) -> None:
     done = bench(tmp_path, *arguments)
     assert done.returncode == 2
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("variants", ["a", "c", "e"])
+def test_ctrl_c_ends_it_and_all_that_it_started(variants: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(BENCH), "--folder", str(tmp_path), "--workers", "1", "--rounds", "1000"]
+        + ["--items", "2000", "--only", "throughput", "--variants", variants],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert "round 1 of 1000" in process.stderr.readline()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, said = process.communicate(timeout=PATIENCE_S)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted in throughput"
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
