@@ -1,11 +1,20 @@
 """Fixtures of the tests of behaviour."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import eventful
 import pytest
 from support import Facts, RunLog
+
+# A shell that starts us in the background has us ignore Ctrl-C, and everybody whom we start with us.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first: several run at once, and the last to begin must not be the longest."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from support import TESTS, Facts, environment, until, workers_of
+from support import TESTS, Facts, environment, outcome, until, workers_of
 
 from durable_bus import __version__
 from durable_bus.bus import parse_spec
@@ -227,14 +227,21 @@ os.setuid({NOBODY})
 """
 
 
-def as_nobody(source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python program as another user; only root can."""
-    return subprocess.run(
+def start_as_nobody(source: str, *arguments: str) -> "subprocess.Popen[str]":
+    """Start a Python program as another user; only root can."""
+    return subprocess.Popen(
         [sys.executable, "-c", _BECOME_NOBODY + source, *arguments],
         env=environment(),
         cwd="/",
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
     )
+
+
+def as_nobody(source: str, *arguments: str) -> str:
+    """Run it to its end; what it printed."""
+    _, out, err = outcome(start_as_nobody(source, *arguments))
+    assert err == ""
+    return out

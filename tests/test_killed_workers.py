@@ -126,11 +126,12 @@ def test_a_stopped_worker_holds_up_only_what_it_had_started(
 
 
 def test_a_stopped_worker_whose_item_is_past_its_time_is_killed_and_its_item_is_late(
-    journal: Path, facts: Facts
+    journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
     with unruly.bus.running(journal=journal, workers=1) as client:
         buffer = client.start("tardy", ["late", "good"], buffer_id="b")
-        pid = facts.until("SELECT worker_pid FROM in_flight WHERE first_index = 0")
+        run_log.until_started(0)
+        pid = run_log.worker_of(0)
         os.kill(pid, signal.SIGSTOP)
         until_gone(pid)
         assert buffer.wait(60).successful == 1

@@ -6,9 +6,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from durable_bus.cli import commands as main_group
+from durable_bus.examples import agents
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -84,12 +89,30 @@ def test_the_session_with_kill_9_gives_what_it_shows(folder: Path, environment: 
     assert list(zip([c for c, _ in commands], outputs, strict=False)) == commands, done.stderr + logs
 
 
-def test_every_command_of_the_readme_has_a_help_text(environment: dict[str, str]) -> None:
+def test_the_reference_lists_every_command_with_its_arguments_and_options() -> None:
     table = README.split("| command | does |")[1].split("\n\n")[0]
-    cells = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
-    names = {name for cell in cells for name in re.findall(r"`([a-z]+)", cell)}
-    listed = subprocess.run(
-        ["durable-bus", "--help"], env=environment, capture_output=True, text=True, check=True
-    ).stdout
-    commands = set(re.findall(r"^  ([a-z]+) ", listed.split("Commands:")[1], re.MULTILINE))
-    assert names == commands
+    rows = re.findall(r"^\| `(.*?)` \| .*? \|(.*)\|$", table, re.MULTILINE)
+    listed = {synopsis: set(re.findall(r"`(--[a-z-]+)`", options)) for synopsis, options in rows}
+    assert listed == {synopsis: options - {"--journal"} for synopsis, options in commands(main_group)}
+    assert all("--journal" in options for _, options in commands(main_group))
+
+
+def commands(command: click.Command, *names: str) -> Iterator[tuple[str, set[str]]]:
+    """Each command as its help calls it, and its long options."""
+    context = click.Context(command, info_name=names[-1] if names else "durable-bus")
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            one = command.get_command(context, name)
+            assert one is not None
+            yield from commands(one, *names, name)
+        return
+    arguments = [one.make_metavar(context) for one in command.params if isinstance(one, click.Argument)]
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    # "COMMIT|TIME" would end a cell of the table
+    synopsis = " ".join([*names, *(argument.split("|")[0] for argument in arguments)])
+    yield synopsis, {max(option.opts, key=len) for option in options}
+
+
+def test_the_agent_of_the_readme_is_the_example() -> None:
+    (shown,) = [text for kind, text in BLOCKS if kind == "python" and "planner" in text]
+    assert shown in Path(agents.__file__).read_text()

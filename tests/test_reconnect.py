@@ -48,7 +48,7 @@ def test_a_start_survives_the_daemons_death_at_any_commit(tmp_path: Path, total:
     items = numbered(total)
     for die_at in range(2, 9):
         journal = tmp_path / f"{die_at}.db"
-        with Daemon(journal, "apps.plain:bus", die_at=die_at, when=when) as first:
+        with Daemon(journal, "apps.plain:bus", workers=1, die_at=die_at, when=when) as first:
             first.until_listening()
             with closing(connected(journal)) as client:
                 started: list[Buffer] = []
@@ -63,7 +63,7 @@ def test_a_start_survives_the_daemons_death_at_any_commit(tmp_path: Path, total:
                     "it has died, or done all",
                 )
                 first.kill()
-                with Daemon(journal, "apps.plain:bus"):
+                with Daemon(journal, "apps.plain:bus", workers=1):
                     starting.join(60)
                     assert started[0].wait(60).successful == total
                     assert client.start("describe", items, buffer_id="b").existed

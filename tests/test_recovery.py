@@ -59,7 +59,7 @@ def assert_only_interrupted_items_ran_again(facts: Facts, run_log: RunLog) -> No
     assert len(set(supervisor_of.values())) == len(supervisor_of)
     interrupted: dict[int, set[int]] = {pid: set() for pid in supervisor_of.values()}
     for run_id, first, end in facts.rows(
-        "SELECT c.run_id, d.first_index, coalesce(d.returned_from, d.first_index + d.item_count)"
+        "SELECT c.run_id, d.first_index, d.first_index + d.item_count"
         " FROM dispatch d JOIN journal_commit c USING (commit_id) WHERE d.ended_how = 'crashed'"
     ):
         interrupted[supervisor_of[run_id]] |= set(range(first, end))

@@ -97,6 +97,7 @@ def misbehave_listener(what: str) -> object:
 def tardy(text: str) -> str:
     """Blocks every signal it can, and never returns when told to be late."""
     if text == "late":
+        log_run(0)
         signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
         while True:
             time.sleep(60)
