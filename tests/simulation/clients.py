@@ -355,6 +355,8 @@ class Correspondent(Peer):
         self._letters = [(self.new_request_id(), to_id, text) for to_id, text in letters]
         self._sent = 0
         self._receiving: str | None = None
+        self._thinking_about: dict[str, Any] | None = None
+        """The message that it has and has not settled; one that it had over another connection comes again."""
         self._settling: dict[str, Any] | None = None
 
     @property
@@ -363,6 +365,7 @@ class Correspondent(Peer):
 
     def welcomed(self) -> None:
         self._receiving = None  # it is asked again: what was with the old connection waits again
+        self._thinking_about = None
         self._say_next()
 
     def _say_next(self) -> None:
@@ -389,6 +392,7 @@ class Correspondent(Peer):
         if kind == "message":
             if request_id == self._receiving:
                 self._receiving = None
+                self._thinking_about = header
                 delay_s = self.world.rng.choice([0.0, 0.01, 0.5])
                 self.world.later(delay_s, lambda: self._settle(header, self.world.chance(0.7)))
         elif not self.has_sent_all and request_id == self._letters[self._sent][0]:
@@ -408,6 +412,8 @@ class Correspondent(Peer):
         self.send({"k": "send", "request": request_id, "to": to_id, "payload": text, "is_xml": False})
 
     def _settle(self, message: dict[str, Any], respond: bool) -> None:
+        if message is not self._thinking_about:
+            return
         verb = "respond" if respond else "acknowledge"
         request_id, message_id = self.new_request_id(), message["message_id"]
         self._settling = {"k": verb, "request": request_id, "message_id": message_id}
