@@ -1,6 +1,7 @@
 """Clients outlive their daemon: what they ask is asked again, done once, and answered."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -146,6 +147,27 @@ def test_a_client_that_is_slow_but_there_is_not_given_up(journal: Path, facts: F
                         raw.status()
 
         assert client.start("describe", items(), buffer_id="b").wait(60).successful == 24_003
+    assert "given up" not in service.log()
+
+
+def test_the_time_while_nobody_served_is_not_counted_against_a_client(journal: Path, facts: Facts) -> None:
+    """Nor is a clock that was set forward: its last chunk seems to be long ago."""
+    with Service(journal, housekeeping_s=0.01) as service, service.client() as client:
+
+        def items() -> Iterator[str]:
+            yield from numbered(60_000)
+            facts.until("SELECT received > 30000 FROM buffer")
+            service.kill()
+            with closing(sqlite3.connect(journal)) as connection, connection:
+                connection.execute("UPDATE buffer SET touched_at = 0")
+            service.process = service.spawn()
+            facts.until("SELECT count(*) = 2 FROM runs")
+            with Raw(journal) as raw:
+                for _ in range(50):
+                    raw.status()
+            yield "the last"
+
+        assert client.start("describe", items(), buffer_id="b").wait(60).successful == 60_001
     assert "given up" not in service.log()
 
 

@@ -356,7 +356,7 @@ class Correspondent(Peer):
         self._sent = 0
         self._receiving: str | None = None
         self._thinking_about: dict[str, Any] | None = None
-        """The message that it has and has not settled; one that it had over another connection comes again."""
+        """The message it has and has not settled; one it had over another connection comes again."""
         self._settling: dict[str, Any] | None = None
 
     @property
