@@ -72,10 +72,8 @@ class JournalLock:
         inode = os.stat(self._journal).st_ino if survives_power_cut else 0
         self._noted = f"{commit_id:0{_COMMIT_DIGITS}} {inode}"
         self._write()
-        with contextlib.suppress(
-            OSError
-        ):  # once: later notes are written over it, and a power cut leaves one
-            os.fsync(self._fd)
+        with contextlib.suppress(OSError):
+            os.fsync(self._fd)  # once: later notes are written over it, and a power cut leaves one of them
 
     def note_commit(self, commit_id: int) -> None:
         """A commit is on disk. Not synced: a note may be older than the journal, and must not be newer."""
