@@ -56,11 +56,7 @@ class Outbox:
         """All that one client is told in this turn, at once: a write costs more than what is written."""
         frames: dict[int, bytes] = {}
         for connection_id, header in self._to_clients:
-            try:
-                frame = encode(header)
-            except UnicodeEncodeError:  # half a surrogate pair, in something that a client had us repeat
-                frame = encode({"k": "error", "type": "UsageError", "message": "not text", "request": None})
-            frames[connection_id] = frames.get(connection_id, b"") + frame
+            frames[connection_id] = frames.get(connection_id, b"") + encode(header)
         return frames
 
     def clear(self) -> None:
