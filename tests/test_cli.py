@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from command_line import durable_bus, write_items
-from support import environment
+from support import environment, outcome, program
 
 from durable_bus import __version__
 from durable_bus.cli import COMMANDS
@@ -66,19 +66,13 @@ def test_what_should_be_there_at_once_loads_nothing_heavy(
 ) -> None:
     items = write_items(tmp_path, "one")
     durable_bus("run", "apps.plain:bus", "echo", "--items", items, "--workers", 1, "--quiet", cwd=tmp_path)
-    program = (
+    source = (
         "import json, sys\nfrom durable_bus.cli import main\n"
         f"code = main({arguments!r})\nprint(json.dumps([code, sorted(sys.modules)]))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    code, modules = json.loads(done.stdout.splitlines()[-1])
+    exit_code, out, err = outcome(program(tmp_path / "loads.py", source))
+    assert exit_code == 0, err
+    code, modules = json.loads(out.splitlines()[-1])
     assert code == 0
     assert unwanted.isdisjoint(modules)
 
@@ -97,22 +91,15 @@ def test_results_are_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
 
 
 def test_a_bug_is_not_taken_for_failed_items(tmp_path: Path) -> None:
-    program = (
+    source = (
         "import sys\nfrom durable_bus import cli\n"
         "def broken(*_, **__): raise LookupError('who knows')\n"
         "cli.commands.invoke = broken\nsys.exit(cli.main([]))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 70
-    assert "LookupError: who knows" in done.stderr
-    assert done.stderr.endswith("durable-bus: this is a bug of durable_bus\n")
+    code, _, err = outcome(program(tmp_path / "broken.py", source))
+    assert code == 70
+    assert "LookupError: who knows" in err
+    assert err.endswith("durable-bus: this is a bug of durable_bus\n")
 
 
 def test_on_a_terminal_progress_is_one_line_of_at_most_80_columns(tmp_path: Path) -> None:
