@@ -122,7 +122,10 @@ class Client:
         return Link(connection, name=self.name, needs_app=self._process is not None)
 
     def _greet(self, link: Link) -> None:
-        """Raises JournalUnreachable when a daemon takes too long: it is stopped, or something hangs."""
+        """Raises JournalUnreachable when a daemon takes too long: it is stopped, or something hangs; and when
+        it has ended before it answers: between fork and exec a child of a killed daemon still holds its
+        socket, where connecting succeeds.
+        """
         timeout_s = GREETING_S if self.name is None else GREETING_WITH_NAME_S
         try:
             self.listeners = link.welcome(None if self._process is not None else timeout_s)["listeners"]
@@ -131,6 +134,10 @@ class Client:
                 f"the daemon of {self.journal} ({_process_of(self.journal)}) has not answered within "
                 f"{timeout_s:g} s: it is stopped, or very busy"
             ) from None
+        except SupervisorLost as error:
+            if self._process is not None:
+                raise
+            raise JournalUnreachable(_nobody_serves(self.journal, "it ended before it answered")) from error
 
     @property
     def supervisor_pid(self) -> int | None:
@@ -432,10 +439,11 @@ def _why_unreachable(journal: Path, error: OSError) -> str:
         return f"the daemon of {journal} ({_process_of(journal)}) accepts nobody: it is stopped, or very busy"
     if pid is not None:
         return f"process {pid} serves {journal} for itself alone, such as `durable-bus run`: wait for its end"
-    return (
-        f"no daemon serves {journal} ({error.strerror}); start one with: "
-        f"durable-bus serve APP --journal {journal}"
-    )
+    return _nobody_serves(journal, str(error.strerror))
+
+
+def _nobody_serves(journal: Path, why: str) -> str:
+    return f"no daemon serves {journal} ({why}); start one with: durable-bus serve APP --journal {journal}"
 
 
 def check_buffer_id(buffer_id: str) -> BufferError | None:

@@ -156,6 +156,18 @@ def test_a_stale_socket_is_replaced(journal: Path) -> None:
             assert works(client)
 
 
+def test_a_daemon_that_ends_before_it_answers_is_nobody(journal: Path) -> None:
+    """Such as one that was killed while a child of it, not yet another program, still held its socket."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(socket_path(journal)))
+        listening.listen()
+        hanging_up = threading.Thread(target=lambda: listening.accept()[0].close())
+        hanging_up.start()
+        with pytest.raises(JournalUnreachable, match="no daemon serves .* ended before it answered"):
+            Client(journal)
+        hanging_up.join()
+
+
 # Names
 
 

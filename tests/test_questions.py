@@ -210,7 +210,7 @@ def test_a_conversation_shows_what_was_said_in_its_order(story: Story) -> None:
 
 def test_nested_buffers_name_the_item_that_started_them(story: Story) -> None:
     rows = answers(story, "nested-buffers")
-    assert pairs(rows, "buffer_id", "started_by_buffer", "started_by_item") == [
+    assert sorted(pairs(rows, "buffer_id", "started_by_buffer", "started_by_item")) == [
         ("inner-0", "outer", 0),
         ("inner-1", "outer", 1),
     ]
