@@ -5,7 +5,7 @@ buffer and the BufferComplete that follows from it are one transaction: there is
 result is on disk and its completion is not.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from durable_bus.buffer_registry import BufferRegistry, OpenBuffer, Range
@@ -16,6 +16,8 @@ from durable_bus.thread_registry import ThreadRegistry
 from durable_bus.xml import dump, error_payload
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from durable_bus.journal.journal import Journal
 
 __all__ = ["LOST_MAX", "LOST_WITH_SUPERVISOR_MAX", "Collector", "FailedAttempt", "complete_message_id"]
@@ -66,9 +68,9 @@ class Collector:
         self.watchers: dict[int, set[int]] = {}
         """Connections that want to hear of a buffer's end; a convenience, so neither staged nor journaled."""
 
-    def open(self, buffer_seq: int) -> OpenBuffer:
+    def open(self, row: "sqlite3.Row") -> OpenBuffer:
         """The buffer has just been opened in this commit: from now on the dispatcher sees it."""
-        return self._registry.create(self._journal.buffers.by_seq(buffer_seq))
+        return self._registry.create(row)
 
     def buffer(self, buffer_seq: int) -> OpenBuffer | None:
         """The buffer, as long as it is open."""
@@ -112,9 +114,17 @@ class Collector:
         return recorded
 
     def _count(self, buffer_seq: int, recorded: int, success: bool) -> None:
-        buffer = self._registry.record_results(buffer_seq, recorded, failed=0 if success else recorded)
-        if recorded and buffer is not None and buffer.is_complete:
-            self._complete(buffer)
+        if not recorded:
+            return
+        succeeded, failed = (recorded, 0) if success else (0, recorded)
+        buffer = self._registry.record_results(buffer_seq, recorded, failed=failed)
+        # The rows decide: the statement closes the buffer only when as many results as items are counted from
+        # inserts.
+        buffers = self._journal.buffers
+        if buffer and buffer.is_complete and buffers.count_last(buffer_seq, succeeded, failed):
+            self._emit(buffer)
+        else:
+            buffers.count(buffer_seq, succeeded, failed)
 
     def attempt_failed(self, failed: FailedAttempt, facts: dict[str, Any] | None) -> None:
         """An attempt failed: journal it, and either plan the next one or record the item as failed.
@@ -147,7 +157,7 @@ class Collector:
         )
         if retry_at is not None:
             due = retry_at if buffer.retry_at is None else min(retry_at, buffer.retry_at)
-            self._registry.buffers[buffer.seq] = replace(buffer, retry_at=due)
+            self._registry.buffers[buffer.seq] = buffer._replace(retry_at=due)
         elif again_alone:
             self._registry.give_back(buffer.seq, [Range(failed.index, 1, before.total + 2, alone=True)])
         else:
@@ -169,12 +179,6 @@ class Collector:
         other.
         """
         if self._journal.buffers.cancel(buffer.seq):
-            self._emit(buffer)
-
-    def _complete(self, buffer: OpenBuffer) -> None:
-        # The rows decide: the statement closes the buffer only when as many results as items are counted from
-        # inserts.
-        if self._journal.buffers.end(buffer.seq):
             self._emit(buffer)
 
     def _emit(self, buffer: OpenBuffer) -> None:

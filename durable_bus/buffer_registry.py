@@ -8,8 +8,7 @@ in-memory registry that this one stands in for; there, the results were in it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from durable_bus.journal.reading import JournalReader
 from durable_bus.staged import Staged
@@ -23,12 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["BufferRegistry", "OpenBuffer", "Range"]
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Items to be handed out again, `count` from `first` on."""
+class Range(NamedTuple):
+    """Items to be handed out again, `item_count` from `first` on."""
 
     first: int
-    count: int
+    item_count: int
     attempt: int
     alone: bool
     """They go to a worker that holds nothing else: a death has been near them, and the next one must tell
@@ -36,8 +34,7 @@ class Range:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class OpenBuffer:
+class OpenBuffer(NamedTuple):
     """A buffer between its opening and its end."""
 
     seq: int
@@ -61,7 +58,7 @@ class OpenBuffer:
     """When the next failed item is due again, ms since the epoch."""
     paused: bool = False
 
-    journal: "Journal | None" = field(default=None, repr=False, compare=False)
+    journal: "Journal | None" = None
 
     @property
     def total_items(self) -> int:
@@ -134,7 +131,7 @@ class BufferRegistry:
         buffer = self.buffers.get(buffer_seq)
         if buffer is None or not inserted:
             return buffer
-        buffer = replace(buffer, recorded=buffer.recorded + inserted, failed=buffer.failed + failed)
+        buffer = buffer._replace(recorded=buffer.recorded + inserted, failed=buffer.failed + failed)
         self.buffers[buffer_seq] = buffer
         return buffer
 
@@ -142,7 +139,7 @@ class BufferRegistry:
         """Ranges that are to be handed out again; nothing when the buffer is not open any more."""
         buffer = self.buffers.get(buffer_seq)
         if buffer is not None and ranges:
-            self.buffers[buffer_seq] = replace(buffer, returned=buffer.returned + tuple(ranges))
+            self.buffers[buffer_seq] = buffer._replace(returned=buffer.returned + tuple(ranges))
 
     def remove(self, buffer_seq: int) -> OpenBuffer | None:
         return self.buffers.pop(buffer_seq)

@@ -7,7 +7,6 @@ it has ended.
 
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -32,6 +31,7 @@ from durable_bus.errors import (
     TimedOut,
     UsageError,
 )
+from durable_bus.ids import new_id
 from durable_bus.journal.reading import BufferContent, JournalReader
 from durable_bus.link import Link
 from durable_bus.lock import holder_pid
@@ -191,12 +191,12 @@ class Client:
         (unknown target, no items, the id used with other content), UsageError or LimitExceeded for an item
         that cannot be journaled; nothing of the buffer is in the journal then.
         """
-        chosen = buffer_id if buffer_id is not None else secrets.token_hex(16)
+        chosen = buffer_id if buffer_id is not None else new_id()
         errors_of_name = check_buffer_id(chosen)
         if errors_of_name:
             raise errors_of_name
         header = {
-            "request": secrets.token_hex(16),
+            "request": new_id(),
             "buffer_id": chosen,
             "target": target,
             "collect": collect,
@@ -225,7 +225,7 @@ class Client:
         if content.succeeded == content.total:
             raise BufferError(buffer_id, "every item has succeeded: nothing to start again")
         header = {
-            "request": secrets.token_hex(16),
+            "request": new_id(),
             "buffer_id": next_retry_id(content),
             "target": content.target,
             "collect": content.collect,
@@ -323,7 +323,7 @@ class Client:
         It stays in the journal until `respond` or `acknowledge`, and waits again when this connection closes
         first.
         """
-        header = {"k": "receive", "request": secrets.token_hex(16)}
+        header = {"k": "receive", "request": new_id()}
         deadline_s = None if timeout is None else time.monotonic() + timeout
         while True:
             link = self._link
@@ -388,7 +388,7 @@ class Client:
 
     def supervisor_status(self, timeout: float | None = None) -> dict[str, Any]:
         """How the supervisor's workers are. Raises TimedOut when it does not answer: it is busy or hung."""
-        request_id = secrets.token_hex(16)
+        request_id = new_id()
         link = self._link
         try:
             link.send({"k": "status", "request": request_id})
@@ -400,7 +400,7 @@ class Client:
         """One request and its answer; sent again, with the same id, when the daemon was restarted
         meanwhile.
         """
-        header = {**header, "request": secrets.token_hex(16)}
+        header = {**header, "request": new_id()}
         while True:
             link = self._link
             try:

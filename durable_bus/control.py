@@ -5,7 +5,6 @@ Each is idempotent: asked again, in this run or a later one, it changes nothing 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from durable_bus.buffer import Collector
@@ -96,7 +95,7 @@ class Control:
         if buffer is not None:
             self._journal.buffers.pause(buffer.seq)
             self._outbox.log("buffer paused", buffer=buffer.buffer_id)
-            self._registry.buffers[buffer.seq] = replace(buffer, paused=True)
+            self._registry.buffers[buffer.seq] = buffer._replace(paused=True)
             self._withdrawal.withdraw_buffer(buffer.seq)
         return self._answer(row["buffer_id"])
 
@@ -105,7 +104,7 @@ class Control:
         self._journal.buffers.resume(row["buffer_seq"])
         buffer = self._registry.get(row["buffer_seq"])
         if buffer is not None:
-            self._registry.buffers[buffer.seq] = replace(buffer, paused=False)
+            self._registry.buffers[buffer.seq] = buffer._replace(paused=False)
             self._outbox.log("buffer resumed", buffer=buffer.buffer_id)
         return self._answer(row["buffer_id"])
 

@@ -235,8 +235,11 @@ class Conversations:
             raise BufferError(start["buffer_id"] or "unknown", "No items specified")
         row = self._journal.buffers.by_id(buffer_id)
         if row is None:
-            buffers = self._journal.buffers
-            seq = buffers.add(
+            seq = self._journal.buffers.add_whole(
+                body,
+                start["form"],
+                start["exceptions"],
+                digest=start["digest"],
                 buffer_id=buffer_id,
                 target=start["target"],
                 return_to=start["return_to"] or own_name,
@@ -247,10 +250,8 @@ class Conversations:
                 request_id=self._new_id(),
                 retry_of=None,
             )
-            buffers.add_chunk(seq, 0, 0, body, start["form"], start["exceptions"])
-            buffers.open(seq, start["count"], start["digest"])
             self._threads.set(f"{thread_id}/{buffer_id}", self._threads.lookup(thread_id) or Chain())
-            self._collector.open(seq)
+            self._collector.open(self._journal.buffers.by_seq(seq))
         else:
             self._compare(row, own_name, thread_id, start)
             message_id = complete_message_id(buffer_id)

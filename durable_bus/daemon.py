@@ -8,7 +8,6 @@ workers do.
 import contextlib
 import json
 import os
-import secrets
 import signal
 import socket
 import stat
@@ -22,6 +21,7 @@ from durable_bus.channel import encode
 from durable_bus.clock import SystemClock
 from durable_bus.connections import Limits, SocketConnections, bind_socket, socket_path
 from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable
+from durable_bus.ids import new_id
 from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.journal import Journal
 from durable_bus.lock import JournalLock, lock_path, noted_commit
@@ -140,7 +140,7 @@ def _supervisor(
         connections,
         reactor,
         clock,
-        lambda: secrets.token_hex(16),
+        new_id,
         log,
     )
 

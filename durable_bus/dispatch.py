@@ -6,8 +6,7 @@ buffer as ranges. All of it is memory over the journal: after a crash it is buil
 rows.
 """
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_bus.buffer_registry import BufferRegistry, OpenBuffer, Range
 from durable_bus.channel import encode
@@ -27,8 +26,7 @@ SCAN_ITEMS_MAX = 50_000
 """How many rows one step of a recovery scan may look at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hand:
+class Hand(NamedTuple):
     """A worker as the dispatcher sees it."""
 
     worker_id: int
@@ -49,8 +47,7 @@ class Hand:
     """Never gets anything again."""
 
 
-@dataclass(frozen=True, slots=True)
-class InHand:
+class InHand(NamedTuple):
     """A range that a worker holds: a dispatch of items, or one message."""
 
     dispatch_id: int
@@ -58,7 +55,7 @@ class InHand:
     buffer_seq: int
     listener: str
     first: int
-    count: int
+    item_count: int
     attempt: int
     alone: bool
     first_ordinal: int
@@ -71,17 +68,17 @@ class InHand:
 
     @property
     def all_answered(self) -> int:
-        return (1 << self.count) - 1
+        return (1 << self.item_count) - 1
 
     def first_open_position(self) -> int | None:
         """The first position that was not answered yet, None when all were."""
         lowest_open_bit = ~self.answered & (self.answered + 1)
         position = lowest_open_bit.bit_length() - 1
-        return position if position < self.count else None
+        return position if position < self.item_count else None
 
     def open_positions(self) -> list[int]:
         """Positions that were not answered yet."""
-        return [position for position in range(self.count) if not self.answered >> position & 1]
+        return [position for position in range(self.item_count) if not self.answered >> position & 1]
 
 
 def contiguous(indexes: list[int]) -> list[tuple[int, int]]:
@@ -235,17 +232,17 @@ class Dispatcher:
 
     def _hand_out(self, hand: Hand, buffer_seq: int, found: Range) -> bytes:
         buffer = self._registry.buffers[buffer_seq]
-        items = self._journal.buffers.batch(buffer_seq, found.first, found.count)
+        items = self._journal.buffers.batch(buffer_seq, found.first, found.item_count)
         while len(items.payloads) > BATCH_BYTES_MAX and items.count > 1:
             # Long items: give back the end of the range, so that no frame grows far beyond its limit.
             keep = max(1, items.count * BATCH_BYTES_MAX // (2 * len(items.payloads)))
-            rest = Range(found.first + keep, found.count - keep, found.attempt, found.alone)
+            rest = Range(found.first + keep, found.item_count - keep, found.attempt, found.alone)
             self._registry.give_back(buffer_seq, [rest])
-            found = replace(found, count=keep)
-            items = self._journal.buffers.batch(buffer_seq, found.first, found.count)
-        assert items.count == found.count, "the journal lacks items of an open buffer"
+            found = found._replace(item_count=keep)
+            items = self._journal.buffers.batch(buffer_seq, found.first, found.item_count)
+        assert items.count == found.item_count, "the journal lacks items of an open buffer"
         dispatch_id = self._journal.work.dispatch(
-            buffer_seq, found.first, found.count, found.attempt, found.alone, hand.pid
+            buffer_seq, found.first, found.item_count, found.attempt, found.alone, hand.pid
         )
         self.in_hand[dispatch_id] = InHand(
             dispatch_id=dispatch_id,
@@ -253,15 +250,14 @@ class Dispatcher:
             buffer_seq=buffer_seq,
             listener=buffer.target,
             first=found.first,
-            count=found.count,
+            item_count=found.item_count,
             attempt=found.attempt,
             alone=found.alone,
             first_ordinal=hand.next_ordinal,
         )
-        self.hands[hand.worker_id] = replace(
-            hand,
-            unanswered=hand.unanswered + found.count,
-            next_ordinal=hand.next_ordinal + found.count,
+        self.hands[hand.worker_id] = hand._replace(
+            unanswered=hand.unanswered + found.item_count,
+            next_ordinal=hand.next_ordinal + found.item_count,
             exclusive=found.alone,
         )
         header = {
@@ -289,11 +285,15 @@ class Dispatcher:
             if (candidate.alone and not may_be_alone) or (must_be_alone and not candidate.alone):
                 continue
             rest = buffer.returned[:position] + buffer.returned[position + 1 :]
-            if candidate.count > limit and not candidate.alone:
-                rest += (replace(candidate, first=candidate.first + limit, count=candidate.count - limit),)
-                candidate = replace(candidate, count=limit)
+            if candidate.item_count > limit and not candidate.alone:
+                rest += (
+                    candidate._replace(
+                        first=candidate.first + limit, item_count=candidate.item_count - limit
+                    ),
+                )
+                candidate = candidate._replace(item_count=limit)
             left = self._without_outcome(buffer.seq, candidate)
-            buffer = replace(buffer, returned=rest + tuple(left[1:]))
+            buffer = buffer._replace(returned=rest + tuple(left[1:]))
             self._registry.buffers[buffer.seq] = buffer
             if left:
                 return left[0]
@@ -312,15 +312,15 @@ class Dispatcher:
         if buffer.recovered:
             return self._next_recovered(buffer, limit, may_be_alone=may_be_alone)
         count = min(limit, buffer.total - buffer.cursor)
-        self._registry.buffers[buffer.seq] = replace(buffer, cursor=buffer.cursor + count)
+        self._registry.buffers[buffer.seq] = buffer._replace(cursor=buffer.cursor + count)
         return Range(buffer.cursor, count, 1, alone=False)
 
     def _without_outcome(self, buffer_seq: int, given_back: Range) -> list[Range]:
         """What of a range that came back is still to be done: an answer may have come after a failure."""
-        end = given_back.first + given_back.count
-        rows = self._journal.buffers.outstanding(buffer_seq, given_back.first, end, given_back.count)
+        end = given_back.first + given_back.item_count
+        rows = self._journal.buffers.outstanding(buffer_seq, given_back.first, end, given_back.item_count)
         return [
-            replace(given_back, first=first, count=count)
+            given_back._replace(first=first, item_count=count)
             for first, count in contiguous([index for index, _ in rows])
         ]
 
@@ -334,8 +334,8 @@ class Dispatcher:
                     break
                 taken.append(retry)
             self._journal.work.mark_retried(retry.failure_id)
-        self._registry.buffers[buffer.seq] = replace(
-            buffer, retry_at=self._journal.work.next_retry_at(buffer.seq)
+        self._registry.buffers[buffer.seq] = buffer._replace(
+            retry_at=self._journal.work.next_retry_at(buffer.seq)
         )
         return Range(taken[0].index, len(taken), taken[0].failures + 1, alone=False) if taken else None
 
@@ -348,7 +348,7 @@ class Dispatcher:
         rows = self._journal.buffers.outstanding(buffer.seq, buffer.cursor, window_end, limit + len(out))
         rows = [row for row in rows if row[0] not in out]
         if not rows:
-            self._registry.buffers[buffer.seq] = replace(buffer, cursor=window_end)
+            self._registry.buffers[buffer.seq] = buffer._replace(cursor=window_end)
             self.scan_unfinished = self.scan_unfinished or window_end < buffer.total
             return None
         first, failures = rows[0]
@@ -356,23 +356,23 @@ class Dispatcher:
         if alone and not may_be_alone:
             # Somebody who holds nothing will take it; it must not hold up the scan until then.
             given = Range(first, 1, failures + 1, alone=True)
-            self._registry.buffers[buffer.seq] = replace(
-                buffer, cursor=first + 1, returned=(*buffer.returned, given)
+            self._registry.buffers[buffer.seq] = buffer._replace(
+                cursor=first + 1, returned=(*buffer.returned, given)
             )
             self.scan_unfinished = True
             return None
         count = 1
         while not alone and count < min(limit, len(rows)) and rows[count] == (first + count, failures):
             count += 1
-        self._registry.buffers[buffer.seq] = replace(buffer, cursor=first + count)
+        self._registry.buffers[buffer.seq] = buffer._replace(cursor=first + count)
         return Range(first, count, failures + 1, alone)
 
     def _out_from_cursor(self, buffer: OpenBuffer) -> set[int]:
         """Items from the cursor on that are in hand (a retry, which does not wait for the scan) or were given
         back.
         """
-        held = [(one.first, one.count) for one in self.in_hand.values() if one.buffer_seq == buffer.seq]
-        held += [(back.first, back.count) for back in buffer.returned]
+        held = [(one.first, one.item_count) for one in self.in_hand.values() if one.buffer_seq == buffer.seq]
+        held += [(back.first, back.item_count) for back in buffer.returned]
         return {index for first, count in held for index in range(max(first, buffer.cursor), first + count)}
 
     # Coming back
@@ -385,7 +385,7 @@ class Dispatcher:
         mask = ((1 << count) - 1) << (first - held.first)
         answered = held.answered | (mask & held.all_answered)
         fewer = answered.bit_count() - held.answered.bit_count()
-        self._set_held(held, replace(held, answered=answered), fewer)
+        self._set_held(held, held._replace(answered=answered), fewer)
         return held
 
     def _set_held(self, before: InHand, after: InHand, fewer: int) -> None:
@@ -394,13 +394,12 @@ class Dispatcher:
         if done:
             self.in_hand.pop(before.dispatch_id)
             if before.buffer_seq:
-                how = "answered" if after.count else "returned"
+                how = "answered" if after.item_count else "returned"
                 self._journal.work.end_dispatch(before.dispatch_id, how)
         else:
             self.in_hand[before.dispatch_id] = after
         if hand is not None:
-            self.hands[hand.worker_id] = replace(
-                hand,
+            self.hands[hand.worker_id] = hand._replace(
                 unanswered=hand.unanswered - fewer,
                 messages=hand.messages - (1 if done and before.message_seq else 0),
                 exclusive=hand.exclusive and not (done and before.alone),
@@ -418,12 +417,12 @@ class Dispatcher:
         """
         messages = []
         for held in self.held_by(worker_id):
-            keep = min(max(from_ordinal - held.first_ordinal, 0), held.count)
-            if keep == held.count:
+            keep = min(max(from_ordinal - held.first_ordinal, 0), held.item_count)
+            if keep == held.item_count:
                 continue
             back = [position for position in held.open_positions() if position >= keep]
             self._give_back(held, back, alone=held.alone)
-            shortened = replace(held, count=keep, answered=held.answered & ((1 << keep) - 1))
+            shortened = held._replace(item_count=keep, answered=held.answered & ((1 << keep) - 1))
             if held.buffer_seq == 0:
                 messages.append(held)
             elif keep:

@@ -1,7 +1,6 @@
 """One connection of a client to a supervisor: it sends frames, and lets threads wait for answers."""
 
 import contextlib
-import secrets
 import socket
 import threading
 from collections import OrderedDict, deque
@@ -18,6 +17,7 @@ from durable_bus.errors import (
     TimedOut,
     UsageError,
 )
+from durable_bus.ids import new_id
 
 __all__ = ["Link"]
 
@@ -37,7 +37,7 @@ class Link:
         self._connection = connection
         self._send_lock = threading.Lock()
         self.changed = threading.Condition()
-        self._hello_id = secrets.token_hex(16)
+        self._hello_id = new_id()
         self._answers: dict[str, deque[dict[str, Any]]] = {}
         self._watched: OrderedDict[str, bool] = OrderedDict()
         """Buffers whose end the supervisor tells, and whether it has. Too many: it is asked again."""
@@ -109,7 +109,7 @@ class Link:
 
     def say(self, header: dict[str, Any]) -> None:
         """Send what nobody waits for an answer to; silent when the supervisor is gone."""
-        request_id = header.setdefault("request", secrets.token_hex(16))
+        request_id = header.setdefault("request", new_id())
         with contextlib.suppress(DurableBusError):
             self.send(header)
         self.forget(request_id)

@@ -3,7 +3,6 @@ mailboxes.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from durable_bus.channel import encode, pack
@@ -150,14 +149,13 @@ class Post:
             buffer_seq=0,
             listener=row["to_id"],
             first=0,
-            count=1,
+            item_count=1,
             attempt=attempt,
             alone=alone,
             first_ordinal=hand.next_ordinal,
             message_seq=message_seq,
         )
-        self._dispatcher.hands[hand.worker_id] = replace(
-            hand,
+        self._dispatcher.hands[hand.worker_id] = hand._replace(
             unanswered=hand.unanswered + 1,
             messages=hand.messages + 1,
             next_ordinal=hand.next_ordinal + 1,

@@ -1,6 +1,5 @@
 """What a start finds of earlier runs. Not a mode: afterwards the dispatcher does what it always does."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from durable_bus.buffer import Collector, FailedAttempt
@@ -41,7 +40,7 @@ class Recovery:
         for row in self._journal.buffers.open_ones():
             buffer = self._registry.create(row, paused=bool(row["paused"]), recovered=bool(row["handed_out"]))
             due = self._journal.work.next_retry_at(buffer.seq)
-            self._registry.buffers[buffer.seq] = replace(buffer, retry_at=due)
+            self._registry.buffers[buffer.seq] = buffer._replace(retry_at=due)
         self._settle_dispatches()
         self._settle_messages()
 

@@ -7,12 +7,11 @@ What happened is read by `journal.history`.
 
 import difflib
 import os
-import secrets
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from durable_bus.client import Client, open_client
 from durable_bus.clock import SystemClock
 from durable_bus.dispatch import Dispatcher, Hand
 from durable_bus.errors import BufferError, NotFound, UsageError
+from durable_bus.ids import new_id
 from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.history import History
 from durable_bus.journal.reading import BufferContent, JournalReader
@@ -71,7 +71,7 @@ def plan(journal: Path) -> Plan:
             nobody,
             nobody,
             clock,
-            lambda: secrets.token_hex(16),
+            new_id,
             _say_nothing,
         )
         supervisor.start()
@@ -80,7 +80,7 @@ def plan(journal: Path) -> Plan:
         found = []
         for buffer in supervisor.registry.list_active():
             held = supervisor.dispatcher.in_hand.values()
-            ranges = _merged([(one.first, one.count) for one in held if one.buffer_seq == buffer.seq])
+            ranges = _merged([(one.first, one.item_count) for one in held if one.buffer_seq == buffer.seq])
             if ranges:
                 outstanding = sum(count for _, count in ranges)
                 found.append({"buffer_id": buffer.buffer_id, "outstanding": outstanding, "ranges": ranges})
@@ -109,7 +109,7 @@ def _hand_out_everything(supervisor: Supervisor) -> None:
     hand = Hand(worker_id=0, pid=os.getpid(), listeners=dict.fromkeys(targets, facts))
     rounds_without = 0
     while rounds_without < 2:
-        dispatcher.hands[0] = replace(hand, next_ordinal=_next_ordinal(dispatcher))
+        dispatcher.hands[0] = hand._replace(next_ordinal=_next_ordinal(dispatcher))
         frames = dispatcher.plan(_FAR_FUTURE_MS)
         rounds_without = 0 if frames or dispatcher.scan_unfinished else rounds_without + 1
 

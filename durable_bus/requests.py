@@ -7,8 +7,7 @@ from the journal and not done twice.
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_bus import xml
 from durable_bus.buffer import Collector
@@ -40,8 +39,7 @@ RECEIVING_TIMEOUT_MS = 10 * 60 * 1000
 """A buffer whose client has vanished is given up this long after its last chunk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receiving:
+class Receiving(NamedTuple):
     """A start whose items are arriving."""
 
     request_id: str
@@ -53,6 +51,8 @@ class Receiving:
     received: int
     existing: bool = False
     """The buffer is there already, opened: its items are not looked at, the digest decides."""
+    repeated: bool = False
+    """By this very request, whose answer was lost."""
 
 
 class Requests:
@@ -193,61 +193,87 @@ class Requests:
 
     def _submit(self, connection_id: int, frame: Frame) -> dict[str, Any] | None:
         """A start whose items fit into one chunk: all of it in one frame."""
-        if not self._start(connection_id, frame)["existing"]:
-            self._chunk(connection_id, frame)
-        return self._open(connection_id, frame)
+        header = frame.header
+        receiving = self._claim(connection_id, header)
+        if not receiving.existing:
+            (payloads,) = frame.bodies
+            count, total = int(header["count"]), int(header["total"])
+            self._check_chunk(header, payloads, count, 0)
+            if receiving.buffer_seq or count != total:
+                raise BufferError(receiving.buffer_id, f"{count} of {total} items arrived")
+            buffer_seq = self._journal.buffers.add_whole(
+                payloads,
+                header["form"],
+                header["exceptions"],
+                digest=str(header["digest"]),
+                **self._prepare(connection_id, header),
+            )
+            receiving = receiving._replace(buffer_seq=buffer_seq)
+        return self._opened(connection_id, receiving, header)
 
     def _start(self, connection_id: int, frame: Frame) -> dict[str, Any]:
-        header = frame.header
+        receiving = self._claim(connection_id, frame.header)
+        if not receiving.buffer_seq:
+            columns = self._prepare(connection_id, frame.header)
+            receiving = receiving._replace(buffer_seq=self._journal.buffers.add(**columns))
+        self.receiving[receiving.request_id] = receiving
+        return {"k": "receiving", "next_chunk": receiving.next_chunk, "existing": receiving.existing}
+
+    def _claim(self, connection_id: int, header: dict[str, Any]) -> Receiving:
+        """What is there already of the buffer that a start wants: all, what this request has sent, or
+        nothing, with `buffer_seq` 0; what a vanished client has left under its id is dropped.
+
+        Raises BufferError for a start that cannot be carried out, and Deferred.
+        """
         request_id, buffer_id, target = (
             str(header["request"]),
             str(header["buffer_id"]),
             str(header["target"]),
         )
+        nothing = Receiving(request_id, connection_id, 0, buffer_id, target, 0, 0)
         row = self._journal.buffers.by_id(buffer_id)
-        if row is None or row["opened_commit"] is None or row["request_id"] != request_id:
-            # Else its acknowledgement was lost: it is given again, whatever today's app is like.
-            self._workforce.require_app()
-            return_to = str(header.get("return_to") or "")
-            self._conversations.check_start(buffer_id, buffer_id, target, return_to)
-        receiving = Receiving(request_id, connection_id, 0, buffer_id, target, 0, 0)
-        if row is not None and row["opened_commit"] is not None:
-            receiving = replace(receiving, buffer_seq=row["buffer_seq"], existing=True)
-        elif row is not None and row["request_id"] == request_id:
-            receiving = replace(
-                receiving,
-                buffer_seq=row["buffer_seq"],
-                next_chunk=row["next_chunk"],
-                received=row["received"],
+        opened = row is not None and row["opened_commit"] is not None
+        if row is not None and opened and row["request_id"] == request_id:
+            # Its acknowledgement was lost: it is given again, whatever today's app is like.
+            return nothing._replace(buffer_seq=row["buffer_seq"], existing=True, repeated=True)
+        self._workforce.require_app()
+        return_to = str(header.get("return_to") or "")
+        self._conversations.check_start(buffer_id, buffer_id, target, return_to)
+        if row is None:
+            return nothing
+        if opened:
+            return nothing._replace(buffer_seq=row["buffer_seq"], existing=True)
+        if row["request_id"] == request_id:
+            return nothing._replace(
+                buffer_seq=row["buffer_seq"], next_chunk=row["next_chunk"], received=row["received"]
             )
-        else:
-            if row is not None:
-                if any(other.buffer_seq == row["buffer_seq"] for other in self.receiving.values()):
-                    raise BufferError(buffer_id, "another client is sending its items just now")
-                self._journal.buffers.drop(row["buffer_seq"])
-            receiving = replace(receiving, buffer_seq=self._add_buffer(connection_id, header))
-        self.receiving[request_id] = receiving
-        return {"k": "receiving", "next_chunk": receiving.next_chunk, "existing": receiving.existing}
+        if any(other.buffer_seq == row["buffer_seq"] for other in self.receiving.values()):
+            raise BufferError(buffer_id, "another client is sending its items just now")
+        self._journal.buffers.drop(row["buffer_seq"])
+        return nothing
 
-    def _add_buffer(self, connection_id: int, header: dict[str, Any]) -> int:
-        """A client's buffer has a thread of its own, which begins with the client's name when it has one."""
+    def _prepare(self, connection_id: int, header: dict[str, Any]) -> dict[str, Any]:
+        """Begin the threads of a new buffer; the columns of its row.
+
+        A client's buffer has a thread of its own, which begins with the client's name when it has one.
+        """
         name = self._mailboxes.name_of(connection_id)
         starter_thread_id = self._new_id()
         thread_id = f"{starter_thread_id}/{header['buffer_id']}"
         chain = Chain((name,) if name else ())
         self._threads.set(starter_thread_id, chain)
         self._threads.set(thread_id, chain)
-        return self._journal.buffers.add(
-            buffer_id=header["buffer_id"],
-            target=header["target"],
-            return_to=header.get("return_to") or name,
-            from_id=name,
-            thread_id=thread_id,
-            starter_thread_id=starter_thread_id,
-            collect=bool(header["collect"]),
-            request_id=header["request"],
-            retry_of=self._retried_seq(header),
-        )
+        return {
+            "buffer_id": header["buffer_id"],
+            "target": header["target"],
+            "return_to": header.get("return_to") or name,
+            "from_id": name,
+            "thread_id": thread_id,
+            "starter_thread_id": starter_thread_id,
+            "collect": bool(header["collect"]),
+            "request_id": header["request"],
+            "retry_of": self._retried_seq(header),
+        }
 
     def _retried_seq(self, header: dict[str, Any]) -> int | None:
         """The ended buffer whose unsuccessful items these are, when the client says so."""
@@ -280,8 +306,8 @@ class Requests:
         )
         if added != count:
             raise BufferError(receiving.buffer_id, "it was cancelled while its items arrived")
-        self.receiving[receiving.request_id] = replace(
-            receiving, next_chunk=receiving.next_chunk + 1, received=receiving.received + count
+        self.receiving[receiving.request_id] = receiving._replace(
+            next_chunk=receiving.next_chunk + 1, received=receiving.received + count
         )
         return {"k": "received", "next_chunk": receiving.next_chunk + 1}
 
@@ -315,40 +341,44 @@ class Requests:
 
     def _open(self, connection_id: int, frame: Frame) -> dict[str, Any] | None:
         header = frame.header
-        request_id = header["request"]
-        known = self._journal.request_answer(request_id)
-        if known is not None:
-            self._watch_buffer(connection_id, known["buffer_id"])
-            return known
-        receiving = self.receiving.get(request_id)
+        receiving = self.receiving.get(header["request"])
         if receiving is None:
             return None  # refused before, and told so
         buffer_id, total = receiving.buffer_id, int(header["total"])
-        if receiving.existing:
-            self._compare(connection_id, receiving, header)
-        else:
+        if not receiving.existing:
             if total == 0:
                 raise BufferError(buffer_id, "No items specified")
             if not self._journal.buffers.open(receiving.buffer_seq, total, str(header["digest"])):
                 raise BufferError(buffer_id, f"{receiving.received} of {total} items arrived")
-            self._collector.open(receiving.buffer_seq)
-            self._outbox.log("buffer opened", buffer=buffer_id, target=receiving.target, items=total)
-        row = self._journal.buffers.by_seq(receiving.buffer_seq)
-        answer = {
-            "k": "opened",
-            "buffer_id": buffer_id,
-            "buffer_seq": receiving.buffer_seq,
-            "total": row["total"],
-            "existed": receiving.existing,
-        }
-        self._journal.add_request(request_id, answer)
-        self.receiving.pop(request_id)
-        self._watch_buffer(connection_id, buffer_id)
+        answer = self._opened(connection_id, receiving, header)
+        self.receiving.pop(receiving.request_id)
         return answer
 
-    def _compare(self, connection_id: int, receiving: Receiving, header: dict[str, Any]) -> None:
-        """The same id with the same content is the buffer that exists; with any other it is refused."""
+    def _opened(self, connection_id: int, receiving: Receiving, header: dict[str, Any]) -> dict[str, Any]:
+        """The buffer is there, with all its items: the answer to its start. No answer is kept, unlike other
+        requests': what the buffer's row says of its request is enough to give it again.
+        """
         row = self._journal.buffers.by_seq(receiving.buffer_seq)
+        if not receiving.existing:
+            self._collector.open(row)
+            self._outbox.log(
+                "buffer opened", buffer=receiving.buffer_id, target=receiving.target, items=row["total"]
+            )
+        elif not receiving.repeated:
+            self._compare(connection_id, receiving, header, row)
+        self._tell_end(connection_id, row)
+        return {
+            "k": "opened",
+            "buffer_id": receiving.buffer_id,
+            "buffer_seq": receiving.buffer_seq,
+            "total": row["total"],
+            "existed": receiving.existing and not receiving.repeated,
+        }
+
+    def _compare(
+        self, connection_id: int, receiving: Receiving, header: dict[str, Any], row: sqlite3.Row
+    ) -> None:
+        """The same id with the same content is the buffer that exists; with any other it is refused."""
         same = (row["target"], row["digest"], bool(row["collect"]), row["return_to"]) == (
             receiving.target,
             header["digest"],
@@ -361,16 +391,15 @@ class Requests:
 
     def _watch(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         buffer_id = str(frame.header["buffer_id"])
-        self._watch_buffer(connection_id, buffer_id)
+        row = self._journal.buffers.by_id(buffer_id)
+        if row is not None:
+            self._tell_end(connection_id, row)
         return {"k": "watching", "buffer_id": buffer_id}
 
-    def _watch_buffer(self, connection_id: int, buffer_id: str) -> None:
+    def _tell_end(self, connection_id: int, row: sqlite3.Row) -> None:
         """Tell this connection when the buffer ends; at once when it has."""
-        row = self._journal.buffers.by_id(buffer_id)
-        if row is None:
-            return
         if row["ended_commit"] is not None:
-            self._outbox.to_client(connection_id, {"k": "ended", "buffer_id": buffer_id})
+            self._outbox.to_client(connection_id, {"k": "ended", "buffer_id": row["buffer_id"]})
         else:
             self._collector.watchers.setdefault(row["buffer_seq"], set()).add(connection_id)
 

@@ -62,7 +62,10 @@ class Staged(Generic[K, V]):
                 yield key
 
     def values(self) -> list[V]:
-        return [self[key] for key in self.keys()]
+        """In the order of their keys."""
+        if not self._changes:
+            return list(self._lasting.values())
+        return [cast(V, value) for value in {**self._lasting, **self._changes}.values() if value is not _GONE]
 
     def commit(self) -> None:
         for key, value in self._changes.items():

@@ -7,8 +7,6 @@ back to its buffers. When the worker comes to the limit it throws the rest away 
 get something again, because frames that were withdrawn may still lie in its pipe.
 """
 
-from dataclasses import replace
-
 from durable_bus.dispatch import Dispatcher, Hand
 from durable_bus.lateness import Lateness
 from durable_bus.outbox import Outbox
@@ -38,7 +36,7 @@ class Withdrawal:
     def withdraw(self, hand: Hand) -> None:
         """Tell a worker to start nothing more of what it holds."""
         if not hand.withdrawn and hand.unanswered:
-            self._dispatcher.hands[hand.worker_id] = replace(hand, withdrawn=True)
+            self._dispatcher.hands[hand.worker_id] = hand._replace(withdrawn=True)
 
     def withdraw_all(self) -> None:
         for hand in self._dispatcher.hands.values():
@@ -56,7 +54,7 @@ class Withdrawal:
         hand = self._dispatcher.hands.get(worker_id)
         if hand is not None and not hand.leaving:
             withdrawn = hand.withdrawn or hand.unanswered > 0
-            self._dispatcher.hands[worker_id] = replace(hand, leaving=True, withdrawn=withdrawn)
+            self._dispatcher.hands[worker_id] = hand._replace(leaving=True, withdrawn=withdrawn)
 
     def take_back(self) -> None:
         """Give back what withdrawn workers have not started; end the processes of those who are let go."""
@@ -67,8 +65,8 @@ class Withdrawal:
             # The worker says "started" before it looks at the limit: what it may still run counts as started.
             boundary = max(slot.limit, slot.started)
             self._put_back(hand.worker_id, boundary)
-            self._dispatcher.hands[hand.worker_id] = replace(
-                self._dispatcher.hands[hand.worker_id], taken=True
+            self._dispatcher.hands[hand.worker_id] = self._dispatcher.hands[hand.worker_id]._replace(
+                taken=True
             )
             if boundary >= hand.next_ordinal:
                 self._end(hand.worker_id)
@@ -90,7 +88,7 @@ class Withdrawal:
     def _end(self, worker_id: int) -> None:
         hand = self._dispatcher.hands.get(worker_id)
         if hand is not None and not self.stopping and not hand.leaving:
-            self._dispatcher.hands[worker_id] = replace(hand, withdrawn=False, taken=False)
+            self._dispatcher.hands[worker_id] = hand._replace(withdrawn=False, taken=False)
 
     def adjust_limits(self) -> None:
         """After the commit: set the slots of workers that may start nothing more, or may again."""

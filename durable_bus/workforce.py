@@ -2,7 +2,6 @@
 when.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from durable_bus.clock import Clock
@@ -84,7 +83,7 @@ class Workforce:
         hand = self._dispatcher.hands.get(worker_id)
         if hand is None:
             return []
-        self._dispatcher.hands[worker_id] = replace(hand, listeners=listeners)
+        self._dispatcher.hands[worker_id] = hand._replace(listeners=listeners)
         if self._generation.get(worker_id) != self.generation:
             if self.listeners is None:
                 self.listeners = (

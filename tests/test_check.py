@@ -71,7 +71,6 @@ BREAKS = {
     "threads_resolve": """
         DELETE FROM thread WHERE thread_id = (SELECT thread_id FROM buffer WHERE buffer_id = 'plain')""",
     "hops_resolve": """UPDATE thread SET chain = '["cli", ["nobody", 0]]'""",
-    "acknowledged_starts_are_here": "UPDATE request SET answer = json_set(answer, '$.total', 99)",
     "retried_buffers_had_ended": f"UPDATE buffer SET retry_of = {HALTED} WHERE buffer_id = 'failing.retry1'",
     "pauses_are_of_open_buffers": "UPDATE pause SET paused_commit = 1",
 }

@@ -55,6 +55,28 @@ class BufferTable:
     def add(self, **columns: Any) -> int:
         """A buffer that begins to be received; its `buffer_seq`."""
         self._journal.ids.buffer += 1
+        self._insert(received=0, next_chunk=0, total=None, digest=None, opened_commit=None, **columns)
+        return self._journal.ids.buffer
+
+    def add_whole(
+        self, payloads: bytes, form: int, exceptions: list[int], *, digest: str, **columns: Any
+    ) -> int:
+        """A buffer that is open at once, with all its items: one chunk, as `add_chunk` takes it. Its
+        `buffer_seq`.
+        """
+        self._journal.ids.buffer += 1
+        count = self._add_items(self._journal.ids.buffer, 0, payloads, form, exceptions)
+        self._insert(
+            received=count,
+            next_chunk=1,
+            total=count,
+            digest=digest,
+            opened_commit=self._journal.commit_id,
+            **columns,
+        )
+        return self._journal.ids.buffer
+
+    def _insert(self, **columns: Any) -> None:
         self._statements.run(
             "add_buffer",
             buffer_seq=self._journal.ids.buffer,
@@ -62,7 +84,6 @@ class BufferTable:
             commit_id=self._journal.commit_id,
             **columns,
         )
-        return self._journal.ids.buffer
 
     def add_chunk(
         self,
@@ -79,15 +100,7 @@ class BufferTable:
         `form`: 1 when they are XML, 0 when text, except those at the positions `exceptions`. Raises
         ValueError when `payloads` is no body, and changes nothing then.
         """
-        texts = unpack(payloads)
-        first_key = (buffer_seq << INDEX_BITS) + first_index
-        if exceptions:
-            forms = [form] * len(texts)
-            for position in exceptions:
-                forms[position] = 1 - form
-            count = self._statements.run_each("add_item", zip(itertools.count(first_key), texts, forms))
-        else:
-            count = self._statements.run_rows("add_items", (first_key, form), texts)
+        count = self._add_items(buffer_seq, first_index, payloads, form, exceptions)
         received = self._statements.run(
             "chunk_received",
             buffer_seq=buffer_seq,
@@ -96,6 +109,18 @@ class BufferTable:
             now_ms=self._journal.now_ms,
         )
         return count if received else 0
+
+    def _add_items(
+        self, buffer_seq: int, first_index: int, payloads: bytes, form: int, exceptions: list[int]
+    ) -> int:
+        texts = unpack(payloads)
+        first_key = (buffer_seq << INDEX_BITS) + first_index
+        if exceptions:
+            forms = [form] * len(texts)
+            for position in exceptions:
+                forms[position] = 1 - form
+            return self._statements.run_each("add_item", zip(itertools.count(first_key), texts, forms))
+        return self._statements.run_rows("add_items", (first_key, form), texts)
 
     def open(self, buffer_seq: int, total: int, digest: str) -> bool:
         """All `total` items are here: open it. False when they are not, or it is open already."""
@@ -177,11 +202,22 @@ class BufferTable:
         later = (span["last_commit"], span["last_seq"])
         return marked, later if len(page) == _PRUNE_BUFFERS_MAX else None
 
-    def end(self, buffer_seq: int) -> bool:
-        """Close a buffer whose every item has a result; False when that is not so."""
-        return (
-            self._statements.run("end_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id) == 1
+    def count(self, buffer_seq: int, succeeded: int, failed: int) -> None:
+        """So many results were really inserted."""
+        self._statements.run("count_results", buffer_seq=buffer_seq, succeeded=succeeded, failed=failed)
+
+    def count_last(self, buffer_seq: int, succeeded: int, failed: int) -> bool:
+        """The same, and close the buffer whose every item has a result with these; False, and nothing is
+        counted, when that is not so.
+        """
+        counted = self._statements.run(
+            "count_last_results",
+            buffer_seq=buffer_seq,
+            succeeded=succeeded,
+            failed=failed,
+            commit_id=self._journal.commit_id,
         )
+        return counted == 1
 
     def cancel(self, buffer_seq: int) -> bool:
         return (

@@ -355,19 +355,6 @@ WHERE instr(t.chain, '[[') + instr(t.chain, ', [') + instr(t.chain, ',[') > 0
             AND json_extract(hop.value, '$[1]') >= 0 AND json_extract(hop.value, '$[1]') < b.total
     );
 
--- name: acknowledged_starts_are_here
--- A start that was acknowledged has its buffer, opened, with all of its items.
-SELECT q.request_id, json_extract(q.answer, '$.buffer_id') AS buffer_id, json_extract(q.answer, '$.total') AS total
-FROM request q
-WHERE json_extract(q.answer, '$.k') = 'opened'
-    AND NOT EXISTS (
-        SELECT 1 FROM buffer b
-        WHERE b.buffer_seq = json_extract(q.answer, '$.buffer_seq')
-            AND b.buffer_id = json_extract(q.answer, '$.buffer_id')
-            AND b.total = json_extract(q.answer, '$.total')
-            AND b.opened_commit <= q.commit_id
-    );
-
 -- name: retried_buffers_had_ended
 -- The buffer whose failed and missing items another one runs again had ended before.
 SELECT b.buffer_id, o.buffer_id AS retry_of, o.ended_commit

@@ -33,10 +33,10 @@ VALUES (:commit_id, :run_id, :now_ms, :results, :failures);
 -- name: add_buffer
 INSERT INTO buffer (
     buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect, request_id, retry_of,
-    touched_at, created_commit
+    touched_at, created_commit, received, next_chunk, total, digest, opened_commit
 ) VALUES (
     :buffer_seq, :buffer_id, :target, :return_to, :from_id, :thread_id, :starter_thread_id, :collect, :request_id,
-    :retry_of, :now_ms, :commit_id
+    :retry_of, :now_ms, :commit_id, :received, :next_chunk, :total, :digest, :opened_commit
 );
 
 -- name: buffer_by_id
@@ -190,14 +190,16 @@ WHERE request_id IN (SELECT request_id FROM request WHERE commit_id < :before_co
 SELECT commit_id FROM journal_commit INDEXED BY journal_commit_by_time
 WHERE committed_at < :before_ms ORDER BY committed_at DESC, commit_id DESC LIMIT 1;
 
--- name: count_recorded
+-- name: count_results
 -- Counters change only by the number of rows really inserted.
 UPDATE buffer SET succeeded = succeeded + :succeeded, failed = failed + :failed
 WHERE buffer_seq = :buffer_seq AND ended_commit IS NULL;
 
--- name: end_buffer
-UPDATE buffer SET ended_commit = :commit_id, low_water = total
-WHERE buffer_seq = :buffer_seq AND opened_commit IS NOT NULL AND ended_commit IS NULL AND succeeded + failed = total;
+-- name: count_last_results
+UPDATE buffer
+SET succeeded = succeeded + :succeeded, failed = failed + :failed, ended_commit = :commit_id, low_water = total
+WHERE buffer_seq = :buffer_seq AND opened_commit IS NOT NULL AND ended_commit IS NULL
+    AND succeeded + failed + :succeeded + :failed = total;
 
 -- name: cancel_buffer
 UPDATE buffer SET ended_commit = :commit_id, cancelled_commit = :commit_id

@@ -200,12 +200,6 @@ class WorkTable:
             worker_pid=worker_pid,
             durations=durations,
         )
-        self._statements.run(
-            "count_recorded",
-            buffer_seq=buffer_seq,
-            succeeded=recorded if success else 0,
-            failed=0 if success else recorded,
-        )
 
     def has_outcome(self, buffer_seq: int, index: int) -> bool:
         return bool(self._statements.value("has_outcome", item_key=(buffer_seq << INDEX_BITS) + index))
