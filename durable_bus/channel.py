@@ -20,6 +20,7 @@ from durable_bus.errors import LimitExceeded
 
 __all__ = [
     "FRAME_BYTES_MAX",
+    "READ_BYTES",
     "Frame",
     "FrameReader",
     "Outgoing",
@@ -37,6 +38,10 @@ FRAME_BYTES_MAX = 16 * 1024 * 1024
 longer.
 """
 
+READ_BYTES = 64 * 1024
+"""What one read asks for. More than 128 KiB is mapped afresh by malloc, cut off and unmapped each time: 17 µs
+for a frame of 300 bytes instead of 3.
+"""
 _LENGTH_BYTES = 4
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

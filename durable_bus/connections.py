@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from durable_bus.channel import FRAME_BYTES_MAX, FrameReader, Outgoing, dump_json, encode
+from durable_bus.channel import FRAME_BYTES_MAX, READ_BYTES, FrameReader, Outgoing, dump_json, encode
 from durable_bus.errors import DurableBusError, JournalUnreachable, LimitExceeded, UsageError, one_line, said
 from durable_bus.lock import socket_in_lock
 from durable_bus.ports import ClientClosed, ClientSpoke
@@ -43,7 +43,6 @@ __all__ = [
 READ_BYTES_MAX = 2 * 1024 * 1024
 """How much one turn takes from all clients together."""
 _SHARE_BYTES_MIN = 32 * 1024
-_READ_BYTES = 256 * 1024
 _BACKLOG = 128
 _ACCEPTED_MAX = 16
 _SOCKET_NAME_BYTES_MAX = 107
@@ -307,7 +306,7 @@ class SocketConnections:
         share_bytes = min(self._share_bytes, self._budget_bytes)
         while share_bytes > 0:
             try:
-                data = client.connection.recv(min(_READ_BYTES, share_bytes))
+                data = client.connection.recv(min(READ_BYTES, share_bytes))
             except BlockingIOError:
                 return
             except OSError:

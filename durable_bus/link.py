@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from typing import Any
 
 from durable_bus import __version__, errors
-from durable_bus.channel import FRAME_BYTES_MAX, Frame, FrameReader, encode
+from durable_bus.channel import FRAME_BYTES_MAX, READ_BYTES, Frame, FrameReader, encode
 from durable_bus.errors import (
     BufferError,
     DurableBusError,
@@ -22,7 +22,6 @@ from durable_bus.ids import new_id
 __all__ = ["Link"]
 
 _WATCHED_MAX = 200
-_READ_BYTES = 256 * 1024
 
 
 class Link:
@@ -65,7 +64,7 @@ class Link:
         reader = FrameReader()
         lost: DurableBusError = SupervisorLost()
         try:
-            while data := self._connection.recv(_READ_BYTES):
+            while data := self._connection.recv(READ_BYTES):
                 with self.changed:
                     for frame in reader.feed(data):
                         lost = self._take(frame) or lost

@@ -11,7 +11,7 @@ from typing import Any
 
 from durable_bus.answers import FLUSH_S, Answers
 from durable_bus.bus import Bus, Listener
-from durable_bus.channel import Frame, FrameReader, unpack
+from durable_bus.channel import READ_BYTES, Frame, FrameReader, unpack
 from durable_bus.errors import WorkerSilent
 from durable_bus.messages import HandlerResponse
 from durable_bus.outcomes import MessageHandling, metadata_of, outcome_of, passed_on
@@ -27,7 +27,6 @@ from durable_bus.xml import load
 
 __all__ = ["serve"]
 
-_READ_BYTES = 1024 * 1024
 _FLUSH_EVERY_S = 0.02
 _CANCEL_GRACE_S = 1.0
 """How long a handler that was cancelled for being late may take to give in; then it is left to itself."""
@@ -81,7 +80,7 @@ class _AsyncRunner:
 
         def readable() -> None:
             try:
-                data = os.read(read_fd, _READ_BYTES)
+                data = os.read(read_fd, READ_BYTES)
             except BlockingIOError:
                 return
             if not data:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from durable_bus.channel import FrameReader, Outgoing, dump_json, encode
+from durable_bus.channel import READ_BYTES, FrameReader, Outgoing, dump_json, encode
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled
 from durable_bus.ports import ORDINAL_MAX, WorkerEnded, WorkerSpoke
 from durable_bus.reactor import SelectorReactor
@@ -188,7 +188,7 @@ class WorkerPool:
         """Read what is there, at most about `bytes_max`."""
         while bytes_max > 0:
             try:
-                data = os.read(worker.read_fd, min(bytes_max, PIPE_BYTES))
+                data = os.read(worker.read_fd, min(bytes_max, READ_BYTES))
             except BlockingIOError:
                 return
             if not data:

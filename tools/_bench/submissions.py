@@ -66,13 +66,13 @@ def client_process(load: Load, pipe: Connection) -> None:
     errors: list[str] = []
     items = items_of(load.payload, SUBMIT_ITEMS)
 
-    def submit_all(client: Client, name: str, begin_s: float) -> None:
+    def submit_all(client: Client, begin_s: float) -> None:
         for turn in range(load.buffers_each):
             due_s = begin_s + turn * load.every_s if load.every_s else time.monotonic()
             time.sleep(max(0.0, due_s - time.monotonic()))
             called_s = time.monotonic()
             try:
-                buffer = client.start("echo", items, buffer_id=f"{name}-{turn}")
+                buffer = client.start("echo", items)
                 acknowledged_s = time.monotonic()
                 completed_s = None
                 if not load.every_s:
@@ -91,10 +91,7 @@ def client_process(load: Load, pipe: Connection) -> None:
             errors.append(f"no connection: {type(error).__name__}: {error}")
     pipe.send("ready")
     begin_s = pipe.recv() + load.begin_after_s
-    threads = [
-        threading.Thread(target=submit_all, args=(client, f"c{load.number}-{position}", begin_s))
-        for position, client in enumerate(clients)
-    ]
+    threads = [threading.Thread(target=submit_all, args=(client, begin_s)) for client in clients]
     for thread in threads:
         thread.start()
     for thread in threads:
