@@ -36,7 +36,6 @@ class Load:
     """What one client process does."""
 
     journal: Path
-    number: int
     connections: int
     buffers_each: int
     every_s: float
@@ -203,15 +202,15 @@ def submissions(options: argparse.Namespace) -> dict[str, Any]:
     def paced(journal: Path) -> list[Load]:
         turns = max(1, round(rate_each * options.submit_seconds))
         return [
-            Load(journal, number, 1, turns, 1 / rate_each, number / options.submit_rate, options.payload)
+            Load(journal, 1, turns, 1 / rate_each, number / options.submit_rate, options.payload)
             for number in range(clients)
         ]
 
     def at_once(journal: Path) -> list[Load]:
         shares = [len(range(number, connections, clients)) for number in range(clients)]
         return [
-            Load(journal, number, share, BUFFERS_EACH, 0.0, 0.0, options.payload)
-            for number, share in enumerate(shares)
+            Load(journal, share, BUFFERS_EACH, 0.0, 0.0, options.payload)
+            for share in shares
             if share
         ]
 
