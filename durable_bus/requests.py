@@ -260,9 +260,7 @@ class Requests:
         name = self._mailboxes.name_of(connection_id)
         starter_thread_id = self._new_id()
         thread_id = f"{starter_thread_id}/{header['buffer_id']}"
-        chain = Chain((name,) if name else ())
-        self._threads.set(starter_thread_id, chain)
-        self._threads.set(thread_id, chain)
+        self._threads.begin(Chain((name,) if name else ()), starter_thread_id, thread_id)
         return {
             "buffer_id": header["buffer_id"],
             "target": header["target"],

@@ -122,7 +122,11 @@ class ThreadRegistry:
         return chain
 
     def set(self, thread_id: str, chain: Chain) -> None:
-        self._journal.messages.set_chain(thread_id, chain.dump())
+        self._journal.messages.set_chain(chain.dump(), thread_id)
+
+    def begin(self, chain: Chain, *thread_ids: str) -> None:
+        """New threads with the same chain."""
+        self._journal.messages.set_chain(chain.dump(), *thread_ids)
 
     def _known(self, thread_id: str) -> Chain:
         chain = self.lookup(thread_id)

@@ -113,9 +113,9 @@ class MessageTable:
         value = self._statements.value("thread_chain", thread_id=thread_id)
         return None if value is None else str(value)
 
-    def set_chain(self, thread_id: str, chain: str) -> None:
-        self._statements.run(
-            "set_thread", thread_id=thread_id, chain=chain, commit_id=self._journal.commit_id
+    def set_chain(self, chain: str, *thread_ids: str) -> None:
+        self._statements.run_each(
+            "set_thread", [(thread_id, chain, self._journal.commit_id) for thread_id in thread_ids]
         )
 
     def add_mailbox(self, name: str) -> None:

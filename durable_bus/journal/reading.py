@@ -25,7 +25,7 @@ PAGE_ROWS = 500
 """A page fits the cache of a core: 2.9 µs a result of 316 characters, and 3.6 with 5,000 rows."""
 INDEX_BITS = 32
 _INDEX_MASK = (1 << INDEX_BITS) - 1
-_ANSWER_ID = operator.itemgetter(4)
+_FACTS = operator.itemgetter(2)
 _new_result: Callable[[tuple[Any, ...]], Result] = functools.partial(tuple.__new__, Result)
 
 
@@ -220,27 +220,31 @@ class _Answers:
     def know(self, answer_id: int, first_index: int, attempt: int, durations: str) -> None:
         self._known[answer_id] = (first_index, attempt, durations)
 
-    def results(self, buffer_seq: int, rows: list[tuple[Any, ...]]) -> list[Result]:
+    def results(self, buffer_seq: int, rows: list[tuple[int, str, int]]) -> list[Result]:
+        """Of rows (index, payload, facts): facts are the answer's id, success and form in one number, alike
+        in most neighbours. A column costs 0.1 µs a row.
+        """
         # By columns, so that nearly all of it happens in C: 0.9 µs a result, and 1.8 row by row.
         results: list[Result] = []
-        for answer_id, group in itertools.groupby(rows, _ANSWER_ID):
-            indexes, successes, payloads, forms, _ = zip(*group, strict=True)
+        for facts, group in itertools.groupby(rows, _FACTS):
+            indexes, payloads, _ = zip(*group, strict=True)
+            answer_id, success, is_xml = facts >> 2, bool(facts & 2), bool(facts & 1)
             first, attempt, durations = self._answer(answer_id)
             milliseconds: Iterable[float] = itertools.repeat(0.0)
             if durations:
                 starts = [(index - first) * 10 for index in indexes]
                 milliseconds = [int(durations[start : start + 10]) / 1000 for start in starts]
             errors: Iterable[str | None] = itertools.repeat(None)
-            if not all(successes):
+            if not success:
                 errors = [
-                    None if success else self._error(buffer_seq, index, attempt, payload)
-                    for index, success, payload in zip(indexes, successes, payloads, strict=True)
+                    self._error(buffer_seq, index, attempt, payload)
+                    for index, payload in zip(indexes, payloads, strict=True)
                 ]
             fields = zip(  # not strict: what is the same for all of them never ends
                 indexes,
-                map(bool, successes),
+                itertools.repeat(success),
                 payloads,
-                map(bool, forms),
+                itertools.repeat(is_xml),
                 errors,
                 itertools.repeat(attempt),
                 milliseconds,

@@ -25,7 +25,7 @@ SELECT total, succeeded, failed, ended_commit IS NOT NULL FROM buffer WHERE buff
 
 -- name: results_page
 -- In item order. The answer that a row belongs to is fetched once for many rows, by `answers_between`.
-SELECT item_key & 4294967295, success, payload, is_xml, answer_id
+SELECT item_key & 4294967295, payload, (answer_id << 2) | (success << 1) | is_xml
 FROM result WHERE item_key > :after_key AND item_key <= :last_key
 ORDER BY item_key LIMIT :limit;
 
@@ -80,7 +80,7 @@ FROM answer WHERE answer_id > :after AND buffer_seq = :buffer_seq
 ORDER BY answer_id LIMIT :limit;
 
 -- name: results_of_answer
-SELECT item_key & 4294967295, success, payload, is_xml, answer_id
+SELECT item_key & 4294967295, payload, (answer_id << 2) | (success << 1) | is_xml
 FROM result WHERE item_key >= :first_key AND item_key < :end_key AND answer_id = :answer_id
 ORDER BY item_key;
 

@@ -425,7 +425,8 @@ ORDER BY message_seq;
 SELECT chain FROM thread WHERE thread_id = :thread_id;
 
 -- name: set_thread
-INSERT INTO thread (thread_id, chain, created_commit, changed_commit) VALUES (:thread_id, :chain, :commit_id, :commit_id)
+-- By `run_each`.
+INSERT INTO thread (thread_id, chain, created_commit, changed_commit) VALUES (?1, ?2, ?3, ?3)
 ON CONFLICT (thread_id) DO UPDATE SET chain = excluded.chain, changed_commit = excluded.changed_commit;
 
 -- name: add_mailbox
