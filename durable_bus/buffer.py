@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from durable_bus.buffer_registry import BufferRegistry, OpenBuffer, Range
+from durable_bus.dataclass_xml import codec_of
 from durable_bus.messages import BufferComplete
 from durable_bus.outbox import Outbox
 from durable_bus.post import Post
 from durable_bus.thread_registry import ThreadRegistry
-from durable_bus.xml import dump, error_payload
+from durable_bus.xml import error_payload
 
 if TYPE_CHECKING:
-    import sqlite3
-
+    from durable_bus.journal.buffers import BufferRow
     from durable_bus.journal.journal import Journal
 
 __all__ = ["LOST_MAX", "LOST_WITH_SUPERVISOR_MAX", "Collector", "FailedAttempt", "complete_message_id"]
@@ -68,7 +68,7 @@ class Collector:
         self.watchers: dict[int, set[int]] = {}
         """Connections that want to hear of a buffer's end; a convenience, so neither staged nor journaled."""
 
-    def open(self, row: "sqlite3.Row") -> OpenBuffer:
+    def open(self, row: "BufferRow") -> OpenBuffer:
         """The buffer has just been opened in this commit: from now on the dispatcher sees it."""
         return self._registry.create(row)
 
@@ -93,8 +93,13 @@ class Collector:
             attempt=attempt,
             worker_pid=worker_pid,
             durations=segment["durations"],
+            passed_on=buffer.passed_on,
         )
         self._count(buffer.seq, recorded, success)
+
+    def passed_on(self, buffer: OpenBuffer) -> None:
+        """An item's outcome is that its handler passed its work on."""
+        self._registry.buffers[buffer.seq] = buffer._replace(passed_on=True)
 
     def record_one(
         self, buffer_seq: int, index: int, payload: str, *, success: bool, is_xml: bool, attempt: int
@@ -189,7 +194,8 @@ class Collector:
         )
         if buffer.collect:
             to_id = buffer.return_to or buffer.from_id
-            payload, _ = dump(
+            # Our own: none of its fields can hold what an answer is checked for.
+            payload = codec_of(BufferComplete).dump(
                 BufferComplete(buffer.buffer_id, buffer.total, buffer.recorded - buffer.failed, "")
             )
             self._post.add(

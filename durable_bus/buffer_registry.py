@@ -14,8 +14,7 @@ from durable_bus.journal.reading import JournalReader
 from durable_bus.staged import Staged
 
 if TYPE_CHECKING:
-    import sqlite3
-
+    from durable_bus.journal.buffers import BufferRow
     from durable_bus.journal.journal import Journal
     from durable_bus.messages import Result
 
@@ -57,6 +56,8 @@ class OpenBuffer(NamedTuple):
     retry_at: int | None = None
     """When the next failed item is due again, ms since the epoch."""
     paused: bool = False
+    passed_on: bool = False
+    """Items of it may have been passed on by their handlers: what those answer later is not their outcome."""
 
     journal: "Journal | None" = None
 
@@ -94,7 +95,7 @@ class BufferRegistry:
         self._journal = journal
         self.buffers: Staged[int, OpenBuffer] = Staged()
 
-    def create(self, row: "sqlite3.Row", *, paused: bool = False, recovered: bool = False) -> OpenBuffer:
+    def create(self, row: "BufferRow", *, paused: bool = False, recovered: bool = False) -> OpenBuffer:
         """A buffer that has just opened, or that a new run found open."""
         buffer = OpenBuffer(
             seq=row["buffer_seq"],
@@ -111,6 +112,7 @@ class BufferRegistry:
             cursor=row["low_water"],
             recovered=recovered,
             paused=paused,
+            passed_on=recovered,
             journal=self._journal,
         )
         self.buffers[buffer.seq] = buffer

@@ -67,6 +67,7 @@ class Conversations:
         if buffer is None:
             return
         if self._journal.work.forward_item(buffer.seq, index, held.dispatch_id, held.attempt):
+            self._collector.passed_on(buffer)
             self._carry_out(buffer.target, f"{buffer.thread_id}/{index}", outcome, body)
 
     def message_outcome(self, message_seq: int, outcome: dict[str, Any], body: bytes) -> None:
@@ -235,7 +236,7 @@ class Conversations:
             raise BufferError(start["buffer_id"] or "unknown", "No items specified")
         row = self._journal.buffers.by_id(buffer_id)
         if row is None:
-            seq = self._journal.buffers.add_whole(
+            opened = self._journal.buffers.add_whole(
                 body,
                 start["form"],
                 start["exceptions"],
@@ -251,7 +252,7 @@ class Conversations:
                 retry_of=None,
             )
             self._threads.set(f"{thread_id}/{buffer_id}", self._threads.lookup(thread_id) or Chain())
-            self._collector.open(self._journal.buffers.by_seq(seq))
+            self._collector.open(opened)
         else:
             self._compare(row, own_name, thread_id, start)
             message_id = complete_message_id(buffer_id)

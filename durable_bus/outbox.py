@@ -42,25 +42,27 @@ class Outbox:
         """The commit has happened. If we die half-way, the next start finds every fact and sends again what
         matters.
         """
-        for worker_id, data in self._to_workers:
+        for worker_id, data in _joined(self._to_workers).items():
             self._pool.send(worker_id, data)
-        for connection_id, frames in self._by_client().items():
-            self._connections.send(connection_id, frames)
+        to_clients = [(connection_id, encode(header)) for connection_id, header in self._to_clients]
+        for connection_id, data in _joined(to_clients).items():
+            self._connections.send(connection_id, data)
         for worker_id in self._kills:
             self._pool.kill(worker_id)
         for event, facts in self._events:
             self._log(event, **facts)
         self.clear()
 
-    def _by_client(self) -> dict[int, bytes]:
-        """All that one client is told in this turn, at once: a write costs more than what is written."""
-        frames: dict[int, bytes] = {}
-        for connection_id, header in self._to_clients:
-            frames[connection_id] = frames.get(connection_id, b"") + encode(header)
-        return frames
-
     def clear(self) -> None:
         self._to_workers.clear()
         self._to_clients.clear()
         self._kills.clear()
         self._events.clear()
+
+
+def _joined(frames: list[tuple[int, bytes]]) -> dict[int, bytes]:
+    """All that one receiver is sent in this turn, at once: a write costs more than what is written."""
+    by_receiver: dict[int, list[bytes]] = {}
+    for receiver_id, data in frames:
+        by_receiver.setdefault(receiver_id, []).append(data)
+    return {receiver_id: b"".join(parts) for receiver_id, parts in by_receiver.items()}

@@ -29,6 +29,7 @@ from durable_bus.thread_registry import Chain, ThreadRegistry
 from durable_bus.workforce import Deferred, Workforce
 
 if TYPE_CHECKING:
+    from durable_bus.journal.buffers import BufferRow
     from durable_bus.journal.journal import Journal
 
 __all__ = ["CHUNK_ITEMS_MAX", "ITEMS_MAX", "Requests"]
@@ -195,21 +196,22 @@ class Requests:
         """A start whose items fit into one chunk: all of it in one frame."""
         header = frame.header
         receiving = self._claim(connection_id, header)
-        if not receiving.existing:
+        if receiving.existing:
+            row: BufferRow = self._journal.buffers.by_seq(receiving.buffer_seq)
+        else:
             (payloads,) = frame.bodies
             count, total = int(header["count"]), int(header["total"])
             self._check_chunk(header, payloads, count, 0)
             if receiving.buffer_seq or count != total:
                 raise BufferError(receiving.buffer_id, f"{count} of {total} items arrived")
-            buffer_seq = self._journal.buffers.add_whole(
+            row = self._journal.buffers.add_whole(
                 payloads,
                 header["form"],
                 header["exceptions"],
                 digest=str(header["digest"]),
                 **self._prepare(connection_id, header),
             )
-            receiving = receiving._replace(buffer_seq=buffer_seq)
-        return self._opened(connection_id, receiving, header)
+        return self._opened(connection_id, receiving, header, row)
 
     def _start(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         receiving = self._claim(connection_id, frame.header)
@@ -348,15 +350,17 @@ class Requests:
                 raise BufferError(buffer_id, "No items specified")
             if not self._journal.buffers.open(receiving.buffer_seq, total, str(header["digest"])):
                 raise BufferError(buffer_id, f"{receiving.received} of {total} items arrived")
-        answer = self._opened(connection_id, receiving, header)
+        row = self._journal.buffers.by_seq(receiving.buffer_seq)
+        answer = self._opened(connection_id, receiving, header, row)
         self.receiving.pop(receiving.request_id)
         return answer
 
-    def _opened(self, connection_id: int, receiving: Receiving, header: dict[str, Any]) -> dict[str, Any]:
+    def _opened(
+        self, connection_id: int, receiving: Receiving, header: dict[str, Any], row: "BufferRow"
+    ) -> dict[str, Any]:
         """The buffer is there, with all its items: the answer to its start. No answer is kept, unlike other
         requests': what the buffer's row says of its request is enough to give it again.
         """
-        row = self._journal.buffers.by_seq(receiving.buffer_seq)
         if not receiving.existing:
             self._collector.open(row)
             self._outbox.log(
@@ -368,13 +372,13 @@ class Requests:
         return {
             "k": "opened",
             "buffer_id": receiving.buffer_id,
-            "buffer_seq": receiving.buffer_seq,
+            "buffer_seq": row["buffer_seq"],
             "total": row["total"],
             "existed": receiving.existing and not receiving.repeated,
         }
 
     def _compare(
-        self, connection_id: int, receiving: Receiving, header: dict[str, Any], row: sqlite3.Row
+        self, connection_id: int, receiving: Receiving, header: dict[str, Any], row: "BufferRow"
     ) -> None:
         """The same id with the same content is the buffer that exists; with any other it is refused."""
         same = (row["target"], row["digest"], bool(row["collect"]), row["return_to"]) == (
@@ -394,7 +398,7 @@ class Requests:
             self._tell_end(connection_id, row)
         return {"k": "watching", "buffer_id": buffer_id}
 
-    def _tell_end(self, connection_id: int, row: sqlite3.Row) -> None:
+    def _tell_end(self, connection_id: int, row: "BufferRow") -> None:
         """Tell this connection when the buffer ends; at once when it has."""
         if row["ended_commit"] is not None:
             self._outbox.to_client(connection_id, {"k": "ended", "buffer_id": row["buffer_id"]})

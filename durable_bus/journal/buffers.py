@@ -4,7 +4,7 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from durable_bus.channel import unpack
 from durable_bus.errors import JournalDamaged
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from durable_bus.journal.journal import Journal
 
-__all__ = ["INDEX_BITS", "BufferTable", "ItemBatch"]
+__all__ = ["INDEX_BITS", "BufferRow", "BufferTable", "ItemBatch"]
 
+BufferRow: TypeAlias = "sqlite3.Row | dict[str, Any]"
+"""What is known of a buffer, by the names of the columns: as read, or as just written."""
 INDEX_BITS = 32
 _PRUNE_BUFFERS_MAX = 500
 
@@ -60,9 +62,10 @@ class BufferTable:
 
     def add_whole(
         self, payloads: bytes, form: int, exceptions: list[int], *, digest: str, **columns: Any
-    ) -> int:
-        """A buffer that is open at once, with all its items: one chunk, as `add_chunk` takes it. Its
-        `buffer_seq`.
+    ) -> dict[str, Any]:
+        """A buffer that is open at once, with all its items: one chunk, as `add_chunk` takes it. What its row
+        says that `by_seq` would read: a small buffer takes thirteen statements, and that one was a fifteenth
+        of their time.
         """
         self._journal.ids.buffer += 1
         count = self._add_items(self._journal.ids.buffer, 0, payloads, form, exceptions)
@@ -74,7 +77,8 @@ class BufferTable:
             opened_commit=self._journal.commit_id,
             **columns,
         )
-        return self._journal.ids.buffer
+        begun = {"succeeded": 0, "failed": 0, "low_water": 0, "ended_commit": None}
+        return {**columns, **begun, "buffer_seq": self._journal.ids.buffer, "total": count}
 
     def _insert(self, **columns: Any) -> None:
         self._statements.run(

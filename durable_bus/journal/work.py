@@ -116,16 +116,18 @@ class WorkTable:
         attempt: int,
         worker_pid: int,
         durations: str,
+        passed_on: bool,
     ) -> int:
         """A contiguous range of answers as they came; how many were the first for their item. The rest leave
-        nothing.
+        nothing. `passed_on`: items of the buffer may have been passed on.
         """
         answer_id = self._journal.ids.answer + 1
         first_key = (buffer_seq << INDEX_BITS) + first_index
         texts = unpack(payloads)
         assert len(texts) == item_count, "a frame of answers says another number than it holds"
         facts = (success, is_xml, answer_id)
-        if self._statements.value("has_forwarded", first_key=first_key, end_key=first_key + item_count):
+        keys = {"first_key": first_key, "end_key": first_key + item_count}
+        if passed_on and self._statements.value("has_forwarded", **keys):
             rows = [(first_key + position, *facts, text) for position, text in enumerate(texts)]
             recorded = self._statements.run_each("add_result_not_forwarded", rows)
         else:
