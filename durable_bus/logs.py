@@ -6,14 +6,17 @@ supervisor. What does not fit in the queue meanwhile is dropped, and counted.
 
 import json
 import os
+import re
 import select
 import threading
 import time
 from collections import deque
+from functools import lru_cache
 from typing import Any
 
 __all__ = ["Log"]
 
+_NAME = re.compile(r"[A-Za-z0-9_.:/-]+").fullmatch
 _LINES_MAX = 1000
 _LOOK_AGAIN_S = 1.0
 _GATHER_S = 0.02
@@ -46,7 +49,7 @@ class Log:
         self._something.set()
 
     def _line(self, at_ns: int, event: str, facts: dict[str, Any]) -> str:
-        at = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(at_ns // 10**9))}.{at_ns // 10**6 % 1000:03}Z"
+        at = f"{_second(at_ns // 10**9)}.{at_ns // 10**6 % 1000:03}Z"
         if self._format == "json":
             return json.dumps({"at": at, "event": event, **facts}, default=str)
         return " ".join([at, event, *(f"{key}={_value(value)}" for key, value in facts.items())])
@@ -75,7 +78,14 @@ class Log:
             self._thread.join(wait_s)
 
 
+@lru_cache(maxsize=2)
+def _second(at_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_s))
+
+
 def _value(value: Any) -> str:
     text = str(value)
+    if _NAME(text):
+        return text
     plain = text.isprintable() and not any(char in text for char in ' "=') and text
     return text if plain else json.dumps(text, ensure_ascii=False)
