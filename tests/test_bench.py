@@ -46,7 +46,7 @@ def long_report(tmp_path_factory: pytest.TempPathFactory) -> Any:
     few = ["--items", "40", "--workers", "1", "--rounds", "1", "--payload", "order"]
     few += ["--awaits-items", "60", "--beside-items", "300", "--journal-results", "50"]
     few += ["--million-items", "90", "--clients", "2", "--connections", "3"]
-    few += ["--submit-rate", "40", "--submit-seconds", "0.5"]
+    few += ["--submit-rate", "48", "--submit-seconds", "0.5"]
     asked = ["--only", "awaits,beside,submissions,journal,million"]
     return report_of(tmp_path_factory.mktemp("long"), *few, *asked)
 
@@ -124,8 +124,11 @@ def test_fifty_small_buffers_ran_beside_a_big_one_and_fifty_without(long_report:
 @pytest.mark.slow
 def test_every_submission_was_acknowledged_and_complete(long_report: Any) -> None:
     loads = long_report["sections"]["submissions"]
-    for name, connections, buffers in (("paced", 2, 2 * 10), ("at_once", 3, 3 * 20)):
+    expected = (("paced", 2, 4, 2 * 4 * 3), ("one_by_one", 2, 1, 2 * 12), ("at_once", 3, 1, 3 * 20))
+    assert list(loads) == [name for name, *_ in expected]
+    for name, connections, threads, buffers in expected:
         load = loads[name]
+        assert load["threads_each"] == threads
         assert load["first_errors"] == []
         assert (load["errors"], load["connections"], load["client_processes"]) == (0, connections, 2)
         assert load["buffers"] == buffers

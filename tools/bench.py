@@ -38,10 +38,12 @@ workers would take 1.0 s if nothing else took time.
 **beside**: fifty ten-item buffers, one after the other, from `start` until `wait` has returned: on the idle
 bus, then while a buffer of a million items to the same listener runs.
 
-**submissions**: client processes against `durable-bus serve`. First eight, that submit 1,000 ten-item buffers
-a second together for ten seconds, each at its own steady pace, waiting for the acknowledgement only; a buffer
-counts as complete at the time of the commit that recorded that, as the journal has it. Then 64 connections,
-as many as a daemon takes, in threads of eight processes: each submits twenty such buffers and waits for each.
+**submissions**: client processes against `durable-bus serve`. First eight, of one connection and four threads
+each, that submit 1,000 ten-item buffers a second together for ten seconds, at a steady pace that does not
+wait for slow acknowledgements; a buffer counts as complete at the time of the commit that recorded that, as
+the journal has it. Then the same with one thread each, which starts a buffer only when the last was
+acknowledged. Then 64 connections, as many as a daemon takes, in threads of eight processes: each submits
+twenty such buffers and waits for each.
 
 **journal**: `status`, `check`, `replay show` and `results` on a journal of a million results, beside a bare
 interpreter's start, with the peak memory of each: on a journal that a run has written with a handler that
@@ -88,7 +90,7 @@ COUNTS = {
     "awaits_items": (10_000, ""),
     "beside_items": (1_000_000, "of the big buffer"),
     "clients": (8, "client processes of submissions"),
-    "connections": (CONNECTIONS_MAX, "at once, of submissions' second load"),
+    "connections": (CONNECTIONS_MAX, "at once, of submissions' last load"),
     "journal_results": (1_000_000, ""),
     "million_items": (1_000_000, "the more of million's"),
 }

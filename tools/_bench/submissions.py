@@ -1,9 +1,11 @@
 """`submissions`: many client processes that submit small buffers to one daemon.
 
-Two loads, each on a daemon of its own. *Paced*: client processes of one connection each start buffers at a
-steady pace, all together --submit-rate a second, and do not wait for their ends. *At once*: --connections of
-them, as many as a daemon takes, a thread each, shared out over the client processes; each starts a buffer,
-waits for its end, and starts the next.
+Three loads, each on a daemon of its own. *Paced*: client processes of one connection each start buffers at a
+steady pace, all together --submit-rate a second, and do not wait for their ends; whether the last start was
+acknowledged or not, the next is due, so each has a few threads to start from. *One by one*: the same with one
+thread each, so that a slow answer delays the next start. *At once*: --connections of them, as many as a
+daemon takes, a thread each, shared out over the client processes; each starts a buffer, waits for its end,
+and starts the next.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +26,10 @@ from durable_bus import Client
 from durable_bus.errors import DurableBusError
 
 SUBMIT_ITEMS = 10
+PACED_THREADS = 4
+"""From which a client of the first load starts its buffers."""
 BUFFERS_EACH = 20
-"""How many buffers each connection starts, in the second load."""
+"""How many buffers each connection starts, in the last load."""
 CONNECTIONS_MAX = 64
 """What a daemon takes, by default."""
 PATIENCE_S = 120.0
@@ -37,9 +42,12 @@ class Load:
 
     journal: Path
     connections: int
+    threads: int
+    """For each connection."""
     buffers_each: int
+    """For each thread."""
     every_s: float
-    """A connection's pace; 0: the next buffer as soon as the last has ended."""
+    """A thread's pace; 0: the next buffer as soon as the last has ended."""
     begin_after_s: float
     """So that paced clients do not submit in step."""
     payload: str
@@ -90,7 +98,11 @@ def client_process(load: Load, pipe: Connection) -> None:
             errors.append(f"no connection: {type(error).__name__}: {error}")
     pipe.send("ready")
     begin_s = pipe.recv() + load.begin_after_s
-    threads = [threading.Thread(target=submit_all, args=(client, begin_s)) for client in clients]
+    threads = [
+        threading.Thread(target=submit_all, args=(client, begin_s + number * load.every_s / load.threads))
+        for client in clients
+        for number in range(load.threads)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -195,44 +207,45 @@ def measure(options: argparse.Namespace, loads_of: Any) -> dict[str, Any]:
 
 
 def submissions(options: argparse.Namespace) -> dict[str, Any]:
-    """Errors, the rate, and the latency of submitting and of completion, under both loads."""
+    """Errors, the rate, and the latency of submitting and of completion, under each load."""
     clients, connections = options.clients, options.connections
-    rate_each = options.submit_rate / clients
 
-    def paced(journal: Path) -> list[Load]:
-        turns = max(1, round(rate_each * options.submit_seconds))
+    def paced(threads: int, journal: Path) -> list[Load]:
+        every_s = clients * threads / options.submit_rate
+        turns = max(1, round(options.submit_seconds / every_s))
         return [
-            Load(journal, 1, turns, 1 / rate_each, number / options.submit_rate, options.payload)
+            Load(journal, 1, threads, turns, every_s, number / options.submit_rate, options.payload)
             for number in range(clients)
         ]
 
     def at_once(journal: Path) -> list[Load]:
         shares = [len(range(number, connections, clients)) for number in range(clients)]
-        return [
-            Load(journal, share, BUFFERS_EACH, 0.0, 0.0, options.payload)
-            for share in shares
-            if share
-        ]
+        return [Load(journal, share, 1, BUFFERS_EACH, 0.0, 0.0, options.payload) for share in shares if share]
 
-    progress(
-        f"submissions: {clients} clients, {options.submit_rate:g} buffers/s for {options.submit_seconds:g} s"
-    )
-    of_paced = {"asked_buffers_per_s": options.submit_rate, **measure(options, paced)}
+    measured: dict[str, Any] = {}
+    for name, threads in (("paced", PACED_THREADS), ("one_by_one", 1)):
+        progress(
+            f"submissions: {clients} clients, {threads} threads each, {options.submit_rate:g} buffers/s "
+            f"for {options.submit_seconds:g} s"
+        )
+        of_load = measure(options, partial(paced, threads))
+        measured[name] = {"asked_buffers_per_s": options.submit_rate, "threads_each": threads, **of_load}
     progress(f"submissions: {connections} connections at once, {BUFFERS_EACH} buffers each")
-    return {"paced": of_paced, "at_once": measure(options, at_once)}
+    measured["at_once"] = {"threads_each": 1, **measure(options, at_once)}
+    return measured
 
 
 def show_submissions(measured: dict[str, Any]) -> None:
-    for name in ("paced", "at_once"):
-        facts = measured[name]
+    for name, facts in measured.items():
         how = (
             f"{facts['asked_buffers_per_s']:,g} a second asked for"
-            if name == "paced"
+            if name != "at_once"
             else "each waits for a buffer's end before the next"
         )
         print(
             f"    submissions, {name.replace('_', ' ')}: {facts['connections']} connections in "
-            f"{facts['client_processes']} processes, {facts['items_each']}-item buffers, {how}"
+            f"{facts['client_processes']} processes, {facts['threads_each']} starting from each, "
+            f"{facts['items_each']}-item buffers, {how}"
         )
         print(f"    {facts['buffers']:,} buffers, errors {facts['errors']} (goal 0)")
         for error in facts["first_errors"]:
@@ -246,7 +259,7 @@ def show_submissions(measured: dict[str, Any]) -> None:
             f"peak {facts['supervisor_peak_mb']:.0f} MB"
         )
         show_percentiles("acknowledged, after the call", facts["acknowledged"])
-        if name == "paced":
+        if name != "at_once":
             show_percentiles("acknowledged, after it was due", facts["acknowledged_after_due"])
             show_percentiles("complete in the journal, after the call", facts["complete"])
         else:
