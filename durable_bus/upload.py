@@ -15,7 +15,7 @@ from durable_bus.xml import PAYLOAD_BYTES_MAX, dump_item, guess_is_xml
 __all__ = ["Upload", "digest_items"]
 
 CHUNK_BYTES_MAX = 1536 * 1024
-_BATCH_ITEMS = 4_000
+_BATCH_ITEMS = 8_000
 _UNACKNOWLEDGED_CHUNKS_MAX = 8
 
 
