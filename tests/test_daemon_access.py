@@ -163,7 +163,7 @@ def test_a_daemon_that_ends_before_it_answers_is_nobody(journal: Path) -> None:
         listening.listen()
         hanging_up = threading.Thread(target=lambda: listening.accept()[0].close())
         hanging_up.start()
-        with pytest.raises(JournalUnreachable, match="no daemon serves .* ended before it answered"):
+        with pytest.raises(JournalUnreachable, match=r"no daemon serves .* ended before it answered"):
             Client(journal)
         hanging_up.join()
 
