@@ -401,7 +401,7 @@ class Supervisor:
             self.stopped = True
         self._pool.pause_reading(True)
         self._storage_retry_s = now_s + STORAGE_RETRY_S
-        for event in [*events, *self._deferred]:
+        for event in [*self._deferred, *events]:  # in the order they came
             if isinstance(event, ClientSpoke) and event.frame.header.get("k") in (
                 "submit",
                 "start",

@@ -12,10 +12,10 @@ from durable_bus.items import ItemsDigest, form_and_exceptions
 from durable_bus.link import Link
 from durable_bus.xml import PAYLOAD_BYTES_MAX, dump_item, guess_is_xml
 
-__all__ = ["Upload", "digest_items"]
+__all__ = ["BATCH_ITEMS", "Upload", "digest_items"]
 
 CHUNK_BYTES_MAX = 1536 * 1024
-_BATCH_ITEMS = 8_000
+BATCH_ITEMS = 8_000
 _UNACKNOWLEDGED_CHUNKS_MAX = 8
 
 
@@ -159,7 +159,7 @@ def _chunks(items: Iterable[object]) -> Iterator[tuple[bytes, list[bool]]]:
         raise UsageError("items must be an iterable of items, not one str or bytes")
     iterator = iter(items)
     first_index = 0
-    while batch := list(islice(iterator, _BATCH_ITEMS)):
+    while batch := list(islice(iterator, BATCH_ITEMS)):
         if set(map(type, batch)) == {str}:
             texts: list[str] = batch  # type: ignore[assignment]
             forms = [text.startswith("<") or guess_is_xml(text) for text in texts]

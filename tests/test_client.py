@@ -16,6 +16,7 @@ from durable_bus import BufferError, Result, Text, Xml
 from durable_bus.bus import Bus
 from durable_bus.client import Client, running
 from durable_bus.errors import BusNotImportable, LimitExceeded, NotFound, SupervisorLost, TimedOut, UsageError
+from durable_bus.upload import BATCH_ITEMS
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +254,7 @@ def test_one_str_is_not_taken_for_its_letters(client: Client) -> None:
 # Sizes
 
 
-@pytest.mark.parametrize("count", [1, 2, 3_999, 4_000, 4_001, 25_000])
+@pytest.mark.parametrize("count", [1, 2, BATCH_ITEMS - 1, BATCH_ITEMS, BATCH_ITEMS + 1, 25_000])
 def test_any_number_of_items_arrives_whole_and_in_order(client: Client, count: int) -> None:
     buffer = client.start("echo", (f"{index}" for index in range(count)))
     assert buffer.wait(60).total == count

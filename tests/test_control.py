@@ -12,6 +12,7 @@ from support import Facts, RunLog, until
 from durable_bus import BufferError
 from durable_bus.channel import encode
 from durable_bus.errors import NotFound
+from durable_bus.upload import BATCH_ITEMS
 
 
 def now_ms() -> int:
@@ -108,10 +109,10 @@ def test_a_buffer_whose_items_are_still_coming_can_be_cancelled(journal: Path, f
     with Service(journal) as service, service.client() as client:
 
         def items() -> "list[str] | object":
-            yield from ["a"] * 10_000
+            yield from ["a"] * (2 * BATCH_ITEMS + 1)
             facts.until("SELECT count(*) = 1 FROM buffers WHERE state = 'receiving'")
             client.cancel("b")
-            yield from ["a"] * 10_000
+            yield from ["a"] * (2 * BATCH_ITEMS + 1)
 
         with pytest.raises(BufferError):
             client.start("echo", items(), buffer_id="b")  # type: ignore[arg-type]

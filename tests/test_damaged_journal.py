@@ -18,10 +18,10 @@ from synthetic import make
 from durable_bus.errors import JournalDamaged
 from durable_bus.journal.checking import check
 from durable_bus.journal.completeness import refuse_incomplete
+from durable_bus.journal.connection import PAGE_BYTES
 from durable_bus.journal.salvage import Salvage
 from durable_bus.lock import noted_commit
 
-PAGE_BYTES = 16 * 1024
 COMMANDS = (
     "check",
     "status",

@@ -20,6 +20,10 @@ from durable_bus import client as client_module
 from durable_bus.channel import encode
 from durable_bus.client import Client
 from durable_bus.errors import SupervisorLost, TimedOut, VersionMismatch
+from durable_bus.upload import BATCH_ITEMS
+
+SOME = 2 * BATCH_ITEMS + 1000
+"""Items that arrive in several chunks, of which some have arrived when the rest is asked for."""
 
 
 def numbered(count: int) -> list[str]:
@@ -40,7 +44,7 @@ def assert_whole(facts: Facts, buffer_id: str, items: list[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("total", [1, 9_000])
+@pytest.mark.parametrize("total", [1, SOME])
 def test_a_start_survives_the_daemons_death_at_any_commit(tmp_path: Path, total: int, when: str) -> None:
     """The commits of a start: it begins, its chunks arrive, it opens; or several of these in one. A daemon
     for
@@ -73,13 +77,13 @@ def test_a_start_survives_the_daemons_death_at_any_commit(tmp_path: Path, total:
 
 def test_a_start_goes_on_where_the_killed_daemon_was(journal: Path, facts: Facts) -> None:
     """Three kills while its items arrive: each chunk is on disk once."""
-    items = numbered(60_000)
+    items = numbered(100_000)
     with Service(journal, verbose=False) as service, service.client() as client:
 
         def arriving() -> Iterator[str]:
             for index, item in enumerate(items):
-                if index in (15_000, 30_000, 45_000):
-                    facts.until(f"SELECT received >= {index - 13_000} FROM buffer")
+                if index in (25_000, 50_000, 75_000):
+                    facts.until(f"SELECT received >= {index - 3 * BATCH_ITEMS} FROM buffer")
                     service.restart()
                 yield item
 
@@ -94,9 +98,9 @@ def test_several_threads_of_one_client_all_go_on(journal: Path, facts: Facts) ->
 
         def start(number: int) -> None:
             def items() -> Iterator[str]:
-                yield from numbered(9_000)
+                yield from numbered(SOME)
                 begun.wait(60)
-                yield from numbered(9_000)
+                yield from numbered(SOME)
 
             client.start("describe", items(), buffer_id=f"b{number}").wait(100)
 
@@ -109,7 +113,7 @@ def test_several_threads_of_one_client_all_go_on(journal: Path, facts: Facts) ->
             thread.join(100)
         assert not any(thread.is_alive() for thread in threads)
     for number in range(4):
-        assert_whole(facts, f"b{number}", numbered(9_000) * 2)
+        assert_whole(facts, f"b{number}", numbered(SOME) * 2)
 
 
 def test_a_client_that_vanishes_leaves_nothing_behind_after_its_time(journal: Path, facts: Facts) -> None:
@@ -140,13 +144,13 @@ def test_a_client_that_is_slow_but_there_is_not_given_up(journal: Path, facts: F
 
         def items() -> Iterator[str]:
             for _ in range(3):
-                yield from numbered(8_001)
+                yield from numbered(SOME)
                 facts.until("SELECT received > 0 FROM buffer")
                 with Raw(journal) as raw:
                     for _ in range(50):
                         raw.status()
 
-        assert client.start("describe", items(), buffer_id="b").wait(60).successful == 24_003
+        assert client.start("describe", items(), buffer_id="b").wait(60).successful == 3 * SOME
     assert "given up" not in service.log()
 
 
@@ -155,8 +159,8 @@ def test_the_time_while_nobody_served_is_not_counted_against_a_client(journal: P
     with Service(journal, housekeeping_s=0.01) as service, service.client() as client:
 
         def items() -> Iterator[str]:
-            yield from numbered(60_000)
-            facts.until("SELECT received > 30000 FROM buffer")
+            yield from numbered(20 * BATCH_ITEMS)
+            facts.until(f"SELECT received > {10 * BATCH_ITEMS} FROM buffer")
             service.kill()
             with closing(sqlite3.connect(journal)) as connection, connection:
                 connection.execute("UPDATE buffer SET touched_at = 0")
@@ -167,7 +171,7 @@ def test_the_time_while_nobody_served_is_not_counted_against_a_client(journal: P
                     raw.status()
             yield "the last"
 
-        assert client.start("describe", items(), buffer_id="b").wait(60).successful == 60_001
+        assert client.start("describe", items(), buffer_id="b").wait(60).successful == 20 * BATCH_ITEMS + 1
     assert "given up" not in service.log()
 
 
@@ -177,8 +181,8 @@ def test_a_client_that_comes_back_too_late_is_told_and_nothing_is_half_there(
     with Service(journal, receiving_timeout_ms=1, housekeeping_s=0.01) as service, service.client() as client:
 
         def items() -> Iterator[str]:
-            yield from numbered(60_000)
-            facts.until("SELECT received > 30000 FROM buffer")
+            yield from numbered(20 * BATCH_ITEMS)
+            facts.until(f"SELECT received > {10 * BATCH_ITEMS} FROM buffer")
             service.kill()
             service.process = service.spawn()
             facts.until("SELECT count(*) = 0 FROM buffer")
@@ -194,14 +198,14 @@ def test_two_clients_that_send_one_id_are_kept_apart(journal: Path, facts: Facts
     with Service(journal) as service, service.client() as first, service.client() as second:
 
         def items() -> Iterator[str]:
-            yield from numbered(9_000)
+            yield from numbered(SOME)
             facts.until("SELECT received > 0 FROM buffer")
             with pytest.raises(BufferError, match="another client is sending"):
                 second.start("describe", ["x"], buffer_id="b")
             yield "the last"
 
-        assert first.start("describe", items(), buffer_id="b").wait(60).successful == 9_001
-    assert_whole(facts, "b", [*numbered(9_000), "the last"])
+        assert first.start("describe", items(), buffer_id="b").wait(60).successful == SOME + 1
+    assert_whole(facts, "b", [*numbered(SOME), "the last"])
 
 
 @pytest.mark.slow

@@ -38,6 +38,14 @@ def test_no_schedule_of_faults_breaks_a_promise(folder: Path) -> None:
         run_schedule(seed, folder)
 
 
+@pytest.mark.parametrize("seed", [1389, 5031])
+def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
+    """1389: a start was given up because of the time that no supervisor ran. 5031: a full disk turned round a
+    client's hello, which waited for a worker, and its next request.
+    """
+    run_schedule(seed, folder)
+
+
 def test_the_same_seed_is_the_same_schedule(folder: Path) -> None:
     assert [run_schedule(7, folder), run_schedule(8, folder)] == [
         run_schedule(7, folder),

@@ -17,7 +17,7 @@ from durable_bus.client import ReceivedMessage
 from durable_bus.errors import DurableBusError
 from durable_bus.journal.schema import migrations_folder
 from durable_bus.states import MACHINES, NOTHING, StateMachine
-from durable_bus.upload import _BATCH_ITEMS
+from durable_bus.upload import BATCH_ITEMS
 
 README = REPOSITORY / "durable_bus" / "README.md"
 ARROW = re.compile(r"\s*──(.+?)──▶\s*")
@@ -137,7 +137,7 @@ def kill_workers(daemon: Daemon) -> None:
 
 def in_parts(facts: Facts, buffer_id: str, *, whole: bool) -> Iterator[str]:
     """As many as a client sends before it has them all, and when they are on disk more, or no more."""
-    yield from [json.dumps({"say": "x", **FREE})] * (2 * _BATCH_ITEMS)
+    yield from [json.dumps({"say": "x", **FREE})] * (2 * BATCH_ITEMS)
     facts.until("SELECT state = 'receiving' AND total > 0 FROM buffers WHERE buffer_id = ?", buffer_id)
     if not whole:
         raise DurableBusError("broken off")

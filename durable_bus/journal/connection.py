@@ -27,6 +27,7 @@ from durable_bus.errors import (
 __all__ = [
     "APPLICATION_ID",
     "DURABILITIES",
+    "PAGE_BYTES",
     "SCHEMA_VERSION",
     "check_identity",
     "open_reader",
@@ -43,9 +44,10 @@ SQLITE_OLDEST = (3, 38, 0)
 DURABILITIES = {"full": "FULL", "normal": "NORMAL"}
 
 _CACHE_KIB = 32 * 1024
-_PAGE_BYTES = 8 * 1024
+PAGE_BYTES = 8 * 1024
 """Of a new journal. A page of the log is two writes and a checksum of its own: 16 KiB instead of SQLite's 4
-made a million-item run 13 % faster, and a one-item buffer no slower that could be measured.
+made a million-item run 13 % faster. But a commit writes whole pages: with 8 KiB ten-item buffers go 10 %
+faster than with 16, and 200,000 items no slower that could be measured.
 """
 _CHECKPOINT_BYTES = 4 * 1024 * 1024
 """A commit that leaves the log this long brings it home: about 5 ms, during which workers still have work in
@@ -129,7 +131,7 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
         try:
             check_identity(connection, path)
-            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # a file that has pages keeps its own
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # a file that has pages keeps its own
             (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             if mode != "wal":
