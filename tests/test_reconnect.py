@@ -130,6 +130,7 @@ def test_a_client_that_vanishes_leaves_nothing_behind_after_its_time(journal: Pa
         Service(journal, receiving_timeout_ms=300, housekeeping_s=0.02) as service,
         service.client() as client,
     ):
+        service.until_ready()  # a start that still waits for that when its client goes leaves nothing at all
         vanished = subprocess.run([sys.executable, "-c", source, str(journal)], env=environment())
         assert vanished.returncode == -signal.SIGKILL
         service.until_logged("buffer given up buffer=b")
