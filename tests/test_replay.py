@@ -373,8 +373,11 @@ def measure(text: str) -> str:
 
 
 @pytest.fixture
-def measured(journal: Path) -> Path:
-    """A folder with an app, and a journal of what it answered."""
+def measured(journal: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an app, and a journal of what it answered. No bytecode: two versions of one size within a
+    second would share it.
+    """
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     folder = journal.parent
     (folder / "handlers.py").write_text(HANDLERS)
     words = ["one", "bad", "three", "sixteen", "hundred"] * 10
