@@ -206,22 +206,25 @@ def dispatched(facts: Facts, run_id: int) -> set[tuple[str, int]]:
 
 
 def interrupt(journal: Path, facts: Facts) -> Path:
-    """A crash with everything in it: what was in hand, never out, half done, failed and due again, passed on,
-    and paused. The gate that lets it go on.
+    """A crash with much in it: what was in hand, never out, half done, passed on, and paused. The gate that
+    lets it go on.
+
+    What waits at the gate keeps its worker: all that is to be done before the crash is waited for before the
+    next such item is started.
     """
     gate = journal.parent / "gate"
     with supervised(journal) as client:
         client.start("work", texts("fine", "flaky", "bad"), buffer_id="done").wait(60)
-        client.start("planner", texts("a", f"b gate {gate}"), buffer_id="outer")
+        client.start("planner", texts("a", "b"), buffer_id="outer")
+        facts.until(
+            "SELECT count(*) = 2 FROM items WHERE buffer_id = 'outer' AND state IN ('forwarded', 'succeeded')"
+        )
         client.start("work", texts(*["fine"] * 5, *[f"gate {gate}"] * 400), buffer_id="held")
+        facts.until_recorded("held", 5)
         client.start("work", texts(*["fine"] * 300), buffer_id="waiting")
         client.start("work", texts(*[f"gate {gate}"] * HALTED), buffer_id="halted")
         client.pause("halted")
         facts.until("SELECT count(*) >= 2 FROM in_flight")
-        facts.until(
-            "SELECT count(*) = 2 FROM items WHERE buffer_id = 'outer' AND state IN ('forwarded', 'succeeded')"
-        )
-        facts.until_recorded("held", 5)
         assert client.supervisor_pid is not None
         kill(client.supervisor_pid)
     return gate
