@@ -12,7 +12,7 @@ from durable_bus.channel import split
 from durable_bus.errors import ItemError, said
 from durable_bus.messages import BufferError, HandlerResponse, Huh, SystemError
 from durable_bus.outcomes import MessageHandling, metadata_of, outcome_of, passed_on
-from durable_bus.xml import dump, load_bytes
+from durable_bus.xml import dump, loader
 
 __all__ = ["LIMIT", "SINCE", "STARTED", "SyncRunner", "describe", "forms_of"]
 
@@ -69,7 +69,8 @@ class SyncRunner:
             self._run_message(listener, work, bodies)
             return
         words, answers, plain_types = self._words, self._answers, self._plain_types
-        handler, annotation, takes_metadata = listener.handler, listener.annotation, listener.takes_metadata
+        handler, takes_metadata = listener.handler, listener.takes_metadata
+        load_text, load_xml = loader(False, listener.annotation), loader(True, listener.annotation)
         payloads = split(bodies[0])
         forms = forms_of(work, bodies, len(payloads))
         first_index, first_ordinal = work["first"], work["ordinal"]
@@ -88,7 +89,7 @@ class SyncRunner:
                 break
             words[SINCE] = begun_ns
             try:
-                argument = load_bytes(payload, form == 1, annotation)
+                argument = load_xml(payload) if form else load_text(payload)
                 value = (
                     handler(argument, metadata_of(work, ordinal + index_from_ordinal))
                     if takes_metadata

@@ -37,7 +37,7 @@ __all__ = [
     "error_text",
     "guess_is_xml",
     "load",
-    "load_bytes",
+    "loader",
     "parse",
     "payload_kind",
     "result_item",
@@ -109,7 +109,7 @@ def parse(text: str) -> etree._Element:
 
 def _parse(data: bytes) -> etree._Element:
     """`parse` of UTF-8."""
-    if not b"<@" < data[:2] < b"=":  # all but `<` and a letter, `_` or a character beyond ASCII
+    if not b"<@" < data < b"=":  # all but `<` and a letter, `_` or a character beyond ASCII (or `@`)
         data = _from_root(data.decode()).encode()
     if len(data) > PAYLOAD_BYTES_MAX:
         raise MalformedItem(f"{len(data)} bytes of XML, more than {PAYLOAD_BYTES_MAX}")
@@ -171,11 +171,13 @@ def load(text: str, is_xml: bool, annotation: Any) -> object:
     return codec.load(parse(text)) if is_xml else codec.load_text(text)
 
 
-def load_bytes(data: bytes, is_xml: bool, annotation: Any) -> object:
-    """`load` of UTF-8: for an element without a detour by str, which costs 0.8 of 14 µs (316 characters)."""
+def loader(is_xml: bool, annotation: Any) -> Callable[[bytes], object]:
+    """`load` of UTF-8, for many payloads that are alike. An element comes without a detour by str, which
+    costs 0.8 of 14 µs (316 characters), and without a call in between.
+    """
     if is_xml and annotation is etree._Element:
-        return _parse(data)
-    return load(data.decode(), is_xml, annotation)
+        return _parse
+    return lambda data: load(data.decode(), is_xml, annotation)
 
 
 def _item_element(text: str) -> etree._Element:
