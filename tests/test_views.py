@@ -10,6 +10,8 @@ import pytest
 from apps import unruly
 from support import Facts, kill, until, until_gone, workers_of
 
+from durable_bus.journal.statements import load
+
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 COLUMNS = {
@@ -343,6 +345,16 @@ def test_a_view_asked_for_one_buffer_scans_no_table_that_grows(story: Story, vie
         plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {view} WHERE buffer_id = 'b'")
         steps = [detail for *_, detail in plan.fetchall()]
     assert [step for step in steps if step.startswith("SCAN") and not step.endswith(harmless)] == []
+
+
+def test_a_batch_is_packed_along_the_primary_key(story: Story) -> None:
+    """Its order is what gives each payload its index, and nothing in SQL says it: the plan does."""
+    with closing(sqlite3.connect(f"file:{story.facts.journal}?mode=ro", uri=True)) as connection:
+        plan = connection.execute(
+            f"EXPLAIN QUERY PLAN {load('statements.sql')['items_packed']}", {"first_key": 0, "end_key": 1}
+        )
+        steps = [detail for *_, detail in plan.fetchall()]
+    assert steps == ["SEARCH item USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]
 
 
 def test_the_views_are_all_that_the_journal_promises(story: Story) -> None:

@@ -217,9 +217,12 @@ WHERE NOT EXISTS (SELECT 1 FROM pause WHERE buffer_seq = :buffer_seq AND resumed
 UPDATE pause SET resumed_commit = :commit_id WHERE buffer_seq = :buffer_seq AND resumed_commit IS NULL;
 
 -- name: items_packed
--- A batch goes out as one body (channel.pack). A buffer's items are contiguous, so the range is all it takes.
-SELECT CAST(group_concat(payload, char(0)) || char(0) AS BLOB), count(*), sum(is_xml)
-FROM (SELECT payload, is_xml FROM item WHERE item_key >= :first_key AND item_key < :end_key ORDER BY item_key);
+-- A batch goes out as one body (channel.pack). A buffer's items are contiguous, so the range is all it takes; they come
+-- in the order of the primary key, which is the b-tree's own. A subquery that says ORDER BY would promise no more
+-- (SQLite promises the order inside an aggregate for `group_concat(... ORDER BY ...)` alone, from 3.44 on) and takes
+-- half as long again, as a co-routine: 0.31 us an item instead of 0.21.
+SELECT CAST(group_concat(payload, x'00') || x'00' AS BLOB), count(*), sum(is_xml)
+FROM item WHERE item_key >= :first_key AND item_key < :end_key;
 
 -- name: item_forms
 SELECT json_group_array(is_xml)
