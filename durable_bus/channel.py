@@ -92,14 +92,14 @@ def encode(header: dict[str, Any], *bodies: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _decode(data: bytes) -> Frame:
-    parts = []
+def _decode(data: bytes | memoryview) -> Frame:
+    parts: list[bytes] = []
     start = 0
     while start < len(data):
         end = start + _LENGTH_BYTES + int.from_bytes(data[start : start + _LENGTH_BYTES], "big")
         if end > len(data):
             raise ValueError("a frame is shorter than its parts")
-        parts.append(data[start + _LENGTH_BYTES : end])
+        parts.append(bytes(data[start + _LENGTH_BYTES : end]))
         start = end
     try:
         header = json.loads(parts[0].decode()) if parts else None
@@ -139,7 +139,8 @@ class FrameReader:
                 end = start + _LENGTH_BYTES + length
                 if len(buffer) < end:
                     break
-                frame = _decode(bytes(memoryview(buffer)[start + _LENGTH_BYTES : end]))
+                with memoryview(buffer)[start + _LENGTH_BYTES : end] as data_of_frame:
+                    frame = _decode(data_of_frame)
                 start = end
                 yield frame
         finally:

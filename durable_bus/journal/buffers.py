@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from durable_bus.channel import unpack
+from durable_bus.channel import split
 from durable_bus.errors import JournalDamaged
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class BufferTable:
         for it any more: use inside `Journal.savepoint()`.
 
         `form`: 1 when they are XML, 0 when text, except those at the positions `exceptions`. Raises
-        ValueError when `payloads` is no body, and changes nothing then.
+        ValueError when `payloads` is no body; the savepoint then undoes what was inserted before that.
         """
         count = self._add_items(buffer_seq, first_index, payloads, form, exceptions)
         received = self._statements.run(
@@ -117,13 +117,14 @@ class BufferTable:
     def _add_items(
         self, buffer_seq: int, first_index: int, payloads: bytes, form: int, exceptions: list[int]
     ) -> int:
-        texts = unpack(payloads)
+        texts = split(payloads)
         first_key = (buffer_seq << INDEX_BITS) + first_index
         if exceptions:
             forms = [form] * len(texts)
             for position in exceptions:
                 forms[position] = 1 - form
-            return self._statements.run_each("add_item", zip(itertools.count(first_key), texts, forms))
+            decoded = map(bytes.decode, texts)
+            return self._statements.run_each("add_item", zip(itertools.count(first_key), decoded, forms))
         return self._statements.run_rows("add_items", (first_key, form), texts)
 
     def open(self, buffer_seq: int, total: int, digest: str) -> bool:

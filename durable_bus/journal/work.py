@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from durable_bus.channel import unpack
+from durable_bus.channel import split
 from durable_bus.journal.buffers import INDEX_BITS
 
 if TYPE_CHECKING:
@@ -123,12 +123,12 @@ class WorkTable:
         """
         answer_id = self._journal.ids.answer + 1
         first_key = (buffer_seq << INDEX_BITS) + first_index
-        texts = unpack(payloads)
+        texts = split(payloads)
         assert len(texts) == item_count, "a frame of answers says another number than it holds"
         facts = (success, is_xml, answer_id)
         keys = {"first_key": first_key, "end_key": first_key + item_count}
         if passed_on and self._statements.value("has_forwarded", **keys):
-            rows = [(first_key + position, *facts, text) for position, text in enumerate(texts)]
+            rows = [(first_key + position, *facts, text.decode()) for position, text in enumerate(texts)]
             recorded = self._statements.run_each("add_result_not_forwarded", rows)
         else:
             recorded = self._statements.run_rows("add_results", (first_key, *facts), texts)
