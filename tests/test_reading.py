@@ -1,0 +1,136 @@
+"""What a reader makes of the rows of results, whatever shape the answers have that they came in."""
+
+import gc
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support import Facts
+
+from durable_bus.answers import packed
+from durable_bus.channel import pack
+from durable_bus.journal.journal import Journal
+from durable_bus.journal.reading import JournalReader
+from durable_bus.messages import Result
+
+ITEMS = 6_000
+
+
+@pytest.fixture
+def opened(journal: Path) -> Iterator[Journal]:
+    with closing(Journal.open(journal)) as opened:
+        with opened.commit(1):
+            opened.start_run(1, "reading", "0")
+        yield opened
+
+
+def buffer_of(opened: Journal, buffer_id: str) -> int:
+    with opened.commit(2):
+        row = opened.buffers.add_whole(
+            pack([""] * ITEMS),
+            0,
+            [],
+            digest="digest",
+            buffer_id=buffer_id,
+            target="work",
+            return_to="",
+            from_id="cli",
+            thread_id=f"t/{buffer_id}",
+            starter_thread_id="t",
+            collect=True,
+            request_id=buffer_id,
+            retry_of=None,
+        )
+    return int(row["buffer_seq"])
+
+
+def answer(
+    opened: Journal, buffer_seq: int, first: int, count: int, by: str, *, measured: bool = True
+) -> None:
+    """One answer of `count` items, whose text says who gave it. Every third answerer fails."""
+    with opened.commit(3):
+        opened.work.record_results(
+            buffer_seq=buffer_seq,
+            first_index=first,
+            item_count=count,
+            payloads=pack([f"{by} says {index}" for index in range(first, first + count)]),
+            success=int(by) % 3 > 0,
+            is_xml=int(by) % 2 == 0,
+            dispatch_id=None,  # type: ignore[arg-type]  # the supervisor's own
+            attempt=int(by) % 5 + 1,
+            worker_pid=7,
+            durations=packed([index * 11 for index in range(first, first + count)]) if measured else "",
+            passed_on=False,
+        )
+
+
+def as_the_view_says(journal: Path, buffer_id: str) -> list[Result]:
+    columns = "item_index, success, payload, is_xml, error, attempt, coalesce(duration_ms, 0.0)"
+    rows = Facts(journal).rows(
+        f"SELECT {columns} FROM results WHERE buffer_id = ? ORDER BY item_index", buffer_id
+    )
+    return [Result(row[0], bool(row[1]), row[2], bool(row[3]), *row[4:]) for row in rows]
+
+
+def as_recorded(reader: JournalReader, buffer_seq: int) -> list[Result]:
+    read: list[Result] = []
+    after = 0
+    while True:
+        page, after = reader.results_after(buffer_seq, after)
+        if not page:
+            return read
+        read += page
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_results_are_what_the_view_says_whatever_answers_overlap(
+    opened: Journal, journal: Path, seed: int
+) -> None:
+    """Answers of one item and of thousands, one after the other and over one another, with gaps left."""
+    chance = random.Random(seed)
+    before, buffer_seq, behind = (buffer_of(opened, name) for name in ("before", "b", "behind"))
+    for by in range(40):
+        count = chance.choice([1, 2, 31, 32, 33, 500, 2_500])
+        first = chance.randrange(ITEMS - count + 1)
+        answer(opened, buffer_seq, first, count, str(by), measured=chance.random() < 0.8)
+        answer(opened, chance.choice([before, behind]), first, count, str(by))
+    with JournalReader(journal) as reader:
+        in_order = list(reader.results(buffer_seq))
+        expected = as_the_view_says(journal, "b")
+        assert 0 < len(expected) < ITEMS
+        assert in_order == expected
+        assert sorted(as_recorded(reader, buffer_seq)) == expected
+
+
+def test_results_of_a_damaged_row_do_not_move_to_other_items(opened: Journal, journal: Path) -> None:
+    """No answer holds a NUL. If a row comes to hold one all the same, its neighbours keep their places."""
+    buffer_seq = buffer_of(opened, "b")
+    answer(opened, buffer_seq, 0, 100, "1")
+    with opened.commit(4):
+        opened.connection.execute(
+            "UPDATE result SET payload = 'a' || char(0) || 'b' WHERE item_key & 255 = 50"
+        )
+    with JournalReader(journal) as reader:
+        results = list(reader.results(buffer_seq))
+    assert [result.index for result in results] == list(range(100))
+    assert results[50].payload == "a\0b"
+    assert results[51].payload == "1 says 51"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_reading_leaves_the_garbage_collector_as_it_was(
+    opened: Journal, journal: Path, enabled: bool
+) -> None:
+    buffer_seq = buffer_of(opened, "b")
+    answer(opened, buffer_seq, 0, 100, "1")
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with JournalReader(journal) as reader:
+            for _ in reader.results(buffer_seq):
+                assert gc.isenabled() is enabled
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
