@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from durable_bus.buffer import LOST_MAX, LOST_WITH_SUPERVISOR_MAX, Collector, complete_message_id
-from durable_bus.channel import unpack
+from durable_bus.channel import split, unpack
 from durable_bus.dispatch import InHand
 from durable_bus.errors import UsageError
 from durable_bus.messages import BufferDispatched, BufferError, check_name
@@ -237,7 +237,7 @@ class Conversations:
         row = self._journal.buffers.by_id(buffer_id)
         if row is None:
             opened = self._journal.buffers.add_whole(
-                body,
+                split(body),
                 start["form"],
                 start["exceptions"],
                 digest=start["digest"],

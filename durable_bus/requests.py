@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_bus import xml
 from durable_bus.buffer import Collector
-from durable_bus.channel import Frame
+from durable_bus.channel import Frame, split
 from durable_bus.control import Control
 from durable_bus.conversations import Conversations
 from durable_bus.errors import (
@@ -199,13 +199,11 @@ class Requests:
         if receiving.existing:
             row: BufferRow = self._journal.buffers.by_seq(receiving.buffer_seq)
         else:
-            (payloads,) = frame.bodies
-            count, total = int(header["count"]), int(header["total"])
-            self._check_chunk(header, payloads, count, 0)
-            if receiving.buffer_seq or count != total:
-                raise BufferError(receiving.buffer_id, f"{count} of {total} items arrived")
+            items, total = self._items(frame, 0), int(header["total"])
+            if receiving.buffer_seq or len(items) != total:
+                raise BufferError(receiving.buffer_id, f"{len(items)} of {total} items arrived")
             row = self._journal.buffers.add_whole(
-                payloads,
+                items,
                 header["form"],
                 header["exceptions"],
                 digest=str(header["digest"]),
@@ -293,21 +291,18 @@ class Requests:
             return {"k": "received", "next_chunk": receiving.next_chunk}
         if header["number"] > receiving.next_chunk:
             raise UsageError(f"chunk {header['number']} came before chunk {receiving.next_chunk}")
-        (payloads,) = frame.bodies
-        count = int(header["count"])
-        self._check_chunk(header, payloads, count, receiving.received)
-        added = self._journal.buffers.add_chunk(
+        items = self._items(frame, receiving.received)
+        if not self._journal.buffers.add_chunk(
             receiving.buffer_seq,
             receiving.next_chunk,
             receiving.received,
-            payloads,
+            items,
             header["form"],
             header["exceptions"],
-        )
-        if added != count:
+        ):
             raise BufferError(receiving.buffer_id, "it was cancelled while its items arrived")
         self.receiving[receiving.request_id] = receiving._replace(
-            next_chunk=receiving.next_chunk + 1, received=receiving.received + count
+            next_chunk=receiving.next_chunk + 1, received=receiving.received + len(items)
         )
         return {"k": "received", "next_chunk": receiving.next_chunk + 1}
 
@@ -322,22 +317,24 @@ class Requests:
             self._journal.buffers.drop(receiving.buffer_seq)
 
     @staticmethod
-    def _check_chunk(header: dict[str, Any], payloads: bytes, count: int, received: int) -> None:
+    def _items(frame: Frame, received: int) -> list[bytes]:
+        """A chunk's items, in UTF-8. Raises UsageError or LimitExceeded for what `add_chunk` must not get."""
+        header, (body,) = frame.header, frame.bodies
+        count = int(header["count"])
         if not 0 < count <= CHUNK_ITEMS_MAX:
             raise UsageError(f"a chunk holds 1 to {CHUNK_ITEMS_MAX} items, not {count}")
         if received + count > ITEMS_MAX:
             raise LimitExceeded(f"a buffer holds at most {ITEMS_MAX} items")
-        holds = payloads.count(b"\0")
-        if holds != count:
-            raise UsageError(f"a chunk said to hold {count} items holds {holds}")
+        items = split(body)
+        if len(items) != count:
+            raise UsageError(f"a chunk said to hold {count} items holds {len(items)}")
         if header["form"] not in (0, 1) or not all(
             0 <= position < count for position in header["exceptions"]
         ):
             raise UsageError(f"a chunk's forms are not those of {count} items")
-        if len(payloads) > xml.PAYLOAD_BYTES_MAX:
-            longest_bytes = max(map(len, payloads.split(b"\0")))
-            if longest_bytes > xml.PAYLOAD_BYTES_MAX:
-                raise LimitExceeded(f"an item is over the limit of {xml.PAYLOAD_BYTES_MAX} bytes")
+        if len(body) > xml.PAYLOAD_BYTES_MAX and max(map(len, items)) > xml.PAYLOAD_BYTES_MAX:
+            raise LimitExceeded(f"an item is over the limit of {xml.PAYLOAD_BYTES_MAX} bytes")
+        return items
 
     def _open(self, connection_id: int, frame: Frame) -> dict[str, Any] | None:
         header = frame.header

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from durable_bus.buffer_registry import BufferRegistry, OpenBuffer
-from durable_bus.channel import pack
 from durable_bus.journal.journal import Journal
 
 
@@ -33,8 +32,8 @@ def create(opened: Journal, registry: BufferRegistry, buffer_id: str, total: int
             request_id=buffer_id,
             retry_of=None,
         )
-        items = pack([f"item {index}" for index in range(total)])
-        assert opened.buffers.add_chunk(seq, 0, 0, items, 0, []) == total
+        items = [f"item {index}".encode() for index in range(total)]
+        assert opened.buffers.add_chunk(seq, 0, 0, items, 0, [])
         assert opened.buffers.open(seq, total, "digest")
         buffer = registry.create(opened.buffers.by_seq(seq))
     registry.buffers.commit()

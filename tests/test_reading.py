@@ -29,7 +29,7 @@ def opened(journal: Path) -> Iterator[Journal]:
 def buffer_of(opened: Journal, buffer_id: str) -> int:
     with opened.commit(2):
         row = opened.buffers.add_whole(
-            pack([""] * ITEMS),
+            [b""] * ITEMS,
             0,
             [],
             digest="digest",

@@ -6,7 +6,6 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from durable_bus.channel import split
 from durable_bus.errors import JournalDamaged
 
 if TYPE_CHECKING:
@@ -61,24 +60,24 @@ class BufferTable:
         return self._journal.ids.buffer
 
     def add_whole(
-        self, payloads: bytes, form: int, exceptions: list[int], *, digest: str, **columns: Any
+        self, items: list[bytes], form: int, exceptions: list[int], *, digest: str, **columns: Any
     ) -> dict[str, Any]:
-        """A buffer that is open at once, with all its items: one chunk, as `add_chunk` takes it. What its row
-        says that `by_seq` would read: a small buffer takes thirteen statements, and that one was a fifteenth
-        of their time.
+        """A buffer that is open at once, with all its items, as `add_chunk` takes them. What its row says
+        that `by_seq` would read: a small buffer takes thirteen statements, and that one was a fifteenth of
+        their time.
         """
         self._journal.ids.buffer += 1
-        count = self._add_items(self._journal.ids.buffer, 0, payloads, form, exceptions)
+        self._add_items(self._journal.ids.buffer, 0, items, form, exceptions)
         self._insert(
-            received=count,
+            received=len(items),
             next_chunk=1,
-            total=count,
+            total=len(items),
             digest=digest,
             opened_commit=self._journal.commit_id,
             **columns,
         )
         begun = {"succeeded": 0, "failed": 0, "low_water": 0, "ended_commit": None}
-        return {**columns, **begun, "buffer_seq": self._journal.ids.buffer, "total": count}
+        return {**columns, **begun, "buffer_seq": self._journal.ids.buffer, "total": len(items)}
 
     def _insert(self, **columns: Any) -> None:
         self._statements.run(
@@ -94,38 +93,38 @@ class BufferTable:
         buffer_seq: int,
         number: int,
         first_index: int,
-        payloads: bytes,
+        items: list[bytes],
         form: int,
         exceptions: list[int],
-    ) -> int:
-        """A numbered chunk: a body (`channel.pack`). How many items it held; 0 when the buffer does not wait
-        for it any more: use inside `Journal.savepoint()`.
+    ) -> bool:
+        """A numbered chunk: its items, in UTF-8. False when the buffer does not wait for it any more: use
+        inside `Journal.savepoint()`.
 
         `form`: 1 when they are XML, 0 when text, except those at the positions `exceptions`. Raises
-        ValueError when `payloads` is no body; the savepoint then undoes what was inserted before that.
+        ValueError for what is not UTF-8; the savepoint then undoes what was inserted before that.
         """
-        count = self._add_items(buffer_seq, first_index, payloads, form, exceptions)
+        self._add_items(buffer_seq, first_index, items, form, exceptions)
         received = self._statements.run(
             "chunk_received",
             buffer_seq=buffer_seq,
             number=number,
-            item_count=count,
+            item_count=len(items),
             now_ms=self._journal.now_ms,
         )
-        return count if received else 0
+        return received == 1
 
     def _add_items(
-        self, buffer_seq: int, first_index: int, payloads: bytes, form: int, exceptions: list[int]
-    ) -> int:
-        texts = split(payloads)
+        self, buffer_seq: int, first_index: int, items: list[bytes], form: int, exceptions: list[int]
+    ) -> None:
         first_key = (buffer_seq << INDEX_BITS) + first_index
         if exceptions:
-            forms = [form] * len(texts)
+            forms = [form] * len(items)
             for position in exceptions:
                 forms[position] = 1 - form
-            decoded = map(bytes.decode, texts)
-            return self._statements.run_each("add_item", zip(itertools.count(first_key), decoded, forms))
-        return self._statements.run_rows("add_items", (first_key, form), texts)
+            rows = zip(itertools.count(first_key), map(bytes.decode, items), forms)
+            self._statements.run_each("add_item", rows)
+        else:
+            self._statements.run_rows("add_items", (first_key, form), items)
 
     def open(self, buffer_seq: int, total: int, digest: str) -> bool:
         """All `total` items are here: open it. False when they are not, or it is open already."""
