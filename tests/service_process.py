@@ -1,6 +1,7 @@
 """A daemon for the tests, with every option of `DaemonConfig`: python service_process.py '{"journal": …, …}'.
 
 `trace_memory_to`: a file to which it writes, at SIGUSR1, how many bytes Python objects take.
+`clears_slowly`: a turn deletes as few rows as it ever does, so that a test can see what is left half-way.
 """
 
 import gc
@@ -11,6 +12,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+from durable_bus import housekeeping
 from durable_bus.connections import Limits
 from durable_bus.daemon import DaemonConfig, supervise
 from durable_bus.errors import JournalError
@@ -28,6 +30,8 @@ def main(options: dict[str, Any]) -> int:
     options["limits"] = Limits(**options.pop("limits", {}))
     if options.get("socket"):
         options["socket"] = Path(options["socket"])
+    if options.pop("clears_slowly", False):
+        housekeeping._STEP_NS = 0
     traced = options.pop("trace_memory_to", None)
     if traced:
         tracemalloc.start()

@@ -295,7 +295,7 @@ def test_a_daemon_that_retains_for_a_time_prunes_by_itself(journal: Path, facts:
 
 
 def test_clearing_goes_on_after_a_kill_and_holds_nobody_up(journal: Path, facts: Facts) -> None:
-    with Service(journal, verbose=False) as service:
+    with Service(journal, verbose=False, clears_slowly=True) as service:
         with service.client() as client:
             client.cancel(client.start("sleep", ["9"] * 150_000, buffer_id="b").buffer_id)
             client.prune(now_ms() + 1000)
