@@ -58,6 +58,8 @@ class OpenBuffer(NamedTuple):
     paused: bool = False
     passed_on: bool = False
     """Items of it may have been passed on by their handlers: what those answer later is not their outcome."""
+    fitting: int = 1 << 32
+    """How many items the next batch may hold, by the length of those in the last one."""
 
     journal: "Journal | None" = None
 

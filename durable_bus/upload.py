@@ -14,8 +14,12 @@ from durable_bus.xml import PAYLOAD_BYTES_MAX, dump_item, guess_is_xml
 
 __all__ = ["BATCH_ITEMS", "Upload", "digest_items"]
 
-CHUNK_BYTES_MAX = 1536 * 1024
+CHUNK_CHARS_MAX = 1536 * 1024
 BATCH_ITEMS = 8_000
+_BATCH_CHARS = 1024 * 1024
+"""A chunk is sent when its items have come to this."""
+_AT_ONCE = 16
+"""How many items are asked for before the next look at how long they are: each may have 8 MiB."""
 _UNACKNOWLEDGED_CHUNKS_MAX = 8
 
 
@@ -158,16 +162,25 @@ def _chunks(items: Iterable[object]) -> Iterator[tuple[bytes, list[bool]]]:
     if isinstance(items, (str, bytes)):
         raise UsageError("items must be an iterable of items, not one str or bytes")
     iterator = iter(items)
-    first_index = 0
-    while batch := list(islice(iterator, BATCH_ITEMS)):
+    first_index = chars = 0
+    texts: list[str] = []
+    forms: list[bool] = []
+    while batch := list(islice(iterator, _AT_ONCE)):
         if set(map(type, batch)) == {str}:
-            texts: list[str] = batch  # type: ignore[assignment]
-            forms = [text.startswith("<") or guess_is_xml(text) for text in texts]
+            new_texts: list[str] = batch  # type: ignore[assignment]
+            forms += [text.startswith("<") or guess_is_xml(text) for text in new_texts]
         else:
-            pairs = [_dump(item, first_index + position) for position, item in enumerate(batch)]
-            texts, forms = [text for text, _ in pairs], [is_xml for _, is_xml in pairs]
+            pairs = [_dump(item, first_index + len(texts) + position) for position, item in enumerate(batch)]
+            new_texts = [text for text, _ in pairs]
+            forms += [is_xml for _, is_xml in pairs]
+        texts += new_texts
+        chars += sum(map(len, new_texts))
+        if chars >= _BATCH_CHARS or len(texts) >= BATCH_ITEMS:
+            yield from _sized(texts, forms, first_index)
+            first_index += len(texts)
+            texts, forms, chars = [], [], 0
+    if texts:
         yield from _sized(texts, forms, first_index)
-        first_index += len(batch)
 
 
 def _dump(item: object, index: int) -> tuple[str, bool]:
@@ -180,7 +193,7 @@ def _dump(item: object, index: int) -> tuple[str, bool]:
 def _sized(texts: list[str], forms: list[bool], first_index: int) -> Iterator[tuple[bytes, list[bool]]]:
     """Cut in halves until no chunk is too long; check what cannot be journaled."""
     chars = sum(map(len, texts))
-    if chars > CHUNK_BYTES_MAX and len(texts) > 1:
+    if chars > CHUNK_CHARS_MAX and len(texts) > 1:
         middle = len(texts) // 2
         yield from _sized(texts[:middle], forms[:middle], first_index)
         yield from _sized(texts[middle:], forms[middle:], first_index + middle)

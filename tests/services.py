@@ -137,9 +137,9 @@ class Service:
     def open_files(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
-    def memory_kib(self) -> int:
+    def memory_kib(self, what: str = "VmRSS") -> int:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS"):
+            if line.startswith(what):
                 return int(line.split()[1])
         raise AssertionError("it has no memory")
 
@@ -148,7 +148,7 @@ class Raw:
     """A connection to a daemon below the Client: whole frames, half ones, garbage."""
 
     def __init__(self, journal: Path) -> None:
-        self.socket = connect_daemon(journal)
+        self.socket = connect_daemon(journal, 60)  # a flood connects faster than it is accepted
         self.socket.settimeout(60)
         self._reader = FrameReader()
         self._frames: list[Frame] = []

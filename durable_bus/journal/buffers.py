@@ -3,14 +3,13 @@
 """
 
 import itertools
+import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from durable_bus.errors import JournalDamaged
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from durable_bus.journal.journal import Journal
 
 __all__ = ["INDEX_BITS", "BufferRow", "BufferTable", "ItemBatch"]
@@ -238,13 +237,18 @@ class BufferTable:
     def set_low_water(self, buffer_seq: int, low_water: int) -> None:
         self._statements.run("set_low_water", buffer_seq=buffer_seq, low_water=low_water)
 
-    def batch(self, buffer_seq: int, first_index: int, count: int) -> ItemBatch:
-        """The items from `first_index` on, at most `count`. Raises JournalDamaged for one that cannot be in a
-        body.
+    def batch(self, buffer_seq: int, first_index: int, count: int) -> ItemBatch | None:
+        """The items from `first_index` on, at most `count`; None when they are far too long together
+        (TEXT_BYTES_MAX). Raises JournalDamaged for one that cannot be in a body.
         """
         first_key = (buffer_seq << INDEX_BITS) + first_index
         keys = {"first_key": first_key, "end_key": first_key + count}
-        row = self._statements.one("items_packed", **keys)
+        try:
+            row = self._statements.one("items_packed", **keys)
+        except sqlite3.DataError as error:
+            if count > 1:
+                return None
+            raise JournalDamaged(f"item {first_index} of buffer {buffer_seq}: {error}") from error
         assert row is not None
         payloads, found, xml_count = row
         if payloads.count(b"\0") != found:

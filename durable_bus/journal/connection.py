@@ -29,6 +29,7 @@ __all__ = [
     "DURABILITIES",
     "PAGE_BYTES",
     "SCHEMA_VERSION",
+    "TEXT_BYTES_MAX",
     "check_identity",
     "open_reader",
     "open_writer",
@@ -43,6 +44,10 @@ SCHEMA_VERSION = 1
 SQLITE_OLDEST = (3, 38, 0)
 DURABILITIES = {"full": "FULL", "normal": "NORMAL"}
 
+TEXT_BYTES_MAX = 64 * 1024 * 1024
+"""The longest text that SQLite may make of many payloads for us; it stops there, and fewer are asked for. One
+payload of 8 MiB fits, also as JSON with each character escaped, and twice. SQLite's own limit is 10^9 bytes.
+"""
 _CACHE_KIB = 32 * 1024
 PAGE_BYTES = 8 * 1024
 """Of a new journal. A page of the log is two writes and a checksum of its own: 16 KiB instead of SQLite's 4
@@ -146,6 +151,7 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
             # A temporary file would take a descriptor, and there may be none left.
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, TEXT_BYTES_MAX)
         except BaseException:
             connection.close()
             raise

@@ -8,6 +8,7 @@ from typing import Any
 
 from durable_bus.errors import NotFound, UsageError
 from durable_bus.journal.connection import open_reader, translated
+from durable_bus.journal.paging import PAGE_CHARS
 from durable_bus.journal.statements import Statements
 from durable_bus.messages import Text, Xml
 
@@ -125,8 +126,8 @@ class History:
         last_key = (buffer_seq << _INDEX_BITS) + (1 << _INDEX_BITS) - 1
         while True:
             with translated(self.path):
-                page = self._statements.all(
-                    "items_page", after_key=after_key, last_key=last_key, limit=_PAGE_ROWS
+                page = self._statements.some(
+                    "items_page", PAGE_CHARS, after_key=after_key, last_key=last_key, limit=_PAGE_ROWS
                 )
             if not page:
                 return

@@ -29,9 +29,9 @@ FROM result WHERE item_key > :after_key AND item_key <= :last_key
 ORDER BY item_key LIMIT 1;
 
 -- name: results_packed
--- All payloads of a range as one text, in the order of the primary key (see items_packed), and how many of them are
--- another answer's. When none is, all are alike in success and form, so that any row may say it. No payload holds NUL.
-SELECT group_concat(payload, x'00'), count(*) FILTER (WHERE answer_id <> :answer_id), success, is_xml
+-- All payloads of a range of one answer's as one text, in the order of the primary key (see items_packed). They are alike
+-- in success and form, so that any row may say it. No payload holds NUL.
+SELECT group_concat(payload, x'00'), success, is_xml
 FROM result WHERE item_key >= :first_key AND item_key < :end_key;
 
 -- name: results_page
@@ -82,7 +82,7 @@ WHERE i.item_key > :after_key AND i.item_key <= :last_key AND coalesce(r.success
 ORDER BY i.item_key LIMIT :limit;
 
 -- name: answer
-SELECT first_index, item_count, attempt, durations FROM answer WHERE answer_id = :answer_id;
+SELECT first_index, item_count, recorded = item_count, attempt, durations FROM answer WHERE answer_id = :answer_id;
 
 -- name: answers_after
 -- In the order they were committed.

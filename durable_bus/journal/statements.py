@@ -1,5 +1,6 @@
 """Named SQL: loads `.sql` files of statements under `-- name: …` lines and runs them on one connection."""
 
+import contextlib
 import re
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -83,6 +84,18 @@ class Statements:
 
     def all(self, name: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
         return self._cursor.execute(self._texts[name], parameters).fetchall()
+
+    def some(self, name: str, /, chars_max: int, **parameters: Any) -> list[tuple[Any, ...]]:
+        """The first rows, until their second column, a payload, comes to so many characters."""
+        rows: list[tuple[Any, ...]] = []
+        chars = 0
+        with contextlib.closing(self.connection.execute(self._texts[name], parameters)) as cursor:
+            for row in cursor:
+                rows.append(row)
+                chars += len(row[1])
+                if chars >= chars_max:
+                    break
+        return rows
 
     def one(self, name: str, /, **parameters: Any) -> tuple[Any, ...] | None:
         rows = self._cursor.execute(self._texts[name], parameters).fetchall()
