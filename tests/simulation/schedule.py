@@ -4,7 +4,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import patch
 
+from durable_bus import dispatch
 from simulation.handlers import Handler, obey
 from simulation.machine import Faults, Machine
 from simulation.model import Content
@@ -64,6 +66,8 @@ class Profile:
     """How much of the work is passed on: forwards, and buffers in buffers."""
     mailboxes: int
     control: float
+    batch_bytes_max: int
+    """What a batch is cut at: an item has some 15 bytes."""
 
     @classmethod
     def draw(cls, rng: random.Random) -> "Profile":
@@ -100,6 +104,7 @@ class Profile:
             talk=rng.choice([0.0, 0.0, 0.1, 0.4]),
             mailboxes=rng.choice([0, 0, 1, 2]),
             control=rate(),
+            batch_bytes_max=rng.choice([40, 200, dispatch.BATCH_BYTES_MAX, dispatch.BATCH_BYTES_MAX]),
         )
 
 
@@ -165,10 +170,11 @@ def run_schedule(
     try:
         _clients_come(machine, profile)
         machine.faults = profile.faults
-        for _ in range(profile.turns):
-            machine.turn()
-            _befall(machine, profile)
-        machine.settle()
+        with patch.object(dispatch, "BATCH_BYTES_MAX", profile.batch_bytes_max):
+            for _ in range(profile.turns):
+                machine.turn()
+                _befall(machine, profile)
+            machine.settle()
         return _summary(machine, seed)
     except BaseException as error:
         error.add_note(f"seed {seed}, {profile}\n{machine.world.story()}")
