@@ -64,6 +64,7 @@ __all__ = [
     "WorkerExited",
     "WorkerKilled",
     "WorkerSilent",
+    "encodable",
     "one_line",
     "said",
 ]
@@ -72,9 +73,20 @@ MESSAGE_CHARS_MAX: Final = 4096
 """Longest message kept, in characters: a library may put a whole payload into its exception."""
 
 
+def encodable(text: str) -> str:
+    """The text, with half a surrogate pair as Python itself prints it: ``\\udce9``.
+
+    Every file name that is not UTF-8 holds some, and so does what an exception says of it. UTF-8 has no form
+    for them, so they can be neither sent nor journaled.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def one_line(text: str) -> str:
-    """The text with every run of white space as one space, cut at MESSAGE_CHARS_MAX characters."""
-    line = " ".join(text[: MESSAGE_CHARS_MAX * 2].split())
+    """The text, made `encodable`, with every run of white space as one space, cut at MESSAGE_CHARS_MAX
+    characters.
+    """
+    line = encodable(" ".join(text[: MESSAGE_CHARS_MAX * 2].split()))
     return line if len(line) <= MESSAGE_CHARS_MAX else line[: MESSAGE_CHARS_MAX - 1] + "…"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from durable_bus.answers import FLUSH_BYTES_MAX, Answers
 from durable_bus.bus import Listener
 from durable_bus.channel import split
-from durable_bus.errors import ItemError, said
+from durable_bus.errors import ItemError, encodable, said
 from durable_bus.messages import BufferError, HandlerResponse, Huh, SystemError
 from durable_bus.outcomes import MessageHandling, metadata_of, outcome_of, passed_on
 from durable_bus.xml import dump, loader
@@ -26,19 +26,17 @@ _NOT_PLAIN = (HandlerResponse, Huh, SystemError, BufferError)
 
 
 def describe(error: BaseException) -> tuple[str, str, str]:
-    """(kind, message, traceback) of what a handler raised, or of what could not be loaded or dumped. Never
-    raises.
+    """(kind, message, traceback) of what a handler raised, or of what could not be loaded or dumped, so that
+    it can be sent. Never raises.
     """
     if isinstance(error, ItemError):
         return error.kind, said(error), ""
     message = f"{type(error).__name__}: {said(error)}".rstrip(": ")
     try:
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))[
-            -_TRACEBACK_CHARS_MAX:
-        ]
+        text = encodable("".join(traceback.format_exception(type(error), error, error.__traceback__)))
     except Exception:
         text = ""  # an exception whose __str__, __cause__ or source lines raise again
-    return "exception", message, text.encode("utf-8", "replace").decode()
+    return "exception", message, text[-_TRACEBACK_CHARS_MAX:]
 
 
 def forms_of(work: dict[str, Any], bodies: list[bytes], count: int) -> list[int]:

@@ -21,7 +21,7 @@ from typing import Any
 from durable_bus.answers import Answers
 from durable_bus.bus import INSIDE_HANDLER_VARIABLE, Bus, load_app
 from durable_bus.channel import Frame, read_frame
-from durable_bus.errors import BusNotImportable, DurableBusError
+from durable_bus.errors import BusNotImportable, DurableBusError, encodable
 from durable_bus.outcomes import MessageHandling
 from durable_bus.sync_runner import SyncRunner, describe
 
@@ -67,7 +67,7 @@ def _where(error: BaseException | None) -> str:
     own = [frame for frame in frames if not frame.filename.startswith("<frozen")]
     if not own or isinstance(error, SyntaxError):  # which says it itself
         return ""
-    return f" ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})"
+    return encodable(f" ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})")
 
 
 def _serve(

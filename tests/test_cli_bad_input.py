@@ -39,6 +39,11 @@ def items(tmp_path: Path) -> Path:
         ),
         ("unparsable:bus", "echo", "importing unparsable failed: SyntaxError"),
         ("exiting:bus", "echo", "importing exiting failed: SystemExit: 3"),
+        (
+            "unsayable:bus",
+            "echo",
+            r"importing unsayable failed: RuntimeError: caf\udce9 (unsayable.py, line 1)",
+        ),
     ],
 )
 def test_an_app_or_target_that_is_not_there(
@@ -47,6 +52,7 @@ def test_an_app_or_target_that_is_not_there(
     (tmp_path / "raising.py").write_text("x = 0\n1 / x\n")
     (tmp_path / "unparsable.py").write_text("def\n")
     (tmp_path / "exiting.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "unsayable.py").write_text("raise RuntimeError('caf\\udce9')\n")
     ran = durable_bus("run", app, target, "--workers", 2, "--items", items, cwd=tmp_path)
     assert (ran.code, ran.out) == (2, "")
     assert says in ran.error

@@ -47,6 +47,13 @@ def test_a_message_is_one_line_and_has_an_end() -> None:
     assert len(str(errors.UsageError("x" * 10**7))) == errors.MESSAGE_CHARS_MAX
 
 
+def test_half_a_surrogate_pair_in_a_message_is_written_as_python_prints_it() -> None:
+    """It stands in every file name that is not UTF-8, and cannot be sent, journaled or printed."""
+    assert str(errors.UsageError("caf\udce9 \U0001f600 é")) == "caf\\udce9 \U0001f600 é"
+    assert errors.said(ValueError("\ud800")) == r"\ud800"
+    assert len(errors.said(ValueError("\ud800" * 10**6))) == errors.MESSAGE_CHARS_MAX
+
+
 def test_a_buffer_error_is_at_once_exception_and_payload() -> None:
     error = errors.BufferError("b1", "No items\nspecified")
     assert (error.buffer_id, error.error) == ("b1", "No items\nspecified")

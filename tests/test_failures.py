@@ -34,6 +34,8 @@ EXCEPTIONS = {
     "raise": "ValueError: no good at all",
     "raise something that cannot say what it is": "UnsayableError: (an exception that cannot say what it is)",
     "raise a chain": "RuntimeError: outer",
+    "raise half a surrogate pair": r"ValueError: bad name \udcff",
+    "raise because of half a surrogate pair": "OSError: it cannot be read",
     "SystemExit": "SystemExit: 3",
     "KeyboardInterrupt": "KeyboardInterrupt",
     "GeneratorExit": "GeneratorExit",

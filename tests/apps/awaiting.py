@@ -71,6 +71,8 @@ async def raising(text: str) -> str:
         raise KeyboardInterrupt
     if text == "raise":
         raise ValueError("no")
+    if text == "half a surrogate pair":
+        raise ValueError("bad name \udcff")
     return text
 
 

@@ -29,6 +29,10 @@ def misbehave(what: str) -> object:
                 raise KeyError("inner")
             except KeyError as inner:
                 raise RuntimeError("outer") from inner
+        case "raise half a surrogate pair":
+            raise ValueError("bad name \udcff")
+        case "raise because of half a surrogate pair":
+            raise OSError("it cannot be read") from ValueError("\udcff")
         case "SystemExit":
             sys.exit(3)
         case "KeyboardInterrupt":
