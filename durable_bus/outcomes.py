@@ -11,7 +11,7 @@ from lxml import etree
 
 from durable_bus.bus import Listener
 from durable_bus.channel import pack, unpack
-from durable_bus.errors import DurableBusError, MalformedItem, UnserialisableAnswer
+from durable_bus.errors import DurableBusError, MalformedItem, UnserialisableAnswer, encodable
 from durable_bus.items import ItemsDigest, form_and_exceptions
 from durable_bus.messages import (
     RESPOND,
@@ -51,8 +51,20 @@ def passed_on(value: HandlerResponse) -> tuple[dict[str, Any], bytes] | None:
         return None
     if value.to == SYSTEM_BUFFER and isinstance(value.payload, BufferStart):
         return _start(value.payload)
+    to = _name("HandlerResponse.to", value.to)
     text, is_xml, _ = outcome_of(value.payload)
-    return {"do": "forward", "to": value.to, "is_xml": is_xml}, pack([text])
+    return {"do": "forward", "to": to, "is_xml": is_xml}, pack([text])
+
+
+def _name(what: str, value: object) -> str:
+    """A name that a handler gave, as it can be sent. Whether anybody has it is the supervisor's to say.
+
+    Raises UnserialisableAnswer for half a surrogate pair: no frame can hold it, nor the journal.
+    """
+    name = str.__str__(value) if isinstance(value, str) else str(value)
+    if encodable(name) != name:
+        raise UnserialisableAnswer(f"{what} cannot be written: {name!r:.200}")
+    return name
 
 
 def _start(start: BufferStart) -> tuple[dict[str, Any], bytes]:
@@ -73,10 +85,10 @@ def _start(start: BufferStart) -> tuple[dict[str, Any], bytes]:
     form, exceptions = form_and_exceptions(forms)
     return {
         "do": "start",
-        "target": str(start.target),
+        "target": _name("BufferStart.target", start.target),
         "collect": bool(start.collect),
-        "return_to": str(start.return_to),
-        "buffer_id": str(start.buffer_id),
+        "return_to": _name("BufferStart.return_to", start.return_to),
+        "buffer_id": _name("BufferStart.buffer_id", start.buffer_id),
         "count": len(texts),
         "form": form,
         "exceptions": exceptions,

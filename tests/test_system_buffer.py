@@ -245,6 +245,25 @@ def test_a_payload_that_cannot_be_journaled_is_not_forwarded(talk: Talk, payload
     assert answer.startswith("<SystemError><code>answer</code>")
 
 
+@pytest.mark.parametrize("field", ["target", "return_to", "buffer_id"])
+def test_a_start_with_a_name_that_cannot_be_written_is_an_answer_that_failed(talk: Talk, field: str) -> None:
+    answer = talk.ask("planner", start(**{field: "a\udcff"}))
+    assert answer.startswith(
+        f"<SystemError><code>answer</code><message>BufferStart.{field} cannot be written: 'a\\udcff'"
+    )
+    success, payload = talk.result("planner", start(**{field: "a\udcff"}))
+    assert (success, payload) == (False, answer)
+
+
+def test_a_name_that_cannot_be_written_is_not_forwarded_to(talk: Talk) -> None:
+    todo = {"tell": "a\udcff", "payload": {}}
+    answer = talk.ask("planner", todo)
+    assert answer.startswith(
+        "<SystemError><code>answer</code><message>HandlerResponse.to cannot be written: 'a\\udcff'"
+    )
+    assert talk.result("planner", todo) == (False, answer)
+
+
 # Nested
 
 
