@@ -7,6 +7,7 @@ item runs: a thread of its own sees to that.
 import os
 import threading
 import time
+import traceback
 from typing import Any
 
 from durable_bus.channel import encode, pack, write_all
@@ -31,6 +32,26 @@ class Segment:
         self.is_xml = is_xml
         self.texts: list[str] = []
         self.micros: list[int] = []
+
+    def header(self, count: int) -> dict[str, Any]:
+        """What the supervisor is told of its first `count` answers, beside their texts."""
+        micros = self.micros[:count]
+        return {
+            "dispatch": self.dispatch,
+            "buffer": self.buffer,
+            "first": self.first,
+            "count": count,
+            "success": self.success,
+            "is_xml": self.is_xml,
+            "attempt": self.attempt,
+            "total_us": sum(micros),
+            "durations": packed(micros),
+        }
+
+    def drop(self, count: int) -> None:
+        """The first `count` answers have been sent."""
+        del self.texts[:count], self.micros[:count]
+        self.first += count
 
 
 def packed(micros: list[int]) -> str:
@@ -96,44 +117,40 @@ class Answers:
         self._busy.set()
 
     def flush(self) -> None:
-        """Send what there is. Ends the process when the supervisor is gone: nobody is left to tell."""
+        """Send what there is. Ends the process when that cannot be.
+
+        A worker that went on without it would hold its items for ever, since to the supervisor it looks
+        well; those of a dead one go out again. Raising would not do: the flushing thread would end alone, and
+        an event loop would go on.
+        """
         with self._lock:
-            segments, bodies = [], []
-            for segment in self._segments:
-                count = len(segment.micros)
-                if not count:
-                    continue
-                texts, micros = segment.texts[:count], segment.micros[:count]
-                del segment.texts[:count], segment.micros[:count]
-                bodies.append(pack(texts))
-                segments.append(
-                    {
-                        "dispatch": segment.dispatch,
-                        "buffer": segment.buffer,
-                        "first": segment.first,
-                        "count": count,
-                        "success": segment.success,
-                        "is_xml": segment.is_xml,
-                        "attempt": segment.attempt,
-                        "total_us": sum(micros),
-                        "durations": packed(micros),
-                    }
-                )
-                segment.first += count
-            if not (segments or self._failed or self._outcomes or self._discarded):
-                return
-            header = {
-                "k": "answers",
-                "segments": segments,
-                "failed": self._failed,
-                "outcomes": [outcome for outcome, _ in self._outcomes],
-                "discarded": self._discarded,
-            }
-            bodies += [body for _, body in self._outcomes]
-            self._failed, self._outcomes, self._discarded = [], [], None
-            self.send(header, *bodies)
+            try:
+                self._send_all()
+            except BaseException:
+                try:
+                    traceback.print_exc()
+                finally:
+                    os._exit(1)
+
+    def _send_all(self) -> None:
+        ready = [(segment, len(segment.micros)) for segment in self._segments if segment.micros]
+        if not (ready or self._failed or self._outcomes or self._discarded):
+            return
+        header = {
+            "k": "answers",
+            "segments": [segment.header(count) for segment, count in ready],
+            "failed": self._failed,
+            "outcomes": [outcome for outcome, _ in self._outcomes],
+            "discarded": self._discarded,
+        }
+        bodies = [pack(segment.texts[:count]) for segment, count in ready]
+        self.send(header, *bodies, *(body for _, body in self._outcomes))
+        for segment, count in ready:
+            segment.drop(count)
+        self._failed, self._outcomes, self._discarded = [], [], None
 
     def send(self, header: dict[str, Any], *bodies: bytes) -> None:
+        """Send a frame. Ends the process when the supervisor is gone: nobody is left to tell."""
         try:
             write_all(self._fd, encode(header, *bodies))
         except OSError:

@@ -120,6 +120,29 @@ def test_a_death_is_one_failed_item_after_three_attempts(client: Client, what: s
     ]
 
 
+UNSENDABLE = """
+import os, threading
+from durable_bus.answers import Answers
+answers = Answers(os.pipe()[1])
+work = {"dispatch": 1, "buffer": 1, "attempt": 1}
+segment = answers.segment(work, 0, True, False)
+segment.texts.append("\\udcff")
+segment.micros.append(1)
+"""
+
+
+@pytest.mark.parametrize(
+    "sending",
+    ["threading.Event().wait()", "try: answers.flush()\nexcept BaseException: pass"],
+    ids=["by the flushing thread", "by who catches everything, as an event loop does"],
+)
+def test_a_worker_that_cannot_send_what_it_has_to_say_ends(tmp_path: Path, sending: str) -> None:
+    """Deaf but alive it would keep its items for ever; dead it is replaced, and they go out again."""
+    code, _, err = outcome(program(tmp_path / "worker.py", UNSENDABLE + sending))
+    assert code == 1
+    assert "UnicodeEncodeError" in err
+
+
 UNSERIALISABLE = {
     "answer too much": "an answer of 8388609 bytes, more than 8388608",
     "answer what has no form": "dict is no answer; answer None, str, Text, Xml, an element or a dataclass",
