@@ -136,6 +136,8 @@ class Bus:
         peers: list[str] | None = None,
     ) -> Callable[[Handler], Handler]:
         """Declare the decorated function, sync or async, as the listener `name`; it is returned unchanged.
+        One that other decorators have wrapped is what the outermost is: a `def` returns the answer, and no
+        coroutine.
 
         The first parameter is the payload, and its annotation says how that arrives: a dataclass,
         `etree._Element` (the default) or str. A second one, if it is annotated HandlerMetadata or named

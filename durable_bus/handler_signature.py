@@ -21,20 +21,29 @@ _ELEMENT_NAMES: Final = ("_Element", "etree._Element", "lxml.etree._Element")
 _METADATA_NAMES: Final = ("HandlerMetadata", "durable_bus.HandlerMetadata", "messages.HandlerMetadata")
 
 
-def _function(handler: Any) -> Any:
-    """Where a callable's annotations are: through partials and `__call__`, to the function."""
+def _called(handler: Any) -> Any:
+    """What runs when the handler is called: through partials and `__call__`, to the function."""
     while isinstance(handler, functools.partial):
         handler = handler.func
     if not (inspect.isroutine(handler) or inspect.isclass(handler)):
         handler = getattr(handler, "__call__", handler)  # noqa: B004  not a test whether it is callable
-    return inspect.unwrap(handler)
+    return handler
+
+
+def _annotated(handler: Any) -> Any:
+    """Where a handler's annotations were written: the function that decorators have wrapped."""
+    return inspect.unwrap(_called(handler))
 
 
 def is_async(name: str, handler: Any) -> bool:
-    """Whether the handler of listener `name` is a coroutine function. Raises UsageError for no handler."""
+    """Whether the handler of listener `name` is a coroutine function. Raises UsageError for no handler.
+
+    A wrapper is what it is itself, since it is what will be called: `asyncio.run` around an `async def` is
+    sync.
+    """
     if not callable(handler) or inspect.isclass(handler):
         raise UsageError(f"listener {name}: {handler!r:.100} is not a function")
-    function = _function(handler)
+    function = _called(handler)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(f"listener {name}: a handler returns its answer, it does not yield")
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(function)
@@ -92,7 +101,7 @@ def resolved(annotation: Any, handler: Any, local_names: Mapping[str, Any]) -> A
     if not isinstance(annotation, str):
         return annotation
     holder = types.SimpleNamespace(__annotations__={"payload": annotation})
-    names = getattr(_function(handler), "__globals__", {})
+    names = getattr(_annotated(handler), "__globals__", {})
     try:
         return typing.get_type_hints(holder, names, dict(local_names))["payload"]
     except NameError:

@@ -278,6 +278,39 @@ def test_callables_of_every_kind_are_handlers() -> None:
     assert partial.annotation is str
 
 
+def test_a_wrapper_is_sync_or_async_by_itself_whatever_it_wraps() -> None:
+    def sync(payload: Source) -> str:
+        return payload.path
+
+    async def awaiting(payload: Source) -> str:
+        return payload.path
+
+    def yields(payload: Source) -> Iterator[str]:
+        yield payload.path
+
+    @functools.wraps(awaiting)
+    def sync_around_async(*arguments: Any) -> str:
+        return "sync"
+
+    @functools.wraps(yields)
+    def sync_around_generator(*arguments: Any) -> str:
+        return "sync"
+
+    @functools.wraps(sync)
+    async def async_around_sync(*arguments: Any) -> str:
+        return "async"
+
+    for handler, runs_async in (
+        (sync_around_async, False),
+        (sync_around_generator, False),
+        (functools.partial(sync_around_async), False),
+        (async_around_sync, True),
+        (functools.partial(async_around_sync), True),
+    ):
+        listener = declared(Bus("test"), handler)
+        assert (listener.is_async, listener.annotation) == (runs_async, Source)
+
+
 def test_what_is_no_handler_is_refused() -> None:
     def yields(payload: str) -> Iterator[str]:
         yield payload

@@ -152,6 +152,10 @@ def test_the_metadata_comes_where_its_annotation_says_under_any_name(client: Cli
     ]
 
 
+def test_a_sync_wrapper_that_runs_an_async_function_may_have_its_own_event_loop(client: Client) -> None:
+    assert answers(client, "sync-around-async", "a") == [("a", False)]
+
+
 # How answers leave
 
 

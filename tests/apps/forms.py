@@ -1,5 +1,8 @@
 """A listener for every form a payload can arrive in, and one for every form an answer can leave in."""
 
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from lxml import etree
@@ -79,3 +82,18 @@ def system_error(payload: str) -> SystemError:
 @bus.listener("only-metadata-by-annotation")
 def only_metadata_by_annotation(payload: str, about: HandlerMetadata) -> str:
     return f"{about.own_name} {about.index}"
+
+
+def on_a_loop_of_its_own(function: Callable[[str], Coroutine[None, None, str]]) -> Callable[[str], str]:
+    @functools.wraps(function)
+    def run(payload: str) -> str:
+        return asyncio.run(function(payload))
+
+    return run
+
+
+@bus.listener("sync-around-async")
+@on_a_loop_of_its_own
+async def sync_around_async(payload: str) -> str:
+    await asyncio.sleep(0)
+    return payload
