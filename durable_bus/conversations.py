@@ -181,6 +181,11 @@ class Conversations:
 
     def _forward(self, own_name: str, thread_id: str, to_id: str, payload: str, is_xml: bool) -> None:
         refusal = self._refusal(own_name, [to_id]) or self._too_long(thread_id)
+        if refusal is None and to_id == SYSTEM_BUFFER:
+            refusal = (
+                f"{own_name} sent {'XML' if is_xml else 'text'} to {to_id!r}, which takes a BufferStart as a "
+                f"value: return HandlerResponse(BufferStart(target, items), {to_id!r})"
+            )
         if refusal is None and not self.is_known(to_id):
             refusal = f"{own_name} sent to the unknown name {to_id!r:.120}"
         self._post.add(

@@ -212,6 +212,22 @@ def test_a_start_that_cannot_be_is_a_buffer_error_for_the_starter(talk: Talk, wh
 def test_what_else_is_sent_to_system_buffer_is_not_routed(talk: Talk) -> None:
     answer = talk.ask("planner", {"tell": "system.buffer", "payload": {}})
     assert "<code>routing</code>" in answer
+    assert "planner sent text to 'system.buffer', which takes a BufferStart as a value: " in answer
+
+
+def test_a_buffer_start_written_as_xml_starts_nothing_and_is_told_what_would(talk: Talk) -> None:
+    text = "<BufferStart><target>inner</target><items>a</items></BufferStart>"
+    before = talk.facts.value("SELECT count(*) FROM buffers")
+    answer = talk.ask("planner", {"tell": "system.buffer", "xml": text})
+    assert "<code>routing</code>" in answer
+    assert "planner sent XML to 'system.buffer', which takes a BufferStart as a value: return" in answer
+    assert "HandlerResponse(BufferStart(target, items), 'system.buffer')" in answer
+    assert talk.facts.value("SELECT count(*) FROM buffers") == before
+
+
+def test_who_may_not_address_system_buffer_is_told_that_first(talk: Talk) -> None:
+    answer = talk.ask("lonely", {"tell": "system.buffer", "payload": {}})
+    assert "lonely may not address 'system.buffer': its peers are nobody" in answer
 
 
 # Items

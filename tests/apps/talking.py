@@ -1,9 +1,9 @@
 """Listeners that do what their payload says, so that a test lays out a whole conversation in one message.
 
 A payload is JSON, one object: {"say": answer}, {"none": true}, {"raise": why, "until": attempt},
-{"die": true}, {"tell": name, "payload": …} (or "raw": text), {"describe": true},
-{"start": {"target": …, "items": [payloads], …}}. What is not JSON is answered as it is read: a BufferComplete
-by its results, everything else by its text.
+{"die": true}, {"tell": name, "payload": …} (or "raw": text, or "xml": text),
+{"describe": true}, {"start": {"target": …, "items": [payloads], …}}. What is not JSON is answered as it is
+read: a BufferComplete by its results, everything else by its text.
 
 Each call is a line of the file that TALK_LOG names. With TALK_GATES set, a call (but of a payload with
 {"gate": false}) returns only when the folder it names holds a file for its message, or "all": what a test
@@ -65,6 +65,8 @@ def act(text: str, metadata: HandlerMetadata) -> object:
     if "die" in todo:
         os._exit(1)
     if "tell" in todo:
+        if "xml" in todo:
+            return HandlerResponse(Xml(todo["xml"]), to=todo["tell"])
         payload = todo["raw"] if "raw" in todo else json.dumps(todo["payload"])
         return HandlerResponse(Text(payload), to=todo["tell"])
     if "start" in todo:
