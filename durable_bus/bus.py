@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from durable_bus.errors import BusNotImportable, UsageError, said
 from durable_bus.handler_signature import is_async, resolved, signature
-from durable_bus.messages import HandlerMetadata, check_name
+from durable_bus.messages import SYSTEM_BUFFER, HandlerMetadata, check_name
 from durable_bus.xml import check_annotation
 
 __all__ = ["INSIDE_HANDLER_VARIABLE", "Bus", "Listener", "app_spec", "load_app", "load_bus", "parse_spec"]
@@ -34,13 +34,6 @@ CONCURRENCY_MAX: Final = 10_000
 
 INSIDE_HANDLER_VARIABLE: Final = "DURABLE_BUS_INSIDE_HANDLER"
 """Set in workers, and so in what their handlers start, to the journal they work for."""
-
-_ELEMENT_NAMES: Final = (
-    "_Element",
-    "etree._Element",
-    "lxml.etree._Element",
-)  # imported for type checkers only
-_METADATA_NAMES: Final = ("HandlerMetadata", "durable_bus.HandlerMetadata", "messages.HandlerMetadata")
 
 
 @dataclass(frozen=True)
@@ -219,7 +212,7 @@ def _peers(listener: str, peers: object) -> tuple[str, ...] | None:
     if not isinstance(peers, (list, tuple, set, frozenset)):  # a str is iterable too, letter by letter
         raise UsageError(f"listener {listener}: peers={peers!r:.100} is not a list of names")
     return tuple(
-        peer if peer == "system.buffer" else check_name(peer, f"listener {listener}: peer") for peer in peers
+        peer if peer == SYSTEM_BUFFER else check_name(peer, f"listener {listener}: peer") for peer in peers
     )
 
 

@@ -13,7 +13,7 @@ from durable_bus.buffer import LOST_MAX, LOST_WITH_SUPERVISOR_MAX, Collector, co
 from durable_bus.channel import split, unpack
 from durable_bus.dispatch import InHand
 from durable_bus.errors import UsageError
-from durable_bus.messages import BufferDispatched, BufferError, check_name
+from durable_bus.messages import SYSTEM_BUFFER, BufferDispatched, BufferError, check_name
 from durable_bus.post import Post
 from durable_bus.thread_registry import CHAIN_HOPS_MAX, Chain, ItemHop, ThreadRegistry
 from durable_bus.workforce import Workforce
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     from durable_bus.journal.journal import Journal
 
-__all__ = ["SYSTEM_BUFFER", "Conversations"]
+__all__ = ["Conversations"]
 
-SYSTEM_BUFFER = "system.buffer"
 _ERROR_KINDS = ("SystemError", "BufferError")
 
 

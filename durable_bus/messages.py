@@ -17,6 +17,7 @@ from durable_bus.errors import BufferError, UsageError
 __all__ = [
     "NAME_CHARS_MAX",
     "RESPOND",
+    "SYSTEM_BUFFER",
     "BufferComplete",
     "BufferDispatched",
     "BufferError",
@@ -37,6 +38,9 @@ NAME_CHARS_MAX: Final = 100
 
 RESPOND: Final = ""
 """The `to` of a response: back along the thread. No listener can have this name."""
+
+SYSTEM_BUFFER: Final = "system.buffer"
+"""The `to` of a BufferStart, and the sender of BufferDispatched and BufferError."""
 
 _NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{NAME_CHARS_MAX}}}")
 

@@ -15,6 +15,7 @@ from durable_bus.errors import DurableBusError, MalformedItem, UnserialisableAns
 from durable_bus.items import ItemsDigest, form_and_exceptions
 from durable_bus.messages import (
     RESPOND,
+    SYSTEM_BUFFER,
     BufferComplete,
     BufferError,
     BufferStart,
@@ -36,7 +37,6 @@ INLINE_RESULTS_BYTES_MAX = 4 * 1024 * 1024
 """A BufferComplete's results document up to this size is in it; above, `results` is empty and the metadata
 streams.
 """
-SYSTEM_BUFFER = "system.buffer"
 
 
 def outcome_of(value: Any) -> tuple[str, bool, bool]:
