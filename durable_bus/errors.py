@@ -91,10 +91,10 @@ def one_line(text: str) -> str:
 
 
 def said(error: BaseException) -> str:
-    """What an exception says, as one line; its `__str__` is somebody's code and may itself raise."""
+    """What an exception says, as one line; its `__str__` is somebody's code and may itself raise, or exit."""
     try:
         return one_line(str(error))
-    except Exception:
+    except BaseException:
         return "(an exception that cannot say what it is)"
 
 

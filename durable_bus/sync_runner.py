@@ -34,7 +34,7 @@ def describe(error: BaseException) -> tuple[str, str, str]:
     message = f"{type(error).__name__}: {said(error)}".rstrip(": ")
     try:
         text = encodable("".join(traceback.format_exception(type(error), error, error.__traceback__)))
-    except Exception:
+    except BaseException:
         text = ""  # an exception whose __str__, __cause__ or source lines raise again
     return "exception", message, text[-_TRACEBACK_CHARS_MAX:]
 

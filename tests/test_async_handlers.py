@@ -55,10 +55,19 @@ def test_exceptions_of_coroutines_are_failed_items_whatever_they_are(journal: Pa
     with awaiting.bus.running(journal=journal, workers=1) as client:
         assert client.supervisor_pid is not None
         before = workers_of(client.supervisor_pid)
-        items = ["good", "raise", "cancel", "exit", "interrupt", "half a surrogate pair", "good"]
+        items = [
+            "good",
+            "raise",
+            "cancel",
+            "exit",
+            "interrupt",
+            "half a surrogate pair",
+            "exit when asked",
+            "good",
+        ]
         buffer = client.start("raising", items, buffer_id="b")
         buffer.wait(60)
-        assert [result.success for result in buffer.results()] == [True, *[False] * 5, True]
+        assert [result.success for result in buffer.results()] == [True, *[False] * 6, True]
         assert workers_of(client.supervisor_pid) == before
     messages = {index: message for index, _, _, message in facts.failures("b")}
     assert messages == {
@@ -67,6 +76,7 @@ def test_exceptions_of_coroutines_are_failed_items_whatever_they_are(journal: Pa
         3: "SystemExit: 3",
         4: "KeyboardInterrupt",
         5: r"ValueError: bad name \udcff",
+        6: "DeadlyToAskError: (an exception that cannot say what it is)",
     }
 
 

@@ -33,6 +33,9 @@ def run(client: Client, target: str, items: list[Any]) -> tuple[list[Result], li
 EXCEPTIONS = {
     "raise": "ValueError: no good at all",
     "raise something that cannot say what it is": "UnsayableError: (an exception that cannot say what it is)",
+    "raise something that exits when asked what it is": (
+        "DeadlyToAskError: (an exception that cannot say what it is)"
+    ),
     "raise a chain": "RuntimeError: outer",
     "raise half a surrogate pair": r"ValueError: bad name \udcff",
     "raise because of half a surrogate pair": "OSError: it cannot be read",

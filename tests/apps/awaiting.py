@@ -6,6 +6,7 @@ import os
 import time
 
 from apps.plain import log_run
+from apps.unruly import DeadlyToAskError
 from durable_bus import Bus, HandlerMetadata
 
 bus = Bus("awaiting")
@@ -71,6 +72,8 @@ async def raising(text: str) -> str:
         raise KeyboardInterrupt
     if text == "raise":
         raise ValueError("no")
+    if text == "exit when asked":
+        raise DeadlyToAskError(GeneratorExit())
     if text == "half a surrogate pair":
         raise ValueError("bad name \udcff")
     return text

@@ -18,12 +18,19 @@ class UnsayableError(Exception):
         raise RuntimeError("not even this")
 
 
+class DeadlyToAskError(Exception):
+    def __str__(self) -> str:
+        raise self.args[0]
+
+
 def misbehave(what: str) -> object:
     match what:
         case "raise":
             raise ValueError("no good\nat all")
         case "raise something that cannot say what it is":
             raise UnsayableError
+        case "raise something that exits when asked what it is":
+            raise DeadlyToAskError(SystemExit(3))
         case "raise a chain":
             try:
                 raise KeyError("inner")
