@@ -9,7 +9,7 @@ from typing import Any
 from durable_bus.answers import FLUSH_BYTES_MAX, Answers
 from durable_bus.bus import Listener
 from durable_bus.channel import split
-from durable_bus.errors import ItemError, encodable, said
+from durable_bus.errors import ItemError, MalformedItem, UnserialisableAnswer, WorkerSilent, encodable, said
 from durable_bus.messages import BufferError, HandlerResponse, Huh, SystemError
 from durable_bus.outcomes import MessageHandling, metadata_of, outcome_of, passed_on
 from durable_bus.xml import dump, loader
@@ -22,6 +22,10 @@ _FLUSH_NS = 80_000_000
 """Twice what a batch should take: a batch is mostly one frame and one commit, not one and a small rest."""
 _TRACEBACK_CHARS_MAX = 4096
 
+_OF_A_KIND = (MalformedItem, UnserialisableAnswer, WorkerSilent)
+"""Errors of ours that a worker may report. A handler's own subclass is an exception like any other: its kind
+may be one that the journal does not know.
+"""
 _NOT_PLAIN = (HandlerResponse, Huh, SystemError, BufferError)
 
 
@@ -29,7 +33,7 @@ def describe(error: BaseException) -> tuple[str, str, str]:
     """(kind, message, traceback) of what a handler raised, or of what could not be loaded or dumped, so that
     it can be sent. Never raises.
     """
-    if isinstance(error, ItemError):
+    if isinstance(error, ItemError) and type(error) in _OF_A_KIND:
         return error.kind, said(error), ""
     message = f"{type(error).__name__}: {said(error)}".rstrip(": ")
     try:

@@ -36,6 +36,7 @@ EXCEPTIONS = {
     "raise something that exits when asked what it is": (
         "DeadlyToAskError: (an exception that cannot say what it is)"
     ),
+    "raise an error of a kind of its own": "OwnKindError: unheard of",
     "raise a chain": "RuntimeError: outer",
     "raise half a surrogate pair": r"ValueError: bad name \udcff",
     "raise because of half a surrogate pair": "OSError: it cannot be read",

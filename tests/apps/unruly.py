@@ -8,6 +8,7 @@ import time
 
 from apps.plain import gate, log_run
 from durable_bus import Bus, HandlerMetadata, Huh
+from durable_bus.errors import ItemError
 
 bus = Bus("unruly")
 bus.listener("gate")(gate)
@@ -23,6 +24,12 @@ class DeadlyToAskError(Exception):
         raise self.args[0]
 
 
+class OwnKindError(ItemError):
+    """Like an error of ours, of a kind that the journal does not know."""
+
+    kind = "own"
+
+
 def misbehave(what: str) -> object:
     match what:
         case "raise":
@@ -31,6 +38,8 @@ def misbehave(what: str) -> object:
             raise UnsayableError
         case "raise something that exits when asked what it is":
             raise DeadlyToAskError(SystemExit(3))
+        case "raise an error of a kind of its own":
+            raise OwnKindError("unheard of")
         case "raise a chain":
             try:
                 raise KeyError("inner")
