@@ -8,11 +8,11 @@ import os
 import threading
 import time
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 from durable_bus.channel import encode, pack, write_all
 
-__all__ = ["Answers", "Segment"]
+__all__ = ["Answers", "Segment", "end_worker"]
 
 FLUSH_S = 0.1
 FLUSH_BYTES_MAX = 1024 * 1024
@@ -57,6 +57,19 @@ class Segment:
 def packed(micros: list[int]) -> str:
     """Durations as the journal keeps them: ten digits of microseconds each."""
     return ("%010d" * len(micros)) % tuple(micros)
+
+
+def end_worker() -> NoReturn:
+    """Print the exception that is being handled, and end the process.
+
+    For what must not fail: a worker that went on without it would hold its items for ever, since to the
+    supervisor it looks well; those of a dead one go out again. Raising would not do: a thread or a task would
+    end alone, and an event loop would cancel innocent items before it ends.
+    """
+    try:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 class Answers:
@@ -117,20 +130,12 @@ class Answers:
         self._busy.set()
 
     def flush(self) -> None:
-        """Send what there is. Ends the process when that cannot be.
-
-        A worker that went on without it would hold its items for ever, since to the supervisor it looks
-        well; those of a dead one go out again. Raising would not do: the flushing thread would end alone, and
-        an event loop would go on.
-        """
+        """Send what there is. Ends the process when that cannot be."""
         with self._lock:
             try:
                 self._send_all()
             except BaseException:
-                try:
-                    traceback.print_exc()
-                finally:
-                    os._exit(1)
+                end_worker()
 
     def _send_all(self) -> None:
         ready = [(segment, len(segment.micros)) for segment in self._segments if segment.micros]

@@ -9,7 +9,7 @@ import os
 import time
 from typing import Any
 
-from durable_bus.answers import FLUSH_S, Answers
+from durable_bus.answers import FLUSH_S, Answers, end_worker
 from durable_bus.bus import Bus, Listener
 from durable_bus.channel import READ_BYTES, Frame, FrameReader, unpack
 from durable_bus.errors import WorkerSilent
@@ -90,7 +90,7 @@ class _AsyncRunner:
                 self._frames.put_nowait(frame)
 
         loop.add_reader(read_fd, readable)
-        feeding = asyncio.create_task(self._feed())
+        feeding = asyncio.create_task(self._feed_or_end())
         await ended
         feeding.cancel()
 
@@ -100,6 +100,13 @@ class _AsyncRunner:
         self._words[SINCE] = time.monotonic_ns() if self._beating else 0
         if self._beating:
             loop.call_later(FLUSH_S, self._beat, loop)
+
+    async def _feed_or_end(self) -> None:
+        """The loop would turn on without it, and the worker be deaf."""
+        try:
+            await self._feed()
+        except Exception:
+            end_worker()
 
     async def _feed(self) -> None:
         while True:

@@ -108,3 +108,13 @@ def test_sync_and_async_listeners_of_one_app_work_side_by_side(journal: Path) ->
     with awaiting.bus.running(journal=journal, workers=2) as client:
         buffers = [client.start(target, ["x"] * 50) for target in ("sync", "together", "raising")]
         assert [buffer.wait(60).successful for buffer in buffers] == [50, 50, 50]
+
+
+def test_a_worker_whose_loop_turns_but_feeds_nobody_any_more_ends_and_is_replaced(
+    journal: Path, facts: Facts
+) -> None:
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        assert client.start("sync", ["forget who listens"], buffer_id="b").wait(60).successful == 1
+        assert client.start("sync", ["good"], buffer_id="c").wait(60).successful == 1
+        assert client.start("together", ["good"], buffer_id="d").wait(60).successful == 1
+    assert facts.rows("SELECT * FROM failures") == []

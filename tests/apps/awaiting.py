@@ -90,4 +90,6 @@ async def killer(text: str, metadata: HandlerMetadata) -> str:
 
 @bus.listener("sync")
 def sync(text: str) -> str:
+    if text == "forget who listens":
+        bus.listeners.clear()
     return text
