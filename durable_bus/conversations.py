@@ -7,7 +7,7 @@ BufferError that cannot be handled never causes another.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_bus.buffer import LOST_MAX, LOST_WITH_SUPERVISOR_MAX, Collector, complete_message_id
 from durable_bus.channel import split, unpack
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["Conversations"]
 
 _ERROR_KINDS = ("SystemError", "BufferError")
+
+
+class _Handled(NamedTuple):
+    """What a handler has come to an outcome of: an item or a message, and where it was handled."""
+
+    own_name: str
+    thread_id: str
+    error: str | None = None
+    """Its payload, when it was a SystemError or BufferError."""
 
 
 class Conversations:
@@ -67,25 +76,27 @@ class Conversations:
             return
         if self._journal.work.forward_item(buffer.seq, index, held.dispatch_id, held.attempt):
             self._collector.passed_on(buffer)
-            self._carry_out(buffer.target, f"{buffer.thread_id}/{index}", outcome, body)
+            self._carry_out(_Handled(buffer.target, f"{buffer.thread_id}/{index}"), outcome, body)
 
     def message_outcome(self, message_seq: int, outcome: dict[str, Any], body: bytes) -> None:
         """The handler of a message came to an end. Nothing follows when the message was settled before."""
         row = self._journal.messages.by_seq(message_seq)
         if self._journal.messages.settle(message_seq):
-            self._carry_out(row["to_id"], row["thread_id"], outcome, body)
+            error = row["payload"] if row["kind"] in _ERROR_KINDS else None
+            self._carry_out(_Handled(row["to_id"], row["thread_id"], error), outcome, body)
 
-    def _carry_out(self, own_name: str, thread_id: str, outcome: dict[str, Any], body: bytes) -> None:
+    def _carry_out(self, handled: _Handled, outcome: dict[str, Any], body: bytes) -> None:
         todo = outcome["do"]
+        own_name, thread_id, _ = handled
         if todo == "none":
             self.end(thread_id, "", is_xml=False, success=True)
         elif todo == "start":
-            self._start(own_name, thread_id, outcome, body)
+            self._start(handled, outcome, body)
         else:
             (payload,) = unpack(body)
             is_xml = bool(outcome["is_xml"])
             if todo == "forward":
-                self._forward(own_name, thread_id, str(outcome["to"]), payload, is_xml)
+                self._forward(handled, str(outcome["to"]), payload, is_xml)
             else:
                 self.respond(own_name, thread_id, payload, is_xml=is_xml, success=bool(outcome["success"]))
 
@@ -178,7 +189,8 @@ class Conversations:
             buffer_seq, hop.index, payload, success=success, is_xml=is_xml, attempt=attempt
         )
 
-    def _forward(self, own_name: str, thread_id: str, to_id: str, payload: str, is_xml: bool) -> None:
+    def _forward(self, handled: _Handled, to_id: str, payload: str, is_xml: bool) -> None:
+        own_name, thread_id, _ = handled
         refusal = self._refusal(own_name, [to_id]) or self._too_long(thread_id)
         if refusal is None and to_id == SYSTEM_BUFFER:
             refusal = (
@@ -199,7 +211,15 @@ class Conversations:
         if refusal is None:
             self._threads.extend(thread_id, to_id)
         else:
-            self.end(thread_id, error_payload("routing", refusal), is_xml=True, success=False)
+            self._refused(handled, error_payload("routing", refusal))
+
+    def _refused(self, handled: _Handled, error: str) -> None:
+        """What a handler wanted cannot be: its chain ends with why. When it was handling an error, it ends
+        with that one, which came first: nobody is told of an error because of another, or two could take
+        turns for ever.
+        """
+        payload = error if handled.error is None else handled.error
+        self.end(handled.thread_id, payload, is_xml=True, success=False)
 
     def _refusal(self, own_name: str, names: list[str]) -> str | None:
         """Why this listener may not address one of these, None when it may."""
@@ -220,17 +240,21 @@ class Conversations:
 
     # Buffers started by handlers
 
-    def _start(self, own_name: str, thread_id: str, start: dict[str, Any], body: bytes) -> None:
+    def _start(self, handled: _Handled, start: dict[str, Any], body: bytes) -> None:
+        own_name, thread_id, _ = handled
         addressed = [SYSTEM_BUFFER, start["target"], start["return_to"]]
         refusal = self._refusal(own_name, [name for name in addressed if name not in ("", own_name)])
         refusal = refusal or self._too_long(thread_id)
         if refusal is not None:
-            self.end(thread_id, error_payload("routing", refusal), is_xml=True, success=False)
+            self._refused(handled, error_payload("routing", refusal))
             return
         try:
             self._open(own_name, thread_id, start, body)
         except BufferError as error:
             payload, _ = dump(error)
+            if handled.error is not None:
+                self._refused(handled, payload)
+                return
             self._post.add(from_id=SYSTEM_BUFFER, to_id=own_name, thread_id=thread_id, payload=payload)
 
     def _open(self, own_name: str, thread_id: str, start: dict[str, Any], body: bytes) -> None:

@@ -9,7 +9,7 @@ import pytest
 from daemons import Succession, client_of
 from support import Facts, environment
 
-from durable_bus import Client
+from durable_bus import Client, Xml
 from durable_bus.errors import TimedOut
 from durable_bus.examples import agents
 
@@ -74,6 +74,31 @@ def answer_despite(journal: Path, deaths: list[int], when: str) -> tuple[str, in
         with closing(client_of(journal, "cli")) as client:
             answer = ask(client)
         return answer, daemons.killed
+
+
+def test_plain_words_are_a_question_too(journal: Path, facts: Facts) -> None:
+    """As `send --help` has it. Words that no passage holds are answered, as well."""
+    question = "How does the with statement use a context manager?"
+    with agents.bus.running(journal=journal, workers=1, name="cli") as client:
+        for text, answer in (
+            (question, expected().partition("\n\n")[0]),
+            ("What is new?", "What is new?\n  - nothing found"),
+        ):
+            client.send("planner", text)
+            message = client.receive(timeout=60)
+            client.acknowledge(message)
+            assert message.payload == answer
+    assert facts.rows("SELECT * FROM messages WHERE kind = 'BufferError' OR state <> 'settled'") == []
+
+
+def test_the_planner_says_why_nothing_could_be_searched(journal: Path, facts: Facts) -> None:
+    with agents.bus.running(journal=journal, workers=1, name="cli") as client:
+        error = Xml("<BufferError><buffer_id>unknown</buffer_id><error>no room on disk</error></BufferError>")
+        client.send("planner", error)
+        message = client.receive(timeout=60)
+        client.acknowledge(message)
+    assert message.payload == "The questions could not be searched: no room on disk"
+    assert facts.rows("SELECT buffer_id FROM buffers") == []
 
 
 def test_daemons_that_die_one_commit_later_each_time_give_the_same_answer_once(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from apps import forms
 from lxml import etree
+from services import Service
 from support import kill
 from talks import Talk, chain_of, script
 
@@ -297,6 +298,28 @@ def test_a_buffer_error_that_cannot_be_handled_is_told_to_the_client_below_once(
     talk.client.acknowledge(answer)
     assert fields(answer.payload)["kind"] == "BufferError"
     assert len(talk.messages("message_id")) == 3
+
+
+@pytest.mark.parametrize("listener", ["misspelling", "complaining"])
+def test_an_error_whose_handling_is_refused_again_ends_the_chain_and_causes_no_other(
+    journal: Path, listener: str
+) -> None:
+    """The first BufferError may still be handled; what that leads to is refused, too, and nobody is told."""
+    with Service(journal, "apps.endless:bus") as service, service.client("cli") as client:
+        buffer = client.start(listener, ["go"])
+        assert buffer.wait(60).successful == 0
+        (result,) = buffer.results()
+        client.acknowledge(client.receive(60))
+        client.send(listener, "go")
+        told = client.receive(60)
+        client.acknowledge(told)
+        error = "unknown target 'nobody'; the listeners are: complaining, misspelling"
+        for payload in (result.payload, told.payload):
+            assert fields(payload) == {"kind": "BufferError", "buffer_id": "b2", "error": error}
+        errors = "SELECT from_id, to_id, state FROM messages WHERE kind = 'BufferError' ORDER BY to_id"
+        handled = [("system.buffer", listener, "settled")] * 2
+        assert service.facts.rows(errors) == [("system", "cli", "settled"), *handled]
+        assert service.facts.rows("SELECT * FROM messages WHERE state NOT IN ('settled', 'failed')") == []
 
 
 def test_an_item_forwarded_to_a_mailbox_gets_what_the_client_responds(talk: Talk) -> None:

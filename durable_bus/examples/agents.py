@@ -70,10 +70,12 @@ QUESTIONS = Questions(
 
 @bus.listener("planner", peers=["search", "system.buffer"])
 def planner(payload: etree._Element, metadata: HandlerMetadata) -> HandlerResponse | Text:
-    """Asked, it fans out; told that all is there, it answers. It keeps nothing in between."""
+    """Asked, in elements or in plain words, it fans out; told what came of it, it answers."""
     if payload.tag == "BufferComplete":
         return Text("\n\n".join(result.payload for result in metadata.results()))
-    questions = [question.text or "" for question in payload.iter("question")]
+    if payload.tag == "BufferError":
+        return Text(f"The questions could not be searched: {payload.findtext('error')}")
+    questions = [question.text or "" for question in payload.iter("question")] or [payload.text or ""]
     return HandlerResponse(BufferStart("search", questions), to="system.buffer")
 
 
