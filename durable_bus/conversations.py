@@ -13,9 +13,9 @@ from durable_bus.buffer import LOST_MAX, LOST_WITH_SUPERVISOR_MAX, Collector, co
 from durable_bus.channel import split, unpack
 from durable_bus.dispatch import InHand
 from durable_bus.errors import UsageError
-from durable_bus.messages import SYSTEM_BUFFER, BufferDispatched, BufferError, check_name
+from durable_bus.messages import SYSTEM_BUFFER, BufferDispatched, BufferError, BufferStart, check_name
 from durable_bus.post import Post
-from durable_bus.thread_registry import CHAIN_HOPS_MAX, Chain, ItemHop, ThreadRegistry
+from durable_bus.thread_registry import Chain, ItemHop, ThreadRegistry
 from durable_bus.workforce import Workforce
 from durable_bus.xml import dump, error_payload
 
@@ -88,7 +88,10 @@ class Conversations:
     def _carry_out(self, handled: _Handled, outcome: dict[str, Any], body: bytes) -> None:
         todo = outcome["do"]
         own_name, thread_id, _ = handled
-        if todo == "none":
+        limit = self._threads.limit_reached(thread_id) if todo in ("forward", "start") else None
+        if limit is not None:
+            self.end(thread_id, error_payload("routing", limit), is_xml=True, success=False)
+        elif todo == "none":
             self.end(thread_id, "", is_xml=False, success=True)
         elif todo == "start":
             self._start(handled, outcome, body)
@@ -191,7 +194,7 @@ class Conversations:
 
     def _forward(self, handled: _Handled, to_id: str, payload: str, is_xml: bool) -> None:
         own_name, thread_id, _ = handled
-        refusal = self._refusal(own_name, [to_id]) or self._too_long(thread_id)
+        refusal = self._refusal(own_name, [to_id])
         if refusal is None and to_id == SYSTEM_BUFFER:
             refusal = (
                 f"{own_name} sent {'XML' if is_xml else 'text'} to {to_id!r}, which takes a BufferStart as a "
@@ -231,20 +234,12 @@ class Conversations:
                 )
         return None
 
-    def _too_long(self, thread_id: str) -> str | None:
-        """Two listeners that forward to each other, or buffers nested for ever, must end somewhere."""
-        chain = self._threads.lookup(thread_id)
-        if chain is None or len(chain.hops) < CHAIN_HOPS_MAX:
-            return None
-        return f"this thread has {len(chain.hops)} hops already, the limit is {CHAIN_HOPS_MAX}"
-
     # Buffers started by handlers
 
     def _start(self, handled: _Handled, start: dict[str, Any], body: bytes) -> None:
         own_name, thread_id, _ = handled
         addressed = [SYSTEM_BUFFER, start["target"], start["return_to"]]
         refusal = self._refusal(own_name, [name for name in addressed if name not in ("", own_name)])
-        refusal = refusal or self._too_long(thread_id)
         if refusal is not None:
             self._refused(handled, error_payload("routing", refusal))
             return
@@ -286,6 +281,12 @@ class Conversations:
             message_id = complete_message_id(buffer_id)
             if start["collect"] and row["ended_commit"] and self._journal.messages.redeliver(message_id):
                 self._post.waiting_names.add(row["return_to"])
+                # Its BufferComplete is no new message. This is one, and so counts on the thread: who asks
+                # again each time it is told must come to an end, too.
+                asked, _ = dump(BufferStart(row["target"], "", True, row["return_to"], buffer_id))
+                self._post.add(
+                    from_id=own_name, to_id=SYSTEM_BUFFER, thread_id=thread_id, payload=asked, settled=True
+                )
         if not start["collect"]:
             payload, _ = dump(BufferDispatched(buffer_id, start["count"]))
             self._post.add(from_id=SYSTEM_BUFFER, to_id=own_name, thread_id=thread_id, payload=payload)

@@ -15,11 +15,16 @@ from durable_bus.messages import check_name
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
 
-__all__ = ["CHAIN_HOPS_MAX", "Chain", "Hop", "ItemHop", "ThreadRegistry"]
+__all__ = ["CHAIN_HOPS_MAX", "THREAD_MESSAGES_MAX", "Chain", "Hop", "ItemHop", "ThreadRegistry"]
 
 
 CHAIN_HOPS_MAX = 1_000
-"""Longest chain. A conversation that grows beyond it goes round in circles, and is refused as `routing`."""
+"""Longest chain. A conversation that grows beyond it goes round in circles, and is ended as `routing`."""
+THREAD_MESSAGES_MAX = 10_000
+"""After so many messages on one thread nothing more is forwarded or started on it: a conversation whose
+answers always come back, and are never the last, does not grow its chain, and is ended here, as `routing`
+too. Each item has a thread of its own.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,18 @@ class ThreadRegistry:
         chain = self._known(thread_id).responding()
         self.set(thread_id, chain)
         return chain
+
+    def limit_reached(self, thread_id: str) -> str | None:
+        """Why nothing more may be forwarded or started on a thread, None while it may. Two listeners that
+        ask each other, or buffers nested for ever, must end somewhere.
+        """
+        chain = self.lookup(thread_id)
+        if chain is not None and len(chain.hops) >= CHAIN_HOPS_MAX:
+            return f"this thread has {len(chain.hops)} hops already, the limit is {CHAIN_HOPS_MAX}"
+        messages = self._journal.messages.count_on_thread(thread_id, THREAD_MESSAGES_MAX)
+        if messages >= THREAD_MESSAGES_MAX:
+            return f"this thread has {messages} messages already, the limit is {THREAD_MESSAGES_MAX}"
+        return None
 
     def set(self, thread_id: str, chain: Chain) -> None:
         self._journal.messages.set_chain(chain.dump(), thread_id)

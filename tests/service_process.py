@@ -1,6 +1,7 @@
 """A daemon for the tests, with every option of `DaemonConfig`: python service_process.py '{"journal": …, …}'.
 
 `trace_memory_to`: a file to which it writes, at SIGUSR1, how many bytes Python objects take.
+`thread_messages_max`: the limit of that name, so that a conversation comes to it quickly.
 `clears_slowly`: a turn deletes as few rows as it ever does, so that a test can see what is left half-way.
 """
 
@@ -12,7 +13,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-from durable_bus import housekeeping
+from durable_bus import housekeeping, thread_registry
 from durable_bus.connections import Limits
 from durable_bus.daemon import DaemonConfig, supervise
 from durable_bus.errors import JournalError
@@ -32,6 +33,9 @@ def main(options: dict[str, Any]) -> int:
         options["socket"] = Path(options["socket"])
     if options.pop("clears_slowly", False):
         housekeeping._STEP_NS = 0
+    thread_registry.THREAD_MESSAGES_MAX = options.pop(
+        "thread_messages_max", thread_registry.THREAD_MESSAGES_MAX
+    )
     traced = options.pop("trace_memory_to", None)
     if traced:
         tracemalloc.start()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apps import forms
+from apps import endless, forms
 from lxml import etree
 from services import Service
 from support import kill
@@ -304,7 +304,7 @@ def test_a_buffer_error_that_cannot_be_handled_is_told_to_the_client_below_once(
 def test_an_error_whose_handling_is_refused_again_ends_the_chain_and_causes_no_other(
     journal: Path, listener: str
 ) -> None:
-    """The first BufferError may still be handled; what that leads to is refused, too, and nobody is told."""
+    """A BufferError may still be handled; what that leads to is refused, too, and nobody is told."""
     with Service(journal, "apps.endless:bus") as service, service.client("cli") as client:
         buffer = client.start(listener, ["go"])
         assert buffer.wait(60).successful == 0
@@ -313,7 +313,7 @@ def test_an_error_whose_handling_is_refused_again_ends_the_chain_and_causes_no_o
         client.send(listener, "go")
         told = client.receive(60)
         client.acknowledge(told)
-        error = "unknown target 'nobody'; the listeners are: complaining, misspelling"
+        error = f"unknown target 'nobody'; the listeners are: {', '.join(sorted(endless.bus.listeners))}"
         for payload in (result.payload, told.payload):
             assert fields(payload) == {"kind": "BufferError", "buffer_id": "b2", "error": error}
         errors = "SELECT from_id, to_id, state FROM messages WHERE kind = 'BufferError' ORDER BY to_id"
@@ -365,6 +365,40 @@ def test_a_listener_that_todays_app_lacks_keeps_its_messages_until_an_app_has_it
     assert buffer.wait(60).successful == 1
     assert [result.payload for result in buffer.results()] == ["answered by work after all"]
     talk.client.acknowledge(talk.client.receive(60))
+
+
+# Conversations that come to no end by themselves
+
+
+ENDLESS = {
+    "asking": "this thread has 40 messages already, the limit is 40",
+    "dispatching": "this thread has 40 messages already, the limit is 40",
+    "fanning": "this thread has 40 messages already, the limit is 40",
+    "repeating": "this thread has 40 messages already, the limit is 40",
+    "forwarding": "this thread has 1000 hops already, the limit is 1000",
+}
+
+
+@pytest.mark.parametrize("listener", ENDLESS)
+def test_a_conversation_that_leads_nowhere_is_ended_by_a_limit(journal: Path, listener: str) -> None:
+    messages = 40 if "messages" in ENDLESS[listener] else 10_000
+    options = {"thread_messages_max": messages}
+    with Service(journal, "apps.endless:bus", **options) as service, service.client("cli") as client:
+        buffer = client.start(listener, ["go"], buffer_id="b1")
+        assert buffer.wait(60).successful == 0
+        (result,) = buffer.results()
+        client.acknowledge(client.receive(60))
+        client.send(listener, "go")
+        told = client.receive(60)
+        client.acknowledge(told)
+        for payload in (result.payload, told.payload):
+            assert fields(payload) == system_error("routing", ENDLESS[listener])
+        longest = (
+            "SELECT max(n) FROM (SELECT count(*) AS n FROM messages WHERE to_id <> 'cli' GROUP BY thread_id)"
+        )
+        assert service.facts.value(longest) <= messages + 1, "an answer may follow"
+        service.facts.until("SELECT count(*) = 0 FROM buffers WHERE state <> 'complete'")
+        assert service.facts.rows("SELECT * FROM messages WHERE state <> 'settled'") == []
 
 
 # What is not the handler's to choose

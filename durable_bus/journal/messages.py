@@ -113,6 +113,10 @@ class MessageTable:
         value = self._statements.value("thread_chain", thread_id=thread_id)
         return None if value is None else str(value)
 
+    def count_on_thread(self, thread_id: str, at_most: int) -> int:
+        """How many messages a thread has had, counted up to `at_most`."""
+        return int(self._statements.value("messages_on_thread", thread_id=thread_id, at_most=at_most))
+
     def set_chain(self, chain: str, *thread_ids: str) -> None:
         self._statements.run_each(
             "set_thread", [(thread_id, chain, self._journal.commit_id) for thread_id in thread_ids]

@@ -424,6 +424,12 @@ SELECT * FROM message INDEXED BY message_delivered
 WHERE settled_commit IS NULL AND delivered_commit IS NOT NULL
 ORDER BY message_seq;
 
+-- name: messages_on_thread
+-- Asked before each forward and start: a look at as many index entries as the thread has messages, mostly a handful.
+SELECT count(*) FROM (
+    SELECT 1 FROM message INDEXED BY message_of_thread WHERE thread_id = :thread_id LIMIT :at_most
+);
+
 -- name: thread_chain
 SELECT chain FROM thread WHERE thread_id = :thread_id;
 

@@ -1,6 +1,6 @@
 """Listeners that never come to an end by themselves: whatever they are told, they do the same again."""
 
-from durable_bus import BufferStart, Bus, HandlerResponse, Text
+from durable_bus import BufferStart, Bus, HandlerMetadata, HandlerResponse, Text
 
 bus = Bus("endless")
 
@@ -17,3 +17,39 @@ def complaining(text: str) -> HandlerResponse:
     if text.startswith("<BufferError>"):
         return HandlerResponse(Text("help"), to="nobody")
     return misspelling(text)
+
+
+@bus.listener("asking")
+def asking(text: str) -> HandlerResponse:
+    """Asks somebody who answers."""
+    return HandlerResponse(Text("and now?"), to="answering")
+
+
+@bus.listener("forwarding")
+def forwarding(text: str) -> HandlerResponse:
+    """Sends itself on, so that its chain grows."""
+    return HandlerResponse(Text("and now?"), to="forwarding")
+
+
+@bus.listener("fanning")
+def fanning(text: str) -> HandlerResponse:
+    """Starts a new buffer each time."""
+    return HandlerResponse(BufferStart("answering", ["x"]), to="system.buffer")
+
+
+@bus.listener("dispatching")
+def dispatching(text: str) -> HandlerResponse:
+    """The same, and collects nothing."""
+    return HandlerResponse(BufferStart("answering", ["x"], collect=False), to="system.buffer")
+
+
+@bus.listener("repeating")
+def repeating(text: str, metadata: HandlerMetadata) -> HandlerResponse:
+    """Starts the same buffer again each time: it is told again of the one that there is."""
+    buffer_id = metadata.thread_id.replace("/", ".")
+    return HandlerResponse(BufferStart("answering", ["x"], buffer_id=buffer_id), to="system.buffer")
+
+
+@bus.listener("answering")
+def answering(text: str) -> str:
+    return "go on"
