@@ -79,11 +79,22 @@ class Conversations:
             self._carry_out(_Handled(buffer.target, f"{buffer.thread_id}/{index}"), outcome, body)
 
     def message_outcome(self, message_seq: int, outcome: dict[str, Any], body: bytes) -> None:
-        """The handler of a message came to an end. Nothing follows when the message was settled before."""
+        """The handler of a message came to an end. Nothing follows when the message was settled before, or
+        when the buffer that it was said for has ended meanwhile, as by a cancel.
+        """
         row = self._journal.messages.by_seq(message_seq)
-        if self._journal.messages.settle(message_seq):
+        if self._journal.messages.settle(message_seq) and not self._is_over(row["thread_id"]):
             error = row["payload"] if row["kind"] in _ERROR_KINDS else None
             self._carry_out(_Handled(row["to_id"], row["thread_id"], error), outcome, body)
+
+    def _is_over(self, thread_id: str) -> bool:
+        """The nearest item below is of a buffer that has ended: nobody waits for what is said there."""
+        below = (self._threads.lookup(thread_id) or Chain()).down_to_item()
+        if below is None:
+            return False
+        assert isinstance(below.last, ItemHop)
+        row = self._journal.buffers.by_id(below.last.buffer_id)
+        return row is None or row["ended_commit"] is not None
 
     def _carry_out(self, handled: _Handled, outcome: dict[str, Any], body: bytes) -> None:
         todo = outcome["do"]

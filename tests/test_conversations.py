@@ -367,6 +367,54 @@ def test_a_listener_that_todays_app_lacks_keeps_its_messages_until_an_app_has_it
     talk.client.acknowledge(talk.client.receive(60))
 
 
+# Cancelled
+
+
+@pytest.fixture
+def gated(journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Talk]:
+    """Whoever is called is held until the test lets it go."""
+    with closing(Talk(journal, tmp_path, monkeypatch, gated=True)) as talk:
+        yield talk
+
+
+THIRTY = {"start": {"target": "inner", "items": [{"say": "x"}] * 30, "buffer_id": "b2"}}
+
+
+@pytest.mark.parametrize(
+    "todo", [THIRTY, {"tell": "summary", "payload": {}}, {"say": "x"}], ids=["start", "forward", "answer"]
+)
+def test_what_is_said_for_an_item_of_a_cancelled_buffer_leads_nowhere(
+    gated: Talk, todo: dict[str, Any]
+) -> None:
+    buffer = gated.client.start("work", [script(forwarding(todo))], buffer_id="b1")
+    gated.let_go(gated.until_called())
+    asked = gated.until_called()
+    assert asked["own_name"] == "helper"
+    assert gated.client.cancel("b1") == "cancelled"
+    gated.let_go(asked)
+    gated.facts.until("SELECT state = 'settled' FROM messages WHERE message_id = ?", asked["message_id"])
+    assert gated.facts.rows("SELECT buffer_id FROM buffers") == [("b1",)]
+    assert gated.messages("kind, to_id") == [("text", "helper"), ("BufferComplete", "cli")]
+    assert buffer.wait(60).successful == 0
+    assert list(buffer.results()) == []
+
+
+def test_the_completion_of_a_buffer_that_was_cancelled_with_the_one_around_it_leads_nowhere(
+    gated: Talk,
+) -> None:
+    """`again` starts b3 when it is told that b2, which it started for an item of b1, has ended."""
+    within = {"target": "inner", "items": [{"say": "x"}], "buffer_id": "b2"}
+    todo = {"start": within, "then": {**within, "buffer_id": "b3"}}
+    gated.client.start("again", [script(todo)], buffer_id="b1")
+    gated.let_go(gated.until_called())
+    assert gated.until_called()["own_name"] == "inner"
+    assert gated.client.cancel("b1") == "cancelled"
+    (gated.gates / "all").touch()
+    gated.facts.until("SELECT state = 'settled' FROM messages WHERE message_id = 'b2/complete'")
+    states = "SELECT buffer_id, state FROM buffers ORDER BY buffer_id"
+    assert gated.facts.rows(states) == [("b1", "cancelled"), ("b2", "cancelled")]
+
+
 # Conversations that come to no end by themselves
 
 
