@@ -249,8 +249,10 @@ class Conversations:
 
     def _start(self, handled: _Handled, start: dict[str, Any], body: bytes) -> None:
         own_name, thread_id, _ = handled
-        addressed = [SYSTEM_BUFFER, start["target"], start["return_to"]]
-        refusal = self._refusal(own_name, [name for name in addressed if name not in ("", own_name)])
+        addressed = [SYSTEM_BUFFER, start["target"]]
+        if start["return_to"] not in ("", own_name):  # the starter itself, written out or not, needs no peer
+            addressed.append(start["return_to"])
+        refusal = self._refusal(own_name, addressed)
         if refusal is not None:
             self._refused(handled, error_payload("routing", refusal))
             return

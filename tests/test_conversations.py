@@ -208,6 +208,22 @@ ENDS: dict[str, tuple[str, dict[str, Any], bool, Any]] = {
         False,
         system_error("routing", "limited may not address 'work': its peers are helper, inner, system.buffer"),
     ),
+    "itself, when it is no peer": (
+        "limited",
+        {"tell": "limited", "payload": {"say": "x"}},
+        False,
+        system_error(
+            "routing", "limited may not address 'limited': its peers are helper, inner, system.buffer"
+        ),
+    ),
+    "itself, when it is no peer, as a buffer's target": (
+        "limited",
+        {"start": {"target": "limited", "items": [{"say": "x"}]}},
+        False,
+        system_error(
+            "routing", "limited may not address 'limited': its peers are helper, inner, system.buffer"
+        ),
+    ),
     "no peer as a buffer's return_to": (
         "limited",
         {"start": {"target": "inner", "items": [{"say": "x"}], "return_to": "summary"}},
