@@ -59,7 +59,7 @@ class Control:
         }
 
     def _row(self, frame: Frame) -> "sqlite3.Row":
-        buffer_id = str(frame.header["buffer_id"])
+        buffer_id = frame.header["buffer_id"]
         row = self._journal.buffers.by_id(buffer_id)
         if row is None:
             raise NotFound(f"no buffer {buffer_id!r:.120}")
@@ -115,9 +115,7 @@ class Control:
         the client goes on with `next`. Their rows go in later turns.
         """
         after_commit, after_seq = frame.header.get("after") or (0, 0)
-        marked, later = self._journal.buffers.prune(
-            int(frame.header["before_ms"]), (int(after_commit), int(after_seq))
-        )
+        marked, later = self._journal.buffers.prune(frame.header["before_ms"], (after_commit, after_seq))
         return {"k": "pruned", "buffers": marked, "next": later}
 
     # Status

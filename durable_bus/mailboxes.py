@@ -115,19 +115,19 @@ class Mailboxes:
 
     @staticmethod
     def _payload(header: dict[str, Any]) -> tuple[str, bool]:
-        payload, is_xml = str(header["payload"]), bool(header["is_xml"])
+        payload, is_xml = header["payload"], header["is_xml"]
         if len(payload.encode()) > PAYLOAD_BYTES_MAX:
             raise LimitExceeded(f"a payload is over the limit of {PAYLOAD_BYTES_MAX} bytes")
         return payload, is_xml
 
     def _send(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         """A message on a new thread."""
-        request_id = str(frame.header["request"])
+        request_id = frame.header["request"]
         known = self._journal.request_answer(request_id)
         if known is not None:
             return known
         name = self._own_name(connection_id)
-        to_id = str(frame.header["to"])
+        to_id = frame.header["to"]
         payload, is_xml = self._payload(frame.header)
         self._conversations.require_app()
         if not self._conversations.is_known(to_id):
@@ -148,11 +148,11 @@ class Mailboxes:
 
     def _receive(self, connection_id: int, frame: Frame) -> None:
         """Answered by `plan`, in this commit when a message waits, else when one comes."""
-        self._receivers[str(frame.header["request"])] = (connection_id, self._own_name(connection_id))
+        self._receivers[frame.header["request"]] = (connection_id, self._own_name(connection_id))
 
     def _stop_receiving(self, connection_id: int, frame: Frame) -> dict[str, Any] | None:
         """Its receiver's time is up. A message that went out just before is answered already and stands."""
-        if self._receivers.pop(str(frame.header["request"])) is None:
+        if self._receivers.pop(frame.header["request"]) is None:
             return None
         return {"k": "nothing"}
 
@@ -164,12 +164,12 @@ class Mailboxes:
         return self._settle(connection_id, frame, None)
 
     def _settle(self, connection_id: int, frame: Frame, response: tuple[str, bool] | None) -> dict[str, Any]:
-        request_id = str(frame.header["request"])
+        request_id = frame.header["request"]
         known = self._journal.request_answer(request_id)
         if known is not None:
             return known
         name = self._own_name(connection_id)
-        message_id = str(frame.header["message_id"])
+        message_id = frame.header["message_id"]
         row = self._journal.messages.by_id(message_id)
         if row is None or row["to_id"] != name:
             raise NotFound(f"no message {message_id!r:.120} to {name}")

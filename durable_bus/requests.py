@@ -24,6 +24,7 @@ from durable_bus.errors import (
 )
 from durable_bus.mailboxes import Mailboxes
 from durable_bus.outbox import Outbox
+from durable_bus.request_fields import check_fields
 from durable_bus.staged import Staged
 from durable_bus.thread_registry import Chain, ThreadRegistry
 from durable_bus.workforce import Deferred, Workforce
@@ -107,6 +108,7 @@ class Requests:
                 raise UsageError(f"unknown request {kind!r:.100}")
             if connection_id not in self._greeted and kind not in ("hello", "status"):
                 raise UsageError("say hello first")
+            check_fields(frame.header)
             with self._journal.savepoint():
                 answer = handler(connection_id, frame)
         except JournalError:
@@ -199,14 +201,14 @@ class Requests:
         if receiving.existing:
             row: BufferRow = self._journal.buffers.by_seq(receiving.buffer_seq)
         else:
-            items, total = self._items(frame, 0), int(header["total"])
+            items, total = self._items(frame, 0), header["total"]
             if receiving.buffer_seq or len(items) != total:
                 raise BufferError(receiving.buffer_id, f"{len(items)} of {total} items arrived")
             row = self._journal.buffers.add_whole(
                 items,
                 header["form"],
                 header["exceptions"],
-                digest=str(header["digest"]),
+                digest=header["digest"],
                 **self._prepare(connection_id, header),
             )
         return self._opened(connection_id, receiving, header, row)
@@ -225,11 +227,7 @@ class Requests:
 
         Raises BufferError for a start that cannot be carried out, and Deferred.
         """
-        request_id, buffer_id, target = (
-            str(header["request"]),
-            str(header["buffer_id"]),
-            str(header["target"]),
-        )
+        request_id, buffer_id, target = header["request"], header["buffer_id"], header["target"]
         nothing = Receiving(request_id, connection_id, 0, buffer_id, target, 0, 0)
         row = self._journal.buffers.by_id(buffer_id)
         opened = row is not None and row["opened_commit"] is not None
@@ -237,8 +235,7 @@ class Requests:
             # Its acknowledgement was lost: it is given again, whatever today's app is like.
             return nothing._replace(buffer_seq=row["buffer_seq"], existing=True, repeated=True)
         self._workforce.require_app()
-        return_to = str(header.get("return_to") or "")
-        self._conversations.check_start(buffer_id, buffer_id, target, return_to)
+        self._conversations.check_start(buffer_id, buffer_id, target, header.get("return_to") or "")
         if row is None:
             return nothing
         if opened:
@@ -268,7 +265,7 @@ class Requests:
             "from_id": name,
             "thread_id": thread_id,
             "starter_thread_id": starter_thread_id,
-            "collect": bool(header["collect"]),
+            "collect": header["collect"],
             "request_id": header["request"],
             "retry_of": self._retried_seq(header),
         }
@@ -277,9 +274,9 @@ class Requests:
         """The ended buffer whose unsuccessful items these are, when the client says so."""
         if header.get("retry_of") is None:
             return None
-        row = self._journal.buffers.by_id(str(header["retry_of"]))
+        row = self._journal.buffers.by_id(header["retry_of"])
         if row is None or row["ended_commit"] is None:
-            raise BufferError(str(header["buffer_id"]), f"{header['retry_of']!r:.120} is no ended buffer")
+            raise BufferError(header["buffer_id"], f"{header['retry_of']!r:.120} is no ended buffer")
         return int(row["buffer_seq"])
 
     def _chunk(self, connection_id: int, frame: Frame) -> dict[str, Any] | None:
@@ -320,7 +317,7 @@ class Requests:
     def _items(frame: Frame, received: int) -> list[bytes]:
         """A chunk's items, in UTF-8. Raises UsageError or LimitExceeded for what `add_chunk` must not get."""
         header, (body,) = frame.header, frame.bodies
-        count = int(header["count"])
+        count = header["count"]
         if not 0 < count <= CHUNK_ITEMS_MAX:
             raise UsageError(f"a chunk holds 1 to {CHUNK_ITEMS_MAX} items, not {count}")
         if received + count > ITEMS_MAX:
@@ -341,11 +338,11 @@ class Requests:
         receiving = self.receiving.get(header["request"])
         if receiving is None:
             return None  # refused before, and told so
-        buffer_id, total = receiving.buffer_id, int(header["total"])
+        buffer_id, total = receiving.buffer_id, header["total"]
         if not receiving.existing:
             if total == 0:
                 raise BufferError(buffer_id, "No items specified")
-            if not self._journal.buffers.open(receiving.buffer_seq, total, str(header["digest"])):
+            if not self._journal.buffers.open(receiving.buffer_seq, total, header["digest"]):
                 raise BufferError(buffer_id, f"{receiving.received} of {total} items arrived")
         row = self._journal.buffers.by_seq(receiving.buffer_seq)
         answer = self._opened(connection_id, receiving, header, row)
@@ -381,7 +378,7 @@ class Requests:
         same = (row["target"], row["digest"], bool(row["collect"]), row["return_to"]) == (
             receiving.target,
             header["digest"],
-            bool(header["collect"]),
+            header["collect"],
             header.get("return_to") or self._mailboxes.name_of(connection_id),
         )
         if not same:
@@ -389,7 +386,7 @@ class Requests:
             raise BufferError(receiving.buffer_id, f"this id is used already, with other {what}")
 
     def _watch(self, connection_id: int, frame: Frame) -> dict[str, Any]:
-        buffer_id = str(frame.header["buffer_id"])
+        buffer_id = frame.header["buffer_id"]
         row = self._journal.buffers.by_id(buffer_id)
         if row is not None:
             self._tell_end(connection_id, row)

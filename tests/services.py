@@ -163,7 +163,7 @@ class Raw:
     def write(self, data: bytes) -> None:
         self.socket.sendall(data)
 
-    def ask(self, kind: str, *bodies: str, **header: Any) -> dict[str, Any]:
+    def ask(self, kind: str, *bodies: bytes, **header: Any) -> dict[str, Any]:
         """Send a request; the next frame that comes."""
         self._asked += 1
         self.write(encode({"k": kind, "request": f"{id(self)}-{self._asked}", **header}, *bodies))

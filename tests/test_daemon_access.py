@@ -19,6 +19,7 @@ import pytest
 from services import NOBODY, Raw, Service, as_nobody, connected, start_as_nobody, stopped
 from support import Facts, until
 
+from durable_bus import __version__
 from durable_bus.channel import FRAME_BYTES_MAX, encode
 from durable_bus.client import Client
 from durable_bus.connections import connect_socket, socket_path
@@ -339,6 +340,7 @@ WEIRD: list[object] = [
 ]  # fmt: skip
 REQUESTS: dict[str, list[str]] = {
     "hello": ["version", "name", "needs_app"],
+    "submit": ["buffer_id", "target", "collect", "return_to", "retry_of", "count", "form", "total", "digest"],
     "start": ["buffer_id", "target", "collect", "return_to", "retry_of"],
     "chunk": ["number", "count", "form", "exceptions"],
     "open": ["buffer_id", "total", "digest", "collect", "target", "return_to"],
@@ -389,6 +391,70 @@ def test_malformed_requests_are_refused_and_the_daemon_goes_on(service: Service,
         assert works(client)
     assert facts.value("SELECT count(*) FROM runs") == 1
     assert "Traceback" not in service.log()
+
+
+TEXT = [None, True, 5, 1.5, ["x"], {"x": 1}]
+NUMBER = [None, True, 1.5, "1", [1], {"x": 1}]
+FLAG = [None, 1, "true", [True], {"x": 1}]
+NUMBERS = [1, "1", {"x": 1}, [True], [0.5], ["1"], [None]]
+OF_A_START: dict[str, Any] = {
+    "buffer_id": "b",
+    "target": "echo",
+    "collect": True,
+    "return_to": "",
+    "retry_of": None,
+}
+OF_A_CHUNK: dict[str, Any] = {"count": 1, "form": 0, "exceptions": []}
+OF_AN_END: dict[str, Any] = {"total": 1, "digest": "d"}
+RIGHT: dict[str, dict[str, Any]] = {
+    "hello": {"version": __version__, "needs_app": False},
+    "submit": {**OF_A_START, **OF_A_CHUNK, **OF_AN_END},
+    "start": OF_A_START,
+    "chunk": {"number": 0, **OF_A_CHUNK},
+    "open": {**OF_A_START, **OF_AN_END},
+    "abandon": {},
+    "watch": {"buffer_id": "b"},
+    "cancel": {"buffer_id": "b"},
+    "pause": {"buffer_id": "b"},
+    "resume": {"buffer_id": "b"},
+    "prune": {"before_ms": 0, "after": [0, 0]},
+    "status": {},
+    "send": {"to": "echo", "payload": "x", "is_xml": False},
+    "receive": {},
+    "stop_receiving": {},
+    "respond": {"message_id": "m", "payload": "x", "is_xml": False},
+    "acknowledge": {"message_id": "m"},
+    "stop": {},
+}
+WRONG: dict[str, list[Any]] = {
+    **dict.fromkeys(["request", "buffer_id", "target", "digest", "to", "message_id", "payload"], TEXT),
+    **dict.fromkeys(["return_to", "retry_of"], TEXT[1:]),
+    **dict.fromkeys(["collect", "is_xml", "needs_app"], FLAG),
+    **dict.fromkeys(["total", "number", "count", "form", "before_ms"], NUMBER),
+    "exceptions": [None, *NUMBERS],
+    "after": NUMBERS,
+}
+
+
+def test_a_field_of_another_type_is_refused_by_its_name_and_ends_nothing(
+    service: Service, facts: Facts
+) -> None:
+    """A buffer_id of 5 was text in the journal and a number in its BufferComplete, which ended the daemon."""
+    with Raw(service.journal) as raw, service.client() as client:
+        raw.hello(name="wrong")
+        wrong = [
+            (kind, field, value)
+            for kind, right in RIGHT.items()
+            for field in ("request", *right)
+            for value in WRONG.get(field, ())
+        ]
+        for kind, field, value in wrong:
+            told = raw.ask(kind, b"x\0", **{**RIGHT[kind], field: value})
+            assert (told["k"], told.get("type")) == ("error", "UsageError"), (kind, field, value)
+            assert told["message"].startswith(f"field {field} must be "), (kind, field, value)
+        assert facts.rows("SELECT buffer_id FROM buffers") == facts.rows("SELECT * FROM messages") == []
+        assert works(client)
+    assert facts.value("SELECT count(*) FROM runs") == 1
 
 
 # Floods
