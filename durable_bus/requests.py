@@ -254,6 +254,7 @@ class Requests:
 
         A client's buffer has a thread of its own, which begins with the client's name when it has one.
         """
+        retried = self._retried(header)
         name = self._mailboxes.name_of(connection_id)
         starter_thread_id = self._new_id()
         thread_id = f"{starter_thread_id}/{header['buffer_id']}"
@@ -267,17 +268,17 @@ class Requests:
             "starter_thread_id": starter_thread_id,
             "collect": header["collect"],
             "request_id": header["request"],
-            "retry_of": self._retried_seq(header),
+            "retry_of": None if retried is None else retried["buffer_seq"],
         }
 
-    def _retried_seq(self, header: dict[str, Any]) -> int | None:
+    def _retried(self, header: dict[str, Any]) -> "sqlite3.Row | None":
         """The ended buffer whose unsuccessful items these are, when the client says so."""
         if header.get("retry_of") is None:
             return None
         row = self._journal.buffers.by_id(header["retry_of"])
         if row is None or row["ended_commit"] is None:
             raise BufferError(header["buffer_id"], f"{header['retry_of']!r:.120} is no ended buffer")
-        return int(row["buffer_seq"])
+        return row
 
     def _chunk(self, connection_id: int, frame: Frame) -> dict[str, Any] | None:
         header = frame.header
@@ -374,16 +375,29 @@ class Requests:
     def _compare(
         self, connection_id: int, receiving: Receiving, header: dict[str, Any], row: "BufferRow"
     ) -> None:
-        """The same id with the same content is the buffer that exists; with any other it is refused."""
-        same = (row["target"], row["digest"], bool(row["collect"]), row["return_to"]) == (
-            receiving.target,
-            header["digest"],
-            header["collect"],
-            header.get("return_to") or self._mailboxes.name_of(connection_id),
-        )
-        if not same:
-            what = "items" if row["digest"] != header["digest"] else "target, collect or return_to"
-            raise BufferError(receiving.buffer_id, f"this id is used already, with other {what}")
+        """The same id with the same content is the buffer that exists; with any other it is refused. A
+        handler's thread is content too: no client's start is on it.
+        """
+        buffer_id = receiving.buffer_id
+        if row["from_id"] and not self._journal.messages.has_mailbox(row["from_id"]):
+            raise BufferError(
+                buffer_id, f"this id is used already, by a buffer that {row['from_id']} started"
+            )
+        if row["digest"] != header["digest"]:
+            raise BufferError(buffer_id, "this id is used already, with other items")
+        same = (row["target"], bool(row["collect"])) == (receiving.target, header["collect"])
+        if not same or not self._returns_alike(connection_id, header, row):
+            raise BufferError(buffer_id, "this id is used already, with other target, collect or return_to")
+
+    def _returns_alike(self, connection_id: int, header: dict[str, Any], row: "BufferRow") -> bool:
+        """A buffer returns to whom its start says, or else to the client that starts it. A retry says what
+        the retried buffer does: when that says nobody, whoever asks again need not be who asked first.
+        """
+        said = header.get("return_to") or ""
+        retried = self._retried(header)
+        if retried is not None and retried["buffer_seq"] == row["retry_of"]:
+            return bool(said == retried["return_to"])
+        return bool((said or self._mailboxes.name_of(connection_id)) == row["return_to"])
 
     def _watch(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         buffer_id = frame.header["buffer_id"]

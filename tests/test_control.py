@@ -195,6 +195,27 @@ def test_retry_starts_what_failed_and_what_is_missing_and_asked_twice_it_is_one(
     assert facts.value("SELECT count(*) FROM buffers") == 3
 
 
+@pytest.mark.parametrize("names", [("ann", None), (None, "ann"), ("ann", "bob"), ("bob", "ann")], ids=str)
+@pytest.mark.parametrize("starter", [None, "ann"], ids=["nobody", "ann"])
+def test_retry_is_one_whoever_asks(
+    journal: Path, facts: Facts, starter: str | None, names: tuple[str | None, str | None]
+) -> None:
+    """With and without a mailbox that the BufferComplete of the first, or of the retry, comes to."""
+    with Service(journal, "apps.unruly:bus") as service:
+        with service.client(starter) as client:
+            client.start("misbehave", ["raise", "good"], buffer_id="b").wait(60)
+        existed = []
+        for name in names:
+            with service.client(name) as client:
+                again = client.retry("b")
+                assert again.wait(60).total == 1
+                existed.append(again.existed)
+    assert existed == [False, True]
+    assert facts.value("SELECT return_to FROM buffers WHERE buffer_id = 'b.retry1'") == (
+        starter or names[0] or ""
+    )
+
+
 def test_retry_of_a_cancelled_buffer_does_the_rest(journal: Path, facts: Facts, run_log: RunLog) -> None:
     with Service(journal) as service, service.client() as client:
         client.start("sleep", ["0.002"] * 500, buffer_id="b")

@@ -9,6 +9,8 @@ from apps import talking
 from lxml import etree
 from talks import Talk, chain_of, script
 
+from durable_bus import BufferError
+
 ITEMS = [{"say": "a"}, {"say": "b"}]
 
 
@@ -168,6 +170,16 @@ def test_the_id_of_a_clients_buffer_is_refused_to_a_handler(talk: Talk) -> None:
     talk.client.acknowledge(talk.client.receive(60))
     refused = "BufferError: clients|this id is used already, by another start"
     assert talk.ask("planner", start(buffer_id="clients")) == refused
+
+
+def test_the_id_of_a_handlers_buffer_is_refused_to_a_client(talk: Talk) -> None:
+    """Its thread is content, too, and no client can be on it."""
+    assert talk.ask("planner", start(buffer_id="handlers")) == "a|b"
+    with pytest.raises(BufferError, match="this id is used already, by a buffer that planner started"):
+        items = [script(item) for item in ITEMS]
+        talk.client.start("inner", items, buffer_id="handlers", return_to="planner")
+    assert runs_of(talk, "handlers") == [0, 1]
+    assert completions_of(talk, "handlers") == [("buffer_handlers", "planner", "settled")]
 
 
 # Refused
