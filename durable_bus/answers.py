@@ -15,6 +15,7 @@ from durable_bus.channel import encode, pack, write_all
 __all__ = ["Answers", "Segment", "end_worker"]
 
 FLUSH_S = 0.1
+_DURATION_DIGITS = 10
 FLUSH_BYTES_MAX = 1024 * 1024
 
 
@@ -55,8 +56,13 @@ class Segment:
 
 
 def packed(micros: list[int]) -> str:
-    """Durations as the journal keeps them: ten digits of microseconds each."""
-    return ("%010d" * len(micros)) % tuple(micros)
+    """Durations as the journal keeps them: ten digits of microseconds each, so 2 h 46 min and whatever took
+    longer are 9,999,999,999.
+    """
+    text = ("%010d" * len(micros)) % tuple(micros)
+    if len(text) > _DURATION_DIGITS * len(micros):
+        return packed([min(one, 10**_DURATION_DIGITS - 1) for one in micros])
+    return text
 
 
 def end_worker() -> NoReturn:

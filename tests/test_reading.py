@@ -134,3 +134,34 @@ def test_reading_leaves_the_garbage_collector_as_it_was(
         assert gc.isenabled() is enabled
     finally:
         (gc.enable if was_enabled else gc.disable)()
+
+
+def test_a_duration_of_any_length_is_read_as_the_longest_that_can_be_kept(
+    journal: Path, opened: Journal
+) -> None:
+    """Ten digits of microseconds are 2 h 46 min; one that took eleven made all of its answer unreadable."""
+    buffer_seq = buffer_of(opened, "b")
+    day_us = 24 * 3600 * 1_000_000
+    with opened.commit(3):
+        opened.work.record_result(
+            buffer_seq=buffer_seq,
+            index=0,
+            payload="took a day",
+            success=True,
+            is_xml=False,
+            attempt=1,
+            durations=packed([day_us]),
+        )
+        opened.work.record_result(
+            buffer_seq=buffer_seq,
+            index=1,
+            payload="took a day, in an older journal",
+            success=True,
+            is_xml=False,
+            attempt=1,
+            durations=str(day_us),
+        )
+    with JournalReader(journal) as reader:
+        results = list(reader.results(buffer_seq))
+    assert [result.duration_ms for result in results] == [9_999_999.999, 0.0]
+    assert packed([1, day_us]) == "00000000019999999999"

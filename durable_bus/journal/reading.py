@@ -29,6 +29,7 @@ PAGE_ROWS = 500
 PACKED_ROWS_MIN, PACKED_ROWS_MAX = 32, 2_000
 """So many results of one answer are read as one text: 1.3 µs a result, and 2.1 as rows."""
 _LINES_FIRST = 8
+_DURATION_DIGITS = 10
 INDEX_BITS = 32
 _INDEX_MASK = (1 << INDEX_BITS) - 1
 _KNOWN_ANSWERS_MAX = 64
@@ -352,6 +353,10 @@ def _gc_paused() -> Iterator[None]:
 
 
 def _milliseconds(durations: str) -> list[float]:
-    """What an answer's row says, ten digits of microseconds an item, as numbers."""
-    fields = struct.unpack("10s" * (len(durations) // 10), durations.encode())
+    """What an answer's row says, ten digits of microseconds an item, as numbers; none where it says something
+    else, as an earlier version did of items that took more than 2 h 46 min.
+    """
+    if len(durations) % _DURATION_DIGITS:
+        return []
+    fields = struct.unpack(f"{_DURATION_DIGITS}s" * (len(durations) // _DURATION_DIGITS), durations.encode())
     return list(map(operator.truediv, map(float, fields), itertools.repeat(1000.0)))
