@@ -193,6 +193,9 @@ class WorkerPool:
                 return
             if not data:
                 self._reactor.forget(worker.read_fd)
+                # It has ended, or is about to; or a handler has closed its pipe, and whatever it goes on to
+                # answer would reach nobody.
+                worker.process.kill()
                 return
             bytes_max -= len(data)
             self._budget_bytes -= len(data)

@@ -214,3 +214,11 @@ def test_dead_workers_leave_no_open_file_behind(journal: Path) -> None:
         for _ in range(3):
             kill(workers_of(pid)[0])
             assert open_files_after_an_item() == before
+
+
+def test_a_worker_that_nobody_can_hear_any_more_is_replaced(journal: Path, facts: Facts) -> None:
+    items = ["good"] * 20 + ["close"] + ["good"] * 20
+    with unruly.bus.running(journal=journal, workers=1) as client:
+        assert client.start("double-close", items, buffer_id="b").wait(60).successful == 40
+    facts.assert_whole("b", 41, failed=1)
+    assert facts.failures("b") == [(20, n, "lost", "worker killed by SIGKILL") for n in (1, 2, 3)]

@@ -1,8 +1,11 @@
 """Handlers that do to their process what nobody should."""
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import signal
+import stat
 import sys
 import time
 
@@ -182,3 +185,16 @@ def puzzled(text: str) -> Huh:
 @bus.listener("broken-answer", attempts=3)
 def broken_answer(text: str) -> object:
     return object()
+
+
+@bus.listener("double-close")
+def double_close(text: str) -> str:
+    """A library that closes a descriptor twice: the second time it is the worker's way to the supervisor."""
+    if text == "close":
+        for fd in range(3, 50):
+            with contextlib.suppress(OSError):
+                mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+                if stat.S_ISFIFO(os.fstat(fd).st_mode) and mode == os.O_WRONLY:
+                    os.close(fd)
+                    os.open(os.devnull, os.O_WRONLY)  # and its number is somebody else's
+    return text
