@@ -22,7 +22,7 @@ say.
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The first thing a worker has started and not answered: for a sync handler, what it runs."""
+    """What a worker runs: the sync item it started last, or the first async one it has not answered."""
 
     held: InHand
     ordinal: int
@@ -48,12 +48,25 @@ class Lateness:
         started, since_ns = slot.started, slot.since_ns
         if since_ns == 0 or slot.started != started:
             return None  # idle, or just between two
+        seconds = (self._clock.monotonic_ns() - since_ns) / 1e9
+        first: Running | None = None
         for held in self._dispatcher.held_by(hand.worker_id):
+            newest = started - 1 - held.first_ordinal
+            if (
+                0 <= newest < held.item_count
+                and not held.answered >> newest & 1
+                and not self.is_async(hand, held)
+            ):
+                # It has the thread to itself, also beside async items: those wait on the loop it blocks.
+                return Running(held, started - 1, seconds)
             opened = held.first_open_position()
-            if opened is not None and held.first_ordinal + opened < started:
-                seconds = (self._clock.monotonic_ns() - since_ns) / 1e9
-                return Running(held, held.first_ordinal + opened, seconds)
-        return None
+            if first is None and opened is not None and held.first_ordinal + opened < started:
+                first = Running(held, held.first_ordinal + opened, seconds)
+        return first
+
+    @staticmethod
+    def is_async(hand: Hand, held: InHand) -> bool:
+        return bool((hand.listeners or {}).get(held.listener, {}).get("is_async", False))
 
     def judge(self) -> None:
         """Kill workers whose item has run past its listener's time-out.

@@ -120,8 +120,13 @@ class WorkerEvents:
             return
         if len(suspects) == 1 and not stopping:
             guilty = suspects
-        elif overdue is not None and not self._is_async(suspects):
-            guilty = [(held, at) for held, at in suspects if held.first_ordinal + at == overdue[0]]
+        elif overdue is not None:
+            # Of async items that ran together on a blocked event loop nobody can say who blocked it.
+            guilty = [
+                (held, at)
+                for held, at in suspects
+                if held.first_ordinal + at == overdue[0] and not self._lateness.is_async(hand, held)
+            ]
         else:
             guilty = []
         for held, position in guilty:
@@ -131,11 +136,6 @@ class WorkerEvents:
         for held, _ in innocent:
             if held.message_seq:
                 self._post.put_back(held.message_seq, held.listener, interrupted=True)
-
-    def _is_async(self, suspects: list[tuple[InHand, int]]) -> bool:
-        """Of several that ran together on a blocked event loop nobody can say who blocked it."""
-        listeners = self._workforce.listeners or {}
-        return any(listeners.get(held.listener, {}).get("is_async", False) for held, _ in suspects)
 
     def _attempt_failed(
         self,

@@ -118,3 +118,18 @@ def test_a_worker_whose_loop_turns_but_feeds_nobody_any_more_ends_and_is_replace
         assert client.start("sync", ["good"], buffer_id="c").wait(60).successful == 1
         assert client.start("together", ["good"], buffer_id="d").wait(60).successful == 1
     assert facts.rows("SELECT * FROM failures") == []
+
+
+def test_a_sync_handler_past_its_own_time_is_late_also_while_a_coroutine_waits(
+    journal: Path, facts: Facts, run_log: RunLog
+) -> None:
+    """`gate` may take an hour, so by its time-out nobody is late; it stands on the loop that is blocked."""
+    door = journal.parent / "door"
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        waiting = client.start("gate", [str(door)], buffer_id="waits")
+        run_log.until_started(0)
+        assert client.start("sync-and-late", ["late"], buffer_id="b").wait(60).successful == 0
+        door.touch()
+        assert waiting.wait(60).successful == 1
+    assert facts.failures("b") == [(0, 1, "timeout", "no answer within 0.5 s")]
+    assert facts.failures("waits") == []

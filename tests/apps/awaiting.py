@@ -93,3 +93,11 @@ def sync(text: str) -> str:
     if text == "forget who listens":
         bus.listeners.clear()
     return text
+
+
+@bus.listener("sync-and-late", timeout=0.5)
+def sync_and_late(text: str) -> str:
+    """Blocks the loop as any sync handler does, and for longer than it may."""
+    if text == "late":
+        time.sleep(60)
+    return text
