@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from durable_bus.buffer_registry import BufferRegistry, OpenBuffer, Range
+from durable_bus.bus import SECONDS_MAX
 from durable_bus.dataclass_xml import codec_of
 from durable_bus.messages import BufferComplete
 from durable_bus.outbox import Outbox
@@ -20,8 +21,16 @@ if TYPE_CHECKING:
     from durable_bus.journal.buffers import BufferRow
     from durable_bus.journal.journal import Journal
 
-__all__ = ["LOST_MAX", "LOST_WITH_SUPERVISOR_MAX", "Collector", "FailedAttempt", "complete_message_id"]
+__all__ = [
+    "LOST_MAX",
+    "LOST_WITH_SUPERVISOR_MAX",
+    "Collector",
+    "FailedAttempt",
+    "backoff_ms",
+    "complete_message_id",
+]
 
+_BACKOFF_DOUBLINGS_MAX = 30
 LOST_MAX = 3
 """How many deaths of its worker an item may be charged with; then it has failed as `lost`."""
 LOST_WITH_SUPERVISOR_MAX = 5
@@ -31,6 +40,13 @@ LOST_WITH_SUPERVISOR_MAX = 5
 def complete_message_id(buffer_id: str) -> str:
     """The id of a buffer's BufferComplete: always the same, so that a receiver can tell a second delivery."""
     return f"{buffer_id}/complete"
+
+
+def backoff_ms(facts: dict[str, Any], charged: int) -> int:
+    """How long to wait after so many failed attempts that count, with the facts of their listener: each time
+    twice as long.
+    """
+    return int(1000 * min(facts["backoff_s"] * 2 ** min(charged - 1, _BACKOFF_DOUBLINGS_MAX), SECONDS_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +163,7 @@ class Collector:
         if failed.kind in ("exception", "timeout"):
             charged = before.charged + 1
             if facts and charged < facts["attempts"]:
-                retry_at = self._journal.now_ms + int(1000 * facts["backoff_s"] * 2 ** (charged - 1))
+                retry_at = self._journal.now_ms + backoff_ms(facts, charged)
         elif failed.kind == "lost":
             so_far = before.lost_with_supervisor if failed.supervisor_died else before.lost
             again_alone = so_far + 1 < (LOST_WITH_SUPERVISOR_MAX if failed.supervisor_died else LOST_MAX)

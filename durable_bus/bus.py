@@ -23,11 +23,22 @@ from durable_bus.handler_signature import is_async, resolved, signature
 from durable_bus.messages import SYSTEM_BUFFER, HandlerMetadata, check_name
 from durable_bus.xml import check_annotation
 
-__all__ = ["INSIDE_HANDLER_VARIABLE", "Bus", "Listener", "app_spec", "load_app", "load_bus", "parse_spec"]
+__all__ = [
+    "INSIDE_HANDLER_VARIABLE",
+    "SECONDS_MAX",
+    "Bus",
+    "Listener",
+    "app_spec",
+    "load_app",
+    "load_bus",
+    "parse_spec",
+]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 TIMEOUT_S: Final = 3600.0
+SECONDS_MAX: Final = 10 * 365 * 24 * 3600
+"""The longest time-out or wait between two attempts; what is due later cannot be written as a time."""
 ATTEMPTS_MAX: Final = 1000
 CONCURRENCY: Final = 100
 CONCURRENCY_MAX: Final = 10_000
@@ -192,9 +203,12 @@ class Bus:
 
 def _seconds(listener: str, option: str, value: object, zero: bool) -> float:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or value < 0 or (value == 0 and not zero):  # type: ignore[operator]
+    if not is_number or not 0 <= value <= SECONDS_MAX or (value == 0 and not zero):  # type: ignore[operator]
         least = "at least 0" if zero else "above 0"
-        raise UsageError(f"listener {listener}: {option}={value!r:.100} is not a number of seconds {least}")
+        raise UsageError(
+            f"listener {listener}: {option}={value!r:.100} is not a number of seconds {least} and at most "
+            f"{SECONDS_MAX:,}"
+        )
     return float(value)  # type: ignore[arg-type]
 
 

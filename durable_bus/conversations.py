@@ -9,7 +9,13 @@ BufferError that cannot be handled never causes another.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durable_bus.buffer import LOST_MAX, LOST_WITH_SUPERVISOR_MAX, Collector, complete_message_id
+from durable_bus.buffer import (
+    LOST_MAX,
+    LOST_WITH_SUPERVISOR_MAX,
+    Collector,
+    backoff_ms,
+    complete_message_id,
+)
 from durable_bus.channel import split, unpack
 from durable_bus.dispatch import InHand
 from durable_bus.errors import UsageError
@@ -130,7 +136,7 @@ class Conversations:
         if kind in ("exception", "timeout"):
             charged = before.charged + 1
             if facts and charged < facts["attempts"]:
-                due_at = self._journal.now_ms + int(1000 * facts["backoff_s"] * 2 ** (charged - 1))
+                due_at = self._journal.now_ms + backoff_ms(facts, charged)
         elif kind == "lost":
             died = options.get("supervisor_died", False)
             so_far = before.lost_with_supervisor if died else before.lost

@@ -127,6 +127,7 @@ def test_a_listener_declared_twice_is_refused(bus: Bus) -> None:
         {"attempts": None},
         {"backoff": -0.1},
         {"backoff": None},
+        {"backoff": 1e17},
         {"concurrency": 0},
         {"concurrency": "2"},
         {"peers": "helper"},
