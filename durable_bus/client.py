@@ -29,6 +29,7 @@ from durable_bus.errors import (
     NotFound,
     SupervisorLost,
     TimedOut,
+    UnserialisableAnswer,
     UsageError,
 )
 from durable_bus.ids import new_id
@@ -38,7 +39,7 @@ from durable_bus.lock import holder_pid
 from durable_bus.messages import BufferComplete, Result
 from durable_bus.results_document import results_document
 from durable_bus.upload import Upload, digest_items
-from durable_bus.xml import dump_item
+from durable_bus.xml import dump, dump_message
 
 __all__ = ["Buffer", "Client", "digest_items", "next_retry_id", "open_client", "running", "spawn_supervisor"]
 
@@ -311,9 +312,10 @@ class Client:
         """Send a message to a listener or a mailbox, on a new thread; its message id.
 
         It is on disk when this returns. `payload`: str, Text, Xml, an element or a dataclass. Raises
-        MessageRefused for an unknown name, or a client without a name.
+        MessageRefused for an unknown name, or a client without a name; UsageError for what cannot be
+        written, and for XML that is not one element.
         """
-        text, is_xml = dump_item(payload)
+        text, is_xml = dump_message(payload)
         answer = self._request({"k": "send", "to": to, "payload": text, "is_xml": is_xml})
         return str(answer["message_id"])
 
@@ -345,10 +347,16 @@ class Client:
         return ReceivedMessage(**{field: answer[field] for field in ReceivedMessage._fields})
 
     def respond(self, message: ReceivedMessage, payload: object) -> None:
-        """Answer a received message along its thread, which settles it. Raises MessageRefused when it was
-        before.
+        """Answer a received message along its thread, which settles it. `payload` is what a handler may
+        answer, and None the empty text.
+
+        Raises MessageRefused when it was settled before, and UsageError for what a handler could not answer
+        either, such as XML that is not one element; then the message is as it was.
         """
-        text, is_xml = dump_item(payload)
+        try:
+            text, is_xml = dump(payload)
+        except UnserialisableAnswer as error:
+            raise UsageError(f"not an answer: {error}") from error
         self._request({"k": "respond", "message_id": message.message_id, "payload": text, "is_xml": is_xml})
 
     def acknowledge(self, message: ReceivedMessage) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from durable_bus.channel import Frame
 from durable_bus.conversations import Conversations
-from durable_bus.errors import LimitExceeded, MessageRefused, NotFound
-from durable_bus.messages import check_name
+from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, UnserialisableAnswer
+from durable_bus.messages import Text, Xml, check_name
 from durable_bus.outbox import Outbox
 from durable_bus.post import Post
 from durable_bus.staged import Staged
 from durable_bus.thread_registry import Chain, ThreadRegistry
-from durable_bus.xml import PAYLOAD_BYTES_MAX, error_payload
+from durable_bus.xml import PAYLOAD_BYTES_MAX, dump, error_payload
 
 if TYPE_CHECKING:
     import sqlite3
@@ -181,7 +181,7 @@ class Mailboxes:
             raise MessageRefused(f"message {message_id} was settled before")
         self._held.pop(row["message_seq"])
         if response is not None:
-            self._conversations.respond(name, thread_id, response[0], is_xml=response[1], success=True)
+            self._answer(name, row, *response)
         elif chain.last == name:
             payload = error_payload("acknowledged", f"{name} acknowledged the message without responding")
             # Between clients an acknowledgement is the ordinary end of a message, as None is of a listener's:
@@ -190,6 +190,22 @@ class Mailboxes:
         answer = {"k": "settled", "message_id": message_id}
         self._journal.add_request(request_id, answer)
         return answer
+
+    def _answer(self, name: str, row: "sqlite3.Row", payload: str, is_xml: bool) -> None:
+        """Carry a response on. Our clients have checked theirs; one that came unchecked all the same fails as
+        a listener's would, for what is recorded on an item must be able to stand in a results document.
+        """
+        thread_id = row["thread_id"]
+        try:
+            payload, is_xml = dump(Xml(payload) if is_xml else Text(payload))
+        except UnserialisableAnswer as error:
+            self._journal.work.record_failure(
+                message_seq=row["message_seq"], attempt=1, kind=error.kind, message=str(error)
+            )
+            refusal = error_payload(error.kind, str(error))
+            self._conversations.end(thread_id, refusal, is_xml=True, success=False)
+        else:
+            self._conversations.respond(name, thread_id, payload, is_xml=is_xml, success=True)
 
 
 def _told(row: "sqlite3.Row") -> dict[str, Any]:

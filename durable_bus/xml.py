@@ -33,6 +33,7 @@ __all__ = [
     "check_annotation",
     "dump",
     "dump_item",
+    "dump_message",
     "error_payload",
     "error_text",
     "guess_is_xml",
@@ -355,6 +356,24 @@ def dump_item(value: object) -> tuple[str, bool]:
         if size_bytes > PAYLOAD_BYTES_MAX:
             raise LimitExceeded(f"an item of {size_bytes} bytes, more than {PAYLOAD_BYTES_MAX}")
     return text, is_xml
+
+
+def dump_message(value: object) -> tuple[str, bool]:
+    """What a client sends, as payload: `(text, is_xml)`, by the same forms as `dump_item`.
+
+    Its XML is validated, and a declaration before it dropped: whoever receives it must be able to parse it,
+    and between clients nobody stands who could make a failed result of it.
+
+    Raises as `dump_item` does, and UsageError for XML that is not one element.
+    """
+    text, is_xml = dump_item(value)
+    if not is_xml:
+        return text, False
+    try:
+        parse(text)
+    except MalformedItem as error:
+        raise UsageError(f"the message is not one XML element: {error}") from None
+    return _dropping_declaration(text), True
 
 
 def to_element(payload: object) -> etree._Element:

@@ -156,6 +156,17 @@ def test_a_payload_comes_from_stdin_and_back_as_it_was(service: Service, shell: 
     assert (told["payload"], told["is_xml"], told["kind"], told["from_id"]) == (payload, True, "a", "me")
 
 
+def test_a_payload_that_looks_like_xml_and_is_not_is_wrong_usage(
+    service: Service, shell: Shell, facts: Facts
+) -> None:
+    for payload in ("<a>", "<!DOCTYPE a><a/>"):
+        code, out, err = shell.run("send", "echo", payload)
+        assert (code, out) == (2, "")
+        assert err.startswith("durable-bus: the message is not one XML element: ")
+        assert err.count("\n") == 1
+    assert facts.rows("SELECT * FROM messages") == []
+
+
 def test_an_unknown_name_is_refused(service: Service, shell: Shell) -> None:
     for command in (
         ["send", "nobody", "x"],

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from apps import talking
 from daemons import Daemon, Succession, client_of
+from lxml import etree
 from support import Facts, kill, program
 from talks import script
 
-from durable_bus import Text
+from durable_bus import Buffer, Client, Text, Xml
+from durable_bus.client import ReceivedMessage
 from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, TimedOut, UsageError
 from durable_bus.xml import PAYLOAD_BYTES_MAX
 
@@ -99,6 +101,33 @@ def test_the_sender_of_a_message_is_not_the_senders_to_choose(
         assert '"from_id": "cli"' in answer.payload
         assert answer.thread_id != "elsewhere"
         client.acknowledge(answer)
+
+
+NOT_XML = [
+    "<a>",
+    "<b>just text a human typed",
+    "<a/><b/>",
+    '<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>',
+    Xml("plain"),
+    Xml(""),
+]
+
+
+@pytest.mark.parametrize("payload", NOT_XML)
+def test_what_looks_like_xml_and_is_not_is_not_sent(
+    journal: Path, daemon: Daemon, facts: Facts, payload: object
+) -> None:
+    with closing(client_of(journal, "cli")) as client:
+        with pytest.raises(UsageError, match="the message is not one XML element"):
+            client.send("cli", payload)
+        assert facts.rows("SELECT * FROM messages") == []
+        client.send("cli", Text("<b>just text a human typed"))
+        client.send("cli", ' <?xml version="1.0"?><a/>')
+        received = [client.receive(60) for _ in range(2)]
+        assert [(message.payload, message.is_xml) for message in received] == [
+            ("<b>just text a human typed", False),
+            ("<a/>", True),
+        ]
 
 
 # Receiving
@@ -225,6 +254,71 @@ def test_a_message_is_settled_once_by_who_it_is_for(journal: Path, daemon: Daemo
             with pytest.raises(MessageRefused):
                 action()
     assert facts.rows("SELECT state FROM messages") == [("settled",), ("settled",)]
+
+
+# Responses that are answers of items
+
+
+def asked(client: Client, buffer_id: str) -> tuple[Buffer, ReceivedMessage]:
+    """A buffer with an item that only waits for this client's response, and the message to respond to: the
+    item's handler started a buffer whose completion comes to the client.
+    """
+    nested = {"target": "inner", "items": [{"say": "x"}], "return_to": client.name}
+    buffer = client.start("planner", [script({"start": nested})], buffer_id=buffer_id, collect=False)
+    return buffer, client.receive(60)
+
+
+DEEP = "<a>" * 255 + "</a>" * 255
+"""Well formed, and too deep to stand in a results document."""
+
+
+@pytest.mark.parametrize("payload", [*NOT_XML, DEEP, "a\0b", "half \ud800", "\x01", 7])
+def test_a_response_that_no_handler_could_answer_is_refused_and_the_message_is_as_it_was(
+    journal: Path, daemon: Daemon, facts: Facts, payload: object
+) -> None:
+    with closing(client_of(journal, "cli")) as client:
+        buffer, question = asked(client, "b")
+        with pytest.raises(UsageError, match="not an answer"):
+            client.respond(question, payload)
+        assert states(facts, "cli") == ["delivered"]
+        client.respond(question, Text("<b>just text a human typed"))
+        complete = buffer.wait(60)
+    assert complete.successful == 1
+    assert "".join(etree.fromstring(complete.results).itertext()) == "<b>just text a human typed"
+
+
+@pytest.mark.parametrize(
+    ("payload", "is_xml"), [("<a>", True), ("<SystemError>", True), (DEEP, True), ("\x01", False)]
+)
+def test_a_response_that_came_unchecked_is_a_failed_result(
+    journal: Path, daemon: Daemon, facts: Facts, payload: str, is_xml: bool
+) -> None:
+    """Only who speaks the private protocol by itself can send one; the results document must stand it."""
+    with closing(client_of(journal, "cli")) as client:
+        buffer, question = asked(client, "b")
+        client._request(
+            {
+                "k": "respond",
+                "message_id": question.message_id,
+                "payload": payload,
+                "is_xml": is_xml,
+                "success": True,
+            }
+        )
+        complete = buffer.wait(60)
+    assert complete.successful == 0
+    (item,) = etree.fromstring(complete.results)
+    assert item.findtext("SystemError/code") == "answer"
+    assert facts.rows("SELECT message_id, kind FROM failures") == [(question.message_id, "answer")]
+    assert states(facts, "cli") == ["settled"]
+
+
+def test_none_is_the_empty_text(journal: Path, daemon: Daemon) -> None:
+    with closing(client_of(journal, "cli")) as client:
+        buffer, question = asked(client, "b")
+        client.respond(question, None)
+        assert buffer.wait(60).successful == 1
+        assert [(result.payload, result.is_xml) for result in buffer.results()] == [("", False)]
 
 
 # Restarts

@@ -137,7 +137,8 @@ def prune_command(age: int, journal: Path, as_json: bool) -> int:
 def send_command(to: str, payload: str, name: str, journal: Path, as_json: bool) -> int:
     """Send PAYLOAD (text, XML, or - for stdin) to TO, on a new thread; print the message's id.
 
-    It is on disk then. An answer comes to the mailbox of --name: see `receive`.
+    It is on disk then. What begins with < is XML and must be one element. An answer comes to the mailbox of
+    --name: see `receive`.
 
     \b
     durable-bus send planner 'What is new?' && durable-bus receive cli
