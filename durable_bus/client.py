@@ -37,9 +37,10 @@ from durable_bus.journal.reading import BufferContent, JournalReader
 from durable_bus.link import Link
 from durable_bus.lock import holder_pid
 from durable_bus.messages import BufferComplete, Result
+from durable_bus.outcomes import outcome_of
 from durable_bus.results_document import results_document
 from durable_bus.upload import Upload, digest_items
-from durable_bus.xml import dump, dump_message
+from durable_bus.xml import dump_message
 
 __all__ = ["Buffer", "Client", "digest_items", "next_retry_id", "open_client", "running", "spawn_supervisor"]
 
@@ -348,16 +349,18 @@ class Client:
 
     def respond(self, message: ReceivedMessage, payload: object) -> None:
         """Answer a received message along its thread, which settles it. `payload` is what a handler may
-        answer, and None the empty text.
+        answer, and None the empty text. A Huh, SystemError or BufferError fails an item that waits for it, as
+        a handler's does.
 
         Raises MessageRefused when it was settled before, and UsageError for what a handler could not answer
         either, such as XML that is not one element; then the message is as it was.
         """
         try:
-            text, is_xml = dump(payload)
+            text, is_xml, success = outcome_of(payload)
         except UnserialisableAnswer as error:
             raise UsageError(f"not an answer: {error}") from error
-        self._request({"k": "respond", "message_id": message.message_id, "payload": text, "is_xml": is_xml})
+        header = {"k": "respond", "message_id": message.message_id}
+        self._request({**header, "payload": text, "is_xml": is_xml, "success": success})
 
     def acknowledge(self, message: ReceivedMessage) -> None:
         """Settle a received message without a response. Raises MessageRefused when it was settled before."""

@@ -158,12 +158,15 @@ class Mailboxes:
 
     def _respond(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         payload, is_xml = self._payload(frame.header)
-        return self._settle(connection_id, frame, (payload, is_xml))
+        return self._settle(connection_id, frame, (payload, is_xml, frame.header["success"]))
 
     def _acknowledge(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         return self._settle(connection_id, frame, None)
 
-    def _settle(self, connection_id: int, frame: Frame, response: tuple[str, bool] | None) -> dict[str, Any]:
+    def _settle(
+        self, connection_id: int, frame: Frame, response: tuple[str, bool, bool] | None
+    ) -> dict[str, Any]:
+        """`response`: its payload, whether that is XML, and whether it is a success."""
         request_id = frame.header["request"]
         known = self._journal.request_answer(request_id)
         if known is not None:
@@ -191,7 +194,7 @@ class Mailboxes:
         self._journal.add_request(request_id, answer)
         return answer
 
-    def _answer(self, name: str, row: "sqlite3.Row", payload: str, is_xml: bool) -> None:
+    def _answer(self, name: str, row: "sqlite3.Row", payload: str, is_xml: bool, success: bool) -> None:
         """Carry a response on. Our clients have checked theirs; one that came unchecked all the same fails as
         a listener's would, for what is recorded on an item must be able to stand in a results document.
         """
@@ -205,7 +208,7 @@ class Mailboxes:
             refusal = error_payload(error.kind, str(error))
             self._conversations.end(thread_id, refusal, is_xml=True, success=False)
         else:
-            self._conversations.respond(name, thread_id, payload, is_xml=is_xml, success=True)
+            self._conversations.respond(name, thread_id, payload, is_xml=is_xml, success=success)
 
 
 def _told(row: "sqlite3.Row") -> dict[str, Any]:

@@ -51,6 +51,7 @@ _FIELDS = {
     "message_id": _TEXT,
     "payload": _TEXT,
     "is_xml": _TRUE_OR_FALSE,
+    "success": _TRUE_OR_FALSE,
     # all else
     "needs_app": _TRUE_OR_FALSE,
     "before_ms": _WHOLE_NUMBER,

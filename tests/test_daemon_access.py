@@ -354,7 +354,7 @@ REQUESTS: dict[str, list[str]] = {
     "send": ["to", "payload", "is_xml"],
     "receive": [],
     "stop_receiving": [],
-    "respond": ["message_id", "payload", "is_xml"],
+    "respond": ["message_id", "payload", "is_xml", "success"],
     "acknowledge": ["message_id"],
     "nonsense": ["k"],
 }
@@ -373,7 +373,15 @@ def test_malformed_requests_are_refused_and_the_daemon_goes_on(service: Service,
         "count": 1,
         "form": 0,
     }
-    good |= {"exceptions": [], "total": 1, "digest": "d", "before_ms": 0, "to": "echo", "payload": "x"}  # type: ignore[dict-item]
+    good |= {
+        "exceptions": [],
+        "total": 1,
+        "digest": "d",
+        "before_ms": 0,
+        "to": "echo",
+        "payload": "x",
+        "success": True,
+    }  # type: ignore[dict-item]
     with Raw(service.journal) as raw, service.client() as client:
         raw.hello(name="fuzz")
         for round_number in range(25):

@@ -16,10 +16,10 @@ from lxml import etree
 from support import Facts, kill, program
 from talks import script
 
-from durable_bus import Buffer, Client, Text, Xml
+from durable_bus import Buffer, BufferError, Client, Huh, SystemError, Text, Xml
 from durable_bus.client import ReceivedMessage
 from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, TimedOut, UsageError
-from durable_bus.xml import PAYLOAD_BYTES_MAX
+from durable_bus.xml import PAYLOAD_BYTES_MAX, dump
 
 APP = "apps.talking:bus"
 
@@ -311,6 +311,22 @@ def test_a_response_that_came_unchecked_is_a_failed_result(
     assert item.findtext("SystemError/code") == "answer"
     assert facts.rows("SELECT message_id, kind FROM failures") == [(question.message_id, "answer")]
     assert states(facts, "cli") == ["settled"]
+
+
+@pytest.mark.parametrize(
+    "refusal", [Huh("what?"), SystemError("nobody", "went home"), BufferError("b1", "no room")], ids=type
+)
+def test_a_response_that_says_it_failed_fails_the_item(
+    journal: Path, daemon: Daemon, facts: Facts, refusal: object
+) -> None:
+    with closing(client_of(journal, "cli")) as client:
+        buffer, question = asked(client, "b")
+        client.respond(question, refusal)
+        assert buffer.wait(60).successful == 0
+        (result,) = buffer.results()
+        assert (result.success, result.payload) == (False, dump(refusal)[0])
+        assert facts.rows("SELECT successful, failed FROM buffers WHERE buffer_id = 'b'") == [(0, 1)]
+    assert facts.rows("SELECT * FROM failures") == [], "it is an answer, as of a handler: no attempt failed"
 
 
 def test_none_is_the_empty_text(journal: Path, daemon: Daemon) -> None:

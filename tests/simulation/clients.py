@@ -419,7 +419,7 @@ class Correspondent(Peer):
         self._settling = {"k": verb, "request": request_id, "message_id": message_id}
         if respond:
             text = f"{self.mailbox} responds {self.world.rng.getrandbits(32):08x}"
-            self._settling |= {"payload": text, "is_xml": False}
+            self._settling |= {"payload": text, "is_xml": False, "success": True}
             self.machine.model.said(message["thread_id"], text, success=True, is_xml=False)
         else:
             self.machine.model.said(message["thread_id"], "", success=True, is_xml=False)
