@@ -176,12 +176,12 @@ class Mailboxes:
         row = self._journal.messages.by_id(message_id)
         if row is None or row["to_id"] != name:
             raise NotFound(f"no message {message_id!r:.120} to {name}")
+        if not self._journal.messages.settle(row["message_seq"]):  # first: the chain says nothing of it then
+            raise MessageRefused(f"message {message_id} was settled before")
         thread_id = row["thread_id"]
         chain = self._threads.lookup(thread_id) or Chain()
         if response is not None and len(chain.hops) < 2:
             raise MessageRefused("nobody is waiting for a response on this thread: acknowledge the message")
-        if not self._journal.messages.settle(row["message_seq"]):
-            raise MessageRefused(f"message {message_id} was settled before")
         self._held.pop(row["message_seq"])
         if response is not None:
             self._answer(name, row, *response)

@@ -251,9 +251,21 @@ def test_a_message_is_settled_once_by_who_it_is_for(journal: Path, daemon: Daemo
                 action()
         client.acknowledge(message)
         for action in (lambda: client.acknowledge(message), lambda: client.respond(message, "again")):
-            with pytest.raises(MessageRefused):
+            with pytest.raises(MessageRefused, match="was settled before"):
                 action()
     assert facts.rows("SELECT state FROM messages") == [("settled",), ("settled",)]
+
+
+def test_who_responds_twice_is_told_that_it_was_settled_before(journal: Path, daemon: Daemon) -> None:
+    """After the first response the thread has no hop left that waits for another."""
+    with closing(client_of(journal, "asker")) as asker, closing(client_of(journal, "answerer")) as answerer:
+        asker.send("answerer", "what?")
+        question = answerer.receive(60)
+        answerer.respond(question, "that")
+        for action in (lambda: answerer.respond(question, "or"), lambda: answerer.acknowledge(question)):
+            with pytest.raises(MessageRefused, match="was settled before"):
+                action()
+        assert asker.receive(60).payload == "that"
 
 
 # Responses that are answers of items
