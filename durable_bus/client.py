@@ -23,6 +23,7 @@ from durable_bus.channel import dump_json
 from durable_bus.connections import connect_daemon
 from durable_bus.errors import (
     BufferError,
+    DurableBusError,
     InsideHandler,
     JournalUnreachable,
     LimitExceeded,
@@ -324,9 +325,19 @@ class Client:
         """The next message to this client's name. Raises TimedOut after `timeout` seconds.
 
         It stays in the journal until `respond` or `acknowledge`, and waits again when this connection closes
-        first.
+        first. Interrupted, such as by Ctrl-C, this takes no message: one that was on its way waits again.
         """
-        header = {"k": "receive", "request": new_id()}
+        request_id = new_id()
+        try:
+            return self._receive(request_id, timeout)
+        except DurableBusError:
+            raise  # the supervisor's answer, or the end of the connection: nothing is on its way to us
+        except BaseException:
+            self._link.say({"k": "abandon_receiving", "request": request_id})
+            raise
+
+    def _receive(self, request_id: str, timeout: float | None) -> ReceivedMessage:
+        header = {"k": "receive", "request": request_id}
         deadline_s = None if timeout is None else time.monotonic() + timeout
         while True:
             link = self._link
@@ -334,15 +345,15 @@ class Client:
                 link.send(header)
                 left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
                 try:
-                    answer = link.answer(header["request"], left_s)
+                    answer = link.answer(request_id, left_s)
                 except TimedOut:
-                    link.send({"k": "stop_receiving", "request": header["request"]})
-                    answer = link.answer(header["request"])
+                    link.send({"k": "stop_receiving", "request": request_id})
+                    answer = link.answer(request_id)
                 break
             except SupervisorLost:
                 self._reconnect_within(link, deadline_s, f"no message to {self.name} within {timeout} s")
             finally:
-                link.forget(header["request"])
+                link.forget(request_id)
         if answer["k"] == "nothing":
             raise TimedOut(f"no message to {self.name} within {timeout} s")
         return ReceivedMessage(**{field: answer[field] for field in ReceivedMessage._fields})

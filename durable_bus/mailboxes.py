@@ -1,7 +1,7 @@
 """Mailboxes: durable queues of named clients. A message is with one receiver at a time.
 
-It waits again when that receiver's connection closes, or when we die; it is settled by a response or an
-acknowledgement.
+It waits again when that receiver's connection closes, when the receiver was interrupted before it took the
+message, or when we die; it is settled by a response or an acknowledgement.
 """
 
 from collections.abc import Callable
@@ -46,12 +46,13 @@ class Mailboxes:
         self._names: Staged[int, str] = Staged()
         self._receivers: Staged[str, tuple[int, str]] = Staged()
         """Requests that wait for a message: connection and mailbox, by request id."""
-        self._held: Staged[int, int] = Staged()
-        """Which connection a delivered message is with, by `message_seq`."""
+        self._held: Staged[int, tuple[int, str]] = Staged()
+        """Which connection a delivered message is with, and which request it answered, by `message_seq`."""
         self.handlers: dict[str, Callable[[int, Frame], dict[str, Any] | None]] = {
             "send": self._send,
             "receive": self._receive,
             "stop_receiving": self._stop_receiving,
+            "abandon_receiving": self._abandon_receiving,
             "respond": self._respond,
             "acknowledge": self._acknowledge,
         }
@@ -74,12 +75,16 @@ class Mailboxes:
             if self._receivers[request_id][0] == connection_id:
                 self._receivers.pop(request_id)
         for message_seq in list(self._held.keys()):
-            if self._held[message_seq] == connection_id:
-                self._held.pop(message_seq)
-                row = self._journal.messages.by_seq(message_seq)
-                if row["settled_commit"] is None:
-                    self._post.put_back(message_seq, row["to_id"])
+            if self._held[message_seq][0] == connection_id:
+                self._put_back(message_seq)
         self._names.pop(connection_id)
+
+    def _put_back(self, message_seq: int) -> None:
+        """Who had it has it no more."""
+        self._held.pop(message_seq)
+        row = self._journal.messages.by_seq(message_seq)
+        if row["settled_commit"] is None:
+            self._post.put_back(message_seq, row["to_id"])
 
     def plan(self) -> None:
         """Give waiting messages to receivers that wait for them."""
@@ -93,7 +98,7 @@ class Mailboxes:
                 continue
             row = rows[0]
             self._journal.messages.deliver(row["message_seq"], None)
-            self._held[row["message_seq"]] = connection_id
+            self._held[row["message_seq"]] = (connection_id, request_id)
             self._receivers.pop(request_id)
             self._outbox.to_client(connection_id, {"request": request_id, "k": "message", **_told(row)})
 
@@ -155,6 +160,16 @@ class Mailboxes:
         if self._receivers.pop(frame.header["request"]) is None:
             return None
         return {"k": "nothing"}
+
+    def _abandon_receiving(self, connection_id: int, frame: Frame) -> None:
+        """Its receiver was interrupted, and takes no answer any more: a message that is on its way waits
+        again.
+        """
+        request_id = str(frame.header["request"])
+        self._receivers.pop(request_id)
+        for message_seq in list(self._held.keys()):
+            if self._held[message_seq] == (connection_id, request_id):
+                self._put_back(message_seq)
 
     def _respond(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         payload, is_xml = self._payload(frame.header)

@@ -354,6 +354,7 @@ REQUESTS: dict[str, list[str]] = {
     "send": ["to", "payload", "is_xml"],
     "receive": [],
     "stop_receiving": [],
+    "abandon_receiving": [],
     "respond": ["message_id", "payload", "is_xml", "success"],
     "acknowledge": ["message_id"],
     "nonsense": ["k"],

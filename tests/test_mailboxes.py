@@ -13,12 +13,15 @@ import pytest
 from apps import talking
 from daemons import Daemon, Succession, client_of
 from lxml import etree
-from support import Facts, kill, program
+from services import Raw
+from support import Facts, kill, outcome, program
 from talks import script
 
 from durable_bus import Buffer, BufferError, Client, Huh, SystemError, Text, Xml
+from durable_bus.channel import encode
 from durable_bus.client import ReceivedMessage
 from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, TimedOut, UsageError
+from durable_bus.link import Link
 from durable_bus.xml import PAYLOAD_BYTES_MAX, dump
 
 APP = "apps.talking:bus"
@@ -215,6 +218,93 @@ def test_a_receiver_whose_time_is_up_takes_nothing_with_it(journal: Path, daemon
         message = client.receive(60)
         assert message.payload == "x"
         client.acknowledge(message)
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from durable_bus import Client
+
+def interrupt():
+    while not client._link._answers:  # until it has asked for a message
+        time.sleep(0.001)
+    client.supervisor_status(60)  # frames are answered in order: this one came after
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+with Client(sys.argv[1], name="alice") as client:
+    threading.Thread(target=interrupt).start()
+    try:
+        client.receive()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    while not os.path.exists("go on"):
+        time.sleep(0.005)
+    message = client.receive(60)
+    client.acknowledge(message)
+    print(message.payload)
+"""
+
+
+def test_an_interrupted_receive_swallows_no_message(journal: Path, tmp_path: Path, daemon: Daemon) -> None:
+    """The program goes on, with its connection open: the next message is for who asks next."""
+    alice = program(tmp_path / "alice.py", INTERRUPTED, str(journal))
+    assert alice.stdout is not None
+    assert alice.stdout.readline() == "interrupted\n"
+    with closing(client_of(journal, "bob")) as bob, closing(client_of(journal, "alice")) as other:
+        bob.send("alice", "one")
+        message = other.receive(60)
+        other.acknowledge(message)
+        bob.send("alice", "two")
+    (tmp_path / "go on").touch()
+    assert message.payload == "one"
+    assert outcome(alice) == (0, "two\n", "")
+
+
+def test_a_message_that_came_while_its_receiver_was_interrupted_waits_again(
+    journal: Path, daemon: Daemon, facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Link.answer
+
+    def interrupted(link: Link, request_id: str, timeout_s: float | None = None) -> dict[str, Any]:
+        """As if Ctrl-C came between a message's arrival and the return of `receive`."""
+        told = answer(link, request_id, timeout_s)
+        if told["k"] == "message":
+            raise KeyboardInterrupt
+        return told
+
+    with closing(client_of(journal, "alice")) as alice, closing(client_of(journal, "alice")) as other:
+        sent = [alice.send("alice", word) for word in ("one", "two")]
+        with monkeypatch.context() as patched:
+            patched.setattr(Link, "answer", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                alice.receive(60)
+        facts.until("SELECT count(*) = 2 FROM messages WHERE state = 'waiting'")
+        first = other.receive(60)
+        second = alice.receive(60)
+        assert [first.message_id, second.message_id] == sent
+        other.acknowledge(first)
+        alice.acknowledge(second)
+    assert states(facts, "alice") == ["settled", "settled"]
+
+
+def test_an_abandoned_request_costs_no_other_request_its_message(journal: Path, daemon: Daemon) -> None:
+    """Whether it is said before the message went out, after, twice, or for a request that never was."""
+    with Raw(journal) as raw, closing(client_of(journal, "bob")) as bob:
+        raw.hello(name="alice")
+        for number in ("1", "2", "3", "3", "nonsense"):
+            raw.write(encode({"k": "receive", "request": number}))
+            raw.write(encode({"k": "abandon_receiving", "request": number}))
+        raw.write(encode({"k": "receive", "request": "4"}))
+        bob.send("alice", "one")
+        told = raw.answer()
+        assert (told["request"], told["payload"]) == ("4", "one")
+        raw.write(encode({"k": "abandon_receiving", "request": "1"}))
+        raw.write(encode({"k": "receive", "request": "5"}))
+        bob.send("alice", "two")
+        assert raw.answer()["payload"] == "two"
+        raw.write(encode({"k": "abandon_receiving", "request": "4"}))
+        raw.write(encode({"k": "receive", "request": "6"}))
+        again = raw.answer()
+        assert (again["request"], again["message_id"]) == ("6", told["message_id"])
 
 
 # Settling
