@@ -217,7 +217,7 @@ class Client:
         own: `BUFFER.retry1`, and what fails of that as `BUFFER.retry2`.
 
         Called twice, the second gives the buffer that exists. Raises NotFound, or BufferError when the buffer
-        has not ended or nothing of it is to be started again.
+        has not ended, nothing of it is to be started again, or its items were pruned.
         """
         reader = self.reader()
         content = reader.content(buffer_id)
@@ -227,6 +227,8 @@ class Client:
             raise BufferError(buffer_id, "it has not ended yet: what failed of it is not known")
         if content.succeeded == content.total:
             raise BufferError(buffer_id, "every item has succeeded: nothing to start again")
+        if content.pruned:
+            raise BufferError(buffer_id, "its items and results were pruned: they cannot be started again")
         header = {
             "request": new_id(),
             "buffer_id": next_retry_id(content),
@@ -521,8 +523,10 @@ class Buffer:
 
     def wait(self, timeout: float | None = None) -> BufferComplete:
         """Wait until the buffer has ended. `timeout` in seconds; raises TimedOut, and SupervisorLost when a
-        supervisor
-        of our own has ended before. Its `results` are read from the journal when asked for."""
+        supervisor of our own has ended before.
+
+        Its `results` are read from the journal when asked for; that raises NotFound when they were pruned.
+        """
         deadline_s = None if timeout is None else time.monotonic() + timeout
         self._client.wait_until(lambda: self._counts()[3], self.buffer_id, deadline_s)
         total, succeeded, _, _ = self._counts()
@@ -535,10 +539,17 @@ class Buffer:
         return self._counts() != seen
 
     def _read_results(self) -> str:
-        return "".join(results_document(self.results(), self._counts()[0]))
+        """Raises NotFound when they were pruned: nothing is missing from a document that cannot be written
+        any more.
+        """
+        document = "".join(results_document(self.results(), self._counts()[0]))
+        content = self._client.reader().content(self.buffer_id)
+        if content is None or content.pruned:  # asked last: a buffer is marked before its results go
+            raise NotFound(f"the results of {self.buffer_id} were pruned")
+        return document
 
     def results(self) -> Iterator[Result]:
-        """Every result recorded so far, in item order."""
+        """Every result recorded so far, in item order; of a pruned buffer none."""
         return self._client.reader().results(self._buffer_seq)
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Result]:

@@ -227,7 +227,7 @@ def test_retry_of_a_cancelled_buffer_does_the_rest(journal: Path, facts: Facts, 
 
 @pytest.mark.parametrize(
     ("buffer_id", "why"),
-    [("open", "it has not ended yet"), ("good", "every item has succeeded"), ("pruned", "pruned")],
+    [("open", "it has not ended yet"), ("good", "every item has succeeded"), ("pruned", "were pruned")],
 )
 def test_what_cannot_be_retried_is_refused_and_changes_nothing(
     journal: Path, facts: Facts, buffer_id: str, why: str
@@ -280,6 +280,19 @@ def test_prune_keeps_the_row_and_the_id_and_nothing_else(journal: Path, facts: F
         with connected(journal) as client:
             assert client.buffer("b").status().state == "pruned"
     assert facts.value("SELECT count(*) FROM results WHERE buffer_id = 'later'") == 10
+
+
+def test_the_results_document_of_a_pruned_buffer_is_not_found_instead_of_calling_items_missing(
+    journal: Path, facts: Facts
+) -> None:
+    with Service(journal, "apps.unruly:bus") as service, service.client() as client:
+        complete = client.start("misbehave", ["raise", "good"], buffer_id="b").wait(60)
+        assert client.prune(now_ms() + 1000) == 1
+        facts.until("SELECT count(*) = 0 FROM result")
+        for pruned in (complete, client.buffer("b").wait(60)):
+            assert (pruned.total, pruned.successful) == (2, 1)
+            with pytest.raises(NotFound, match="the results of b were pruned"):
+                pruned.results  # noqa: B018
 
 
 def test_nothing_unsettled_is_pruned(journal: Path, facts: Facts) -> None:
