@@ -6,6 +6,7 @@ it has ended.
 """
 
 import contextlib
+import hashlib
 import os
 import signal
 import socket
@@ -37,7 +38,7 @@ from durable_bus.ids import new_id
 from durable_bus.journal.reading import BufferContent, JournalReader
 from durable_bus.link import Link
 from durable_bus.lock import holder_pid
-from durable_bus.messages import BufferComplete, Result
+from durable_bus.messages import NAME_CHARS_MAX, BufferComplete, Result
 from durable_bus.outcomes import outcome_of
 from durable_bus.results_document import results_document
 from durable_bus.upload import Upload, digest_items
@@ -54,6 +55,9 @@ RECONNECT_S = 60.0
 _RECONNECT_EVERY_S = 0.1
 _POLL_RESULTS_S = 0.02
 _POLL_S = 0.25
+_RETRY_BASE_CHARS = 80
+"""How long the id before `.retry1` is where it had to be cut."""
+_RETRY_DIGEST_CHARS = 32
 _PACKAGE_PARENT = str(Path(__file__).resolve().parent.parent)
 
 
@@ -214,7 +218,8 @@ class Client:
 
     def retry(self, buffer_id: str) -> "Buffer":
         """Start the failed and missing items of an ended buffer again, in their order, as a buffer of their
-        own: `BUFFER.retry1`, and what fails of that as `BUFFER.retry2`.
+        own: `BUFFER.retry1`, and what fails of that as `BUFFER.retry2` (see `next_retry_id` for an id of more
+        than 93 characters).
 
         Called twice, the second gives the buffer that exists. Raises NotFound, or BufferError when the buffer
         has not ended, nothing of it is to be started again, or its items were pruned.
@@ -481,11 +486,19 @@ def check_buffer_id(buffer_id: str) -> BufferError | None:
 
 
 def next_retry_id(content: BufferContent) -> str:
-    """What a retry of this buffer is called."""
+    """What a retry of this buffer is called: `BUFFER.retry1`, and the retry of that `BUFFER.retry2`.
+
+    Where that would be longer than a buffer id may be, BUFFER is cut, and a digest of the whole of it put in
+    place of its end: the same each time, and of no two buffers the same. It leaves room for further retries.
+    """
     base, dot, number = content.buffer_id.rpartition(".retry")
-    if content.is_retry and dot and number.isdecimal():
-        return f"{base}.retry{int(number) + 1}"
-    return f"{content.buffer_id}.retry1"
+    if not (content.is_retry and dot and number.isdecimal()):
+        base, number = content.buffer_id, "0"
+    suffix = f".retry{int(number) + 1}"
+    if len(base) + len(suffix) > NAME_CHARS_MAX:
+        digest = hashlib.sha256(base.encode()).hexdigest()[:_RETRY_DIGEST_CHARS]
+        base = f"{base[: _RETRY_BASE_CHARS - len(digest) - 1]}.{digest}"
+    return base + suffix
 
 
 class BufferStatus(NamedTuple):

@@ -11,7 +11,9 @@ from support import Facts, RunLog, until
 
 from durable_bus import BufferError
 from durable_bus.channel import encode
+from durable_bus.client import next_retry_id
 from durable_bus.errors import NotFound
+from durable_bus.journal.reading import BufferContent
 from durable_bus.upload import BATCH_ITEMS
 
 
@@ -214,6 +216,35 @@ def test_retry_is_one_whoever_asks(
     assert facts.value("SELECT return_to FROM buffers WHERE buffer_id = 'b.retry1'") == (
         starter or names[0] or ""
     )
+
+
+def test_a_buffer_whose_id_has_no_room_for_more_can_be_retried(journal: Path, facts: Facts) -> None:
+    """Ids that differ in their last letter only have different retries, each the same when asked again."""
+    with Service(journal, "apps.unruly:bus") as service, service.client() as client:
+        whole, *cut = ("x" * 93, "x" * 94, "x" * 99 + "a", "x" * 99 + "b")
+        for buffer_id in (whole, *cut):
+            client.start("misbehave", ["raise"], buffer_id=buffer_id).wait(60)
+        retries = {buffer_id: client.retry(buffer_id).buffer_id for buffer_id in (whole, *cut)}
+        assert retries[whole] == f"{whole}.retry1"
+        assert len(set(retries.values())) == 4
+        for buffer_id in cut:
+            again = client.retry(buffer_id)
+            assert (again.buffer_id, again.existed) == (retries[buffer_id], True)
+            assert again.wait(60).total == 1
+            base, number = again.buffer_id.split(".retry")
+            assert (base[:47], len(base), number) == (buffer_id[:47], 80, "1")
+            assert client.retry(again.buffer_id).buffer_id == f"{base}.retry2"
+
+
+def test_a_chain_of_retries_goes_on_where_its_number_grows_too_long() -> None:
+    for number, fits in ((8, True), (9, False), (10**12, False)):
+        buffer_id = f"{'x' * 93}.retry{number}"
+        following = next_retry_id(
+            BufferContent(1, buffer_id, "work", "", True, "", True, True, False, 1, 0, 1, is_retry=True)
+        )
+        assert following.endswith(f".retry{number + 1}")
+        assert following.startswith("x" * 93) == fits
+        assert len(following) <= 100
 
 
 def test_retry_of_a_cancelled_buffer_does_the_rest(journal: Path, facts: Facts, run_log: RunLog) -> None:

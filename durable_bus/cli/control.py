@@ -87,7 +87,8 @@ def resume_command(buffer_id: str, journal: Path, as_json: bool) -> int:
 def retry_command(buffer_id: str, journal: Path, as_json: bool) -> int:
     """Start the failed and missing items of BUFFER, which has ended, again; print the id of the new buffer.
 
-    That is BUFFER.retry1, and for what fails of it BUFFER.retry2. Asked twice, it is the same buffer.
+    That is BUFFER.retry1, and for what fails of it BUFFER.retry2; where that would be over 100 characters,
+    BUFFER is cut and ends in a digest. Asked twice, it is the same buffer.
 
     \b
     durable-bus retry monday
