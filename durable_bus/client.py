@@ -7,6 +7,7 @@ it has ended.
 
 import contextlib
 import hashlib
+import math
 import os
 import signal
 import socket
@@ -345,7 +346,7 @@ class Client:
 
     def _receive(self, request_id: str, timeout: float | None) -> ReceivedMessage:
         header = {"k": "receive", "request": request_id}
-        deadline_s = None if timeout is None else time.monotonic() + timeout
+        deadline_s = _deadline_s(timeout)
         while True:
             link = self._link
             try:
@@ -501,6 +502,17 @@ def next_retry_id(content: BufferContent) -> str:
     return base + suffix
 
 
+def _deadline_s(timeout: float | None) -> float | None:
+    """When a time-out that begins now is over, by the monotonic clock; None: never. Raises UsageError for
+    NaN, which would never be over either.
+    """
+    if timeout is None:
+        return None
+    if math.isnan(timeout):
+        raise UsageError(f"timeout={timeout} is no number of seconds")
+    return time.monotonic() + timeout
+
+
 class BufferStatus(NamedTuple):
     """How far a buffer is, from the view `buffers`."""
 
@@ -540,7 +552,7 @@ class Buffer:
 
         Its `results` are read from the journal when asked for; that raises NotFound when they were pruned.
         """
-        deadline_s = None if timeout is None else time.monotonic() + timeout
+        deadline_s = _deadline_s(timeout)
         self._client.wait_until(lambda: self._counts()[3], self.buffer_id, deadline_s)
         total, succeeded, _, _ = self._counts()
         return BufferComplete.reading(self.buffer_id, total, succeeded, self._read_results)
@@ -567,7 +579,7 @@ class Buffer:
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Result]:
         """Every result once, as they are recorded, until the buffer has ended. Raises as `wait` does."""
-        deadline_s = None if timeout is None else time.monotonic() + timeout
+        deadline_s = _deadline_s(timeout)
         after = 0
         while True:
             seen = self._counts()  # before the page: what is recorded between the two must end the waiting

@@ -119,9 +119,11 @@ class Link:
             raise self.lost or SupervisorLost()
 
     def answer(self, request_id: str, timeout_s: float | None = None) -> dict[str, Any]:
-        """Wait for the next answer to a request that was sent. Raises what it was refused with, TimedOut or
-        SupervisorLost.
+        """Wait for the next answer to a request that was sent, however long `timeout_s` is. Raises what it
+        was refused with, TimedOut or SupervisorLost.
         """
+        if timeout_s is not None:
+            timeout_s = min(timeout_s, threading.TIMEOUT_MAX)  # 292 years; a lock takes no more
         with self.changed:
             self.changed.wait_for(lambda: self._answers.get(request_id) or self.lost, timeout_s)
             answers = self._answers.get(request_id)

@@ -143,6 +143,29 @@ def test_a_message_goes_to_a_listener_and_its_answer_comes_to_the_mailbox(
     assert shell.run("receive", "cli", "--timeout", "0.1")[0] == 6
 
 
+@pytest.mark.parametrize("timeout", ["1e12", "inf"])
+def test_a_very_long_timeout_is_just_that(service: Service, shell: Shell, facts: Facts, timeout: str) -> None:
+    receiving = shell.start("receive", "you", "--timeout", timeout)
+    facts.until("SELECT count(*) = 1 FROM mailbox")
+    with service.client("me") as client:
+        client.send("you", "x")
+    assert outcome(receiving) == (0, "x\n", "")
+    with service.client() as client:
+        client.pause(client.start("sleep", ["0"] * 20_000, buffer_id="b").buffer_id)
+        waiting = shell.start("wait", "b", "--quiet", "--timeout", timeout)
+        client.resume("b")
+        assert outcome(waiting)[0] == 0
+
+
+def test_a_timeout_below_zero_or_that_is_no_number_is_wrong_usage(shell: Shell) -> None:
+    for command in (["receive", "you"], ["wait", "b"]):
+        for timeout in ("-1", "-inf", "nan", "soon"):
+            code, out, err = shell.run(*command, "--timeout", timeout)
+            assert (code, out) == (2, "")
+            assert err.startswith("durable-bus: Invalid value for '--timeout': ")
+            assert err.count("\n") == 1
+
+
 def test_a_payload_comes_from_stdin_and_back_as_it_was(service: Service, shell: Shell) -> None:
     payload = "<a>é\n <b/></a>"
     sending = shell.start("send", "you", "-", "--name", "me", stdin=subprocess.PIPE)

@@ -129,6 +129,24 @@ def test_waiting_times_out_and_what_it_waited_for_goes_on(client: Client, tmp_pa
     assert buffer.wait(60).successful == 1
 
 
+@pytest.mark.parametrize("timeout", [1e12, float("inf")])
+def test_waiting_may_take_all_the_time_there_is(client: Client, tmp_path: Path, timeout: float) -> None:
+    door = tmp_path / "door"
+    buffer = client.start("gate", [str(door), ""])
+    arriving = buffer.as_completed(timeout)
+    assert next(arriving).index == 1
+    door.touch()
+    assert buffer.wait(timeout).successful == 2
+    assert [result.index for result in arriving] == [0]
+
+
+def test_waiting_for_a_time_that_is_no_number_is_refused(client: Client) -> None:
+    buffer = client.start("echo", ["a"])
+    for waiting in (buffer.wait, lambda timeout: list(buffer.as_completed(timeout))):
+        with pytest.raises(UsageError, match="timeout=nan is no number of seconds"):
+            waiting(float("nan"))
+
+
 def test_a_buffer_nobody_started_is_not_found(client: Client) -> None:
     with pytest.raises(NotFound) as missing:
         client.buffer("nobody")

@@ -14,7 +14,7 @@ from apps import talking
 from daemons import Daemon, Succession, client_of
 from lxml import etree
 from services import Raw
-from support import Facts, kill, outcome, program
+from support import Facts, kill, outcome, program, until
 from talks import script
 
 from durable_bus import Buffer, BufferError, Client, Huh, SystemError, Text, Xml
@@ -218,6 +218,25 @@ def test_a_receiver_whose_time_is_up_takes_nothing_with_it(journal: Path, daemon
         message = client.receive(60)
         assert message.payload == "x"
         client.acknowledge(message)
+
+
+@pytest.mark.parametrize("timeout", [1e12, 1e300, float("inf")])
+def test_a_receiver_may_have_all_the_time_there_is(journal: Path, daemon: Daemon, timeout: float) -> None:
+    with closing(client_of(journal, "alice")) as alice, closing(client_of(journal, "bob")) as bob:
+        received: list[ReceivedMessage] = []
+        waiting = threading.Thread(target=lambda: received.append(alice.receive(timeout)))
+        waiting.start()
+        until(lambda: alice._link._answers or not waiting.is_alive(), "it has asked")
+        alice.supervisor_status(timeout)
+        bob.send("alice", "at last")
+        waiting.join()
+        assert [message.payload for message in received] == ["at last"]
+
+
+def test_a_time_that_is_no_number_is_refused(journal: Path, daemon: Daemon) -> None:
+    with closing(client_of(journal, "alice")) as alice:
+        with pytest.raises(UsageError, match="timeout=nan is no number of seconds"):
+            alice.receive(float("nan"))
 
 
 INTERRUPTED = """

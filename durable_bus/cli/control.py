@@ -10,7 +10,7 @@ import click
 
 from durable_bus.cli.ages import age_ms
 from durable_bus.cli.json_output import print_json
-from durable_bus.cli.options import buffer_argument, journal_option, json_option
+from durable_bus.cli.options import SECONDS, buffer_argument, journal_option, json_option
 
 __all__ = [
     "cancel_command",
@@ -158,7 +158,7 @@ def send_command(to: str, payload: str, name: str, journal: Path, as_json: bool)
 
 @click.command("receive", short_help="Print the next message to a mailbox.")
 @click.argument("name", metavar="NAME")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up with exit code 6.")
+@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Give up with exit code 6.")
 @journal_option()
 @json_option
 def receive_command(name: str, timeout: float | None, journal: Path, as_json: bool) -> int:

@@ -9,6 +9,7 @@ import click
 
 from durable_bus.cli.json_output import buffer_row, print_json
 from durable_bus.cli.options import (
+    SECONDS,
     buffer_argument,
     format_option,
     journal_option,
@@ -78,7 +79,7 @@ def results_command(
 @click.command("wait", short_help="Wait until a buffer has ended.")
 @buffer_argument
 @journal_option()
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Exit code 6 after so long.")
+@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Exit code 6 after so long.")
 @json_option
 @quiet_option
 def wait_command(buffer_id: str, journal: Path, timeout: float | None, as_json: bool, quiet: bool) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from durable_bus.cli.options import (
+    SECONDS,
     buffer_argument,
     format_option,
     journal_option,
@@ -54,7 +55,7 @@ _VALUE_CHARS_MAX = 500
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     default=60.0,
     show_default=True,
     metavar="SECONDS",

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from durable_bus.cli.ages import age_ms
-from durable_bus.cli.options import durability_option, journal_option, workers_option
+from durable_bus.cli.options import SECONDS, durability_option, journal_option, workers_option
 
 __all__ = ["serve_command"]
 
@@ -28,7 +28,7 @@ __all__ = ["serve_command"]
 )
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     default=10.0,
     show_default=True,
     metavar="SECONDS",
