@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from durable_bus.bus import INSIDE_HANDLER_VARIABLE, Bus, app_spec
 from durable_bus.channel import dump_json
-from durable_bus.connections import connect_daemon
+from durable_bus.connections import connect_daemon, served_socket_path
 from durable_bus.errors import (
     BufferError,
     DurableBusError,
@@ -468,8 +468,20 @@ def _why_unreachable(journal: Path, error: OSError) -> str:
     if isinstance(error, BlockingIOError):
         return f"the daemon of {journal} ({_process_of(journal)}) accepts nobody: it is stopped, or very busy"
     if pid is not None:
-        return f"process {pid} serves {journal} for itself alone, such as `durable-bus run`: wait for its end"
+        return f"process {pid} holds {journal} and {_not_listening(served_socket_path(journal), error)}"
     return _nobody_serves(journal, str(error.strerror))
+
+
+def _not_listening(path: Path, error: OSError) -> str:
+    """What can be known of who holds a journal and cannot be reached. A daemon that has lost its socket file
+    looks like a supervisor that never had one, and goes on with its work.
+    """
+    if not isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+        return f"cannot be reached at {path}: {error.strerror}"
+    return (
+        f"does not listen at {path}: it serves for itself alone, as `durable-bus run` does, has only just "
+        "started, or its socket file was removed; wait for its end, or start it again"
+    )
 
 
 def _nobody_serves(journal: Path, why: str) -> str:

@@ -19,7 +19,8 @@ from durable_bus import Buffer, BufferError, __version__
 from durable_bus import client as client_module
 from durable_bus.channel import encode
 from durable_bus.client import Client
-from durable_bus.errors import SupervisorLost, TimedOut, VersionMismatch
+from durable_bus.connections import socket_path
+from durable_bus.errors import JournalUnreachable, SupervisorLost, TimedOut, VersionMismatch
 from durable_bus.upload import BATCH_ITEMS
 
 SOME = 2 * BATCH_ITEMS + 1000
@@ -344,6 +345,23 @@ def test_a_daemon_of_another_version_is_not_asked_again(
         assert client.buffer("b").wait(60).successful == 1  # the journal is the journal
         with pytest.raises(VersionMismatch):
             client_module.Client(journal)
+
+
+def test_a_client_that_finds_no_socket_is_told_what_can_be_known(journal: Path) -> None:
+    """Of a daemon whose socket file somebody removed, and of a supervisor that never had one."""
+    with Service(journal) as service, service.client() as client:
+        socket_path(journal).unlink()
+        with pytest.raises(JournalUnreachable) as refused:
+            Client(journal)
+        assert str(refused.value) == (
+            f"process {service.pid} holds {journal} and does not listen at {socket_path(journal)}: it serves "
+            "for itself alone, as `durable-bus run` does, has only just started, or its socket file was "
+            "removed; wait for its end, or start it again"
+        )
+        assert client.start("echo", ["a"]).wait(60).successful == 1, "who is connected stays so"
+    with plain.bus.running(journal=journal, workers=1) as embedded:
+        with pytest.raises(JournalUnreachable, match=f"process {embedded.supervisor_pid} holds .* itself al"):
+            Client(journal)
 
 
 def test_frames_that_come_before_the_hello_is_answered_are_answered_after_it(journal: Path) -> None:
