@@ -165,7 +165,7 @@ class Mailboxes:
         """Its receiver was interrupted, and takes no answer any more: a message that is on its way waits
         again.
         """
-        request_id = str(frame.header["request"])
+        request_id = frame.header["request"]
         self._receivers.pop(request_id)
         for message_seq in list(self._held.keys()):
             if self._held[message_seq] == (connection_id, request_id):
