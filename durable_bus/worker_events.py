@@ -60,9 +60,12 @@ class WorkerEvents:
             self._journal.set_listeners(header["listeners"])
         elif kind == "import_error":
             self._workforce.failed_import(event.worker_id, header["error"])
-            self._journal.set_worker_error(header["error"])
             facts = {"traceback": header["traceback"]} if header.get("traceback") else {}
-            self._log("worker cannot import the app", error=header["error"], **facts)
+            self._cannot_import(header["error"], **facts)
+
+    def _cannot_import(self, error: str, **facts: str) -> None:
+        self._journal.set_worker_error(error)
+        self._log("worker cannot import the app", error=error, **facts)
 
     def _answers(self, worker_id: int, header: dict[str, Any], bodies: list[bytes]) -> None:
         hand = self._dispatcher.hands.get(worker_id)
@@ -112,8 +115,11 @@ class WorkerEvents:
         if overdue is not None:
             death = WorkerSilent(overdue[1])
         suspects, messages = self._dispatcher.worker_gone(worker_id, event.started)
-        self._workforce.gone(worker_id)
+        self._workforce.gone(worker_id, death)
         self._log("worker ended", pid=hand.pid if hand else None, reason=str(death), suspects=len(suspects))
+        error = self._workforce.death_in_boot(worker_id, death)
+        if hand is not None and hand.listeners is None and self._workforce.import_error == error:
+            self._cannot_import(error)
         for held in messages:
             self._post.put_back(held.message_seq, held.listener)
         if hand is None:

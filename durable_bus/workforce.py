@@ -6,7 +6,7 @@ from typing import Any
 
 from durable_bus.clock import Clock
 from durable_bus.dispatch import Dispatcher, Hand
-from durable_bus.errors import BusNotImportable
+from durable_bus.errors import BusNotImportable, WorkerDeath
 from durable_bus.ports import Pool
 
 __all__ = ["BOOT_TIMEOUT_S", "Deferred", "Workforce"]
@@ -14,7 +14,9 @@ __all__ = ["BOOT_TIMEOUT_S", "Deferred", "Workforce"]
 BOOT_TIMEOUT_S = 300.0
 """A worker that has not reported its listeners after this long is killed: its import hangs."""
 _AT_ONCE = 2
-"""So many deaths in boot, in a row, are answered at once; then with backoff."""
+"""So many deaths in boot, in a row, are answered at once; then with backoff, and the app counts as one that
+cannot be imported.
+"""
 _BACKOFF_FIRST_S = 0.5
 _BACKOFF_MAX_S = 30.0
 
@@ -36,10 +38,15 @@ class Workforce:
         self.import_error: str | None = None
         """Why the app could not be imported, when the last worker that tried could not."""
         self._booting: dict[int, float] = {}
+        self._has_said_why: set[int] = set()
+        """Booting workers that have reported why they cannot import the app: they are about to end."""
+        self._hung: set[int] = set()
+        """Workers that were killed because their import hangs."""
         self._generation: dict[int, int] = {}
         self._retired: set[int] = set()
         self.generation = 1
         self._deaths_in_boot = 0
+        self._backoff_s = _BACKOFF_FIRST_S
         self._spawn_at_s = 0.0
 
     def _now_s(self) -> float:
@@ -73,13 +80,17 @@ class Workforce:
         return min(due, default=None)
 
     def hung_in_boot(self) -> list[int]:
+        """Workers to be killed, because they have not reported their listeners for too long."""
         now_s = self._now_s()
-        return [worker_id for worker_id, since_s in self._booting.items() if now_s - since_s > BOOT_TIMEOUT_S]
+        hung = [worker_id for worker_id, since_s in self._booting.items() if now_s - since_s > BOOT_TIMEOUT_S]
+        self._hung.update(hung)
+        return hung
 
     def ready(self, worker_id: int, listeners: dict[str, dict[str, Any]]) -> list[int]:
         """A worker has imported the app. The workers of older code, which now get nothing more."""
         self._booting.pop(worker_id, None)
-        self._deaths_in_boot = 0
+        self._hung.discard(worker_id)
+        self._begin_a_new_row()
         hand = self._dispatcher.hands.get(worker_id)
         if hand is None:
             return []
@@ -97,29 +108,49 @@ class Workforce:
         return [old for old, generation in self._generation.items() if generation < self.generation]
 
     def failed_import(self, worker_id: int, error: str) -> None:
+        """A worker has reported why it cannot import the app."""
+        self._has_said_why.add(worker_id)
         if self._generation.get(worker_id) == self.generation:
             self.import_error = error
 
-    def gone(self, worker_id: int) -> None:
-        """A worker has ended. The first two deaths in boot in a row are replaced at once, later ones with
-        backoff.
+    def death_in_boot(self, worker_id: int, death: WorkerDeath) -> str:
+        """What is said of an app whose workers end in boot without a word: `death` is one of them."""
+        if worker_id in self._hung:
+            return f"a worker had not imported the app after {BOOT_TIMEOUT_S:g} s"
+        return f"a worker died while it imported the app: {str(death).removeprefix('worker ')}"
+
+    def gone(self, worker_id: int, death: WorkerDeath) -> None:
+        """A worker has ended. In boot, the first two deaths in a row are replaced at once, later ones with
+        backoff; and from the third on the app cannot be imported, also when no worker could say why: whoever
+        waits for its listeners is told.
         """
-        self._generation.pop(worker_id, None)
+        generation = self._generation.pop(worker_id, None)
         self._retired.discard(worker_id)
-        if self._booting.pop(worker_id, None) is None:
+        has_said_why = worker_id in self._has_said_why
+        self._has_said_why.discard(worker_id)
+        if self._booting.pop(worker_id, None) is None or generation != self.generation:
             return
         self._deaths_in_boot += 1
-        late = self._deaths_in_boot - _AT_ONCE * self.wanted
-        if late > 0:
-            backoff_s = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** min(late - 1, 10))
-            self._spawn_at_s = self._now_s() + backoff_s
+        if self._deaths_in_boot <= _AT_ONCE:
+            return
+        if not has_said_why:
+            self.import_error = self.death_in_boot(worker_id, death)
+        now_s = self._now_s()
+        if now_s >= self._spawn_at_s:  # else it belongs to those who were spawned together, and died so
+            self._spawn_at_s = now_s + self._backoff_s
+            self._backoff_s = min(_BACKOFF_MAX_S, 2 * self._backoff_s)
 
     def reload(self) -> None:
         """New workers import the app anew; the old ones stay until one of the new has reported its
         listeners.
         """
         self.generation += 1
+        self._begin_a_new_row()
+
+    def _begin_a_new_row(self) -> None:
+        """Of deaths in boot: the next one is the first again."""
         self._deaths_in_boot = 0
+        self._backoff_s = _BACKOFF_FIRST_S
         self._spawn_at_s = 0.0
 
     def retire(self, worker_id: int) -> None:

@@ -2,6 +2,7 @@
 
 `trace_memory_to`: a file to which it writes, at SIGUSR1, how many bytes Python objects take.
 `thread_messages_max`: the limit of that name, so that a conversation comes to it quickly.
+`boot_timeout_s`: how long a worker may take to import the app.
 `clears_slowly`: a turn deletes as few rows as it ever does, so that a test can see what is left half-way.
 """
 
@@ -13,7 +14,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-from durable_bus import housekeeping, thread_registry
+from durable_bus import housekeeping, thread_registry, workforce
 from durable_bus.connections import Limits
 from durable_bus.daemon import DaemonConfig, supervise
 from durable_bus.errors import JournalError
@@ -36,6 +37,7 @@ def main(options: dict[str, Any]) -> int:
     thread_registry.THREAD_MESSAGES_MAX = options.pop(
         "thread_messages_max", thread_registry.THREAD_MESSAGES_MAX
     )
+    workforce.BOOT_TIMEOUT_S = options.pop("boot_timeout_s", workforce.BOOT_TIMEOUT_S)
     traced = options.pop("trace_memory_to", None)
     if traced:
         tracemalloc.start()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import durable_bus, write_items
 from services import Raw, Service, connected, stopped
 from support import Facts, RunLog, environment, is_alive, kill, outcome, program, until, until_gone
 
@@ -255,6 +256,54 @@ def test_workers_that_die_in_boot_are_tried_again_less_and_less_often(journal: P
     assert waits[2] >= 0.5
     assert waits[3] >= 1.0
     assert 'reason="worker exited with code 7"' in service.log()
+
+
+DEATHS_IN_IMPORT = [
+    ("import ctypes\n\nctypes.string_at(0)\n", "killed by SIGSEGV"),
+    ("import os\n\nos._exit(3)\n", "exited with code 3"),
+]
+
+
+@pytest.mark.parametrize(("code", "how"), DEATHS_IN_IMPORT)
+def test_an_app_that_ends_its_workers_while_it_is_imported_is_told(
+    journal: Path, code: str, how: str
+) -> None:
+    """No worker says why: how they ended is what is known. The daemon tries on, until one lives."""
+    app = journal.parent / "dying.py"
+    app.write_text(code)
+    with Service(journal, "dying:bus", cwd=journal.parent) as service:
+        with service.client() as client:
+            with pytest.raises(BusNotImportable, match=f"a worker died while it imported the app: {how}"):
+                client.start("echo", ["a"])
+            assert how in client.supervisor_status(60)["import_error"]
+        assert how in status(journal)["run"]["worker_error"]
+        assert is_alive(service.pid)
+        service.until_logged("worker ended", times=4)
+        app.write_text(GOOD_APP)
+        service.until_ready()
+        assert status(journal)["run"]["worker_error"] is None
+        with service.client() as client:
+            assert client.supervisor_status(60)["import_error"] is None
+            assert client.start("echo", ["a"]).wait(60).successful == 1
+
+
+@pytest.mark.parametrize(("code", "how"), DEATHS_IN_IMPORT)
+def test_a_run_of_an_app_that_ends_its_workers_ends_in_one_line(tmp_path: Path, code: str, how: str) -> None:
+    (tmp_path / "dying.py").write_text(code)
+    items = write_items(tmp_path, "a")
+    ran = durable_bus("run", "dying:bus", "echo", "--items", items, "--workers", 1, cwd=tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.error.endswith(f"a worker died while it imported the app: {how}")
+
+
+def test_an_import_that_hangs_is_told_as_one_that_fails(journal: Path) -> None:
+    (journal.parent / "hanging.py").write_text("import time\n\ntime.sleep(3600)\n")
+    with Service(journal, "hanging:bus", cwd=journal.parent, boot_timeout_s=0.5) as service:
+        with service.client() as client:
+            with pytest.raises(BusNotImportable, match=r"a worker had not imported the app after 0\.5 s"):
+                client.start("echo", ["a"])
+        assert "had not imported" in status(journal)["run"]["worker_error"]
+        assert is_alive(service.pid)
 
 
 def test_buffers_can_be_cancelled_and_paused_while_the_app_cannot_be_imported(
