@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from durable_bus.bus import INSIDE_HANDLER_VARIABLE, Bus, app_spec
 from durable_bus.channel import dump_json
-from durable_bus.connections import connect_daemon, served_socket_path
+from durable_bus.connections import connect_daemon, journal_file, served_socket_path
 from durable_bus.errors import (
     BufferError,
     DurableBusError,
@@ -127,12 +127,14 @@ class Client:
             raise
 
     def _new_link(self, connection: socket.socket) -> Link:
-        return Link(connection, name=self.name, needs_app=self._process is not None)
+        own = self._process is not None
+        meant = None if own else journal_file(self.journal)
+        return Link(connection, name=self.name, needs_app=own, journal=meant)
 
     def _greet(self, link: Link) -> None:
-        """Raises JournalUnreachable when a daemon takes too long: it is stopped, or something hangs; and when
-        it has ended before it answers: between fork and exec a child of a killed daemon still holds its
-        socket, where connecting succeeds.
+        """Raises JournalUnreachable when a daemon takes too long: it is stopped, or something hangs; when it
+        serves another journal, which was given the same socket; and when it has ended before it answers:
+        between fork and exec a child of a killed daemon still holds its socket, where connecting succeeds.
         """
         timeout_s = GREETING_S if self.name is None else GREETING_WITH_NAME_S
         try:
@@ -142,6 +144,8 @@ class Client:
                 f"the daemon of {self.journal} ({_process_of(self.journal)}) has not answered within "
                 f"{timeout_s:g} s: it is stopped, or very busy"
             ) from None
+        except JournalUnreachable as error:
+            raise JournalUnreachable(_nobody_serves(self.journal, str(error))) from error
         except SupervisorLost as error:
             if self._process is not None:
                 raise

@@ -26,7 +26,7 @@ from typing import Any
 
 from durable_bus.channel import FRAME_BYTES_MAX, READ_BYTES, FrameReader, Outgoing, dump_json, encode
 from durable_bus.errors import DurableBusError, JournalUnreachable, LimitExceeded, UsageError, one_line, said
-from durable_bus.lock import socket_in_lock
+from durable_bus.lock import WAIT_S, socket_in_lock
 from durable_bus.ports import ClientClosed, ClientSpoke
 from durable_bus.reactor import SelectorReactor
 
@@ -36,8 +36,10 @@ __all__ = [
     "bind_socket",
     "connect_daemon",
     "connect_socket",
+    "journal_file",
     "served_socket_path",
     "socket_path",
+    "unlink_socket",
 ]
 
 READ_BYTES_MAX = 2 * 1024 * 1024
@@ -80,11 +82,24 @@ def served_socket_path(journal: Path) -> Path:
     return socket_path(journal) if noted is None else Path(noted)
 
 
-def bind_socket(path: Path) -> socket.socket:
-    """A listening socket at `path`; only who holds the journal's lock may call this, as it replaces a stale
-    one.
+def journal_file(journal: Path) -> list[int]:
+    """Which file a journal is: its device and inode, by which a daemon knows that a client means its journal.
+    Zeros when there is none. Nothing is opened: closing it would drop SQLite's locks (`journal.connection`).
+    """
+    try:
+        facts = os.stat(journal)
+    except OSError:
+        return [0, 0]
+    return [facts.st_dev, facts.st_ino]
 
-    Raises JournalUnreachable when something that is no socket is in the way, or the folder cannot be written.
+
+def bind_socket(path: Path, wait_s: float = WAIT_S) -> socket.socket:
+    """A listening socket at `path`; only who holds the journal's lock may call this, as it replaces a stale
+    one. Another journal's daemon may listen here: one that still does after `wait_s` seconds keeps its
+    socket.
+
+    Raises JournalUnreachable when that is so, when something that is no socket is in the way, or when the
+    folder cannot be written.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
@@ -92,6 +107,7 @@ def bind_socket(path: Path) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISSOCK(os.lstat(path).st_mode):
                 raise JournalUnreachable(f"{path} is in the way of the daemon's socket and is not a socket")
+            _wait_until_stale(path, wait_s)
             os.unlink(path)
         _bind(listener, path)
         listener.listen(_BACKLOG)
@@ -102,6 +118,36 @@ def bind_socket(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _wait_until_stale(path: Path, wait_s: float) -> None:
+    """Until nobody listens at a socket any more: its daemon may be about to end, or have ended and left the
+    socket to a child between fork and exec for a moment. Raises JournalUnreachable, or FileNotFoundError.
+    """
+    deadline_s = time.monotonic() + wait_s
+    while (pid := _listener_pid(path)) is not None:
+        if time.monotonic() >= deadline_s:
+            who = f"process {pid}" if pid else "another process"
+            raise JournalUnreachable(f"cannot listen at {path}: {who} does, and serves another journal")
+        time.sleep(_CONNECT_AGAIN_S)
+
+
+def _listener_pid(path: Path) -> int | None:
+    """Who listens at a socket, 0 when it has no place for us to ask; None: nobody does."""
+    try:
+        with contextlib.closing(connect_socket(path)) as connection:
+            return _peer(connection)[0]
+    except BlockingIOError:
+        return 0
+    except ConnectionRefusedError:
+        return None
+
+
+def unlink_socket(path: Path, bound: os.stat_result) -> None:
+    """Take away a daemon's own socket, `bound` when it was made, and no other that is at its place now."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.lstat(path), bound):
+            os.unlink(path)
 
 
 def _bind(listener: socket.socket, path: Path) -> None:
@@ -166,10 +212,15 @@ def _connect(connection: socket.socket, path: Path) -> None:
         os.close(socket_fd)
 
 
-def _peer_uid(connection: socket.socket) -> int:
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """Pid and uid of the process that listens, or connected, at the other end."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _pid, uid, _gid = struct.unpack("3i", credentials)
-    return int(uid)
+    pid, uid, _gid = struct.unpack("3i", credentials)
+    return int(pid), int(uid)
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    return _peer(connection)[1]
 
 
 # The connections

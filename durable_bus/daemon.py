@@ -19,7 +19,14 @@ from typing import Any
 from durable_bus import __version__
 from durable_bus.channel import encode
 from durable_bus.clock import SystemClock
-from durable_bus.connections import Limits, SocketConnections, bind_socket, socket_path
+from durable_bus.connections import (
+    Limits,
+    SocketConnections,
+    bind_socket,
+    journal_file,
+    socket_path,
+    unlink_socket,
+)
 from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable
 from durable_bus.ids import new_id
 from durable_bus.journal.completeness import refuse_incomplete
@@ -134,6 +141,8 @@ def _supervisor(
             retain_ms=config.retain_ms,
             receiving_timeout_ms=config.receiving_timeout_ms,
             housekeeping_s=config.housekeeping_s,
+            journal_path=str(config.journal),
+            journal_file=journal_file(config.journal),
         ),
         journal,
         pool,
@@ -151,7 +160,7 @@ def _listen(
     """If we die in here, the next start replaces the socket: it holds the lock then."""
     path = socket_path(config.journal) if config.socket is None else Path(os.path.abspath(config.socket))
     connections.listen(bind_socket(path))
-    cleanup.callback(path.unlink, missing_ok=True)
+    cleanup.callback(unlink_socket, path, path.lstat())
     if config.socket is not None:
         lock.note_socket(path)
 

@@ -31,8 +31,12 @@ class Link:
     Answers are kept for requests that somebody waits for, no others: a client may live for months.
     """
 
-    def __init__(self, connection: socket.socket, *, name: str | None, needs_app: bool) -> None:
-        """`needs_app`: be greeted only when a worker has imported the app, and be refused when none can."""
+    def __init__(
+        self, connection: socket.socket, *, name: str | None, needs_app: bool, journal: list[int] | None
+    ) -> None:
+        """`needs_app`: be greeted only when a worker has imported the app, and be refused when none can.
+        `journal`: which file the supervisor must serve (`connections.journal_file`); None: it is our own.
+        """
         self._connection = connection
         self._send_lock = threading.Lock()
         self.changed = threading.Condition()
@@ -50,6 +54,7 @@ class Link:
                     "version": __version__,
                     "name": name,
                     "needs_app": needs_app,
+                    "journal": journal,
                 }
             )
 

@@ -54,6 +54,7 @@ _FIELDS = {
     "success": _TRUE_OR_FALSE,
     # all else
     "needs_app": _TRUE_OR_FALSE,
+    "journal": _WHOLE_NUMBERS_OR_NONE,
     "before_ms": _WHOLE_NUMBER,
     "after": _WHOLE_NUMBERS_OR_NONE,
 }

@@ -18,6 +18,7 @@ from durable_bus.errors import (
     BufferError,
     DurableBusError,
     JournalError,
+    JournalUnreachable,
     LimitExceeded,
     UsageError,
     VersionMismatch,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from durable_bus.journal.buffers import BufferRow
     from durable_bus.journal.journal import Journal
 
-__all__ = ["CHUNK_ITEMS_MAX", "ITEMS_MAX", "Requests"]
+__all__ = ["CHUNK_ITEMS_MAX", "ITEMS_MAX", "Requests", "Served"]
 
 CHUNK_ITEMS_MAX = 10_000
 ITEMS_MAX = 1 << 32
@@ -57,6 +58,13 @@ class Receiving(NamedTuple):
     """By this very request, whose answer was lost."""
 
 
+class Served(NamedTuple):
+    """The journal that this supervisor serves: its path, and which file it is."""
+
+    path: str
+    file: list[int] | None
+
+
 class Requests:
     """Answers clients' frames, inside a commit."""
 
@@ -71,6 +79,7 @@ class Requests:
         control: Control,
         outbox: Outbox,
         version: str,
+        served: Served,
         new_id: Callable[[], str],
     ) -> None:
         self._journal = journal
@@ -81,6 +90,7 @@ class Requests:
         self._mailboxes = mailboxes
         self._outbox = outbox
         self._version = version
+        self._served = served
         self._new_id = new_id
         self.receiving: Staged[str, Receiving] = Staged()
         self.stop_asked = False
@@ -109,6 +119,10 @@ class Requests:
             if connection_id not in self._greeted and kind not in ("hello", "status"):
                 raise UsageError("say hello first")
             check_fields(frame.header)
+            if self._means_another(frame):
+                message = f"the daemon at its socket serves another journal, {self._served.path}"
+                self.refuse(connection_id, frame, JournalUnreachable(message))
+                return
             with self._journal.savepoint():
                 answer = handler(connection_id, frame)
         except JournalError:
@@ -138,6 +152,11 @@ class Requests:
         else:
             if answer is not None:
                 self._outbox.to_client(connection_id, {"request": frame.header.get("request"), **answer})
+
+    def _means_another(self, frame: Frame) -> bool:
+        """Two journals may have been given one socket: what is meant for the other must not come in here."""
+        meant = frame.header.get("journal")
+        return meant is not None and self._served.file is not None and meant != self._served.file
 
     def refuse(self, connection_id: int, frame: Frame, error: DurableBusError) -> None:
         """Tell the client that its request was refused. Writes nothing, so that a full disk can be told too:

@@ -53,7 +53,7 @@ from durable_bus.ports import (
 )
 from durable_bus.post import Post
 from durable_bus.recovery import Recovery
-from durable_bus.requests import RECEIVING_TIMEOUT_MS, Requests
+from durable_bus.requests import RECEIVING_TIMEOUT_MS, Requests, Served
 from durable_bus.thread_registry import ThreadRegistry
 from durable_bus.withdrawal import STEAL_AFTER_US, Withdrawal
 from durable_bus.worker_events import WorkerEvents
@@ -87,6 +87,9 @@ class SupervisorConfig:
     receiving_timeout_ms: int = RECEIVING_TIMEOUT_MS
     """A buffer whose client has vanished is given up this long after its last chunk."""
     housekeeping_s: float = HOUSEKEEPING_S
+    journal_path: str = ""
+    journal_file: list[int] | None = None
+    """`connections.journal_file` of the journal; a client that means another is refused. None: nobody is."""
 
 
 class Supervisor:
@@ -157,6 +160,7 @@ class Supervisor:
             self.control,
             self._outbox,
             config.version,
+            Served(config.journal_path, config.journal_file),
             new_id,
         )
         self.housekeeping = Housekeeping(

@@ -149,6 +149,53 @@ def test_a_second_daemon_is_refused_and_the_first_serves_on(journal: Path) -> No
             assert client.start("echo", ["a"]).wait(60).successful == 1
 
 
+def serving(journal: Path, address: Path) -> Service:
+    """A daemon of `journal`, beside others in one folder, that is told to listen at `address`."""
+    journal.parent.mkdir(exist_ok=True)
+    return Service(journal, workers=1, socket=str(address))
+
+
+def test_a_daemon_leaves_a_socket_to_the_daemon_of_another_journal_that_has_it(tmp_path: Path) -> None:
+    address = tmp_path / "bus.sock"
+    with serving(tmp_path / "a" / "a.db", address) as first:
+        second = serving(tmp_path / "b" / "b.db", address)
+        assert second.process.wait(60) == 5
+        (line,) = [line for line in second.log().splitlines() if "another journal" in line]
+        assert line == f"cannot listen at {address}: process {first.pid} does, and serves another journal"
+        with first.client() as client:
+            assert client.start("echo", ["a"]).wait(60).successful == 1
+        first.kill()
+        assert address.is_socket()
+        second.process = second.spawn()  # a stale one is replaced
+        with second, second.client() as client:
+            assert client.start("echo", ["a"]).wait(60).successful == 1
+
+
+def test_what_is_meant_for_one_journal_never_comes_into_another(tmp_path: Path) -> None:
+    """A socket was removed under its daemon, and another journal's daemon has made its own there."""
+    address = tmp_path / "bus.sock"
+    mine, other = tmp_path / "a" / "a.db", tmp_path / "b" / "b.db"
+    with serving(mine, address) as first:
+        first.until_ready()
+        address.unlink()
+        with serving(other, address) as second:
+            second.until_ready()
+            items = write_items(tmp_path, "a")
+            ran = durable_bus("submit", "echo", "--items", items, "--journal", mine, cwd=tmp_path)
+            assert (ran.code, ran.out) == (5, "")
+            assert f"no daemon serves {mine} (the daemon at its socket serves another journal" in ran.error
+            assert str(other) in ran.error
+            told = status(mine)["supervisor"]
+            assert (told["state"], told["pid"], told.get("workers", [])) == ("alive", first.pid, [])
+            assert len(status(other)["supervisor"]["workers"]) == 1
+            assert first.stop() == 0
+            assert address.is_socket(), "it is the other daemon's"
+            with second.client() as client:
+                assert client.start("echo", ["a"]).wait(60).successful == 1
+        assert Facts(other).value("SELECT count(*) FROM buffers") == 1
+        assert Facts(mine).value("SELECT count(*) FROM buffers") == 0
+
+
 # What it says
 
 

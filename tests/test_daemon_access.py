@@ -339,7 +339,7 @@ WEIRD: list[object] = [
     "system.x", "buffer_x",
 ]  # fmt: skip
 REQUESTS: dict[str, list[str]] = {
-    "hello": ["version", "name", "needs_app"],
+    "hello": ["version", "name", "needs_app", "journal"],
     "submit": ["buffer_id", "target", "collect", "return_to", "retry_of", "count", "form", "total", "digest"],
     "start": ["buffer_id", "target", "collect", "return_to", "retry_of"],
     "chunk": ["number", "count", "form", "exceptions"],

@@ -46,14 +46,17 @@ def _process_state(pid: int) -> str:
 def _ask(journal: Path) -> dict[str, Any]:
     """The daemon's answer to `status`. Raises TimeoutError when none comes, OSError when nobody listens."""
     from durable_bus.channel import FrameReader, encode
-    from durable_bus.connections import connect_daemon
+    from durable_bus.connections import connect_daemon, journal_file
 
     with contextlib.closing(connect_daemon(journal, ANSWER_WITHIN_S)) as connection:
         connection.settimeout(ANSWER_WITHIN_S)
-        connection.sendall(encode({"k": "status", "request": os.urandom(16).hex()}))
+        question = {"k": "status", "request": os.urandom(16).hex(), "journal": journal_file(journal)}
+        connection.sendall(encode(question))
         reader = FrameReader()
         while data := _receive(connection):
             for frame in reader.feed(data):
+                if frame.header["k"] != "status":
+                    raise OSError("it refuses to answer: it serves another journal")
                 return frame.header
     raise OSError("it has closed the connection")
 
