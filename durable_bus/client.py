@@ -30,6 +30,7 @@ from durable_bus.errors import (
     JournalUnreachable,
     LimitExceeded,
     NotFound,
+    StorageFull,
     SupervisorLost,
     TimedOut,
     UnserialisableAnswer,
@@ -54,6 +55,8 @@ GREETING_WITH_NAME_S = 60.0
 RECONNECT_S = 60.0
 """How long a client waits for a daemon to come back."""
 _RECONNECT_EVERY_S = 0.1
+_PASSING = (SupervisorLost, LimitExceeded, StorageFull)
+"""What may keep a client from its daemon for a while: it tries again."""
 _POLL_RESULTS_S = 0.02
 _POLL_S = 0.25
 _RETRY_BASE_CHARS = 80
@@ -260,14 +263,14 @@ class Client:
             lost = self._link.lost
             if self._process is not None:
                 raise lost or SupervisorLost()
-            if lost is not None and not isinstance(lost, (SupervisorLost, LimitExceeded)):
+            if lost is not None and not isinstance(lost, _PASSING):
                 raise lost
             deadline_s = time.monotonic() + timeout
             while True:
                 try:
                     self._connect_again(deadline_s)
                     return self._link
-                except (OSError, SupervisorLost, TimedOut, LimitExceeded):
+                except (OSError, TimedOut, *_PASSING):
                     if time.monotonic() >= deadline_s:
                         raise SupervisorLost(f"no daemon has come back within {timeout:g} s") from None
                     time.sleep(_RECONNECT_EVERY_S)
@@ -313,7 +316,7 @@ class Client:
         """Connect again, if somebody listens now, without waiting for a welcome."""
         with self._reconnect_lock:
             if self._process is None and self._link is lost_link:
-                if not isinstance(lost_link.lost, (SupervisorLost, LimitExceeded)):
+                if not isinstance(lost_link.lost, _PASSING):
                     return False  # such as another version: only the journal tells us now
                 try:
                     self._link = self._new_link(connect_daemon(self.journal))

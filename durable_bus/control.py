@@ -50,6 +50,8 @@ class Control:
         self._lateness = lateness
         self._outbox = outbox
         self._clock = clock
+        self.storage_full = False
+        """The newest commit was refused, because there is no room on disk."""
         self.handlers: dict[str, Callable[[int, Frame], dict[str, Any] | None]] = {
             "cancel": self._cancel,
             "pause": self._pause,
@@ -141,6 +143,7 @@ class Control:
             "k": "status",
             "workers": workers,
             "import_error": self._workforce.import_error,
+            "storage_full": self.storage_full,
             "now_ms": self._clock.now_ms(),
         }
 

@@ -5,6 +5,7 @@ A request carries an id made by its client. One whose answer was lost is simply 
 from the journal and not done twice.
 """
 
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,7 @@ from durable_bus.errors import (
     JournalError,
     JournalUnreachable,
     LimitExceeded,
+    StorageFull,
     UsageError,
     VersionMismatch,
 )
@@ -40,6 +42,10 @@ CHUNK_ITEMS_MAX = 10_000
 ITEMS_MAX = 1 << 32
 RECEIVING_TIMEOUT_MS = 10 * 60 * 1000
 """A buffer whose client has vanished is given up this long after its last chunk."""
+
+_NO_ROOM = "no room on disk"
+_WRITES_NOTHING = ("status", "stop", "stop_receiving")
+"""Requests that change memory at most. A hello without a name is another."""
 
 
 class Receiving(NamedTuple):
@@ -111,6 +117,45 @@ class Requests:
 
     def handle(self, connection_id: int, frame: Frame) -> None:
         """Do what a frame asks and queue its answer. Raises Deferred, after which nothing was changed."""
+        error = self._try(connection_id, frame, self._journal.savepoint)
+        if error is not None:
+            self._give_up(frame.header.get("request"))
+            self.refuse(connection_id, frame, error)
+
+    def handle_on_full_disk(self, connection_id: int, frame: Frame) -> bool:
+        """Outside a commit, after one was refused for want of room: answer what needs none, refuse what does
+        and can be asked for again. False: neither, the frame is to be kept until there is room.
+        """
+        kind = frame.header.get("k")
+        if kind == "abandon":
+            return False  # nobody says it again
+        if kind in ("submit", "start", "chunk", "open"):
+            buffer_id = str(frame.header.get("buffer_id", "unknown"))
+            self.refuse(connection_id, frame, BufferError(buffer_id, _NO_ROOM))
+            return True
+        is_hello = kind == "hello"
+        if not (kind in _WRITES_NOTHING or (is_hello and frame.header.get("name") is None)):
+            if is_hello:
+                self._greeted.discard(connection_id)  # the refused commit may have greeted it
+            self.refuse(connection_id, frame, StorageFull(_NO_ROOM))
+            return True
+        if connection_id not in self._greeted and not (is_hello or kind == "status"):
+            return False  # its hello is kept: a client's frames are answered in order
+        try:
+            error = self._try(connection_id, frame, contextlib.nullcontext)
+        except Deferred:
+            return False
+        if error is not None:
+            self.refuse(connection_id, frame, error)
+        return True
+
+    def _try(
+        self,
+        connection_id: int,
+        frame: Frame,
+        savepoint: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> DurableBusError | None:
+        """Do what a frame asks and queue its answer; or why that is refused. Raises Deferred."""
         kind = frame.header.get("k")
         handler = self._handlers.get(kind) if isinstance(kind, str) else None
         try:
@@ -121,15 +166,13 @@ class Requests:
             check_fields(frame.header)
             if self._means_another(frame):
                 message = f"the daemon at its socket serves another journal, {self._served.path}"
-                self.refuse(connection_id, frame, JournalUnreachable(message))
-                return
-            with self._journal.savepoint():
+                return JournalUnreachable(message)
+            with savepoint():
                 answer = handler(connection_id, frame)
         except JournalError:
             raise
         except DurableBusError as error:
-            self._give_up(frame.header.get("request"))
-            self.refuse(connection_id, frame, error)
+            return error
         except (
             AttributeError,
             ArithmeticError,
@@ -145,13 +188,10 @@ class Requests:
         ) as error:
             if isinstance(error, sqlite3.OperationalError) and "JSON" not in str(error):
                 raise
-            self._give_up(frame.header.get("request"))
-            self.refuse(
-                connection_id, frame, UsageError(f"malformed {kind} request: {type(error).__name__}: {error}")
-            )
-        else:
-            if answer is not None:
-                self._outbox.to_client(connection_id, {"request": frame.header.get("request"), **answer})
+            return UsageError(f"malformed {kind} request: {type(error).__name__}: {error}")
+        if answer is not None:
+            self._outbox.to_client(connection_id, {"request": frame.header.get("request"), **answer})
+        return None
 
     def _means_another(self, frame: Frame) -> bool:
         """Two journals may have been given one socket: what is meant for the other must not come in here."""

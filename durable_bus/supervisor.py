@@ -37,7 +37,7 @@ from durable_bus.clock import Clock
 from durable_bus.control import Control
 from durable_bus.conversations import Conversations
 from durable_bus.dispatch import Dispatcher
-from durable_bus.errors import BufferError, StorageFull
+from durable_bus.errors import StorageFull
 from durable_bus.housekeeping import Housekeeping
 from durable_bus.lateness import Lateness
 from durable_bus.mailboxes import Mailboxes
@@ -220,8 +220,11 @@ class Supervisor:
             # A log that grew while the disk filled holds pages that the journal needs room for once more:
             # emptying it comes before writing more into it.
             self._journal.checkpoint()
+        self.control.storage_full = False
         try:
             with self._journal.commit(self._clock.now_ms()):
+                if self._storage_retry_s is not None:
+                    self._journal.prove_room()  # a turn that has nothing to write must not count as proof
                 self._record(events)
                 self._plan()
         except StorageFull:
@@ -393,32 +396,29 @@ class Supervisor:
             self._log("stopped")
 
     def _storage_full(self, events: list[Event]) -> None:
-        """Nothing was written: keep what arrived, refuse what can be refused, try the same again in a
-        second.
+        """Nothing was written: keep what arrived, answer what can be answered and refuse what can be refused,
+        try the same again in a second.
         """
         self._forget()
         now_s = self._now_s()
         if self._storage_retry_s is None:
             self._log("no room on disk", action="retrying every second")
-        if self._stop_deadline_s is not None and now_s >= self._stop_deadline_s:
+        done = not len(self.dispatcher.in_hand)
+        if self._stop_deadline_s is not None and (done or now_s >= self._stop_deadline_s):
             self._log("stopped without a word in the journal", reason="no room on disk")
             self.stopped = True
         self._pool.pause_reading(True)
         self._storage_retry_s = now_s + STORAGE_RETRY_S
+        self.control.storage_full = True
         for event in [*self._deferred, *events]:  # in the order they came
-            if isinstance(event, ClientSpoke) and event.frame.header.get("k") in (
-                "submit",
-                "start",
-                "chunk",
-                "open",
-            ):
-                buffer_id = str(event.frame.header.get("buffer_id", "unknown"))
-                refusal = BufferError(buffer_id, "no room on disk")
-                self.requests.refuse(event.connection_id, event.frame, refusal)
-            else:
+            answered = isinstance(event, ClientSpoke) and self.requests.handle_on_full_disk(
+                event.connection_id, event.frame
+            )
+            if not answered:
                 self._backlog.append(event)
         self._deferred = []
         self.requests.receiving.commit()
+        self.mailboxes.commit()
         self._outbox.send()
 
     def _forget(self) -> None:

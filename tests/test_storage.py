@@ -1,17 +1,22 @@
 """A full disk refuses, loses nothing, and when there is room again everything goes on."""
 
+import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apps import plain
+from command_line import Ran, durable_bus, write_items
+from services import Raw, Service
 from support import Facts, RunLog, is_alive, kill, until, workers_of
 
 from durable_bus import BufferError
+from durable_bus.channel import encode
 from durable_bus.client import Client
-from durable_bus.errors import StorageFull
+from durable_bus.errors import StorageFull, TimedOut
 
 DISK_BYTES = 12 * 1024 * 1024
 NO_MOUNT = (
@@ -103,6 +108,85 @@ def test_on_a_full_disk_starts_are_refused_and_answers_wait_until_there_is_room(
     facts.assert_whole("after", 1)
     assert facts.failures("b") == []
     assert facts.rows("SELECT * FROM buffers WHERE state <> 'complete'") == []
+    assert facts.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def until_no_room(ask: Callable[[], object], what: str) -> None:
+    """Asked again and again, it is refused from some moment on; never is nothing said at all."""
+
+    def refused() -> bool:
+        try:
+            ask()
+        except StorageFull as error:
+            return str(error) == "no room on disk"
+        except TimedOut:
+            pass  # the log had room of its own
+        return False
+
+    until(refused, f"{what} is refused because the disk is full")
+
+
+def test_a_daemon_with_a_full_disk_answers_everybody_and_says_so(
+    disk: Disk, journal: Path, facts: Facts, run_log: RunLog, tmp_path: Path
+) -> None:
+    """Clients that come, clients that are there, commands: each is served or refused, nobody hangs."""
+    door = tmp_path / "door"
+
+    def command(*arguments: object) -> Ran:
+        return durable_bus(*arguments, "--journal", journal, cwd=tmp_path)
+
+    def until_command_refused(*arguments: object) -> None:
+        def refused() -> bool:
+            ran = command(*arguments)
+            return ran.code in (2, 5) and ran.error.endswith("no room on disk")
+
+        until(refused, f"{arguments} is refused because the disk is full")
+
+    with (
+        open(tmp_path / "log", "wb") as log,
+        Service(journal, workers=1, stderr=log) as service,
+        service.client("alice") as alice,
+        Raw(journal) as bob,
+    ):
+        assert bob.hello(name="bob")["k"] == "welcome"
+        buffer = alice.start("gate", [str(door)] * 1_000, buffer_id="b")
+        run_log.until_started(0)
+        bob.write(encode({"k": "receive", "request": "waiting"}))
+        disk.fill()
+        until_refused(alice)
+        door.touch()
+        run_log.until_started(1)  # so the answer to the first waits to be written
+        until_refused(alice)
+
+        def status() -> dict[str, Any]:
+            told: dict[str, Any] = json.loads(command("status", "--json").out)["supervisor"]
+            assert told["state"] == "alive"
+            return told
+
+        until(lambda: status()["storage_full"], "status says that the disk is full")
+        until(lambda: "\ndisk        full: " in command("status").out, "it says so to people, too")
+        with Client(journal) as client:
+            assert client.supervisor_status(60)["k"] == "status"
+            until_refused(client)
+        until_command_refused("submit", "echo", "--items", write_items(tmp_path, "a"), "--buffer-id", "a")
+        until_command_refused("send", "echo", "a")
+        until_command_refused("receive", "carol", "--timeout", 3)
+        until_no_room(lambda: Client(journal, name="carol").close(), "a name")
+        until_no_room(lambda: alice.send("echo", "a"), "a message")
+        until_no_room(lambda: alice.receive(timeout=0.1), "waiting for a message")
+        until_no_room(lambda: alice.pause("b"), "a pause")
+        bob.write(encode({"k": "stop_receiving", "request": "waiting"}))
+        assert bob.answer() == {"request": "waiting", "k": "nothing"}
+        disk.empty()
+        until(lambda: not status()["storage_full"], "status says that there is room again")
+        alice.resume("b")
+        assert buffer.wait(60).successful == 1_000
+        assert alice.start("echo", ["again"], buffer_id="after").wait(60).successful == 1
+        with Client(journal, name="carol") as carol:
+            carol.send("bob", "here")
+            bob.write(encode({"k": "receive", "request": "again"}))
+            assert bob.answer()["payload"] == "here"
+    assert facts.failures("b") == []
     assert facts.rows("PRAGMA integrity_check") == [("ok",)]
 
 

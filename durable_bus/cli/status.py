@@ -139,6 +139,8 @@ def _journal_lines(facts: dict[str, Any]) -> Iterator[str]:
     for holder in facts["wal_held_back_by"]:
         yield f"            the log cannot shrink: {holder} has a transaction open on it"
     yield f"supervisor  {_supervisor_text(facts)}"
+    if facts["supervisor"].get("storage_full"):
+        yield "disk        full: starts are refused, results wait in the workers until there is room"
     if facts["run"].get("worker_error"):
         yield f"app         cannot be imported: {facts['run']['worker_error']}"
     elif facts["listeners"] is not None:

@@ -16,7 +16,8 @@ ANSWER_WITHIN_S = 2.0
 
 
 def ask_supervisor(journal: Path, pid: int | None) -> dict[str, Any]:
-    """`state` (alive, hung, dead), `pid`, `reason` why it counts as hung, and `workers` when a daemon tells.
+    """`state` (alive, hung, dead), `pid`, `reason` why it counts as hung; when a daemon tells, also `workers`
+    and `storage_full`.
 
     `pid` holds the journal's lock, None: nobody does. A supervisor that belongs to one command (`run`) has no
     socket, so only the kernel can say how it is.
@@ -33,7 +34,8 @@ def ask_supervisor(journal: Path, pid: int | None) -> dict[str, Any]:
         return {"state": "hung", "pid": pid, "reason": reason}
     except (OSError, ValueError):
         return {"state": "alive", "pid": pid, "reason": None}  # it listens to nobody, or has not begun to
-    return {"state": "alive", "pid": pid, "reason": None, "workers": answer.get("workers", [])}
+    told = {"workers": answer.get("workers", []), "storage_full": answer.get("storage_full", False)}
+    return {"state": "alive", "pid": pid, "reason": None, **told}
 
 
 def _process_state(pid: int) -> str:

@@ -146,6 +146,10 @@ class Journal:
     def set_worker_error(self, error: str) -> None:
         self.statements.run("set_run_worker_error", run_id=self.run_id, error=error)
 
+    def prove_room(self) -> None:
+        """Write, so that a commit which was nothing but this succeeds only when there is room on disk."""
+        self.statements.run("prove_room", run_id=self.run_id)
+
     def last_listeners(self) -> dict[str, Any] | None:
         text = self.statements.value("last_listeners")
         return dict(json.loads(text)) if text else None

@@ -14,6 +14,10 @@ UPDATE run SET listeners = :listeners, worker_error = NULL WHERE run_id = :run_i
 -- name: set_run_worker_error
 UPDATE run SET worker_error = :error WHERE run_id = :run_id;
 
+-- name: prove_room
+-- Changes nothing, and dirties a page all the same: a full disk refuses it.
+UPDATE run SET run_id = run_id WHERE run_id = :run_id;
+
 -- name: last_listeners
 -- The newest table any run knew: what `starts` are validated against until a worker of this run has reported.
 SELECT listeners FROM run WHERE listeners IS NOT NULL ORDER BY run_id DESC LIMIT 1;

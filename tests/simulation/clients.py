@@ -177,7 +177,7 @@ class Peer:
             return
         if header["k"] == "welcome":
             self.welcomed()
-        elif header["k"] == "error" and header["type"] == "BusNotImportable":
+        elif header["k"] == "error" and header["type"] in ("BusNotImportable", "StorageFull"):
             self.break_connection()
         else:
             self.answered(header)
