@@ -157,14 +157,20 @@ class Dispatcher:
         self._last_served = 0
         self.alone_listeners: set[str] = set()
         """Listeners to which a message must go alone; set by the post before each plan."""
+        self.may_replace = True
+        """A fresh worker could take the place of one that was given as many items as it may run. Set by the
+        workforce: not while the app cannot be imported.
+        """
         self.scan_unfinished = False
         """A recovery scan stopped at its limit: there may be work although nobody got any."""
 
     # Handing out
 
     def room(self, hand: Hand) -> int:
-        """How much a worker may still be given before it is replaced by a fresh one."""
-        if self._items_per_worker_max is None:
+        """How much a worker may still be given before it is replaced by a fresh one. While nothing can
+        replace it, that is no limit: a worn-out worker is better than none.
+        """
+        if self._items_per_worker_max is None or not self.may_replace:
             return ORDINAL_MAX
         return max(0, self._items_per_worker_max - hand.next_ordinal)
 
@@ -224,6 +230,7 @@ class Dispatcher:
             hand
             for hand in self.hands.values()
             if not (hand.leaving or hand.withdrawn or hand.exclusive)
+            and self.room(hand)
             and wanted & (hand.listeners or {}).keys()
         ]
         return min(able, key=lambda hand: hand.unanswered).worker_id if able else None

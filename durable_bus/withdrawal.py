@@ -121,7 +121,8 @@ class Withdrawal:
 
     def _idle(self) -> Hand | None:
         for hand in self._dispatcher.hands.values():
-            if hand.listeners and not (hand.unanswered or hand.leaving or hand.withdrawn):
+            busy = hand.unanswered or hand.leaving or hand.withdrawn
+            if hand.listeners and not busy and self._dispatcher.room(hand):
                 return hand
         return None
 

@@ -57,6 +57,8 @@ class WorkerEvents:
             self._log("worker ready", pid=hand.pid if hand else None, listeners=len(header["listeners"]))
             for old in self._workforce.ready(event.worker_id, header["listeners"]):
                 self._withdrawal.let_go(old)
+            for worker in self._dispatcher.hands.values():
+                self._retire_worn_out(worker.worker_id)
             self._journal.set_listeners(header["listeners"])
         elif kind == "import_error":
             self._workforce.failed_import(event.worker_id, header["error"])
@@ -96,13 +98,13 @@ class WorkerEvents:
             self._withdrawal.discarded(worker_id, *header["discarded"])
 
     def _retire_worn_out(self, worker_id: int) -> None:
-        """A worker that was given as many items as it may run is replaced: a fresh one boots while it
-        answers them.
+        """A worker that was given as many items as it may run is replaced: a fresh one boots while it answers
+        them. It leaves only when that one is there: if the app cannot be imported any more, it works on.
         """
         hand = self._dispatcher.hands.get(worker_id)
         if hand is not None and not self._dispatcher.room(hand):
             self._workforce.retire(worker_id)
-            if not hand.unanswered:
+            if not hand.unanswered and self._workforce.is_replaced(worker_id):
                 self._withdrawal.let_go(worker_id)
 
     def ended(self, event: WorkerEnded, *, stopping: bool) -> None:

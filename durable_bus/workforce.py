@@ -43,7 +43,9 @@ class Workforce:
         self._hung: set[int] = set()
         """Workers that were killed because their import hangs."""
         self._generation: dict[int, int] = {}
-        self._retired: set[int] = set()
+        self._retired: dict[int, int] = {}
+        """Workers that are to be replaced, and how many had become ready by then."""
+        self._readies = 0
         self.generation = 1
         self._deaths_in_boot = 0
         self._backoff_s = _BACKOFF_FIRST_S
@@ -101,7 +103,8 @@ class Workforce:
                     listeners  # a reload came while all were booting: until the new code is there
                 )
             return []
-        self.import_error = None
+        self._set_import_error(None)
+        self._readies += 1
         if self.listeners != listeners:
             self.listeners = listeners
             self._dispatcher.paces.forget()
@@ -111,7 +114,11 @@ class Workforce:
         """A worker has reported why it cannot import the app."""
         self._has_said_why.add(worker_id)
         if self._generation.get(worker_id) == self.generation:
-            self.import_error = error
+            self._set_import_error(error)
+
+    def _set_import_error(self, error: str | None) -> None:
+        self.import_error = error
+        self._dispatcher.may_replace = error is None
 
     def death_in_boot(self, worker_id: int, death: WorkerDeath) -> str:
         """What is said of an app whose workers end in boot without a word: `death` is one of them."""
@@ -125,7 +132,7 @@ class Workforce:
         waits for its listeners is told.
         """
         generation = self._generation.pop(worker_id, None)
-        self._retired.discard(worker_id)
+        self._retired.pop(worker_id, None)
         has_said_why = worker_id in self._has_said_why
         self._has_said_why.discard(worker_id)
         if self._booting.pop(worker_id, None) is None or generation != self.generation:
@@ -134,7 +141,7 @@ class Workforce:
         if self._deaths_in_boot <= _AT_ONCE:
             return
         if not has_said_why:
-            self.import_error = self.death_in_boot(worker_id, death)
+            self._set_import_error(self.death_in_boot(worker_id, death))
         now_s = self._now_s()
         if now_s >= self._spawn_at_s:  # else it belongs to those who were spawned together, and died so
             self._spawn_at_s = now_s + self._backoff_s
@@ -156,7 +163,11 @@ class Workforce:
     def retire(self, worker_id: int) -> None:
         """It is to be replaced, whatever code it runs: from now on it does not count."""
         if worker_id in self._generation:
-            self._retired.add(worker_id)
+            self._retired.setdefault(worker_id, self._readies)
+
+    def is_replaced(self, worker_id: int) -> bool:
+        """Since it was retired another worker has become ready: today's code can be imported."""
+        return self._readies > self._retired.get(worker_id, self._readies)
 
     def is_old(self, worker_id: int) -> bool:
         return self._generation.get(worker_id, 0) < self.generation

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,52 @@ def test_new_code_that_cannot_be_imported_changes_nothing_and_status_says_so(
         assert client.start("work", [""], buffer_id="c").wait(60).successful == 1
         assert client.supervisor_status(60)["import_error"] is None
         assert [result.payload for result in client.buffer("c").results()] == ["new"]
+
+
+def test_a_worn_out_worker_works_on_while_new_code_cannot_be_imported(
+    journal: Path, facts: Facts, app: Path, run_log: RunLog
+) -> None:
+    """Nobody could replace it. When the code is mended, no worker runs more items than it may again."""
+    door = journal.parent / "door"
+    with (
+        Service(journal, "changing:bus", workers=1, cwd=app.parent, items_per_worker_max=20) as service,
+        service.client() as client,
+    ):
+        service.until_ready()
+        buffer = client.start("work", [str(door)] * 100, buffer_id="b")
+        run_log.until_started(0)
+        (worker,) = service.workers()
+        app.write_text("import nothing_of_that_name\n")
+        service.send(signal.SIGHUP)
+        door.touch()
+        assert buffer.wait(60).successful == 100
+        assert Counter(run.worker_pid for run in run_log.runs()) == {worker: 100}
+        app.write_text(APP.format(version="new"))
+        service.send(signal.SIGHUP)
+        until_gone(worker)
+        assert client.start("work", [""] * 100, buffer_id="c").wait(60).successful == 100
+    runs = Counter(run.worker_pid for run in run_log.runs() if run.word == "new")
+    assert sum(runs.values()) == 100
+    assert max(runs.values()) <= 20
+    assert facts.failures("b") == facts.failures("c") == []
+
+
+def test_a_worn_out_worker_works_on_when_its_replacement_cannot_be_imported(
+    journal: Path, facts: Facts, app: Path, run_log: RunLog
+) -> None:
+    """Without a reload: the file was changed under the daemon. It is tried again until it is mended."""
+    with (
+        Service(journal, "changing:bus", workers=1, cwd=app.parent, items_per_worker_max=20) as service,
+        service.client() as client,
+    ):
+        service.until_ready()
+        (worker,) = service.workers()
+        app.write_text("import nothing_of_that_name\n")
+        assert client.start("work", [""] * 100, buffer_id="b").wait(60).successful == 100
+        app.write_text(APP.format(version="new"))
+        until_gone(worker)
+        assert client.start("work", [""], buffer_id="c").wait(60).successful == 1
+    assert versions(facts) == {"old": 100, "new": 1}
 
 
 def test_a_listener_that_new_code_lacks_leaves_its_buffers_open_until_it_is_back(
