@@ -65,9 +65,20 @@ class Mailboxes:
         """This connection speaks for `name`, whose mailbox is journaled from now on."""
         check_name(name, "client")
         if name in listeners:
-            raise MessageRefused(f"{name} is a listener of the app: choose another name for the client")
+            raise _is_a_listener(name)
         self._names[connection_id] = name
         self._journal.messages.add_mailbox(name)
+
+    def give_up(self, listeners: dict[str, Any]) -> None:
+        """The app has new listeners: a client that has the name of one is told what its hello would be told
+        now, and its connection ends. What it had waits again, for the listener.
+        """
+        for connection_id in list(self._names.keys()):
+            name = self._names[connection_id]
+            if name in listeners:
+                self._outbox.hang_up(connection_id, _is_a_listener(name))
+                self._outbox.log("client refused", name=name, reason="it is a listener's name now")
+                self.closed(connection_id)
 
     def closed(self, connection_id: int) -> None:
         """What this receiver had waits again."""
@@ -224,6 +235,10 @@ class Mailboxes:
             self._conversations.end(thread_id, refusal, is_xml=True, success=False)
         else:
             self._conversations.respond(name, thread_id, payload, is_xml=is_xml, success=success)
+
+
+def _is_a_listener(name: str) -> MessageRefused:
+    return MessageRefused(f"{name} is a listener of the app: choose another name for the client")
 
 
 def _told(row: "sqlite3.Row") -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from durable_bus.channel import encode
+from durable_bus.errors import DurableBusError
 from durable_bus.ports import Connections, Pool
 
 __all__ = ["Outbox"]
@@ -22,6 +23,7 @@ class Outbox:
         self._log = log
         self._to_workers: list[tuple[int, bytes]] = []
         self._to_clients: list[tuple[int, dict[str, Any]]] = []
+        self._hang_ups: set[int] = set()
         self._kills: list[int] = []
         self._events: list[tuple[str, dict[str, Any]]] = []
 
@@ -30,6 +32,15 @@ class Outbox:
 
     def to_client(self, connection_id: int, header: dict[str, Any]) -> None:
         self._to_clients.append((connection_id, header))
+
+    def hang_up(self, connection_id: int, error: DurableBusError) -> None:
+        """Close a connection, and say why. What its client has said meanwhile is not to be heard any more."""
+        header = {"k": "error", "request": None, "type": type(error).__name__, "message": str(error)}
+        self.to_client(connection_id, header)
+        self._hang_ups.add(connection_id)
+
+    def is_hanging_up(self, connection_id: int) -> bool:
+        return connection_id in self._hang_ups
 
     def kill(self, worker_id: int) -> None:
         self._kills.append(worker_id)
@@ -47,6 +58,8 @@ class Outbox:
         to_clients = [(connection_id, encode(header)) for connection_id, header in self._to_clients]
         for connection_id, data in _joined(to_clients).items():
             self._connections.send(connection_id, data)
+        for connection_id in self._hang_ups:
+            self._connections.close(connection_id)
         for worker_id in self._kills:
             self._pool.kill(worker_id)
         for event, facts in self._events:
@@ -56,6 +69,7 @@ class Outbox:
     def clear(self) -> None:
         self._to_workers.clear()
         self._to_clients.clear()
+        self._hang_ups.clear()
         self._kills.clear()
         self._events.clear()
 

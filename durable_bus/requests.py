@@ -117,6 +117,8 @@ class Requests:
 
     def handle(self, connection_id: int, frame: Frame) -> None:
         """Do what a frame asks and queue its answer. Raises Deferred, after which nothing was changed."""
+        if self._outbox.is_hanging_up(connection_id):
+            return
         error = self._try(connection_id, frame, self._journal.savepoint)
         if error is not None:
             self._give_up(frame.header.get("request"))

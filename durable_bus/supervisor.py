@@ -127,6 +127,7 @@ class Supervisor:
         self.conversations = Conversations(
             journal, self.collector, self.post, self.threads, self.workforce, new_id
         )
+        self.mailboxes = Mailboxes(journal, self.post, self.threads, self.conversations, self._outbox, new_id)
         self.worker_events = WorkerEvents(
             journal,
             self.dispatcher,
@@ -136,9 +137,9 @@ class Supervisor:
             self.workforce,
             self.lateness,
             self.withdrawal,
+            self.mailboxes,
             self._outbox.log,
         )
-        self.mailboxes = Mailboxes(journal, self.post, self.threads, self.conversations, self._outbox, new_id)
         self.control = Control(
             journal,
             self.registry,

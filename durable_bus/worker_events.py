@@ -10,6 +10,7 @@ from durable_bus.conversations import Conversations
 from durable_bus.dispatch import Dispatcher, InHand
 from durable_bus.errors import WorkerSilent
 from durable_bus.lateness import Lateness
+from durable_bus.mailboxes import Mailboxes
 from durable_bus.ports import WorkerEnded, WorkerSpoke
 from durable_bus.post import Post
 from durable_bus.withdrawal import Withdrawal
@@ -34,6 +35,7 @@ class WorkerEvents:
         workforce: Workforce,
         lateness: Lateness,
         withdrawal: Withdrawal,
+        mailboxes: Mailboxes,
         log: Callable[..., None],
     ) -> None:
         self._journal = journal
@@ -44,6 +46,7 @@ class WorkerEvents:
         self._workforce = workforce
         self._lateness = lateness
         self._withdrawal = withdrawal
+        self._mailboxes = mailboxes
         self._log = log
 
     def spoke(self, event: WorkerSpoke) -> None:
@@ -59,6 +62,7 @@ class WorkerEvents:
                 self._withdrawal.let_go(old)
             for worker in self._dispatcher.hands.values():
                 self._retire_worn_out(worker.worker_id)
+            self._mailboxes.give_up(self._workforce.listeners or {})
             self._journal.set_listeners(header["listeners"])
         elif kind == "import_error":
             self._workforce.failed_import(event.worker_id, header["error"])

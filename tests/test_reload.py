@@ -10,6 +10,7 @@ from services import Raw, Service
 from support import Facts, RunLog, is_alive, until, until_gone
 
 from durable_bus import BufferError
+from durable_bus.errors import MessageRefused
 
 APP = """
 import os
@@ -193,6 +194,37 @@ def test_a_listener_that_new_code_lacks_leaves_its_buffers_open_until_it_is_back
         assert client.buffer("b").wait(60).successful == 50_000
         assert recorded < 50_000
     assert facts.failures("b") == []
+
+
+def test_a_client_whose_name_new_code_gives_to_a_listener_is_refused(
+    journal: Path, facts: Facts, app: Path, run_log: RunLog
+) -> None:
+    """It is told what its hello would be told now; what it had not settled is the listener's."""
+    with (
+        serve(journal, app) as service,
+        service.client("more") as client,
+        service.client("other") as other,
+    ):
+        service.until_ready()
+        other.send("more", "first")
+        message = client.receive(60)
+        app.write_text(APP.format(version="new") + MORE)
+        service.send(signal.SIGHUP)
+        refused = "more is a listener of the app: choose another name for the client"
+        with pytest.raises(MessageRefused, match=refused):
+            client.receive(60)
+        with pytest.raises(MessageRefused, match=refused):
+            client.send("other", "still me")
+        with pytest.raises(MessageRefused, match=refused):
+            client.acknowledge(message)
+        with pytest.raises(MessageRefused, match=refused):
+            service.client("more")
+        assert other.receive(60).payload == "more", "the listener's response to the first message"
+        other.send("more", "second")
+        facts.until("SELECT count(*) = 2 FROM messages WHERE to_id = 'more' AND state = 'settled'")
+        assert (
+            facts.value("SELECT count(*) FROM messages WHERE from_id = 'more' AND payload = 'still me'") == 0
+        )
 
 
 def test_reloading_many_times_in_a_row_ends_with_the_newest_code(
