@@ -129,7 +129,7 @@ class Requests:
         and can be asked for again. False: neither, the frame is to be kept until there is room.
         """
         kind = frame.header.get("k")
-        if kind == "abandon":
+        if kind in ("abandon", "abandon_receiving"):
             return False  # nobody says it again
         if kind in ("submit", "start", "chunk", "open"):
             buffer_id = str(frame.header.get("buffer_id", "unknown"))
