@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["status_command"]
 
 _OPEN_MAX = 100
+_ABSENT_MAX = 20
 _ENDED_MAX = 5
 _FAILURES_MAX = 5
 _RATE_OVER_S = 10
@@ -57,54 +59,78 @@ def status_command(buffer_id: str | None, journal: Path, as_json: bool) -> int:
 # Facts
 
 
-def _buffer(row: dict[str, Any], supervisor: str, listeners: dict[str, Any] | None) -> dict[str, Any]:
-    """A row of `buffers`, and in `waits_for` why nothing is done about an open one; None: something is."""
-    facts = {**buffer_row(row), "waits_for": None}
-    if row["state"] == "open":
-        if row["paused"]:
-            facts["waits_for"] = "it is paused"
-        elif supervisor == "dead":
-            facts["waits_for"] = "nobody serves the journal"
-        elif supervisor == "hung":
-            facts["waits_for"] = "the supervisor does not answer"
-        elif listeners is not None and row["target"] not in listeners:
-            facts["waits_for"] = f"no listener of the app is called {row['target']}"
-    return facts
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """Who serves the journal, and whom messages and items can go to."""
+
+    supervisor: dict[str, Any]
+    run: dict[str, Any]
+    """The newest, as in `runs`, with `worker_error`."""
+    listeners: dict[str, Any] | None
+    """The newest table of that run; None before a worker has reported one."""
+    absent: list[dict[str, Any]]
+    """Names that have messages waiting, and are neither in the table nor a mailbox, with how many."""
 
 
-def _supervisor(reader: JournalReader) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]:
-    """The supervisor's state, the newest run (`runs`, with `worker_error`), the newest table of listeners."""
+def _serving(reader: JournalReader) -> _Serving:
     from durable_bus.lock import holder_pid
 
     supervisor = ask_supervisor(reader.path, holder_pid(reader.path))
     run = reader.row("newest_run") or {}
     facts = reader.row("newest_run_facts") or {}
     run["worker_error"] = facts.get("worker_error")
-    listeners = json.loads(facts["listeners"]) if facts.get("listeners") else None
-    return supervisor, run, listeners
+    listeners, absent = None, []
+    if facts.get("listeners"):
+        listeners = json.loads(facts["listeners"])
+        absent = reader.absent_listeners(listeners, limit=_ABSENT_MAX)
+    return _Serving(supervisor, run, listeners, absent)
+
+
+def _buffer(row: dict[str, Any], reader: JournalReader, serving: _Serving) -> dict[str, Any]:
+    """A row of `buffers`, and in `waits_for` why nothing is done about an open one; None: something is."""
+    waits_for = _waits_for(row, reader, serving) if row["state"] == "open" else None
+    return {**buffer_row(row), "waits_for": waits_for}
+
+
+def _waits_for(row: dict[str, Any], reader: JournalReader, serving: _Serving) -> str | None:
+    if row["paused"]:
+        return "it is paused"
+    if serving.supervisor["state"] == "dead":
+        return "nobody serves the journal"
+    if serving.supervisor["state"] == "hung":
+        return "the supervisor does not answer"
+    if serving.listeners is not None and row["target"] not in serving.listeners:
+        return f"no listener of the app is called {row['target']}"
+    if serving.absent:
+        names = [absent["name"] for absent in serving.absent]
+        name = reader.waited_for_by_items_of(row["thread_id"], names)
+        if name is not None:
+            what = "for which a message on the thread of its items waits"
+            return f"no listener of the app is called {name}, {what}"
+    return None
 
 
 def _journal_facts(reader: JournalReader) -> dict[str, Any]:
     """Everything at a glance; costs the same however much the journal holds."""
     from durable_bus.journal.wal_readers import wal_readers
 
-    supervisor, run, listeners = _supervisor(reader)
+    serving = _serving(reader)
     now_ms = time.time_ns() // 1_000_000
-    with_state = [
-        _buffer(row, supervisor["state"], listeners) for row in reader.open_buffers(limit=_OPEN_MAX)
-    ]
     recent = reader.row("recent_results", since_ms=now_ms - 1000 * _RATE_OVER_S) or {}
     return {
         "journal": str(reader.path),
         "journal_bytes": _size_bytes(reader.path),
         "wal_bytes": _size_bytes(Path(f"{reader.path}-wal")),
         "wal_held_back_by": [f"{holder}" for holder in wal_readers(reader.path)],
-        "supervisor": supervisor,
-        "run": run,
-        "listeners": None if listeners is None else sorted(listeners),
+        "supervisor": serving.supervisor,
+        "run": serving.run,
+        "listeners": None if serving.listeners is None else sorted(serving.listeners),
+        "absent_listeners": serving.absent,
         "open_count": (reader.row("open_buffers_count") or {}).get("buffers", 0),
-        "open": with_state,
-        "ended": [_buffer(row, "", None) for row in reader.rows("last_ended_buffers", limit=_ENDED_MAX)],
+        "open": [_buffer(row, reader, serving) for row in reader.open_buffers(limit=_OPEN_MAX)],
+        "ended": [
+            _buffer(row, reader, serving) for row in reader.rows("last_ended_buffers", limit=_ENDED_MAX)
+        ],
         "in_flight": reader.row("in_flight_count"),
         "results_per_second": recent.get("results", 0) / _RATE_OVER_S,
         "last_failures": reader.rows("last_failures", limit=_FAILURES_MAX),
@@ -114,8 +140,9 @@ def _journal_facts(reader: JournalReader) -> dict[str, Any]:
 def _buffer_facts(reader: JournalReader, buffer_id: str) -> dict[str, Any]:
     """One buffer, and what failed its items. Raises NotFound."""
     row = reader.buffer(buffer_id)
-    supervisor, run, listeners = _supervisor(reader)
-    facts = _buffer(row, supervisor["state"], listeners)
+    serving = _serving(reader)
+    run = serving.run
+    facts = _buffer(row, reader, serving)
     if run["worker_error"] and facts["waits_for"] is None and facts["state"] == "open":
         facts["waits_for"] = f"workers cannot import the app: {run['worker_error']}"
     facts["failed_because"] = reader.failed_because(reader.facts(buffer_id).buffer_seq)
@@ -154,6 +181,9 @@ def _journal_lines(facts: dict[str, Any]) -> Iterator[str]:
         yield f"{what:<11} {batches}, since {flying['since']}"
     if facts["results_per_second"]:
         yield f"rate        {facts['results_per_second']:,.1f} results/s over {_RATE_OVER_S} s"
+    for absent in facts["absent_listeners"]:
+        messages = f"{absent['messages']:,} messages for {absent['name']}"
+        yield f"waiting     {messages}: no listener of the app is called that"
     yield f"open        {facts['open_count']:,} buffers" if facts["open_count"] else "open        none"
     yield from _rows_text(facts["open"])
     if facts["ended"]:

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import gc
 import itertools
+import json
 import operator
 import sqlite3
 import struct
@@ -122,6 +123,21 @@ class JournalReader:
     def open_buffers(self, limit: int = 1_000) -> list[dict[str, Any]]:
         """Rows of the view `buffers` that are receiving or open, in the order they came."""
         return self.rows("open_buffers", limit=limit)
+
+    def absent_listeners(self, listeners: Iterable[str], limit: int) -> list[dict[str, Any]]:
+        """Names that messages wait for and that are neither of these listeners nor a mailbox: `name`, and
+        how many `messages`.
+        """
+        return self.rows("absent_listeners", listeners=json.dumps(list(listeners)), limit=limit)
+
+    def waited_for_by_items_of(self, thread_id: str, names: list[str]) -> str | None:
+        """Which of these names a message waits for on the thread of an item of the buffer with this thread,
+        or of a buffer nested in it. The messages of these threads are gone through until one does.
+        """
+        # "0" is the character after "/": the range of every thread id that begins with the buffer's.
+        span = {"thread_prefix": f"{thread_id}/", "thread_prefix_end": f"{thread_id}0"}
+        row = self.row("waited_for_by_items_of", names=json.dumps(names), **span)
+        return None if row is None else str(row["name"])
 
     def failed_because(self, buffer_seq: int, limit: int = 10) -> list[dict[str, Any]]:
         """How many items of a buffer failed by what: kind, reason, items; the most frequent first."""

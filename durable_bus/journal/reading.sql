@@ -144,6 +144,37 @@ FROM (
     JOIN buffer b ON b.buffer_id = f.buffer_id AND b.dropped_commit IS NULL
 );
 
+-- name: absent_listeners
+-- Names that messages wait for, and nobody has. From name to name along the index, so that a mailbox with a million
+-- messages costs one step.
+WITH RECURSIVE name (to_id) AS (
+    SELECT min(to_id) FROM message INDEXED BY message_waiting
+    WHERE settled_commit IS NULL AND delivered_commit IS NULL
+    UNION ALL
+    SELECT (
+        SELECT min(m.to_id) FROM message m INDEXED BY message_waiting
+        WHERE m.settled_commit IS NULL AND m.delivered_commit IS NULL AND m.to_id > name.to_id
+    )
+    FROM name WHERE name.to_id IS NOT NULL
+)
+SELECT to_id AS name, (
+    SELECT count(*) FROM message m INDEXED BY message_waiting
+    WHERE m.settled_commit IS NULL AND m.delivered_commit IS NULL AND m.to_id = name.to_id
+) AS messages
+FROM name
+WHERE to_id IS NOT NULL
+    AND to_id NOT IN (SELECT value FROM json_each(:listeners))
+    AND NOT EXISTS (SELECT 1 FROM mailbox WHERE mailbox.name = to_id)
+LIMIT :limit;
+
+-- name: waited_for_by_items_of
+-- Asked only when such names are waited for.
+SELECT to_id AS name FROM message INDEXED BY message_of_thread
+WHERE thread_id > :thread_prefix AND thread_id < :thread_prefix_end
+    AND settled_commit IS NULL AND delivered_commit IS NULL
+    AND to_id IN (SELECT value FROM json_each(:names))
+LIMIT 1;
+
 -- name: last_failures
 SELECT b.buffer_id, f.item_key & 4294967295 AS item_index, f.attempt, f.kind, f.message
 FROM failure f

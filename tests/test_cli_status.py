@@ -1,0 +1,104 @@
+"""`status`: why nothing is done about what is open, and what the workers do, after an app has changed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import durable_bus
+from services import Service
+from support import Facts
+
+from durable_bus import Text
+
+ASKING = """
+from durable_bus import BufferStart, Bus, HandlerResponse, Text
+
+bus = Bus("asking")
+
+
+@bus.listener("outer")
+def outer(text: str) -> HandlerResponse:
+    return HandlerResponse(BufferStart("work", ["nested"], buffer_id=text), to="system.buffer")
+
+
+@bus.listener("work")
+def work(text: str) -> HandlerResponse:
+    return HandlerResponse(Text(text), to="helper")
+
+
+@bus.listener("answer")
+def answer(text: str) -> str:
+    return text
+"""
+HELPER = """
+
+@bus.listener("helper")
+def helper(text: str) -> str:
+    import time
+
+    while True:
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The app's file. No bytecode: two versions of one size within a second would share it."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    path = tmp_path / "asking.py"
+    path.write_text(ASKING + HELPER)
+    return path
+
+
+def told(journal: Path, *arguments: str) -> dict[str, Any]:
+    ran = durable_bus("status", *arguments, "--json", cwd=journal.parent)
+    assert (ran.code, ran.err) == (0, "")
+    facts = json.loads(ran.out)
+    assert isinstance(facts, dict)
+    return facts
+
+
+def text_of(journal: Path, *arguments: str) -> str:
+    ran = durable_bus("status", *arguments, cwd=journal.parent)
+    assert (ran.code, ran.err) == (0, "")
+    return ran.out
+
+
+def test_who_waits_for_a_vanished_listener_is_named(journal: Path, facts: Facts, app: Path) -> None:
+    """An item that was passed on, one of a nested buffer, and a client's message wait for `helper`."""
+    with Service(journal, "asking:bus", cwd=app.parent, workers=4) as service:
+        with service.client("cli") as client:
+            client.start("work", ["x"], buffer_id="w1")
+            client.start("outer", ["within"], buffer_id="w2")
+            client.send("helper", Text("hello"))
+            facts.until("SELECT count(*) = 3 FROM messages WHERE to_id = 'helper'")
+        service.kill()
+    app.write_text(ASKING)
+    with Service(journal, "asking:bus", cwd=app.parent) as service, service.client("cli") as client:
+        client.start("answer", ["fine"], buffer_id="fine").wait(60)
+        service.until_ready()
+        why = "no listener of the app is called helper, for which a message on the thread of its items waits"
+        told_now = told(journal)
+        assert told_now["absent_listeners"] == [{"name": "helper", "messages": 3}]
+        waits = {row["buffer_id"]: row["waits_for"] for row in told_now["open"]}
+        assert waits == {"w1": why, "w2": why, "within": why}
+        assert told(journal, "w1")["waits_for"] == told(journal, "w2")["waits_for"] == why
+        text = text_of(journal)
+        assert "waiting     3 messages for helper: no listener of the app is called that\n" in text
+        assert f"  w1 to work: open, 0 of 1, waits: {why}\n" in text
+        assert f"waits_for     {why}\n" in text_of(journal, "w1")
+
+
+def test_nobody_is_named_while_every_message_has_a_listener_or_a_mailbox(
+    journal: Path, facts: Facts, app: Path
+) -> None:
+    with Service(journal, "asking:bus", cwd=app.parent, workers=4) as service:
+        with service.client("you"), service.client("cli") as client:
+            client.start("work", ["x", "y", "z"], buffer_id="w1")
+            client.send("you", Text("hello"))
+            facts.until("SELECT count(*) = 3 FROM messages WHERE to_id = 'helper'")
+        assert told(journal)["absent_listeners"] == []
+        assert told(journal, "w1")["waits_for"] is None
+        assert "waiting" not in text_of(journal)
+        service.kill()
