@@ -1,6 +1,7 @@
 """`status`: why nothing is done about what is open, and what the workers do, after an app has changed."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,44 @@ def test_nobody_is_named_while_every_message_has_a_listener_or_a_mailbox(
         assert told(journal, "w1")["waits_for"] is None
         assert "waiting" not in text_of(journal)
         service.kill()
+
+
+# An app that cannot be imported
+
+
+def test_old_code_that_goes_on_after_a_failed_reload_is_told_beside_the_error(
+    journal: Path, facts: Facts, app: Path
+) -> None:
+    with Service(journal, "asking:bus", cwd=app.parent, workers=4) as service, service.client() as client:
+        service.until_ready()
+        client.start("work", ["x"], buffer_id="w1")
+        facts.until("SELECT state = 'delivered' FROM messages WHERE to_id = 'helper'")
+        app.write_text("import nothing_of_that_name\n")
+        service.send(signal.SIGHUP)
+        service.until_logged("cannot import the app")
+        facts.until("SELECT worker_error IS NOT NULL FROM run")
+        assert told(journal, "w1")["waits_for"] is None
+        assert told(journal)["open"][0]["waits_for"] is None
+        text = text_of(journal)
+        assert "app         cannot be imported, the code from before goes on: importing asking failed" in text
+        assert "listeners   answer, helper, outer, work\n" in text
+        assert text.count(" ready, old code, ") == 4
+        service.kill()
+
+
+def test_an_app_that_could_never_be_imported_is_what_a_buffer_waits_for(
+    journal: Path, facts: Facts, app: Path
+) -> None:
+    with Service(journal, "asking:bus", cwd=app.parent, workers=4) as service, service.client() as client:
+        client.start("work", ["x"], buffer_id="w1")
+        facts.until("SELECT state = 'delivered' FROM messages WHERE to_id = 'helper'")
+        service.kill()
+    app.write_text("import nothing_of_that_name\n")
+    with Service(journal, "asking:bus", cwd=app.parent) as service:
+        facts.until("SELECT worker_error IS NOT NULL FROM run ORDER BY run_id DESC LIMIT 1")
+        why = "workers cannot import the app: importing asking failed"
+        assert told(journal, "w1")["waits_for"].startswith(why)
+        assert told(journal)["open"][0]["waits_for"].startswith(why)
+        assert "app         cannot be imported: importing asking failed" in text_of(journal)
+        service.kill()
+        assert "the code from before" not in text_of(journal)

@@ -68,6 +68,8 @@ class _Serving:
     """The newest, as in `runs`, with `worker_error`."""
     listeners: dict[str, Any] | None
     """The newest table of that run; None before a worker has reported one."""
+    can_work: bool
+    """A worker has imported the app, in whatever version; of a supervisor that tells of none, one has once."""
     absent: list[dict[str, Any]]
     """Names that have messages waiting, and are neither in the table nor a mailbox, with how many."""
 
@@ -83,7 +85,10 @@ def _serving(reader: JournalReader) -> _Serving:
     if facts.get("listeners"):
         listeners = json.loads(facts["listeners"])
         absent = reader.absent_listeners(listeners, limit=_ABSENT_MAX)
-    return _Serving(supervisor, run, listeners, absent)
+    can_work = listeners is not None and supervisor["state"] != "dead"
+    if supervisor.get("workers") is not None:
+        can_work = any(worker["state"] == "ready" for worker in supervisor["workers"])
+    return _Serving(supervisor, run, listeners, can_work, absent)
 
 
 def _buffer(row: dict[str, Any], reader: JournalReader, serving: _Serving) -> dict[str, Any]:
@@ -99,6 +104,8 @@ def _waits_for(row: dict[str, Any], reader: JournalReader, serving: _Serving) ->
         return "nobody serves the journal"
     if serving.supervisor["state"] == "hung":
         return "the supervisor does not answer"
+    if serving.run["worker_error"] and not serving.can_work:
+        return f"workers cannot import the app: {serving.run['worker_error']}"
     if serving.listeners is not None and row["target"] not in serving.listeners:
         return f"no listener of the app is called {row['target']}"
     if serving.absent:
@@ -124,6 +131,7 @@ def _journal_facts(reader: JournalReader) -> dict[str, Any]:
         "wal_held_back_by": [f"{holder}" for holder in wal_readers(reader.path)],
         "supervisor": serving.supervisor,
         "run": serving.run,
+        "can_work": serving.can_work,
         "listeners": None if serving.listeners is None else sorted(serving.listeners),
         "absent_listeners": serving.absent,
         "open_count": (reader.row("open_buffers_count") or {}).get("buffers", 0),
@@ -141,10 +149,7 @@ def _buffer_facts(reader: JournalReader, buffer_id: str) -> dict[str, Any]:
     """One buffer, and what failed its items. Raises NotFound."""
     row = reader.buffer(buffer_id)
     serving = _serving(reader)
-    run = serving.run
     facts = _buffer(row, reader, serving)
-    if run["worker_error"] and facts["waits_for"] is None and facts["state"] == "open":
-        facts["waits_for"] = f"workers cannot import the app: {run['worker_error']}"
     facts["failed_because"] = reader.failed_because(reader.facts(buffer_id).buffer_seq)
     return facts
 
@@ -169,8 +174,9 @@ def _journal_lines(facts: dict[str, Any]) -> Iterator[str]:
     if facts["supervisor"].get("storage_full"):
         yield "disk        full: starts are refused, results wait in the workers until there is room"
     if facts["run"].get("worker_error"):
-        yield f"app         cannot be imported: {facts['run']['worker_error']}"
-    elif facts["listeners"] is not None:
+        goes_on = ", the code from before goes on" if facts["can_work"] else ""
+        yield f"app         cannot be imported{goes_on}: {facts['run']['worker_error']}"
+    if facts["listeners"] is not None:
         yield f"listeners   {', '.join(facts['listeners'])}"
     for worker in facts["supervisor"].get("workers", []):
         yield f"worker      {_worker_text(worker)}"
@@ -216,6 +222,8 @@ def _supervisor_text(facts: dict[str, Any]) -> str:
 
 def _worker_text(worker: dict[str, Any]) -> str:
     text = f"{worker['pid']} {worker['state']}"
+    if worker.get("old_code"):
+        text += ", old code"
     if worker.get("seconds") is not None:
         text += f", {worker['seconds']:.1f} s at {worker['buffer_id']}[{worker['item_index']}]"
     return f"{text}, {worker['in_hand']} in hand"
