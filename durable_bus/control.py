@@ -13,7 +13,7 @@ from durable_bus.channel import Frame
 from durable_bus.clock import Clock
 from durable_bus.dispatch import Dispatcher
 from durable_bus.errors import NotFound
-from durable_bus.lateness import Lateness
+from durable_bus.lateness import Lateness, Running
 from durable_bus.outbox import Outbox
 from durable_bus.withdrawal import Withdrawal
 from durable_bus.workforce import Workforce
@@ -127,16 +127,14 @@ class Control:
         workers = []
         for hand in self._dispatcher.hands.values():
             running = self._lateness.running(hand)
+            nothing = dict.fromkeys(("listener", "buffer_id", "item_index", "message_id", "seconds"))
             workers.append(
                 {
                     "pid": hand.pid,
                     "state": "booting" if hand.listeners is None else "leaving" if hand.leaving else "ready",
                     "old_code": self._workforce.is_old(hand.worker_id),
                     "in_hand": hand.unanswered,
-                    "listener": running.held.listener if running else None,
-                    "buffer_id": self._buffer_id(running.held.buffer_seq) if running else None,
-                    "item_index": self._index(running.held.first, running) if running else None,
-                    "seconds": round(running.seconds, 3) if running else None,
+                    **(self._what(running) if running else nothing),
                 }
             )
         return {
@@ -147,13 +145,16 @@ class Control:
             "now_ms": self._clock.now_ms(),
         }
 
-    def _buffer_id(self, buffer_seq: int) -> str | None:
-        buffer = self._registry.get(buffer_seq)
-        return buffer.buffer_id if buffer else None
-
-    @staticmethod
-    def _index(first: int, running: Any) -> int:
-        return first + int(running.ordinal) - int(running.held.first_ordinal)
+    def _what(self, running: Running) -> dict[str, Any]:
+        """What a worker runs: an item, maybe of a buffer that was cancelled meanwhile, or a message."""
+        held = running.held
+        what: dict[str, Any] = {"listener": held.listener, "seconds": round(running.seconds, 3)}
+        if held.message_seq:
+            message_id = self._journal.messages.by_seq(held.message_seq)["message_id"]
+            return {**what, "buffer_id": None, "item_index": None, "message_id": message_id}
+        buffer_id = self._journal.buffers.by_seq(held.buffer_seq)["buffer_id"]
+        index = held.first + running.ordinal - held.first_ordinal
+        return {**what, "buffer_id": buffer_id, "item_index": index, "message_id": None}
 
 
 def _state(row: "sqlite3.Row") -> str:

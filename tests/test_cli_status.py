@@ -1,6 +1,7 @@
 """`status`: why nothing is done about what is open, and what the workers do, after an app has changed."""
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from command_line import durable_bus
 from services import Service
-from support import Facts
+from support import Facts, until
 
 from durable_bus import Text
 
@@ -144,3 +145,37 @@ def test_an_app_that_could_never_be_imported_is_what_a_buffer_waits_for(
         assert "app         cannot be imported: importing asking failed" in text_of(journal)
         service.kill()
         assert "the code from before" not in text_of(journal)
+
+
+# What workers do
+
+
+def test_what_a_worker_runs_is_named_also_without_a_buffer(journal: Path, facts: Facts, app: Path) -> None:
+    """A message, and an item of a buffer that was cancelled meanwhile."""
+    with (
+        Service(journal, "asking:bus", cwd=app.parent, workers=2) as service,
+        service.client("cli") as client,
+    ):
+        message_id = client.send("helper", Text("hello"))
+        facts.until("SELECT state = 'delivered' FROM messages WHERE to_id = 'helper'")
+        client.start("helper", ["x"], buffer_id="b")
+        facts.until("SELECT count(*) = 1 FROM in_flight")
+        until(lambda: len(running(journal)) == 2, "both workers run something")
+        client.cancel("b")
+        told_of = sorted(running(journal), key=lambda worker: worker["buffer_id"] or "")
+        columns = ("listener", "buffer_id", "item_index", "message_id")
+        assert [tuple(worker[name] for name in columns) for worker in told_of] == [
+            ("helper", None, None, message_id),
+            ("helper", "b", 0, None),
+        ]
+        text = text_of(journal)
+        assert f" s at helper message {message_id}, 1 in hand" in text
+        assert " s at helper b[0], 1 in hand" in text
+        top = durable_bus("top", cwd=journal.parent, COLUMNS="200").out
+        assert re.search(rf"ready +helper message {message_id[:13]}…{message_id[-10:]} ", top)
+        assert re.search(r"ready +helper b\[0\] ", top)
+        service.kill()
+
+
+def running(journal: Path) -> list[dict[str, Any]]:
+    return [worker for worker in told(journal)["supervisor"]["workers"] if worker["seconds"] is not None]

@@ -15,7 +15,7 @@ import click
 
 from durable_bus.cli.json_output import buffer_row, print_json
 from durable_bus.cli.options import journal_option, json_option
-from durable_bus.cli.supervisor_state import ask_supervisor
+from durable_bus.cli.supervisor_state import ask_supervisor, running_text
 
 if TYPE_CHECKING:
     from durable_bus.journal.reading import JournalReader
@@ -69,7 +69,7 @@ class _Serving:
     listeners: dict[str, Any] | None
     """The newest table of that run; None before a worker has reported one."""
     can_work: bool
-    """A worker has imported the app, in whatever version; of a supervisor that tells of none, one has once."""
+    """A worker has imported the app, in whatever version; where none is told of, one had once."""
     absent: list[dict[str, Any]]
     """Names that have messages waiting, and are neither in the table nor a mailbox, with how many."""
 
@@ -225,7 +225,7 @@ def _worker_text(worker: dict[str, Any]) -> str:
     if worker.get("old_code"):
         text += ", old code"
     if worker.get("seconds") is not None:
-        text += f", {worker['seconds']:.1f} s at {worker['buffer_id']}[{worker['item_index']}]"
+        text += f", {worker['seconds']:.1f} s at {running_text(worker)}"
     return f"{text}, {worker['in_hand']} in hand"
 
 

@@ -1,16 +1,19 @@
-"""Whether a journal's supervisor lives, and whether it answers: by its lock, by /proc, and by asking it."""
+"""Whether a journal's supervisor lives, and whether it answers: by its lock, by /proc, and by asking it; and
+what its workers do.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["ask_supervisor"]
+__all__ = ["ask_supervisor", "running_text"]
 
 ANSWER_WITHIN_S = 2.0
 
@@ -36,6 +39,15 @@ def ask_supervisor(journal: Path, pid: int | None) -> dict[str, Any]:
         return {"state": "alive", "pid": pid, "reason": None}  # it listens to nobody, or has not begun to
     told = {"workers": answer.get("workers", []), "storage_full": answer.get("storage_full", False)}
     return {"state": "alive", "pid": pid, "reason": None, **told}
+
+
+def running_text(worker: dict[str, Any], shortened: Callable[[str], str] = str) -> str:
+    """What a worker runs: the listener, and of which item or message. `shortened` is applied to the id."""
+    if worker.get("message_id"):
+        return f"{worker['listener']} message {shortened(worker['message_id'])}"
+    if not worker["buffer_id"]:
+        return str(worker["listener"])  # a supervisor of an older version says no more
+    return f"{worker['listener']} {shortened(worker['buffer_id'])}[{worker['item_index']}]"
 
 
 def _process_state(pid: int) -> str:

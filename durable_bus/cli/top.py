@@ -210,6 +210,7 @@ def _workers(workers: list[dict[str, Any]]) -> RenderableType:
     from rich.table import Table
 
     from durable_bus.cli.progress import duration
+    from durable_bus.cli.supervisor_state import running_text
 
     table = Table(box=None, padding=(0, 1, 0, 0))
     for name in ("worker", "state", "runs", "for", "in hand"):
@@ -219,8 +220,7 @@ def _workers(workers: list[dict[str, Any]]) -> RenderableType:
     for worker in workers:
         runs, seconds = "", ""
         if worker.get("seconds") is not None:
-            where = f" {_short(worker['buffer_id'])}[{worker['item_index']}]" if worker["buffer_id"] else ""
-            runs, seconds = f"{worker['listener']}{where}", duration(worker["seconds"])
+            runs, seconds = running_text(worker, _short), duration(worker["seconds"])
         state = f"{worker['state']}, old" if worker.get("old_code") else worker["state"]
         table.add_row(str(worker["pid"]), state, runs, seconds, str(worker["in_hand"]))
     return table
