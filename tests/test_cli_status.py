@@ -1,15 +1,23 @@
 """`status`: why nothing is done about what is open, and what the workers do, after an app has changed."""
 
+import fcntl
 import json
+import os
+import pty
 import re
 import signal
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import durable_bus
+from command_line import durable_bus, write_items
 from services import Service
-from support import Facts, until
+from support import Facts, environment, until
 
 from durable_bus import Text
 
@@ -179,3 +187,27 @@ def test_what_a_worker_runs_is_named_also_without_a_buffer(journal: Path, facts:
 
 def running(journal: Path) -> list[dict[str, Any]]:
     return [worker for worker in told(journal)["supervisor"]["workers"] if worker["seconds"] is not None]
+
+
+# For terminals
+
+
+def test_failures_are_shown_in_a_terminal_that_does_not_know_how_wide_it_is(tmp_path: Path) -> None:
+    items = write_items(tmp_path, tmp_path / "missing")
+    arguments = ("run", "apps.reading:bus", "read", "--items", items, "--buffer-id", "b", "--quiet")
+    assert durable_bus(*arguments, cwd=tmp_path).code == 1
+    master, slave = pty.openpty()
+    with open(master, "rb", buffering=0) as screen:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+        command = [sys.executable, "-m", "durable_bus", "status"]
+        variables = {name: value for name, value in environment().items() if name != "COLUMNS"}
+        process = subprocess.Popen(command, cwd=tmp_path, env=variables, stdin=slave, stdout=slave)
+        os.close(slave)
+        said = b""
+        with suppress(OSError):  # EIO: nobody has the terminal any more
+            while block := screen.read(4096):
+                said += block
+        assert process.wait(60) == 0
+    (line,) = re.findall(r"^  b\[0\] .*$", said.decode().replace("\r", ""), re.MULTILINE)
+    assert line.startswith("  b[0] attempt 1: exception: FileNotFoundError")
+    assert len(line) == 80

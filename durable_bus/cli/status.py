@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -251,8 +251,8 @@ def _buffer_lines(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _line_chars_max() -> int:
-    """A line of a terminal; elsewhere what nobody minds."""
-    return os.get_terminal_size(1).columns if sys.stdout.isatty() else 200
+    """A line of a terminal, 80 if it does not know; elsewhere what nobody minds."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
 
 
 def _size(count_bytes: int) -> str:
