@@ -415,10 +415,15 @@ def error_text(payload: str) -> str:
         root = parse(payload)
     except MalformedItem:
         return one_line(payload)
-    fields = {local_name(child).lower(): "".join(map(str, child.itertext())) for child in root}
+    fields = {local_name(child).lower(): _text_of(child) for child in root.iterchildren("*")}
     kind = local_name(root).lower()
     if kind == "systemerror" and "code" in fields:
         return one_line(f"{fields['code']}: {fields.get('message', '')}")
     if kind in ("huh", "buffererror") and "error" in fields:
         return one_line(fields["error"])
-    return one_line("".join(map(str, root.itertext()))) or one_line(payload)
+    return one_line(_text_of(root)) or one_line(payload)
+
+
+def _text_of(element: etree._Element) -> str:
+    """All text inside; comments and processing instructions are none."""
+    return "".join(map(str, element.itertext("*")))

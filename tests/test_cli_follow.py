@@ -60,6 +60,57 @@ def test_json_lines_that_sqlite_writes_are_those_that_python_writes(tmp_path: Pa
         assert [json.loads(line)["index"] for line in failed.split("\n")[:-1]] == [3, 5]
 
 
+ANSWERS = """
+from durable_bus import Bus, HandlerResponse, Huh, SystemError, Text
+
+bus = Bus("answers")
+
+
+@bus.listener("answer")
+def answer(text: str) -> object:
+    if text.startswith("huh"):
+        return Huh(f"{text} what?\\nwhy: when?")
+    if text == "system":
+        return SystemError("busy", "later & later")
+    if text == "route":
+        return HandlerResponse(Text(text), to="nobody")
+    if text == "raise":
+        raise ValueError("no good")
+    return text
+"""
+ANSWERED = {
+    0: "huh what? why: when?",
+    1: "busy: later & later",
+    2: "routing: answer sent to the unknown name 'nobody'",
+    3: "exception: ValueError: no good",
+    5: "huh what? why: when?",
+    6: "huh! what? why: when?",
+}
+
+
+def _answered(tmp_path: Path) -> None:
+    """A buffer with failures of every sort: what handlers raise, what they answer, what the bus refuses."""
+    (tmp_path / "answers.py").write_text(ANSWERS)
+    items = write_items(tmp_path, "huh", "system", "route", "raise", "fine", "huh", "huh!")
+    arguments = ("run", "answers:bus", "answer", "--items", items, "--buffer-id", "b", "--quiet")
+    assert durable_bus(*arguments, cwd=tmp_path).code == 1
+
+
+def test_why_an_item_failed_is_one_line_whoever_said_so(tmp_path: Path, journal: Path) -> None:
+    _answered(tmp_path)
+    with JournalReader(journal) as reader:
+        content = reader.content("b")
+        assert content is not None
+        results = list(reader.results(content.buffer_seq))
+        assert {r.index: r.error for r in results if not r.success} == ANSWERED
+        recorded, _ = reader.results_after(content.buffer_seq, 0)
+        assert sorted(recorded) == results
+    lines = durable_bus("results", "b", "--format", "jsonl", cwd=tmp_path).out.splitlines()
+    assert [json.loads(line) for line in lines] == [result.to_json() for result in results]
+    table = durable_bus("results", "b", "--failed", "--format", "csv", cwd=tmp_path).out
+    assert ",huh what? why: when?,1," in table
+
+
 def test_failed_shows_failed_items_only(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("hello")
     _ran(tmp_path, "reading", "read", tmp_path / "here", tmp_path / "missing")
@@ -238,6 +289,18 @@ def test_status_of_a_buffer_says_what_failed_its_items(tmp_path: Path) -> None:
     ]
     text = durable_bus("status", "b", cwd=tmp_path).out
     assert "2 failed: exception: FileNotFoundError" in text
+
+
+def test_status_of_a_buffer_says_also_what_handlers_answered_as_a_failure(tmp_path: Path) -> None:
+    _answered(tmp_path)
+    told = _status(tmp_path, "b")
+    assert told["failed_because"] == [
+        {"kind": "Huh", "reason": "huh what? why", "items": 2},
+        {"kind": "Huh", "reason": "huh! what? why", "items": 1},
+        {"kind": "busy", "reason": "later & later", "items": 1},
+        {"kind": "exception", "reason": "ValueError", "items": 1},
+        {"kind": "routing", "reason": "answer sent to the unknown name 'nobody'", "items": 1},
+    ]
 
 
 def test_reading_commands_leave_a_running_supervisor_alone(

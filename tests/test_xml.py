@@ -272,6 +272,7 @@ def test_the_text_of_an_error_is_for_humans() -> None:
     assert xml.error_text("<huh><ERROR>what?</ERROR></huh>") == "what?"
     assert xml.error_text(xml.dump(BufferError("b", "No items specified"))[0]) == "No items specified"
     assert xml.error_text("<other><a>b</a> c</other>") == "b c"
+    assert xml.error_text("<Huh><!--no--><?no no?><error>what<!--no--><b>?</b>!</error></Huh>") == "what?!"
     assert xml.error_text("plain\ntext") == "plain text"
     assert xml.error_text("<broken") == "<broken"
     assert xml.error_text("") == ""

@@ -13,6 +13,7 @@ import operator
 import sqlite3
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ PACKED_ROWS_MIN, PACKED_ROWS_MAX = 32, 2_000
 """So many results of one answer are read as one text: 1.3 µs a result, and 2.1 as rows."""
 _LINES_FIRST = 8
 _DURATION_DIGITS = 10
+_ANSWERS_MAX = 1_000
+"""So many different answers are looked at to say by what items failed."""
 INDEX_BITS = 32
 _INDEX_MASK = (1 << INDEX_BITS) - 1
 _KNOWN_ANSWERS_MAX = 64
@@ -73,6 +76,8 @@ class JournalReader:
         self.path = Path(path)
         self.connection = open_reader(path) if connection is None else connection
         self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, TEXT_BYTES_MAX)
+        # In SQL, so that the lines that SQLite writes say the same as Results. Rows with a failure never ask.
+        self.connection.create_function("error_text", 1, _error_text, deterministic=True)
         self._statements = Statements(self.connection, "reading.sql")
         self._lock = threading.Lock()
 
@@ -140,9 +145,20 @@ class JournalReader:
         return None if row is None else str(row["name"])
 
     def failed_because(self, buffer_seq: int, limit: int = 10) -> list[dict[str, Any]]:
-        """How many items of a buffer failed by what: kind, reason, items; the most frequent first."""
+        """How many items of a buffer failed by what: kind, reason, items; the most frequent first.
+
+        The kind is the failure's, the code of a SystemError, or the name of another element; the reason is
+        the class of an exception or the first words.
+        """
         first_key, last_key = self._keys(buffer_seq)
-        return self.rows("failed_because", first_key=first_key, last_key=last_key, limit=limit)
+        reasons: Counter[tuple[str, str]] = Counter()
+        for row in self.rows("failed_because", first_key=first_key, last_key=last_key):
+            reasons[row["kind"], row["reason"]] += row["items"]
+        if reasons.total() < self.counts(buffer_seq)[2]:
+            for row in self.rows("failed_answers", buffer_seq=buffer_seq, limit=_ANSWERS_MAX):
+                reasons[_kind_and_reason(row["payload"], row["error"])] += row["items"]
+        frequent = sorted(reasons.items(), key=lambda counted: (-counted[1], counted[0]))[:limit]
+        return [{"kind": kind, "reason": reason, "items": items} for (kind, reason), items in frequent]
 
     def unsuccessful_items(self, content: BufferContent) -> Iterator[Text | Xml]:
         """Failed and missing items of an ended buffer, in their order and as they were given."""
@@ -348,7 +364,23 @@ class _Answers:
 
     def _error(self, index: int, attempt: int, payload: str) -> str:
         text = self._statements.value("failure_of", item_key=self._base + index, attempt=attempt)
-        return payload if text is None else str(text)
+        return _error_text(payload) if text is None else str(text)
+
+
+def _error_text(payload: str) -> str:
+    from durable_bus.xml import error_text  # lxml costs 20 ms of a start, and few have such rows
+
+    return error_text(payload)
+
+
+def _kind_and_reason(payload: str, error: str) -> tuple[str, str]:
+    """Of what was answered as a failure, and what that says in one line."""
+    from durable_bus.xml import payload_kind
+
+    kind = payload_kind(payload, is_xml=True) or "answer"
+    if kind == "SystemError":
+        kind, _, error = error.partition(": ")
+    return kind, error.partition(":")[0]
 
 
 @contextlib.contextmanager

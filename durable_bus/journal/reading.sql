@@ -43,7 +43,8 @@ ORDER BY item_key LIMIT :limit;
 -- name: result_lines
 -- A page as the lines of `--format jsonl`, written here: no row passes through Python. Durations are cut out of a blob,
 -- because substr of a text counts characters from its beginning (141,000 rows/s instead of 326,000). They are looked at
--- once a row, since each look loads all of them; where there are none, 0.0 comes of an empty text.
+-- once a row, since each look loads all of them; an empty blob gives NULL, and a Result says 0.0 where nothing was
+-- measured. error_text is Python's (see JournalReader), asked for the few rows that have no failure.
 SELECT group_concat(line, char(10)), max(item_key)
 FROM (
     SELECT r.item_key, json_object(
@@ -59,12 +60,12 @@ FROM (
                 ORDER BY f.failure_id DESC
                 LIMIT 1
             ),
-            r.payload
+            error_text(r.payload)
         ) END,
         'attempt', a.attempt,
-        'duration_ms', CAST(CAST(
+        'duration_ms', coalesce(CAST(CAST(
             substr(CAST(a.durations AS BLOB), ((r.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
-        ) AS INTEGER) / 1000.0
+        ) AS INTEGER) / 1000.0, 0.0)
     ) AS line
     FROM result r
     JOIN answer a ON a.answer_id = r.answer_id
@@ -189,8 +190,24 @@ FROM failure f
 JOIN result r ON r.item_key = f.item_key AND r.success = 0
 JOIN answer a ON a.answer_id = r.answer_id AND a.attempt = f.attempt
 WHERE f.item_key >= :first_key AND f.item_key <= :last_key
-GROUP BY 1, 2
-ORDER BY 3 DESC, 1, 2 LIMIT :limit;
+GROUP BY 1, 2;
+
+-- name: failed_answers
+-- Failed items of a buffer that have no failure, by their answer: from the answers, which tell in one row for many items
+-- whether they failed. What each says is asked once it is known how many gave it.
+SELECT payload, error_text(payload) AS error, items
+FROM (
+    SELECT r.payload, count(*) AS items
+    FROM answer a INDEXED BY answer_of_buffer
+    CROSS JOIN result r
+        ON r.item_key >= (a.buffer_seq << 32) + a.first_index
+            AND r.item_key < (a.buffer_seq << 32) + a.first_index + a.item_count
+            AND r.answer_id = a.answer_id
+    WHERE a.buffer_seq = :buffer_seq AND a.success = 0
+        AND NOT EXISTS (SELECT 1 FROM failure f WHERE f.item_key = r.item_key AND f.attempt = a.attempt)
+    GROUP BY r.payload
+    ORDER BY items DESC LIMIT :limit
+);
 
 -- name: recent_results
 -- How many results were recorded since a time, from the last commits only.
