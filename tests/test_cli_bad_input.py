@@ -1,12 +1,14 @@
 """Bad input to the command line: an exit code, one line that says what is wrong, and nothing changed."""
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from command_line import durable_bus, write_items
-from support import Facts
+from command_line import Ran, durable_bus, write_items
+from support import Facts, environment
 
 from durable_bus.client import running
 from durable_bus.errors import UnsupportedPlatform
@@ -217,3 +219,44 @@ def test_another_platform_is_one_line_that_says_what_is_needed_and_what_is_here(
     with pytest.raises(UnsupportedPlatform, match=r"needs Linux, .* or newer; this is"):
         check_platform(system, python, sqlite)
     check_platform("linux", (3, 11), (3, 38))
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "results b", "check", "top", "query SELECT+1", "wait b --json"]
+)
+def test_a_closed_stdout_is_one_line(tmp_path: Path, items: Path, command: str) -> None:
+    assert durable_bus(*ECHO, "--items", items, "--buffer-id", "b", "--quiet", cwd=tmp_path).code == 0
+    ran = closed(">&-", *(word.replace("+", " ") for word in command.split()), cwd=tmp_path)
+    assert (ran.code, ran.out) == (5, "")
+    *others, last = ran.err.splitlines()
+    assert last == "durable-bus: cannot write to stdout: it is closed"
+    assert len(others) == command.startswith("wait")  # which says how the buffer has ended
+
+
+def test_a_closed_stdout_does_not_matter_to_who_says_nothing_there(tmp_path: Path, items: Path) -> None:
+    arguments = (*ECHO, "--items", items, "--output", "results.xml", "--quiet")
+    ran = closed(">&-", *arguments, cwd=tmp_path)
+    assert (ran.code, ran.err) == (0, "")
+    assert (tmp_path / "results.xml").read_text().startswith("<results><item ")
+    every = closed("<&- >&- 2>&-", *arguments, cwd=tmp_path)
+    assert (every.code, every.out, every.err) == (0, "", "")
+
+
+def test_without_stderr_an_error_is_its_exit_code(tmp_path: Path) -> None:
+    ran = closed("2>&-", "status", cwd=tmp_path)
+    assert (ran.code, ran.out, ran.err) == (3, "", "")
+
+
+def closed(how: str, *arguments: object, cwd: Path) -> Ran:
+    """A command that a shell starts without some of its standard files."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {how}', "sh", sys.executable, "-m", "durable_bus", *map(str, arguments)],
+        cwd=cwd,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)

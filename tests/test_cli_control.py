@@ -190,6 +190,51 @@ def test_a_payload_that_looks_like_xml_and_is_not_is_wrong_usage(
     assert facts.rows("SELECT * FROM messages") == []
 
 
+@pytest.mark.parametrize("io_encoding", ["utf-8:strict", "ascii:surrogateescape"])
+def test_a_payload_from_stdin_is_utf_8_whatever_the_locale(
+    service: Service, shell: Shell, facts: Facts, io_encoding: str
+) -> None:
+    with service.client("you"):
+        pass
+
+    def sent(data: bytes) -> tuple[int, str]:
+        variables = environment(DURABLE_BUS_JOURNAL=str(shell.journal), PYTHONIOENCODING=io_encoding)
+        command = [sys.executable, "-m", "durable_bus", "send", "you", "-"]
+        done = subprocess.run(command, env=variables, input=data, capture_output=True, timeout=60)
+        return done.returncode, done.stderr.decode()
+
+    assert sent("hé\r\n".encode()) == (0, "")
+    assert sent(b"h\xe9") == (2, "durable-bus: stdin is not UTF-8: byte 2\n")
+    code, err = sent(b"x" * (8 * 1024 * 1024 + 1))
+    assert (code, err) == (2, "durable-bus: stdin is over the limit of 8388608 bytes a payload\n")
+    assert facts.rows("SELECT payload FROM messages") == [("hé\r\n",)]
+
+
+def test_without_stdin_or_stdout_a_message_is_neither_sent_nor_taken(
+    service: Service, shell: Shell, facts: Facts
+) -> None:
+    """An acknowledgement would say that it was printed."""
+    with service.client("you"), service.client("me") as client:
+        client.send("you", "hello")
+
+    def closed(how: str, *arguments: str) -> tuple[int, str]:
+        process = subprocess.Popen(
+            ["sh", "-c", f'exec "$@" {how}', "sh", sys.executable, "-m", "durable_bus", *arguments],
+            env=environment(DURABLE_BUS_JOURNAL=str(shell.journal)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        code, _, err = outcome(process)
+        return code, err
+
+    assert closed(">&-", "receive", "you") == (5, "durable-bus: cannot write to stdout: it is closed\n")
+    assert closed("<&-", "send", "you", "-") == (2, "durable-bus: cannot read stdin: it is closed\n")
+    assert shell.says("receive", "you") == "hello\n"
+    assert facts.rows("SELECT state FROM messages") == [("settled",)]
+
+
 def test_an_unknown_name_is_refused(service: Service, shell: Shell) -> None:
     for command in (
         ["send", "nobody", "x"],

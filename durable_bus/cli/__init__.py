@@ -30,6 +30,7 @@ takes long to import is imported inside the commands, because `status` should be
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -119,6 +120,8 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """The console script: run a command, say in one line what went wrong, return the exit code."""
+    stdout_is_closed = sys.stdout is None
+    _take_closed_places()
     try:
         from sqlite3 import sqlite_version_info
 
@@ -143,12 +146,30 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None and error.strerror is None:
             raise
+        if stdout_is_closed and error.errno == errno.EBADF:
+            _forget_stdout()
+            return _complain("cannot write to stdout: it is closed", EXIT_STORAGE)
         return _complain(said(error), EXIT_STORAGE)
     except Exception:
         import traceback
 
         traceback.print_exc()
         return _complain("this is a bug of durable_bus", EXIT_BUG)
+
+
+def _take_closed_places() -> None:
+    """Standard files that we were started without (`>&-`) come to be there: who writes to stdout gets EBADF,
+    as by the closed file itself, and what is said on stderr is lost.
+
+    Python has None for them, and the next file that is opened, the journal maybe, would be file 1 or 2, to
+    which handlers and libraries print.
+    """
+    for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, flags)  # the lowest that is free: its own place
+            os.set_inheritable(fd, fd <= 2)
+            if name != "stdin":  # who reads it says that it is closed
+                setattr(sys, name, open(fd, "w", closefd=False))  # noqa: SIM115  as long as the process
 
 
 def _usage_message(error: click.ClickException) -> str:
@@ -166,7 +187,7 @@ def _complain(message: str, code: int) -> int:
 
 
 def _forget_stdout() -> None:
-    """Python would complain about the same pipe once more at its end."""
+    """Python would complain about the same pipe or file once more at its end."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.close(devnull)

@@ -11,6 +11,7 @@ import click
 from durable_bus.cli.ages import age_ms
 from durable_bus.cli.json_output import print_json
 from durable_bus.cli.options import SECONDS, buffer_argument, journal_option, json_option
+from durable_bus.errors import LimitExceeded, UsageError
 
 __all__ = [
     "cancel_command",
@@ -136,7 +137,7 @@ def prune_command(age: int, journal: Path, as_json: bool) -> int:
 @journal_option()
 @json_option
 def send_command(to: str, payload: str, name: str, journal: Path, as_json: bool) -> int:
-    """Send PAYLOAD (text, XML, or - for stdin) to TO, on a new thread; print the message's id.
+    """Send PAYLOAD (text, XML, or - for stdin, in UTF-8) to TO, on a new thread; print the message's id.
 
     It is on disk then. What begins with < is XML and must be one element. An answer comes to the mailbox of
     --name: see `receive`.
@@ -146,7 +147,7 @@ def send_command(to: str, payload: str, name: str, journal: Path, as_json: bool)
     """
     from durable_bus.client import Client
 
-    text = sys.stdin.read() if payload == "-" else payload
+    text = _stdin_text() if payload == "-" else payload
     with Client(journal, name=name) as client:
         message_id = client.send(to, text)
     if as_json:
@@ -154,6 +155,21 @@ def send_command(to: str, payload: str, name: str, journal: Path, as_json: bool)
     else:
         click.echo(message_id)
     return 0
+
+
+def _stdin_text() -> str:
+    """All of stdin, which is UTF-8 whatever the locale says. Raises UsageError, LimitExceeded."""
+    from durable_bus.xml import PAYLOAD_BYTES_MAX
+
+    if sys.stdin is None:
+        raise UsageError("cannot read stdin: it is closed")
+    data = sys.stdin.buffer.read(PAYLOAD_BYTES_MAX + 1)
+    if len(data) > PAYLOAD_BYTES_MAX:
+        raise LimitExceeded(f"stdin is over the limit of {PAYLOAD_BYTES_MAX} bytes a payload")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"stdin is not UTF-8: byte {error.start + 1}") from None
 
 
 @click.command("receive", short_help="Print the next message to a mailbox.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import os
@@ -147,6 +148,8 @@ def write_results(pieces: Iterator[str], output: Path | None) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
+        if output is None and error.errno == errno.EBADF:
+            raise  # stdout is closed, as `main` says
         raise StorageFailed(f"cannot write {output or 'the results'}: {error.strerror}") from None
 
 
