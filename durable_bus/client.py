@@ -395,13 +395,14 @@ class Client:
     def cancel(self, buffer_id: str) -> str:
         """End a buffer as it is, and those that handlers of its items have started; its state now.
 
-        Items without a result are *missing*. Of one that had ended nothing changes. Raises NotFound.
+        Items without a result are *missing*. Of one that had ended nothing changes. One whose items still
+        arrive is given up, `gone`, and its id is free again. Raises NotFound.
         """
         return str(self._request({"k": "cancel", "buffer_id": buffer_id})["state"])
 
     def pause(self, buffer_id: str) -> str:
         """Hand out nothing more of a buffer, also after restarts, until `resume`; its state. Raises
-        NotFound.
+        NotFound, and BufferError while its items arrive.
         """
         return str(self._request({"k": "pause", "buffer_id": buffer_id})["state"])
 

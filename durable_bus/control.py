@@ -2,6 +2,8 @@
 is.
 
 Each is idempotent: asked again, in this run or a later one, it changes nothing more and answers the same.
+Only of a buffer whose items still arrived a cancel leaves nothing that could answer: its id is free again,
+and who asks anew is told that there is no such buffer.
 """
 
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from durable_bus.buffer_registry import BufferRegistry
 from durable_bus.channel import Frame
 from durable_bus.clock import Clock
 from durable_bus.dispatch import Dispatcher
-from durable_bus.errors import NotFound
+from durable_bus.errors import BufferError, NotFound
 from durable_bus.lateness import Lateness, Running
 from durable_bus.outbox import Outbox
 from durable_bus.withdrawal import Withdrawal
@@ -76,10 +78,17 @@ class Control:
 
     def _cancel(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         """End a buffer as it is, and the buffers that handlers of its items have started."""
+        request_id = str(frame.header["request"])
+        known = self._journal.request_answer(request_id)
+        if known is not None:
+            return known
         row = self._row(frame)
         if row["opened_commit"] is None:
             self._journal.buffers.drop(row["buffer_seq"])
-            return self._answer(row["buffer_id"])
+            answer = self._answer(row["buffer_id"])
+            # If we die before it is sent, the client asks again, and the buffer would not be there any more.
+            self._journal.add_request(request_id, answer)
+            return answer
         buffer = self._registry.get(row["buffer_seq"])
         if buffer is not None:
             within = f"{buffer.thread_id}/"
@@ -91,8 +100,13 @@ class Control:
         return self._answer(row["buffer_id"])
 
     def _pause(self, connection_id: int, frame: Frame) -> dict[str, Any]:
-        """Hand nothing more of it out; what runs goes on, and its results are recorded."""
+        """Hand nothing more of it out; what runs goes on, and its results are recorded.
+
+        Raises BufferError while its items arrive: a pause is of what is open, and would be forgotten.
+        """
         row = self._row(frame)
+        if row["opened_commit"] is None:
+            raise BufferError(row["buffer_id"], "its items are still arriving: pause it when it is open")
         buffer = self._registry.get(row["buffer_seq"])
         if buffer is not None:
             self._journal.buffers.pause(buffer.seq)

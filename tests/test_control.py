@@ -3,6 +3,7 @@
 import re
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,30 @@ def test_a_buffer_whose_items_are_still_coming_can_be_cancelled(journal: Path, f
         assert client.start("echo", ["a"], buffer_id="b").wait(60).successful == 1
 
 
+def test_cancel_of_what_still_arrives_is_told_again_and_then_there_is_no_such_buffer(
+    journal: Path, facts: Facts
+) -> None:
+    """Its id is free again: who asks anew is told so, who only missed the answer gets that."""
+    with Service(journal) as service, service.client() as client, Raw(journal) as raw:
+        raw.hello()
+        answers = []
+
+        def items() -> Iterator[str]:
+            yield from ["a"] * (2 * BATCH_ITEMS + 1)
+            facts.until("SELECT count(*) = 1 FROM buffers WHERE state = 'receiving'")
+            for request in ("1", "1", "2"):
+                raw.write(encode({"k": "cancel", "request": request, "buffer_id": "b"}))
+                answers.append(raw.answer())
+            with pytest.raises(NotFound):
+                client.cancel("b")
+            yield "a"
+
+        with pytest.raises(BufferError):
+            client.start("echo", items(), buffer_id="b")
+    assert [answer.get("state") for answer in answers] == ["gone", "gone", None]
+    assert "no buffer 'b'" in str(answers[2])
+
+
 def test_cancel_of_what_has_ended_changes_nothing(journal: Path, facts: Facts) -> None:
     with Service(journal) as service, service.client() as client:
         client.start("echo", ["a"], buffer_id="b").wait(60)
@@ -163,6 +188,21 @@ def test_a_paused_buffer_is_not_handed_out_also_after_restarts_and_others_are(
     assert facts.failures("b") == []
     assert max(run_log.times().values()) == 1
     assert facts.value("SELECT paused FROM buffers WHERE buffer_id = 'b'") == 0
+
+
+def test_a_buffer_whose_items_are_still_coming_cannot_be_paused(journal: Path, facts: Facts) -> None:
+    with Service(journal) as service, service.client() as client:
+
+        def items() -> Iterator[str]:
+            yield from ["a"] * (2 * BATCH_ITEMS + 1)
+            facts.until("SELECT count(*) = 1 FROM buffers WHERE state = 'receiving'")
+            with pytest.raises(BufferError, match="its items are still arriving: pause it when it is open"):
+                client.pause("b")
+            assert client.resume("b") == "receiving"
+            yield "a"
+
+        assert client.start("echo", items(), buffer_id="b").wait(60).successful == 2 * BATCH_ITEMS + 2
+    assert facts.rows("SELECT * FROM pause") == []
 
 
 def test_a_paused_buffer_can_be_cancelled(journal: Path, facts: Facts) -> None:

@@ -45,7 +45,8 @@ def cancel_command(buffer_id: str, journal: Path, as_json: bool) -> int:
     """End BUFFER as it is, and the buffers that handlers of its items have started; print its state.
 
     What has no result stays missing, later answers are ignored, and BufferComplete is sent. `retry` starts
-    what is missing again.
+    what is missing again. A buffer whose items are still arriving is given up: that prints `gone`, and its id
+    is free again, so that for a second cancel there is no such buffer (exit code 3).
 
     \b
     durable-bus cancel monday
@@ -60,7 +61,8 @@ def cancel_command(buffer_id: str, journal: Path, as_json: bool) -> int:
 def pause_command(buffer_id: str, journal: Path, as_json: bool) -> int:
     """Hand out nothing more of BUFFER until `resume`, also after a restart; print its state.
 
-    What runs is finished and recorded.
+    What runs is finished and recorded. A buffer whose items are still arriving is refused: nothing of it is
+    handed out as yet.
 
     \b
     durable-bus pause monday

@@ -338,7 +338,9 @@ class Control(Peer):
             self.machine.model.told_controlled(self._request["k"], header)
 
     def answered(self, header: dict[str, Any]) -> None:
-        if header["k"] == "controlled" or (header["k"] == "error" and header["type"] == "NotFound"):
+        too_early = self._request["k"] == "pause" and "still arriving" in header.get("message", "")
+        is_refused = header["k"] == "error" and (header["type"] == "NotFound" or too_early)
+        if header["k"] == "controlled" or is_refused:
             self.state = "answered"
             self.close()
         elif header["k"] != "ended":
