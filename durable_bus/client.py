@@ -412,7 +412,7 @@ class Client:
 
     def prune(self, before_ms: int) -> int:
         """Drop items, results and messages of what ended before a time (ms since the epoch) with nothing
-        unsettled.
+        unsettled: buffers, and conversations of clients with listeners and one another.
 
         How many buffers; their rows stay, as `pruned`, and their ids stay used.
         """

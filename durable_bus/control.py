@@ -127,12 +127,17 @@ class Control:
     # Retention
 
     def _prune(self, connection_id: int, frame: Frame) -> dict[str, Any]:
-        """Mark buffers that ended before a time, with nothing unsettled, as pruned: one page of them, so that
-        the client goes on with `next`. Their rows go in later turns.
+        """Mark buffers that ended before a time, with nothing unsettled, as pruned, and then drop
+        conversations that ended before it: one page of them, so that the client goes on with `next`. The rows
+        of buffers go in later turns.
         """
-        after_commit, after_seq = frame.header.get("after") or (0, 0)
-        marked, later = self._journal.buffers.prune(frame.header["before_ms"], (after_commit, after_seq))
-        return {"k": "pruned", "buffers": marked, "next": later}
+        before_ms, after = frame.header["before_ms"], frame.header.get("after") or [0, 0]
+        if len(after) == 1:  # a message, and no more a buffer
+            last = self._journal.messages.forget_ended(before_ms, after[0])
+            return {"k": "pruned", "buffers": 0, "next": last and [last]}
+        after_commit, after_seq = after
+        marked, later = self._journal.buffers.prune(before_ms, (after_commit, after_seq))
+        return {"k": "pruned", "buffers": marked, "next": later or [0]}
 
     # Status
 

@@ -45,6 +45,7 @@ class Housekeeping:
         self._next_s = 0.0
         self._begun_s = self._now_s()
         self._pruned_to: tuple[int, int] | None = None
+        self._forgotten_to: int | None = None
         self._rows_max = _ROWS_FIRST
         self._unfinished = True
         """Requests or buffers are left to look at in this round."""
@@ -75,6 +76,8 @@ class Housekeeping:
         self._dispatcher.note_low_water()
         if self._retain_ms is not None and self._pruned_to is None:
             self._pruned_to = (0, 0)
+        if self._retain_ms is not None and self._forgotten_to is None:
+            self._forgotten_to = 0
         self._unfinished = True
         self._journal.buffers.may_clear = True
 
@@ -85,6 +88,10 @@ class Housekeeping:
         if self._pruned_to is not None and self._retain_ms is not None:
             _, self._pruned_to = self._journal.buffers.prune(now_ms - self._retain_ms, self._pruned_to)
             left = left or self._pruned_to is not None
+        if self._forgotten_to is not None and self._retain_ms is not None:
+            before_ms = now_ms - self._retain_ms
+            self._forgotten_to = self._journal.messages.forget_ended(before_ms, self._forgotten_to)
+            left = left or self._forgotten_to is not None
         return left
 
     def _clear(self) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from services import Raw, Service, connected, stopped
 from support import Facts, RunLog, until
+from talks import script
 
-from durable_bus import BufferError
+from durable_bus import BufferError, Client
 from durable_bus.channel import encode
 from durable_bus.client import next_retry_id
 from durable_bus.errors import NotFound
+from durable_bus.journal.checking import check
 from durable_bus.journal.reading import BufferContent
 from durable_bus.upload import BATCH_ITEMS
 
@@ -386,6 +388,75 @@ def test_nothing_unsettled_is_pruned(journal: Path, facts: Facts) -> None:
         assert client.prune(now_ms() + 1000) == 1
         facts.until("SELECT count(*) = 1 FROM item")
         client.cancel("open")
+
+
+def told(client: Client) -> str:
+    """The next message, which is acknowledged."""
+    message = client.receive(60)
+    client.acknowledge(message)
+    return message.payload
+
+
+def test_prune_leaves_nothing_of_a_named_clients_buffer_nor_of_conversations_that_ended(
+    journal: Path, facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is unsettled, later, or of a buffer that stays, is left."""
+    monkeypatch.setenv("TALK_LOG", str(tmp_path / "talk.log"))
+    with Service(journal, "apps.talking:bus") as service, service.client("cli") as client:
+        client.start("work", [script({"say": "a"})], buffer_id="own").wait(60)
+        assert told(client).startswith("<BufferComplete>")
+        client.send("planner", script({"tell": "helper", "payload": {"say": {"say": "b"}}}))
+        assert told(client) == "b"
+        client.send("planner", script({"raise": "no good"}))
+        assert "no good" in told(client)
+        client.send(
+            "planner", script({"start": {"target": "work", "items": [{"say": "c"}], "buffer_id": "in"}})
+        )
+        assert told(client) == "c"
+        client.start("work", [script({"raise": "again"})], buffer_id="kept").wait(60)
+        unread = client.send("planner", script({"say": "unread"}))
+        facts.until("SELECT count(*) = 2 FROM messages WHERE to_id = 'cli' AND state = 'waiting'")
+        cut_ms = now_ms() + 1
+        until(lambda: now_ms() > cut_ms, "time has passed")
+        client.send("planner", script({"none": True}))  # later, and the newest
+        assert client.prune(cut_ms) == 2
+        facts.until("SELECT count(*) = 1 FROM item")
+        facts.until("SELECT count(*) = 4 FROM message")
+        left = facts.rows("SELECT message_id, to_id FROM messages ORDER BY created_at, message_id")
+        assert (unread, "planner") in left
+        assert ("kept/complete", "cli") in left
+        assert facts.value("SELECT count(*) FROM failure") == 1
+        assert facts.value("SELECT count(*) FROM thread") == 4  # two of `kept`
+        assert check(journal, served=True).ok
+        service.restart()
+        assert sorted([told(client), told(client)])[1] == "unread"
+        facts.until("SELECT count(*) = 0 FROM messages WHERE state IN ('waiting', 'delivered')")
+        later_ms = now_ms() + 1
+        until(lambda: now_ms() > later_ms, "time has passed")
+        client.send("planner", script({"none": True}))
+        assert client.prune(later_ms) == 1
+        facts.until("SELECT count(*) = 0 FROM item")
+        assert facts.value("SELECT count(*) FROM message") == facts.value("SELECT count(*) FROM thread") == 1
+        assert check(journal, served=True).ok
+
+
+def test_a_daemon_that_retains_for_a_time_forgets_conversations_by_itself(
+    journal: Path, facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also without any buffer, and more of them than a turn looks at; of a failure its commit still knows."""
+    monkeypatch.setenv("TALK_LOG", str(tmp_path / "talk.log"))
+    with Service(journal, "apps.talking:bus") as service, service.client("cli") as client:
+        for _ in range(600):
+            client.send("planner", script({"none": True}))
+        client.send("planner", script({"raise": "no good"}))
+        assert "no good" in told(client)
+        facts.until("SELECT count(*) = 0 FROM messages WHERE state IN ('waiting', 'delivered')")
+    with Service(journal, "apps.talking:bus", retain_ms=1, housekeeping_s=0.05):
+        facts.until("SELECT count(*) = 1 FROM message")
+        facts.until("SELECT count(*) = 1 FROM thread")
+        assert facts.value("SELECT sum(failures) FROM throughput") == 1
+    assert facts.value("SELECT count(*) FROM failure") == 0
+    assert check(journal).ok
 
 
 def test_a_daemon_that_retains_for_a_time_prunes_by_itself(journal: Path, facts: Facts) -> None:

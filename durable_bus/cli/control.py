@@ -117,6 +117,7 @@ def prune_command(age: int, journal: Path, as_json: bool) -> int:
     """Drop items, results and messages of buffers that ended longer ago; print how many buffers.
 
     Their rows stay, as `pruned`, and their ids stay used. A buffer with something unsettled is left alone.
+    Conversations begun by `send` go as well, when nothing of them is open and nothing was said since.
 
     \b
     durable-bus prune --older-than 30d

@@ -160,7 +160,7 @@ class BufferTable:
             self._statements.run("empty_dropped_buffers")
             self.may_clear = False
             return None
-        buffer_seq, received, dropped, thread_id, starter_thread_id, from_id = row
+        buffer_seq, received, dropped, thread_id, starter_thread_id = row
         first_key = buffer_seq << INDEX_BITS
         # From the end, so that what is left is always a prefix and `received` says how far we are after a
         # kill.
@@ -178,9 +178,8 @@ class BufferTable:
             for name in ("clear_message_failures", "clear_messages"):
                 self._statements.run(name, buffer_seq=buffer_seq, **prefix)
             self._statements.run("clear_threads", **prefix)
-            # The thread it was started on is its own, too, when a client without a name has started it.
-            for own_thread_id in (thread_id, *([] if from_id else [starter_thread_id])):
-                self._statements.run("clear_thread", thread_id=own_thread_id)
+            self._statements.run("clear_thread", thread_id=thread_id)
+            self._statements.run("clear_starter_thread", thread_id=starter_thread_id)
         self._statements.run("set_received", buffer_seq=buffer_seq, received=first_index)
         return int(received - first_index)
 

@@ -183,7 +183,8 @@ WHERE b.ended_commit IS NULL
     );
 
 -- name: commits_count_their_rows
--- A commit knows how many results and failures it added; after a prune it may have added more than are left.
+-- A commit knows how many results and failures it added; after a prune it may have added more than are left, of items when
+-- a buffer was pruned, of messages when some were forgotten, which leaves gaps in their numbers.
 SELECT commit_id, sum(said_results) AS results, sum(found_results) AS results_found,
     sum(said_failures) AS failures, sum(found_failures) AS failures_found
 FROM (
@@ -200,6 +201,10 @@ HAVING results_found > results OR failures_found > failures
     OR (
         (results_found < results OR failures_found < failures)
         AND NOT EXISTS (SELECT 1 FROM buffer WHERE pruned_commit IS NOT NULL)
+        AND (
+            results_found < results
+            OR (SELECT count(*) FROM message) = (SELECT coalesce(max(message_seq), 0) FROM message)
+        )
     );
 
 -- name: commits_in_order

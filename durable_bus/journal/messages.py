@@ -1,5 +1,6 @@
 """What the journal's writer does with messages, threads and mailboxes, inside `Journal.commit()` only."""
 
+import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -8,6 +9,8 @@ if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
 
 __all__ = ["MessageTable"]
+
+_FORGET_MESSAGES_MAX = 500
 
 
 class MessageTable:
@@ -104,6 +107,27 @@ class MessageTable:
 
     def redeliver(self, message_id: str) -> bool:
         return self._statements.run("redeliver_message", message_id=message_id) == 1
+
+    def forget_ended(self, before_ms: int, after_seq: int) -> int | None:
+        """Drop conversations that ended before a time: of a page of messages, in the order they were written,
+        those on a client's thread on which nothing was settled later, nothing is unsettled, and no buffer was
+        started that is not pruned. The thread goes with its last message.
+
+        What to go on from; None when all older messages were looked at.
+        """
+        last_commit = self._journal.last_commit_before(before_ms)
+        page = self._statements.all("messages_after", after_seq=after_seq, limit=_FORGET_MESSAGES_MAX)
+        old = [message_seq for message_seq, created_commit in page if created_commit <= last_commit]
+        if not old:
+            return None
+        span = {"after_seq": after_seq, "last_seq": old[-1]}
+        ended = self._statements.all("ended_conversations", last_commit=last_commit, **span)
+        if ended:
+            thread_ids = json.dumps([thread_id for (thread_id,) in ended])
+            for name in ("forget_message_failures", "forget_messages"):
+                self._statements.run(name, thread_ids=thread_ids, **span)
+            self._statements.run("forget_threads", thread_ids=thread_ids)
+        return old[-1] if len(old) == _FORGET_MESSAGES_MAX else None
 
     def delivered(self) -> "list[sqlite3.Row]":
         return self._statements.rows("delivered_messages")

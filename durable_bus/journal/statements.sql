@@ -86,7 +86,7 @@ LIMIT 100;
 
 -- name: buffer_to_clear
 -- A buffer whose rows are to go: given up before it opened, or pruned. `received` says how many items are left.
-SELECT buffer_seq, received, dropped_commit IS NOT NULL AS dropped, thread_id, starter_thread_id, from_id
+SELECT buffer_seq, received, dropped_commit IS NOT NULL AS dropped, thread_id, starter_thread_id
 FROM buffer INDEXED BY buffer_to_clear
 WHERE received > 0 AND (dropped_commit IS NOT NULL OR pruned_commit IS NOT NULL)
 ORDER BY buffer_seq LIMIT 1;
@@ -140,6 +140,62 @@ DELETE FROM thread WHERE thread_id > :thread_prefix AND thread_id < :thread_pref
 
 -- name: clear_thread
 DELETE FROM thread WHERE thread_id = :thread_id;
+
+-- name: clear_starter_thread
+-- The thread a client's buffer was started on is its own. A listener's is that of a conversation, which goes with its last
+-- message (forget_threads), unless there was none but BufferCompletes. An item's goes with its buffer.
+DELETE FROM thread
+WHERE thread_id = :thread_id AND instr(thread_id, '/') = 0
+    AND NOT EXISTS (SELECT 1 FROM message m WHERE m.thread_id = thread.thread_id)
+    AND NOT EXISTS (
+        SELECT 1 FROM buffer other INDEXED BY buffer_by_thread
+        WHERE other.thread_id > thread.thread_id || '/' AND other.thread_id < thread.thread_id || '0'
+            AND other.pruned_commit IS NULL AND other.dropped_commit IS NULL
+    );
+
+-- name: messages_after
+-- The newest stays, whatever it is: so what was forgotten leaves gaps in the numbers, by which `check` knows that rows may
+-- be gone.
+SELECT message_seq, created_commit FROM message
+WHERE message_seq > :after_seq AND message_seq < (SELECT max(message_seq) FROM message)
+ORDER BY message_seq LIMIT :limit;
+
+-- name: ended_conversations
+-- Threads of a page of messages on which nobody will say anything any more, and nobody has since that commit. Whoever may
+-- yet be told something on one has an unsettled message or a buffer that is not pruned. What is said on threads of items
+-- goes with their buffer.
+SELECT thread_id
+FROM (
+    SELECT DISTINCT thread_id FROM message
+    WHERE message_seq > :after_seq AND message_seq <= :last_seq AND instr(thread_id, '/') = 0
+) said
+WHERE NOT EXISTS (
+        SELECT 1 FROM message m INDEXED BY message_of_thread
+        WHERE m.thread_id = said.thread_id AND (m.settled_commit IS NULL OR m.settled_commit > :last_commit)
+    )
+    AND NOT EXISTS (
+        SELECT 1 FROM buffer b INDEXED BY buffer_by_thread
+        WHERE b.thread_id > said.thread_id || '/' AND b.thread_id < said.thread_id || '0'
+            AND b.pruned_commit IS NULL AND b.dropped_commit IS NULL
+    );
+
+-- name: forget_message_failures
+DELETE FROM failure
+WHERE message_seq IN (
+    SELECT message_seq FROM message
+    WHERE message_seq > :after_seq AND message_seq <= :last_seq
+        AND thread_id IN (SELECT value FROM json_each(:thread_ids))
+);
+
+-- name: forget_messages
+DELETE FROM message
+WHERE message_seq > :after_seq AND message_seq <= :last_seq
+    AND thread_id IN (SELECT value FROM json_each(:thread_ids));
+
+-- name: forget_threads
+DELETE FROM thread
+WHERE thread_id IN (SELECT value FROM json_each(:thread_ids))
+    AND NOT EXISTS (SELECT 1 FROM message m WHERE m.thread_id = thread.thread_id);
 
 -- name: set_received
 UPDATE buffer SET received = :received
