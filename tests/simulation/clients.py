@@ -61,7 +61,10 @@ class SimulatedConnections:
         self._world.rng.shuffle(links)
         for link in links:
             while link.to_supervisor:
-                events.append(ClientSpoke(link.connection_id, link.to_supervisor.popleft()))
+                frame = link.to_supervisor.popleft()
+                if frame.header["k"] == "abandon_receiving":
+                    self._machine.model.receiver_interrupted(link.connection_id, frame.header["request"])
+                events.append(ClientSpoke(link.connection_id, frame))
                 if self._world.chance(self._machine.faults.read_in_parts):
                     break
             if link.closed_by_client and not link.to_supervisor:
@@ -377,8 +380,22 @@ class Correspondent(Peer):
         if self._settling is not None:
             self.send(self._settling)
         elif self._receiving is None:
-            self._receiving = self.new_request_id()
-            self.send({"k": "receive", "request": self._receiving})
+            self._ask()
+
+    def _ask(self) -> None:
+        """Ask for a message; sometimes it is interrupted while it waits, whether one is on its way or not."""
+        link = self.link
+        request_id = self._receiving = self.new_request_id()
+        self.send({"k": "receive", "request": request_id})
+        if self.world.chance(0.1):
+            self.world.later(
+                self.world.rng.choice([0.0, 0.001, 0.5]), lambda: self._interrupt(link, request_id)
+            )
+
+    def _interrupt(self, link: Link | None, request_id: str) -> None:
+        if link is not None and link is self.link and request_id == self._receiving:
+            self.send({"k": "abandon_receiving", "request": request_id})
+            self._ask()
 
     def is_told(self, connection_id: int, header: dict[str, Any]) -> None:
         model = self.machine.model
@@ -392,7 +409,9 @@ class Correspondent(Peer):
     def answered(self, header: dict[str, Any]) -> None:
         kind, request_id = header["k"], header.get("request")
         if kind == "message":
-            if request_id == self._receiving:
+            if request_id == self._receiving and self.world.chance(0.05):
+                self._interrupt(self.link, request_id)
+            elif request_id == self._receiving:
                 self._receiving = None
                 self._thinking_about = header
                 delay_s = self.world.rng.choice([0.0, 0.01, 0.5])
@@ -436,5 +455,4 @@ class Correspondent(Peer):
 
     def _say_next_receive(self) -> None:
         if self._receiving is None:
-            self._receiving = self.new_request_id()
-            self.send({"k": "receive", "request": self._receiving})
+            self._ask()

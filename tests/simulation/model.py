@@ -96,8 +96,8 @@ class Model:
     """Buffers that handlers wanted to start, by digest: of which item or message, and what."""
     sent: dict[str, str] = field(default_factory=dict)
     """The messages that requests have caused."""
-    receivers: dict[str, int] = field(default_factory=dict)
-    """Which connection has which message."""
+    receivers: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Which connection has which message, and in answer to which request."""
     dispatched: int = 0
     attempts: dict[str, int] = field(default_factory=dict)
     """How often each listener may try."""
@@ -210,7 +210,7 @@ class Model:
             raise Violation(f"message {message_id} was given to {name}, on disk is {rows}")
         if message_id in self.receivers:
             raise Violation(f"message {message_id} was given to a second receiver")
-        self.receivers[message_id] = connection_id
+        self.receivers[message_id] = (connection_id, header["request"])
 
     def told_settled(self, message_id: str) -> None:
         if not self.query(
@@ -231,8 +231,14 @@ class Model:
 
     def receiver_gone(self, connection_id: int) -> None:
         """What was with this receiver may be given to another."""
-        gone = [one for one, receiver in self.receivers.items() if receiver == connection_id]
+        gone = [one for one, (receiver, _) in self.receivers.items() if receiver == connection_id]
         for message_id in gone:
+            del self.receivers[message_id]
+
+    def receiver_interrupted(self, connection_id: int, request_id: str) -> None:
+        """The same of what it was given in answer to this request: it has not taken it."""
+        abandoned = [one for one, by in self.receivers.items() if by == (connection_id, request_id)]
+        for message_id in abandoned:
             del self.receivers[message_id]
 
     def told_used(self, content: Content) -> None:
