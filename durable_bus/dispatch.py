@@ -45,6 +45,8 @@ class Hand(NamedTuple):
     """Told to start nothing more of what it holds; gets nothing until it has said so."""
     taken: bool = False
     """Withdrawn, and what it has not started was given back."""
+    discarded_to: int = 0
+    """Of what comes before this ordinal nothing is left in its pipe: it has started it, or thrown it away."""
     leaving: bool = False
     """Never gets anything again."""
 

@@ -68,7 +68,7 @@ class Withdrawal:
             self._dispatcher.hands[hand.worker_id] = self._dispatcher.hands[hand.worker_id]._replace(
                 taken=True
             )
-            if boundary >= hand.next_ordinal:
+            if max(boundary, hand.discarded_to) >= hand.next_ordinal:
                 self._end(hand.worker_id)
         for hand in self._dispatcher.hands.values():
             if hand.leaving and hand.unanswered == 0:
@@ -78,8 +78,11 @@ class Withdrawal:
         """A worker has thrown away what it was told not to start."""
         self._put_back(worker_id, first_ordinal)
         hand = self._dispatcher.hands.get(worker_id)
-        if hand is not None and hand.withdrawn and end_ordinal >= hand.next_ordinal:
-            self._end(worker_id)
+        if hand is not None:
+            # Kept, as it is said once: who is withdrawn again before its limit is lifted has nothing to say.
+            self._dispatcher.hands[worker_id] = hand._replace(discarded_to=end_ordinal)
+            if hand.withdrawn and end_ordinal >= hand.next_ordinal:
+                self._end(worker_id)
 
     def _put_back(self, worker_id: int, from_ordinal: int) -> None:
         for message in self._dispatcher.take_back(worker_id, from_ordinal):

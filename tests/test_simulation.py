@@ -46,6 +46,27 @@ def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     run_schedule(seed, folder)
 
 
+def test_a_worker_that_is_to_stop_again_as_it_has_stopped_goes_on(folder: Path) -> None:
+    """A second pause came in the turn in which both workers had said that they threw away what the first one
+    took back. They say it once, and were waited for as if they had not: neither got anything any more.
+    """
+    machine = Machine(0, folder, workers=2)
+    try:
+        for seed, talk in ((5151, 0.0), (0, 0.0), (2345, 0.0), (39822, 0.3)):
+            if seed == 39822:
+                for _ in range(2):
+                    machine.control("pause", "b3")
+                machine.control("pause", "b0")
+            rng = random.Random(seed)
+            content = some_content(rng, f"b{seed % 4}", 12, [*machine.listeners], talk, None)
+            machine.start_buffer(content, cuts(rng, len(content.texts)))
+            if seed == 5151:
+                machine.control("pause", "b3")
+        machine.settle()
+    finally:
+        machine.close()
+
+
 def test_the_same_seed_is_the_same_schedule(folder: Path) -> None:
     assert [run_schedule(7, folder), run_schedule(8, folder)] == [
         run_schedule(7, folder),
