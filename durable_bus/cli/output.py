@@ -7,7 +7,6 @@ journal.
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import io
 import json
@@ -18,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from durable_bus.cli.rows import csv_writer
 from durable_bus.errors import StorageFailed, UsageError
 from durable_bus.messages import Result
 from durable_bus.results_document import result_item, results_document
@@ -93,7 +93,7 @@ def _json_lines(results: Iterable[Result]) -> Iterator[str]:
 
 def _csv(results: Iterable[Result]) -> Iterator[str]:
     page = io.StringIO()
-    writer = csv.writer(page, lineterminator="\n")
+    writer = csv_writer(page)
     writer.writerow(Result._fields)
     for result in results:
         flags = ("true" if result.success else "false", "true" if result.is_xml else "false")

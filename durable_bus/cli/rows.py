@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import IO, Any
 
-__all__ = ["write_rows"]
+__all__ = ["csv_writer", "write_rows"]
 
 _WIDTHS_FROM_ROWS = 1_000
 _CELL_CHARS_MAX = 100
@@ -21,11 +21,30 @@ def write_rows(rows: Iterable[dict[str, Any]], format_name: str, file: IO[str]) 
     elif format_name == "table":
         _write_table(iter(rows), file)
     else:
-        writer = csv.writer(file, delimiter="\t" if format_name == "tsv" else ",", lineterminator="\n")
+        writer = csv_writer(file, "\t" if format_name == "tsv" else ",")
         for number, row in enumerate(rows):
             if number == 0:
                 writer.writerow(row)
             writer.writerow(row.values())
+
+
+def csv_writer(file: IO[str], delimiter: str = ",") -> Any:
+    """A csv.writer of rows that end with a newline, whose every value a reader gets back as it is.
+
+    Readers take a bare carriage return for the end of a row unless it is quoted, and csv quotes only the
+    characters of its own line ending: so it is given both, and the carriage return is left out on the way.
+    """
+    return csv.writer(_Lines(file), delimiter=delimiter, lineterminator="\r\n")
+
+
+class _Lines:
+    """Where csv writes to: it gives each row in one piece."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._write = file.write
+
+    def write(self, row: str) -> None:
+        self._write(row[:-2] + "\n")
 
 
 def _write_json(rows: Iterable[dict[str, Any]], file: IO[str]) -> None:
