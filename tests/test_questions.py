@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from command_line import durable_bus
-from eventful import CRASHES, HALTED, HELD, Story
+from eventful import CRASHES, HALTED, HELD, Story, supervised, texts
 
 from durable_bus.errors import TimedOut, UsageError
 from durable_bus.journal.asking import ask, question, questions
@@ -296,6 +296,51 @@ def test_every_format_has_the_same_rows(story: Story, tmp_path: Path) -> None:
     assert [line.split() for line in lines] == [
         ["buffer_id", "total"], ["---------", "-----"], ["inner-0", "3"], ["inner-1", "3"],
     ]  # fmt: skip
+
+
+IDS_LIKE_NUMBERS = ["7", "007", "-1", "1.50", "20260131120000000001"]
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Buffers whose names look like numbers, each with an item that failed and one that did not."""
+    journal = tmp_path_factory.mktemp("numbered") / "journal.db"
+    with supervised(journal) as client:
+        for buffer_id in IDS_LIKE_NUMBERS:
+            client.start("work", texts("bad", "fine"), buffer_id=buffer_id).wait(60)
+    return journal
+
+
+@pytest.mark.parametrize("buffer_id", IDS_LIKE_NUMBERS)
+def test_a_buffer_whose_name_looks_like_a_number_is_found(
+    numbered: Path, tmp_path: Path, buffer_id: str
+) -> None:
+    def rows(*arguments: str) -> list[dict[str, Any]]:
+        command = ("query", *arguments, "--format", "json", "--journal", numbered, "-p", "buffer", buffer_id)
+        ran = durable_bus(*command, cwd=tmp_path)
+        assert (ran.code, ran.err) == (0, "")
+        found: list[dict[str, Any]] = json.loads(ran.out)
+        assert {row.get("buffer_id") for row in found} == {buffer_id}
+        return found
+
+    assert len(rows("--named", "slowest-items")) == 2
+    assert len(rows("--named", "worker-of-item", "-p", "item", "1")) == 1
+    views = ("buffers", "items", "results", "failures", "dispatches")
+    found = rows(
+        " UNION ALL ".join(
+            f"SELECT '{view}' AS view, buffer_id FROM {view} WHERE buffer_id = :buffer" for view in views
+        )
+    )
+    assert {row["view"] for row in found} == set(views)
+    (item,) = rows("SELECT * FROM items WHERE buffer_id = :buffer AND item_index = :item", "-p", "item", "1")
+    assert item["payload"] == "fine"
+
+
+@pytest.mark.parametrize("value", ["-", "١", "1_0", "9" * 5000, "9223372036854775808"])
+def test_what_is_not_written_as_a_number_is_text(story: Story, tmp_path: Path, value: str) -> None:
+    sql = "SELECT :x AS value, typeof(:x) AS type"
+    command = ("query", sql, "--format", "json", "--journal", story.journal, "-p", "x", value)
+    assert json.loads(durable_bus(*command, cwd=tmp_path).out) == [{"value": value, "type": "text"}]
 
 
 @pytest.mark.parametrize(

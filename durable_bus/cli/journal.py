@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -43,7 +43,13 @@ _VALUE_CHARS_MAX = 500
 @click.option("--named", metavar="NAME", help="One of the questions that --list shows.")
 @click.option("--list", "list_questions", is_flag=True, help="Show the named questions.")
 @click.option(
-    "-p", "--param", "parameters", type=(str, str), multiple=True, metavar="NAME VALUE", help="Of the SQL."
+    "-p",
+    "--param",
+    "parameters",
+    type=(str, str),
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Of the SQL. There, a whole number is a number, all else is text; CAST makes it what it should be.",
 )
 @click.option(
     "--format",
@@ -90,9 +96,10 @@ def query_command(
         return 0
     if (sql is None) == (named is None):
         raise UsageError("give either SQL or --named NAME (--list shows the names)")
-    given: dict[str, Any] = {name: _value(text) for name, text in parameters}
     if named is not None:
-        sql, given = question(named, given)
+        sql, given = question(named, dict(parameters))
+    else:
+        given = {name: _value(text) for name, text in parameters}
     assert sql is not None
     with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES_MAX, "w+", encoding="utf-8", newline="") as spool:
         write_rows(ask(journal, sql, given, time_limit_s=timeout or None), format_name, spool)
@@ -102,8 +109,14 @@ def query_command(
 
 
 def _value(text: str) -> str | int:
-    """A whole number is one: an index compared with a text would never be equal."""
-    return int(text) if text.isdecimal() or (text[:1] == "-" and text[1:].isdecimal()) else text
+    """A whole number is one, because an index compared with a text would never be equal. A column that is a
+    text is compared with its digits; so it is no number unless its digits are the text, and SQLite has it.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        return text
+    return number if str(number) == text and -(2**63) <= number < 2**63 else text
 
 
 # check

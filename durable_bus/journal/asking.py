@@ -33,7 +33,10 @@ def questions() -> dict[str, str]:
 
 
 def question(name: str, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The SQL of a named question, and its parameters; those not given are NULL. Raises UsageError."""
+    """The SQL of a named question, and its parameters; those not given are NULL. Raises UsageError.
+
+    Each may be given as text: a question casts what it takes as a number.
+    """
     sql = load("questions.sql").get(name.replace("-", "_"))
     if sql is None:
         raise UsageError(f"no question is called {name!r:.60}; there are: {', '.join(questions())}")
