@@ -131,11 +131,35 @@ def test_worker_deaths_name_the_worker_that_was_killed(story: Story) -> None:
     assert {row["run_id"] for row in rows} == {1}
 
 
+def totals_of_last_run(journal: Path) -> tuple[int, int]:
+    last_run = "run_id = (SELECT max(run_id) FROM run)"
+    with closing(open_reader(journal)) as connection:
+        results, failures = connection.execute(
+            f"SELECT sum(results), sum(failures) FROM journal_commit WHERE {last_run}"
+        ).fetchone()
+    return results, failures
+
+
+def totals(rows: list[dict[str, Any]]) -> tuple[int, int]:
+    return sum(row["results"] for row in rows), sum(row["failures"] for row in rows)
+
+
 def test_the_rate_adds_up_to_what_the_last_run_recorded(story: Story) -> None:
-    rows = answers(story, "rate")
-    with closing(open_reader(story.journal)) as connection:
-        last_run = "SELECT sum(results) FROM journal_commit WHERE run_id = (SELECT max(run_id) FROM run)"
-        assert sum(row["results"] for row in rows) == connection.execute(last_run).fetchone()[0]
+    assert totals(answers(story, "rate")) == totals_of_last_run(story.journal)
+
+
+@pytest.mark.parametrize("runs_ms", [100, 1100])
+def test_the_rate_leaves_out_what_earlier_runs_recorded_in_the_same_second(
+    copied: Path, runs_ms: int
+) -> None:
+    """As if each run had lasted so long, and the next had begun at once."""
+    with closing(open_writer(copied)) as connection:
+        began = f"1800000000000 + {runs_ms} * run_id"
+        connection.execute(f"UPDATE run SET started_at = {began}")
+        connection.execute(f"UPDATE journal_commit SET committed_at = {began} + {runs_ms - 1}")
+    rows = answers(Story(copied), "rate")
+    assert totals(rows) == totals_of_last_run(copied)
+    assert len(rows) == 1
 
 
 def test_runs_and_crashes_are_those_that_were(story: Story) -> None:

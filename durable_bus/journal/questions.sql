@@ -164,11 +164,32 @@ WHERE d.ended = 'died'
 ORDER BY d.dispatch_id;
 
 -- name: rate
--- How many results and failures per second, over the last run?
-SELECT t.second, t.results, t.failures
-FROM throughput t
-WHERE t.second >= (SELECT strftime('%Y-%m-%dT%H:%M:%SZ', started_at) FROM runs ORDER BY run_id DESC LIMIT 1)
-ORDER BY t.second;
+-- How many results and failures per second, over the last run? After a quick restart, an earlier run shares its first second.
+WITH last_run AS MATERIALIZED (
+    SELECT run_id, started_at, substr(started_at, 1, 19) AS first_second FROM runs ORDER BY run_id DESC LIMIT 1
+),
+sharing AS MATERIALIZED (
+    SELECT e.run_id FROM last_run l CROSS JOIN runs e ON e.run_id < l.run_id AND e.last_commit_at > l.first_second
+)
+SELECT second, sum(results) AS results, sum(failures) AS failures
+FROM (
+    SELECT second, results, failures FROM throughput WHERE second > (SELECT first_second FROM last_run)
+    UNION ALL
+    SELECT substr(recorded_at, 1, 19) || 'Z', -1, 0
+    FROM results
+    WHERE EXISTS (SELECT 1 FROM sharing)  -- nearly always none: then no result is looked at
+        AND +run_id IN (SELECT run_id FROM sharing)
+        AND recorded_at > (SELECT first_second FROM last_run)
+    UNION ALL
+    SELECT substr(failed_at, 1, 19) || 'Z', 0, -1
+    FROM failures
+    WHERE EXISTS (SELECT 1 FROM sharing)
+        AND failed_at > (SELECT first_second FROM last_run)
+        AND failed_at < (SELECT started_at FROM last_run)
+)
+GROUP BY second
+HAVING sum(results) > 0 OR sum(failures) > 0
+ORDER BY second;
 
 -- name: runs_and_crashes
 -- When did which supervisor run, for how long, and how did it end?
