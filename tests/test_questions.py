@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apps import unruly
 from command_line import durable_bus
 from eventful import CRASHES, HALTED, HELD, Story, supervised, texts
+from support import Facts
 
 from durable_bus.errors import TimedOut, UsageError
 from durable_bus.journal.asking import ask, question, questions
@@ -45,6 +47,16 @@ def test_what_is_stuck_is_named_with_the_reason(story: Story) -> None:
     rows = answers(story, "stuck")
     assert pairs(rows, "buffer_id", "target", "why") == [("halted", "work", "paused")]
     assert 0 < rows[0]["pending"] < HALTED
+
+
+def test_an_item_that_waits_for_its_backoff_is_stuck_because_of_it(journal: Path, facts: Facts) -> None:
+    with unruly.bus.running(journal=journal, workers=1) as client:
+        client.start("much-later", ["not now"], buffer_id="b")
+        facts.until("SELECT count(*) FROM failures")
+        (row,) = answers(Story(journal), "stuck")
+        assert row["why"] == (
+            "item 0 waits for its next attempt after 1 failed, the last with exception: ValueError: not now"
+        )
 
 
 def test_progress_counts_what_is_recorded(story: Story) -> None:

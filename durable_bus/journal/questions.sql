@@ -30,6 +30,18 @@ SELECT
                     AND m.state IN ('waiting', 'delivered')
                 LIMIT 1
             ),
+            (
+                SELECT 'item ' || i.item_index || ' waits for its next attempt after ' || i.attempts || ' failed, the last with '
+                    || (
+                        SELECT f.kind || ': ' || f.message
+                        FROM failures f
+                        WHERE f.buffer_id = b.buffer_id AND f.item_index = i.item_index AND f.attempt = i.attempts
+                    )
+                FROM items i
+                WHERE i.buffer_id = b.buffer_id AND i.attempts > 0 AND i.state = 'waiting'
+                    AND EXISTS (SELECT 1 FROM failures f WHERE f.buffer_id = b.buffer_id)
+                LIMIT 1
+            ),
             'waits for a worker with the listener ' || b.target
         )
     END AS why

@@ -165,6 +165,11 @@ def slow_backoff(text: str, metadata: HandlerMetadata) -> str:
     return text
 
 
+@bus.listener("much-later", attempts=3, backoff=3600)
+def much_later(text: str) -> str:
+    raise ValueError(text)
+
+
 @bus.listener("never", attempts=3)
 def never(text: str) -> str:
     raise ValueError(text)
