@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from command_line import durable_bus
 from eventful import CRASHES, HALTED, HELD, Story, supervised, texts
 from support import Facts
 
+from durable_bus import Client, Xml
 from durable_bus.errors import TimedOut, UsageError
 from durable_bus.journal.asking import ask, question, questions
 from durable_bus.journal.connection import open_reader, open_writer
@@ -246,10 +248,36 @@ def test_a_conversation_shows_what_was_said_in_its_order(story: Story) -> None:
 
 def test_nested_buffers_name_the_item_that_started_them(story: Story) -> None:
     rows = answers(story, "nested-buffers")
-    assert sorted(pairs(rows, "buffer_id", "started_by_buffer", "started_by_item")) == [
-        ("inner-0", "outer", 0),
-        ("inner-1", "outer", 1),
+    assert sorted(pairs(rows, "buffer_id", "started_by_buffer", "started_by_item", "started_by_message")) == [
+        ("inner-0", "outer", 0, None),
+        ("inner-1", "outer", 1, None),
     ]
+
+
+@pytest.fixture
+def told(journal: Path) -> Iterator[Client]:
+    with supervised(journal) as client:
+        yield client
+
+
+def test_nested_buffers_name_the_message_whose_handler_started_them(told: Client, journal: Path) -> None:
+    told.start("work", texts("fine"), buffer_id="a-clients-own").wait(60)
+    told.acknowledge(told.receive(60))
+    message_id = told.send("launcher", Xml("<launch>fine</launch>"))
+    told.acknowledge(told.receive(60))
+    (row,) = answers(Story(journal), "nested-buffers")
+    assert (row["buffer_id"], row["started_by_buffer"], row["started_by_message"]) == (
+        "launched",
+        None,
+        message_id,
+    )
+
+
+def test_frequent_errors_have_a_message_for_an_example(told: Client, journal: Path) -> None:
+    message_id = told.send("work", texts("bad")[0])
+    told.acknowledge(told.receive(60))
+    rows = answers(Story(journal), "frequent-errors")
+    assert {row["example"] for row in rows} == {f"message {message_id}"}
 
 
 # Their speed

@@ -107,7 +107,12 @@ ORDER BY attempts DESC, listener, f.kind;
 
 -- name: frequent_errors
 -- What do failures say, the most frequent first, with an example to look at?
-SELECT f.kind, f.message, count(*) AS attempts, min(f.buffer_id || '/' || f.item_index) AS example, max(f.traceback) AS traceback
+SELECT
+    f.kind,
+    f.message,
+    count(*) AS attempts,
+    min(coalesce(f.buffer_id || '/' || f.item_index, 'message ' || f.message_id)) AS example,
+    max(f.traceback) AS traceback
 FROM failures f
 GROUP BY f.kind, f.message
 ORDER BY attempts DESC, f.kind, f.message
@@ -267,16 +272,28 @@ WHERE m.thread_id = :thread OR (m.thread_id > :thread || '/' AND m.thread_id < :
 ORDER BY m.created_at, m.settled_at IS NULL, m.settled_at, m.message_id;
 
 -- name: nested_buffers
--- Which buffers were started by handlers, and by which item of which buffer?
+-- Which buffers were started by handlers, and by which item of which buffer, or handling which message?
 SELECT
     b.buffer_id,
     b.state,
     b.total,
     outer_one.buffer_id AS started_by_buffer,
-    CAST(substr(b.starter_thread_id, length(outer_one.thread_id) + 2) AS INTEGER) AS started_by_item
-FROM buffers b
-JOIN buffers outer_one
+    CAST(substr(b.starter_thread_id, length(outer_one.thread_id) + 2) AS INTEGER) AS started_by_item,
+    b.started_by_message
+FROM (
+    SELECT every_one.*, (
+        -- one commit has both: the buffer, and that this was the message's outcome
+        SELECT m.message_id
+        FROM messages m
+        WHERE m.thread_id = every_one.starter_thread_id AND m.to_id = every_one.from_id
+            AND m.settled_at = every_one.created_at
+        LIMIT 1
+    ) AS started_by_message
+    FROM buffers every_one
+) b
+LEFT JOIN buffers outer_one
     -- an item's thread is its buffer's, a slash and its index
     ON outer_one.thread_id
         = substr(rtrim(b.starter_thread_id, '0123456789'), 1, length(rtrim(b.starter_thread_id, '0123456789')) - 1)
+WHERE outer_one.buffer_id IS NOT NULL OR b.started_by_message IS NOT NULL
 ORDER BY b.created_at, b.buffer_id;
