@@ -2,6 +2,9 @@
 
 import csv
 import io
+import json
+import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from apps import plain
 from command_line import Ran, durable_bus
 
 from durable_bus import Text
+from durable_bus.journal.connection import open_writer
 
 ANSWERS = ["a\rb", "", "plain", "\r", "two\r\nends", "a\nb", "tab\there", 'say "so", then', "\rlast", " x "]
 AS_ONE_BUFFER = "SELECT item_index, payload FROM results WHERE buffer_id = 'u'"
@@ -50,3 +54,41 @@ def test_what_a_query_finds_comes_back_character_for_character(
         (str(index), answer) for index, answer in enumerate(ANSWERS)
     ]
     assert f"2{delimiter}plain\n" in ran.out
+
+
+def test_json_is_json_and_no_format_writes_bytes_as_python_does(answered: Path, tmp_path: Path) -> None:
+    sql = "SELECT 9e999 AS more, -9e999 AS less, x'FF00' AS blob, 1.5 AS number, NULL AS absent"
+
+    def ran(format_name: str) -> Ran:
+        return durable_bus("query", sql, "--format", format_name, "--journal", answered, cwd=tmp_path)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    (row,) = json.loads(ran("json").out, parse_constant=refuse)
+    assert row == {"more": None, "less": None, "blob": "FF00", "number": 1.5, "absent": None}
+    (row,) = read(ran("csv"))
+    assert row == {"more": "inf", "less": "-inf", "blob": "FF00", "number": "1.5", "absent": ""}
+    assert ran("table").out.split()[-4:] == ["inf", "-inf", "FF00", "1.5"]
+
+
+def test_csv_has_its_heading_also_without_rows(answered: Path, tmp_path: Path) -> None:
+    def ran(*arguments: str) -> str:
+        done = durable_bus("query", *arguments, "--journal", answered, cwd=tmp_path)
+        assert (done.code, done.err) == (0, "")
+        return done.out
+
+    none = ("SELECT buffer_id, total AS items FROM buffers WHERE buffer_id = :b", "-p", "b", "absent")
+    assert ran(*none, "--format", "csv") == "buffer_id,items\n"
+    assert ran(*none, "--format", "tsv") == "buffer_id\titems\n"
+    assert ran(*none, "--format", "json") == "[]\n"
+    assert ran("--named", "failed-items", "--format", "csv") == "buffer_id,item_index,attempt,error\n"
+
+
+def test_text_that_is_not_utf8_is_damage(answered: Path, tmp_path: Path) -> None:
+    damaged = Path(shutil.copy(answered, tmp_path / "damaged.db"))
+    with closing(open_writer(damaged)) as connection:
+        connection.execute("UPDATE result SET payload = CAST(x'ff41' AS TEXT) WHERE payload = 'plain'")
+    ran = durable_bus("query", AS_ONE_BUFFER, "--format", "csv", "--journal", damaged, cwd=tmp_path)
+    assert (ran.code, ran.out) == (5, "")
+    assert "is not UTF-8" in ran.error

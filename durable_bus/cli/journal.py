@@ -79,7 +79,8 @@ def query_command(
     """Ask the journal in SQL, read-only, while a daemon runs or after. The views are in migrations/README.md.
 
     Rows are written when all are there: a pager that is left open does not keep the write-ahead log from
-    shrinking, and nor does a query that never ends.
+    shrinking, and nor does a query that never ends. A blob is written in hexadecimal digits, an infinite
+    number in JSON as null.
 
     \b
     durable-bus query "SELECT buffer_id, state, failed FROM buffers"
@@ -88,7 +89,7 @@ def query_command(
     durable-bus query --named slowest-items -p buffer BUFFER
     """
     from durable_bus.cli.rows import write_rows
-    from durable_bus.journal.asking import ask, question, questions
+    from durable_bus.journal.asking import ask, column_names, question, questions
 
     if list_questions:
         for name, means in questions().items():
@@ -101,8 +102,10 @@ def query_command(
     else:
         given = {name: _value(text) for name, text in parameters}
     assert sql is not None
+    limit_s = timeout or None
     with tempfile.SpooledTemporaryFile(_IN_MEMORY_BYTES_MAX, "w+", encoding="utf-8", newline="") as spool:
-        write_rows(ask(journal, sql, given, time_limit_s=timeout or None), format_name, spool)
+        rows = ask(journal, sql, given, time_limit_s=limit_s)
+        write_rows(rows, format_name, spool, lambda: column_names(journal, sql, given, time_limit_s=limit_s))
         spool.seek(0)
         shutil.copyfileobj(spool, sys.stdout)
     return 0

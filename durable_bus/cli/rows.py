@@ -1,10 +1,15 @@
-"""Rows of a query as a table, JSON, csv or tsv."""
+"""Rows of a query as a table, JSON, csv or tsv.
+
+A blob is written as SQL's hex() would give it. An infinite number is null in JSON, which has none, and inf
+elsewhere; NULL is an empty value in csv.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import IO, Any
 
@@ -14,18 +19,30 @@ _WIDTHS_FROM_ROWS = 1_000
 _CELL_CHARS_MAX = 100
 
 
-def write_rows(rows: Iterable[dict[str, Any]], format_name: str, file: IO[str]) -> None:
-    """Write rows one by one; nothing is kept but what a table's widths are taken from."""
+def write_rows(
+    rows: Iterable[dict[str, Any]],
+    format_name: str,
+    file: IO[str],
+    names: Callable[[], Sequence[str]] = tuple,
+) -> None:
+    """Write rows one by one; nothing is kept but what a table's widths are taken from.
+
+    `names` says what the columns are called when there is no row: csv and tsv have a heading all the same.
+    """
     if format_name == "json":
         _write_json(rows, file)
     elif format_name == "table":
         _write_table(iter(rows), file)
     else:
         writer = csv_writer(file, "\t" if format_name == "tsv" else ",")
-        for number, row in enumerate(rows):
-            if number == 0:
+        has_heading = False
+        for row in rows:
+            if not has_heading:
                 writer.writerow(row)
-            writer.writerow(row.values())
+                has_heading = True
+            writer.writerow([_without_blob(value) for value in row.values()])
+        if not has_heading:
+            writer.writerow(names())
 
 
 def csv_writer(file: IO[str], delimiter: str = ",") -> Any:
@@ -51,13 +68,18 @@ def _write_json(rows: Iterable[dict[str, Any]], file: IO[str]) -> None:
     """One array, a row a line."""
     separator = "[\n"
     for row in rows:
-        file.write(separator + json.dumps(row, ensure_ascii=False, default=_as_text))
+        values = {name: _json_value(value) for name, value in row.items()}
+        file.write(separator + json.dumps(values, ensure_ascii=False, allow_nan=False))
         separator = ",\n"
     file.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
-def _as_text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+def _json_value(value: object) -> object:
+    return None if isinstance(value, float) and math.isinf(value) else _without_blob(value)
+
+
+def _without_blob(value: object) -> object:
+    return value.hex().upper() if isinstance(value, bytes) else value
 
 
 def _write_table(rows: Iterator[dict[str, Any]], file: IO[str]) -> None:
@@ -87,7 +109,7 @@ def _cell(value: object) -> str:
     """One line without control characters: a payload must not be able to command the terminal."""
     if value is None:
         return ""
-    text = _as_text(value)
+    text = str(_without_blob(value))
     if len(text) > _CELL_CHARS_MAX:
         text = text[: _CELL_CHARS_MAX - 1] + "…"
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

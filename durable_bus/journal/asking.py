@@ -5,18 +5,22 @@ SELECT keeps the write-ahead log from shrinking. So rows are taken as fast as SQ
 as somebody reads them, and a query that takes too long is interrupted.
 """
 
+import contextlib
 import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from durable_bus.errors import TimedOut, UsageError, one_line
+from durable_bus.errors import JournalDamaged, TimedOut, UsageError, one_line
 from durable_bus.journal.connection import open_reader, translate
 from durable_bus.journal.statements import load
 
-__all__ = ["ask", "question", "questions"]
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+__all__ = ["ask", "column_names", "question", "questions"]
 
 _LOOK_AT_CLOCK_EVERY = 50_000
 """Instructions of SQLite's machine, about a millisecond."""
@@ -55,6 +59,20 @@ def ask(
 
     Raises UsageError for SQL that cannot be run or would write, TimedOut, or a JournalError.
     """
+    with _reading(journal, time_limit_s) as database:
+        yield from database.query(sql, parameters)
+
+
+def column_names(
+    journal: str | Path, sql: str, parameters: dict[str, Any], *, time_limit_s: float | None
+) -> list[str]:
+    """The columns of SQL for which `ask` found no row: only a row tells it their names. Raises as it does."""
+    with _reading(journal, time_limit_s) as database:
+        return [column[0] for column in database.execute(sql, parameters).description]
+
+
+@contextlib.contextmanager
+def _reading(journal: str | Path, time_limit_s: float | None) -> "Iterator[Database]":
     from sqlite_utils import Database  # costs 0.14 s
 
     connection = open_reader(journal)
@@ -66,7 +84,7 @@ def ask(
         # A second connection to a journal that is not read-only would checkpoint it when it is closed.
         connection.set_authorizer(_no_other_database)
         try:
-            yield from database.query(sql, parameters)
+            yield database
         except ValueError as error:
             raise UsageError(f"this SQL returns no rows: {one_line(str(error))}") from None
         except sqlite3.Error as error:
@@ -85,6 +103,10 @@ def _meaning(error: sqlite3.Error, journal: str | Path, time_limit_s: float | No
         return TimedOut(f"the query was interrupted after {time_limit_s:g} s; --timeout allows more")
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_FULL", "SQLITE_CANTOPEN")):
         return translate(error, journal)
+    if str(error).startswith("Could not decode to UTF-8"):  # sqlite3's own, so it has no name
+        return JournalDamaged(
+            f"a text in the journal {journal} is not UTF-8 (hex(...) shows one): {one_line(str(error))}"
+        )
     if name.startswith("SQLITE_READONLY"):
         return UsageError("a query only reads: the journal is written by its supervisor alone")
     return UsageError(one_line(str(error)))
