@@ -22,8 +22,10 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # Stands in for the sqlite3 shell where there is none: same arguments, same output for what README asks.
 SQLITE3_SHELL = f"""#!{sys.executable}
 import sqlite3, sys
-connection = sqlite3.connect(f"file:{{sys.argv[1]}}?mode=ro", uri=True)
-for row in connection.execute(sys.argv[2]):
+readonly, journal, sql = sys.argv[1:]
+assert readonly == "-readonly"
+connection = sqlite3.connect(f"file:{{journal}}?mode=ro", uri=True)
+for row in connection.execute(sql):
     print("|".join("" if value is None else str(value) for value in row))
 """
 
@@ -89,12 +91,38 @@ def test_the_session_with_kill_9_gives_what_it_shows(folder: Path, environment: 
     assert list(zip([c for c, _ in commands], outputs, strict=False)) == commands, done.stderr + logs
 
 
+@pytest.mark.parametrize("document", ["README.md", "migrations/README.md"])
+def test_the_sqlite3_shell_is_shown_with_a_journal_that_it_opens_read_only(document: str) -> None:
+    opened = re.findall(r"\bsqlite3 ([^`\n]*?\.db\S*)", (ROOT / document).read_text(encoding="utf-8"))
+    assert opened
+    assert [how for how in opened if not how.startswith("-readonly ") and "?mode=ro" not in how] == []
+
+
 def test_the_reference_lists_every_command_with_its_arguments_and_options() -> None:
     table = README.split("| command | does |")[1].split("\n\n")[0]
     rows = re.findall(r"^\| `(.*?)` \| .*? \|(.*)\|$", table, re.MULTILINE)
     listed = {synopsis: set(re.findall(r"`(--[a-z-]+)`", options)) for synopsis, options in rows}
     assert listed == {synopsis: options - {"--journal"} for synopsis, options in commands(main_group)}
     assert all("--journal" in options for _, options in commands(main_group))
+
+
+def test_the_help_of_every_command_has_an_example_of_it() -> None:
+    without = [
+        name for name, text in helps(main_group) if not re.search(rf"^ .*durable-bus {name}\b", text, re.M)
+    ]
+    assert without == []
+
+
+def helps(command: click.Command, *names: str) -> Iterator[tuple[str, str]]:
+    """Each command's name and its help as it is printed, without the usage line."""
+    context = click.Context(command, info_name=" ".join(names) or "durable-bus")
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            one = command.get_command(context, name)
+            assert one is not None
+            yield from helps(one, *names, name)
+        return
+    yield " ".join(names), command.get_help(context).partition("\n\n")[2]
 
 
 def commands(command: click.Command, *names: str) -> Iterator[tuple[str, set[str]]]:

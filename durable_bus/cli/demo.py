@@ -35,6 +35,9 @@ def demo_command(journal: Path, workers: int | None, quiet: bool) -> int:
 
     Kill it anywhere, Ctrl-C or kill -9, and run it again: it goes on. Some test files there are deliberately
     not Python; they are failed items, and stop nothing. The exit code is 0 when every file has its result.
+
+    \b
+    durable-bus demo --workers 2
     """
     from durable_bus.cli.embedded import Job, run_job
     from durable_bus.cli.progress import open_progress

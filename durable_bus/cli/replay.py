@@ -55,7 +55,11 @@ def _console() -> Console:
 @click.option("--all", "show_all", is_flag=True, help=f"All runs, not only the last {_RUNS_SHOWN}.")
 @json_option
 def show_command(journal: Path, show_all: bool, as_json: bool) -> int:
-    """Show what happened, run by run, and what each crash interrupted."""
+    """Show what happened, run by run, and what each crash interrupted.
+
+    \b
+    durable-bus replay show --all
+    """
     from durable_bus.journal.history import History
     from durable_bus.lock import holder_pid
 
@@ -158,6 +162,10 @@ def at_command(moment: str, journal: Path, as_json: bool) -> int:
     """Show every buffer as it was after a commit, or at a time (ISO 8601, UTC unless it says otherwise).
 
     What was pruned since cannot be counted any more. Buffers given up before they opened leave nothing.
+
+    \b
+    durable-bus replay at 2026-01-31T12:00:00Z
+    durable-bus replay at 41
     """
     import sys
 
@@ -194,6 +202,9 @@ def plan_command(journal: Path, as_json: bool) -> int:
     """Show what a start would hand out now, retries that are due later included.
 
     It is the supervisor's own start that is asked, on a private copy of the open work.
+
+    \b
+    durable-bus replay plan --json
     """
     from durable_bus.replay import plan
 
@@ -229,6 +240,9 @@ def finish_command(app: str, journal: Path, workers: int | None, quiet: bool) ->
     """Complete all that is open or in flight with APP (module:attribute), and stop. The one that writes.
 
     Exit code 1 when items have failed or are missing, 4 when something could not be completed.
+
+    \b
+    durable-bus replay finish audit:bus
     """
     from durable_bus.cli.progress import open_progress
     from durable_bus.errors import Interrupted
@@ -269,7 +283,11 @@ def finish_command(app: str, journal: Path, workers: int | None, quiet: bool) ->
 @journal_option()
 @json_option
 def emit_command(buffer_id: str, journal: Path, as_json: bool) -> int:
-    """Print the BufferComplete of BUFFER again, under the same message id. Nothing is sent."""
+    """Print the BufferComplete of BUFFER again, under the same message id. Nothing is sent.
+
+    \b
+    durable-bus replay emit BUFFER > complete.xml
+    """
     from durable_bus.cli.output import write_results
     from durable_bus.journal.reading import JournalReader
     from durable_bus.replay import emit
@@ -310,6 +328,9 @@ def rerun_command(
 
     They run in a scratch journal; this one is only read. Exit code 1 when any answer differs, so that it
     serves as a regression test of handlers. XML is compared in its canonical form.
+
+    \b
+    durable-bus replay rerun BUFFER audit:bus
     """
     from durable_bus.cli.progress import open_progress
     from durable_bus.replay import rerun
