@@ -22,6 +22,7 @@ from durable_bus.errors import (
     NotFound,
     StorageFailed,
     StorageFull,
+    one_line,
 )
 
 __all__ = [
@@ -63,10 +64,6 @@ _WAL_KEPT_BYTES = 64 * 1024 * 1024
 """What a reader has made longer is cut to this when the log begins anew."""
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
 def translate(error: sqlite3.Error, path: str | Path) -> JournalError:
     """The error of ours that says what an SQLite error means for the journal at `path`."""
     name = getattr(error, "sqlite_errorname", "") or ""
@@ -76,13 +73,13 @@ def translate(error: sqlite3.Error, path: str | Path) -> JournalError:
         return NotAJournal(f"{path} is not a durable_bus journal: it is not an SQLite database")
     if name.startswith("SQLITE_CORRUPT"):
         return JournalDamaged(
-            f"the journal {path} is damaged: {_one_line(error)} (durable-bus check says where, export saves "
-            "what can be read)"
+            f"the journal {path} is damaged: {one_line(str(error))} (durable-bus check says where, export "
+            "saves what can be read)"
         )
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
-        return JournalUnreachable(f"cannot open the journal {path}: {_one_line(error)}")
+        return JournalUnreachable(f"cannot open the journal {path}: {one_line(str(error))}")
     return StorageFailed(
-        f"the storage of the journal {path} failed: {_one_line(error)} ({name or type(error).__name__})"
+        f"the storage of the journal {path} failed: {one_line(str(error))} ({name or type(error).__name__})"
     )
 
 

@@ -110,12 +110,6 @@ SELECT listeners, worker_error FROM run ORDER BY run_id DESC LIMIT 1;
 -- name: in_flight
 SELECT * FROM in_flight ORDER BY since, buffer_id, first_index LIMIT :limit;
 
--- name: failures_of
-SELECT kind, message, count(*) AS failures FROM failures WHERE buffer_id = :buffer_id GROUP BY kind, message ORDER BY 3 DESC LIMIT :limit;
-
--- name: buffer_complete
-SELECT message_id, payload, state FROM messages WHERE message_id = :message_id;
-
 -- name: open_buffers
 -- What is not at its end, by the index that holds only those, however many have ended.
 SELECT v.*
