@@ -171,6 +171,8 @@ class Client:
             try:
                 if at_once:
                     self._process.kill()
+                elif self._link.lost is not None:
+                    self._process.terminate()  # the same, for one that cannot hear us
                 else:
                     self._link.say({"k": "stop"})
                 self._process.wait()

@@ -107,9 +107,32 @@ class Link:
             self._answers.setdefault(header["request"], deque())
         try:
             with self._send_lock:
-                self._connection.sendall(data)
+                if self.lost is not None:  # by who held the lock before: see `_send_nothing_more`
+                    raise self.lost
+                self._send_whole(data)
         except OSError:
             self._raise_lost()
+
+    def _send_whole(self, data: bytes) -> None:
+        try:
+            self._connection.sendall(data)
+        except OSError:
+            raise
+        except BaseException:
+            self._send_nothing_more()
+            raise
+
+    def _send_nothing_more(self) -> None:
+        """Ctrl-C, say, has cut a frame off, nobody knows where: what came next would be read as its rest.
+
+        A daemon learns it when we close the connection, a supervisor of our own by SIGTERM: see
+        `Client.close`.
+        """
+        with self.changed:
+            self.lost = self.lost or SupervisorLost(
+                "a request was interrupted while it was sent: this connection is of no more use"
+            )
+            self.changed.notify_all()
 
     def say(self, header: dict[str, Any]) -> None:
         """Send what nobody waits for an answer to; silent when the supervisor is gone."""

@@ -1,7 +1,11 @@
 """Client and Buffer: what they take, what they refuse, what they give."""
 
+import fcntl
+import os
+import signal
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator
 from itertools import islice
@@ -9,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from apps import plain
+from daemons import Daemon, client_of
 from lxml import etree
-from support import Facts, RunLog, environment, kill, outcome, program
+from support import Facts, RunLog, environment, kill, outcome, program, until
 
 from durable_bus import BufferError, Result, Text, Xml
 from durable_bus.bus import Bus
@@ -343,6 +348,49 @@ def test_leaving_gives_open_work_back_and_the_same_call_goes_on(
         assert client.start("gate", items, buffer_id="b").wait(60).successful == 100
     assert facts.failures("b") == []
     assert all(times == 1 for index, times in run_log.times().items() if index < 50)
+
+
+def interrupt_amid_a_frame(client: Client, supervisor_pid: int) -> None:
+    """Ctrl-C while a start waits for room to send the rest of a chunk, as the supervisor is stopped."""
+    connection = client._link._connection
+    os.kill(supervisor_pid, signal.SIGSTOP)
+
+    def interrupt() -> None:
+        until(lambda: fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0" * 4) != b"\0" * 4, "a part was sent")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            client.start("echo", ["x" * 1_000_000] * 100, buffer_id="interrupted")
+    finally:
+        thread.join()
+        os.kill(supervisor_pid, signal.SIGCONT)
+
+
+def test_ctrl_c_amid_a_frame_ends_the_supervisor_and_what_runs_is_finished(
+    journal: Path, run_log: RunLog, tmp_path: Path
+) -> None:
+    """What came after half a frame would be read as its rest, and nobody would ever hear of the end."""
+    facts, door = Facts(journal), tmp_path / "door"
+    with running(plain.bus, journal=journal, workers=1) as client:
+        client.start("gate", [str(door)], buffer_id="b")
+        run_log.until_started(0)
+        interrupt_amid_a_frame(client, client.supervisor_pid or 0)
+        with pytest.raises(SupervisorLost, match="interrupted while it was sent"):
+            client.start("echo", ["a"])
+        door.touch()
+    assert facts.value("SELECT ended FROM runs") == "clean"
+    facts.assert_whole("b", 1)
+    with running(plain.bus, journal=journal, workers=1) as client:
+        assert client.start("echo", ["a"], buffer_id="interrupted").wait(60).successful == 1
+
+
+def test_a_daemons_client_goes_on_after_ctrl_c_amid_a_frame(journal: Path) -> None:
+    with Daemon(journal, "apps.plain:bus", workers=1) as daemon, client_of(journal) as client:
+        interrupt_amid_a_frame(client, daemon.process.pid)
+        assert client.start("echo", ["a"], buffer_id="b").wait(60).successful == 1
 
 
 def test_a_client_whose_supervisor_is_gone_can_still_read_what_was_recorded(journal: Path) -> None:
