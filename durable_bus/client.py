@@ -627,6 +627,7 @@ def spawn_supervisor(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     config = {
         "fd": theirs.fileno(),
+        "parent_pid": os.getpid(),
         "journal": str(journal),
         "app": app,
         "app_name": app_name,

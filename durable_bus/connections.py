@@ -273,9 +273,13 @@ class SocketConnections:
     def __len__(self) -> int:
         return len(self._clients)
 
-    def add_parent(self, connection: socket.socket) -> None:
-        """The client that this process was started for: when it goes, the supervisor ends."""
-        self._add(connection, is_parent=True)
+    def add_parent(self, connection: socket.socket, pid_fd: int) -> None:
+        """The client that this process was started for: when it goes, the supervisor ends.
+
+        Its socket may stay open after it, held by a child that it has forked, and so its pidfd is watched.
+        """
+        connection_id = self._add(connection, is_parent=True)
+        self._reactor.watch(pid_fd, lambda mask: self._parent_ended(connection_id, pid_fd))
 
     def listen(self, listener: socket.socket) -> None:
         self._listener = listener
@@ -323,7 +327,12 @@ class SocketConnections:
             self._drop(silent[0])
             self._say("silent connections dropped")
 
-    def _add(self, connection: socket.socket, *, is_parent: bool) -> None:
+    def _parent_ended(self, connection_id: int, pid_fd: int) -> None:
+        self._reactor.forget(pid_fd)
+        if connection_id in self._clients:
+            self._drop(connection_id)
+
+    def _add(self, connection: socket.socket, *, is_parent: bool) -> int:
         connection_id = self._next_id
         self._next_id += 1
         limit = self._limits.frame_bytes_max if is_parent else self._limits.hello_bytes_max
@@ -331,6 +340,7 @@ class SocketConnections:
             connection, FrameReader(limit), is_parent=is_parent, now_s=self._attended_s
         )
         self._watch(connection_id)
+        return connection_id
 
     def _watch(self, connection_id: int) -> None:
         client = self._clients[connection_id]

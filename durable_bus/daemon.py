@@ -14,7 +14,7 @@ import stat
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from durable_bus import __version__
 from durable_bus.channel import encode
@@ -38,7 +38,7 @@ from durable_bus.requests import RECEIVING_TIMEOUT_MS
 from durable_bus.supervisor import HOUSEKEEPING_S, Supervisor, SupervisorConfig
 from durable_bus.worker_pool import WorkerPool
 
-__all__ = ["DaemonConfig", "main", "supervise"]
+__all__ = ["DaemonConfig", "Parent", "main", "supervise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,17 @@ class DaemonConfig:
     housekeeping_s: float = HOUSEKEEPING_S
 
 
-def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
+class Parent(NamedTuple):
+    """The client that this process was started for: our end of the socket to it, and its pidfd.
+
+    The end of the socket does not tell of its death when it has forked: the child holds the other end, too.
+    """
+
+    connection: socket.socket
+    pid_fd: int
+
+
+def supervise(config: DaemonConfig, parent: Parent | None) -> int:
     """Own the journal until asked to stop. `parent`: the client this process was started for, None for a
     daemon.
 
@@ -85,7 +95,7 @@ def supervise(config: DaemonConfig, parent: socket.socket | None) -> int:
         if parent is None:
             _listen(config, connections, lock, cleanup)
         else:
-            connections.add_parent(parent)
+            connections.add_parent(parent.connection, parent.pid_fd)
         pool = WorkerPool(reactor, config.app, config.journal)
         cleanup.callback(pool.close)
         supervisor = _supervisor(config, journal, pool, connections, reactor, clock, log)
@@ -201,13 +211,16 @@ def tell_service_manager(state: str) -> None:
 
 
 def main(argument: str) -> int:
-    """An embedded supervisor. `argument`: JSON of the socket's descriptor and the config."""
+    """An embedded supervisor. `argument`: JSON of the client's pid, the socket's descriptor, the config."""
     options = json.loads(argument)
-    parent = socket.socket(fileno=options.pop("fd"))
-    parent.set_inheritable(False)
+    connection = socket.socket(fileno=options.pop("fd"))
+    connection.set_inheritable(False)
+    pid_fd = _pidfd_of_parent(options.pop("parent_pid"))
+    if pid_fd is None:
+        return 0  # nobody is left to work for
     config = DaemonConfig(**{**options, "journal": Path(options["journal"])})
     try:
-        return supervise(config, parent)
+        return supervise(config, Parent(connection, pid_fd))
     except (DurableBusError, OSError) as error:
         kind = type(error).__name__ if isinstance(error, DurableBusError) else "StorageFailed"
         refusal = {
@@ -217,11 +230,20 @@ def main(argument: str) -> int:
             "holder_pid": getattr(error, "holder_pid", None),
         }
         try:
-            parent.setblocking(True)
-            parent.sendall(encode(refusal))
+            connection.setblocking(True)
+            connection.sendall(encode(refusal))
         except OSError:
             pass  # the client is gone too
         return error.exit_code if isinstance(error, JournalError) else 5
+
+
+def _pidfd_of_parent(parent_pid: int) -> int | None:
+    """None when it has gone: a pid is nobody else's as long as its process is our parent."""
+    try:
+        pid_fd = os.pidfd_open(parent_pid)
+    except ProcessLookupError:
+        return None
+    return pid_fd if os.getppid() == parent_pid else None
 
 
 if __name__ == "__main__":

@@ -65,6 +65,28 @@ def test_supervisor_and_workers_die_with_their_client(
     assert facts.value("SELECT state FROM buffers") == "open"
 
 
+def test_a_supervisor_dies_with_its_client_also_when_that_has_forked(tmp_path: Path) -> None:
+    """A child, such as any fork-based pool has, holds the socket of its killed parent open."""
+    source = (
+        "import os, signal\n"
+        "from apps import plain\n"
+        "with plain.bus.running(journal='journal.db', workers=1) as client:\n"
+        "    child = os.fork()\n"
+        "    if child == 0: signal.pause()\n"
+        "    print(client.supervisor_pid, child, flush=True)\n"
+        "    signal.pause()\n"
+    )
+    process = program(tmp_path / "main.py", source)
+    assert process.stdout is not None
+    supervisor, child = map(int, process.stdout.readline().split())
+    try:
+        kill(process.pid)
+        until_gone(supervisor, patience_s=30)
+    finally:
+        kill(child)
+        process.communicate()
+
+
 def test_a_stopped_supervisor_dies_with_its_client_once_it_goes_on(
     journal: Path, tmp_path: Path, run_log: RunLog
 ) -> None:
