@@ -644,7 +644,8 @@ def spawn_supervisor(
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "durable_bus.daemon", dump_json(config)],
+            # -P: else a file of the current folder would be imported in place of Python's own.
+            [sys.executable, "-P", "-m", "durable_bus.daemon", dump_json(config)],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=2,

@@ -122,7 +122,8 @@ class WorkerPool:
             )
             arguments = dump_json({"fds": child_fds, "parent": os.getpid(), "pythonpath": inherited})
             process = subprocess.Popen(
-                [sys.executable, "-m", "durable_bus.worker", arguments],
+                # -P: the current folder is the app's, and comes with its `sys_path`.
+                [sys.executable, "-P", "-m", "durable_bus.worker", arguments],
                 pass_fds=child_fds,
                 stdin=subprocess.DEVNULL,
                 stdout=2,

@@ -5,12 +5,14 @@ import io
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from command_line import Command, durable_bus, write_items
-from support import Facts, RunLog, kill, until, until_gone, workers_of
+from support import PATIENCE_S, Facts, RunLog, environment, kill, until, until_gone, workers_of
 
 ECHO = ("run", "apps.plain:bus", "echo", "--workers", 2)
 GATE = ("run", "apps.plain:bus", "gate", "--workers", 2)
@@ -95,6 +97,29 @@ def test_items_from_stdin_and_from_a_file_are_the_same_buffer(tmp_path: Path, fa
     first = durable_bus(*ECHO, "--items", items, cwd=tmp_path)
     assert durable_bus(*ECHO, "--items", "-", cwd=tmp_path, stdin=items.read_bytes()).out == first.out
     assert facts.value("SELECT count(*) FROM buffers") == 1
+
+
+def test_files_beside_the_app_are_not_imported_in_place_of_pythons_own(tmp_path: Path) -> None:
+    """The app is found in the current folder, but by workers alone, and what is theirs comes first."""
+    for name in ("secrets", "selectors", "json", "mmap"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not for the supervisor')")
+    (tmp_path / "mine.py").write_text(
+        "from durable_bus import Bus\n"
+        "bus = Bus('mine')\n"
+        "@bus.listener('echo')\n"
+        "def echo(text: str) -> str: return text\n"
+    )
+    items = write_items(tmp_path, "a")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "durable_bus", "run", "mine:bus", "echo", "--items", items],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == '<results><item index="0" success="true">a</item></results>\n'
 
 
 def test_output_replaces_the_file_and_stdout_stays_empty(tmp_path: Path) -> None:
