@@ -112,6 +112,9 @@ class Client:
         name: str | None,
     ) -> None:
         self.journal = journal
+        """As it was given, for messages."""
+        self._journal_path = Path(os.path.abspath(journal))
+        """The same for good: this process may change its folder."""
         self.name = name
         """Under which it has a mailbox; None: it has none."""
         self._process = process
@@ -189,7 +192,7 @@ class Client:
         """The journal, read-only."""
         with self._reader_lock:
             if self._reader is None:
-                self._reader = JournalReader(self.journal)
+                self._reader = JournalReader(self._journal_path)
             return self._reader
 
     def start(
@@ -279,7 +282,7 @@ class Client:
 
     def _connect_again(self, deadline_s: float) -> None:
         """Raises OSError when nobody listens, SupervisorLost when who did has ended before it greeted us."""
-        link = self._new_link(connect_daemon(self.journal))
+        link = self._new_link(connect_daemon(self._journal_path))
         try:
             link.welcome(max(0.0, deadline_s - time.monotonic()))
         except BaseException:
@@ -321,7 +324,7 @@ class Client:
                 if not isinstance(lost_link.lost, _PASSING):
                     return False  # such as another version: only the journal tells us now
                 try:
-                    self._link = self._new_link(connect_daemon(self.journal))
+                    self._link = self._new_link(connect_daemon(self._journal_path))
                 except OSError:
                     return False
                 lost_link.close()

@@ -99,7 +99,7 @@ def main(arguments: dict[str, Any]) -> int:
     if frame is None:
         return 0
     sys.argv = [sys.argv[0]]
-    os.environ[INSIDE_HANDLER_VARIABLE] = os.path.abspath(frame.header["journal"])
+    os.environ[INSIDE_HANDLER_VARIABLE] = frame.header["journal"]
     try:
         bus = _boot(frame)
         listeners = {facts["name"]: facts for facts in bus.facts()}

@@ -86,7 +86,8 @@ class WorkerPool:
 
     def __init__(self, reactor: SelectorReactor, app: dict[str, Any], journal_path: Path) -> None:
         self._reactor = reactor
-        self._boot_frame = encode({"k": "boot", "app": app, "journal": str(journal_path)})
+        # Absolute, as a handler may change its folder.
+        self._boot_frame = encode({"k": "boot", "app": app, "journal": os.path.abspath(journal_path)})
         self._workers: dict[int, _Worker] = {}
         self._gone_slots: dict[int, SharedSlot] = {}
         """Of workers whose end the supervisor may not have taken in yet (a full disk makes it wait), newest

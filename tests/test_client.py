@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from apps import plain
+from apps import collecting, plain
 from daemons import Daemon, client_of
 from lxml import etree
 from support import Facts, RunLog, environment, kill, outcome, program, until
@@ -402,6 +402,23 @@ def test_a_client_whose_supervisor_is_gone_can_still_read_what_was_recorded(jour
         assert [result.payload for result in buffer.results()] == ["a"]
         with pytest.raises(SupervisorLost):
             client.start("echo", ["b"])
+
+
+def test_a_client_and_its_handlers_may_change_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal's path means what it meant at the start."""
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    facts = Facts(tmp_path / "journal.db")
+    with running(collecting.bus, journal="journal.db", workers=1) as client:
+        monkeypatch.chdir("sub")
+        buffer = client.start("move", ["/"], buffer_id="b", return_to="digest")
+        assert buffer.wait(60).successful == 1
+        assert repr(buffer) == "<Buffer 'b' in 'journal.db'>"
+        ended = "SELECT state FROM messages WHERE message_id = 'b/complete' AND settled_at IS NOT NULL"
+        assert facts.until(ended) == "settled"
+    assert facts.rows("SELECT * FROM failures") == []
 
 
 @pytest.mark.parametrize("workers", [0, -1])

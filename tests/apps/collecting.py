@@ -19,6 +19,13 @@ def answer(number: int, length: int) -> str:
     return f"{number}:".ljust(length, "x")
 
 
+@bus.listener("move")
+def move(text: str) -> str:
+    """To another folder, with all of its process."""
+    os.chdir(text)
+    return text
+
+
 @bus.listener("digest")
 def digest(complete: BufferComplete, metadata: HandlerMetadata) -> Text:
     """What came inline and what was streamed, as counts and digests."""
