@@ -54,6 +54,8 @@ GREETING_WITH_NAME_S = 60.0
 """The same for a client with a name, which must not be a listener's: a worker may have to import the app."""
 RECONNECT_S = 60.0
 """How long a client waits for a daemon to come back."""
+LAST_WORDS_S = 5.0
+"""How long a supervisor of our own that has left us may take to end by itself."""
 _RECONNECT_EVERY_S = 0.1
 _PASSING = (SupervisorLost, LimitExceeded, StorageFull)
 """What may keep a client from its daemon for a while: it tries again."""
@@ -154,7 +156,7 @@ class Client:
             raise JournalUnreachable(_nobody_serves(self.journal, str(error))) from error
         except SupervisorLost as error:
             if self._process is not None:
-                raise
+                raise _died_at_start(self._process, error) from None
             raise JournalUnreachable(_nobody_serves(self.journal, "it ended before it answered")) from error
 
     @property
@@ -469,6 +471,17 @@ class Client:
     def buffer(self, buffer_id: str) -> "Buffer":
         """A buffer that was started before, by anybody. Raises NotFound."""
         return Buffer(self, buffer_id, self.reader().facts(buffer_id).buffer_seq, existed=True)
+
+
+def _died_at_start(process: "subprocess.Popen[bytes]", lost: SupervisorLost) -> SupervisorLost:
+    """Its connection ends before it has said why, on stderr: let it. Run again, it would crash again."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        code = process.wait(LAST_WORDS_S)
+        if code > 0:
+            return SupervisorLost(
+                f"the supervisor crashed at its start (exit code {code}); it said why above"
+            )
+    return lost
 
 
 def _process_of(journal: Path) -> str:

@@ -421,6 +421,18 @@ def test_a_client_and_its_handlers_may_change_their_folder(
     assert facts.rows("SELECT * FROM failures") == []
 
 
+def test_a_supervisor_that_crashes_at_its_start_is_heard(
+    journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And nobody is told to run the same again, which would crash again."""
+    (tmp_path / "selectors.py").write_text("raise RuntimeError('my last words')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(SupervisorLost, match=r"crashed at its start \(exit code 1\)"):
+        with running(plain.bus, journal=journal):
+            pass
+    assert "RuntimeError: my last words" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("workers", [0, -1])
 def test_fewer_workers_than_one_are_refused(journal: Path, workers: int) -> None:
     with pytest.raises(UsageError):
