@@ -27,7 +27,7 @@ from durable_bus.connections import (
     socket_path,
     unlink_socket,
 )
-from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable
+from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable, said
 from durable_bus.ids import new_id
 from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.journal import Journal
@@ -226,7 +226,7 @@ def main(argument: str) -> int:
         refusal = {
             "k": "fatal",
             "type": kind,
-            "message": str(error),
+            "message": said(error),
             "holder_pid": getattr(error, "holder_pid", None),
         }
         try:

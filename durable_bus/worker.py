@@ -20,7 +20,7 @@ from typing import Any
 
 from durable_bus.answers import Answers
 from durable_bus.bus import INSIDE_HANDLER_VARIABLE, Bus, load_app
-from durable_bus.channel import Frame, read_frame
+from durable_bus.channel import read_frame
 from durable_bus.errors import BusNotImportable, DurableBusError, encodable
 from durable_bus.outcomes import MessageHandling
 from durable_bus.sync_runner import SyncRunner, describe
@@ -55,10 +55,6 @@ def _disown_forks(fds: tuple[int, int], words: "memoryview[int]", answers: Answe
         answers.renew_lock()  # the flushing thread, which may have held it, is not in the child
 
     os.register_at_fork(after_in_child=in_child)
-
-
-def _boot(frame: Frame) -> Bus:
-    return load_app(frame.header["app"])
 
 
 def _where(error: BaseException | None) -> str:
@@ -98,10 +94,11 @@ def main(arguments: dict[str, Any]) -> int:
     frame = read_frame(read_fd)
     if frame is None:
         return 0
+    boot = json.loads(frame.bodies[0])
     sys.argv = [sys.argv[0]]
-    os.environ[INSIDE_HANDLER_VARIABLE] = frame.header["journal"]
+    os.environ[INSIDE_HANDLER_VARIABLE] = boot["journal"]
     try:
-        bus = _boot(frame)
+        bus = load_app(boot["app"])
         listeners = {facts["name"]: facts for facts in bus.facts()}
     except DurableBusError as error:
         answers.send(
@@ -113,7 +110,7 @@ def main(arguments: dict[str, Any]) -> int:
             }
         )
         return 1
-    messages = MessageHandling(frame.header["journal"])
+    messages = MessageHandling(boot["journal"])
     answers.send({"k": "ready", "listeners": listeners})
     pid = os.getpid()
     try:

@@ -9,6 +9,7 @@ else the handler left running.
 import contextlib
 import errno
 import fcntl
+import json
 import mmap
 import os
 import subprocess
@@ -86,8 +87,10 @@ class WorkerPool:
 
     def __init__(self, reactor: SelectorReactor, app: dict[str, Any], journal_path: Path) -> None:
         self._reactor = reactor
-        # Absolute, as a handler may change its folder.
-        self._boot_frame = encode({"k": "boot", "app": app, "journal": os.path.abspath(journal_path)})
+        # The path is absolute, as a handler may change its folder. Folders may have names that are not UTF-8,
+        # which ASCII JSON can hold (`json.dumps`) and a header cannot.
+        boot = {"app": app, "journal": os.path.abspath(journal_path)}
+        self._boot_frame = encode({"k": "boot"}, json.dumps(boot).encode())
         self._workers: dict[int, _Worker] = {}
         self._gone_slots: dict[int, SharedSlot] = {}
         """Of workers whose end the supervisor may not have taken in yet (a full disk makes it wait), newest

@@ -122,6 +122,39 @@ def test_files_beside_the_app_are_not_imported_in_place_of_pythons_own(tmp_path:
     assert done.stdout == '<results><item index="0" success="true">a</item></results>\n'
 
 
+def test_folders_and_journals_may_have_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    """Handlers and errors may name them, too."""
+    folder = tmp_path / os.fsdecode(b"f\xe9")
+    folder.mkdir()
+    (folder / "mine.py").write_text(
+        "from durable_bus import Bus\n"
+        "bus = Bus('mine')\n"
+        "@bus.listener('echo')\n"
+        "def echo(text: str) -> str: return text\n"
+        "@bus.listener('fail')\n"
+        "def fail(text: str) -> str: raise ValueError(__file__)\n"
+    )
+    (folder / "broken.py").write_text("raise ValueError(__file__)\n")
+    items = ("--items", write_items(folder, "a"), "--journal", os.fsdecode(b"caf\xe9.db"))
+    results = '<results><item index="0" success="true">a</item></results>\n'
+    for _ in range(2):
+        ran = durable_bus("run", "mine:bus", "echo", *items, cwd=folder)
+        assert (ran.code, ran.out) == (0, results), ran.err
+    assert (folder / os.fsdecode(b"caf\xe9.db")).exists()
+    ran = durable_bus("run", "mine:bus", "fail", "--format", "jsonl", *items, cwd=folder)
+    assert ran.code == 1, ran.err
+    assert json.loads(ran.out)["error"].startswith("exception: ValueError: ")
+    assert json.loads(ran.out)["error"].endswith("f\\udce9/mine.py")
+    ran = durable_bus("run", "broken:bus", "echo", *items, cwd=folder)
+    assert ran.code == 2
+    assert ran.error.endswith("f\\udce9/broken.py (broken.py, line 1)")
+    refused = folder / os.fsdecode(b"\xe9.db")
+    refused.write_bytes(b"no database" * 100)
+    ran = durable_bus("run", "mine:bus", "echo", *items[:2], "--journal", refused, cwd=folder)
+    assert ran.code == 5
+    assert "is not a durable_bus journal" in ran.error
+
+
 def test_output_replaces_the_file_and_stdout_stays_empty(tmp_path: Path) -> None:
     items, output = write_items(tmp_path, "one"), tmp_path / "results.xml"
     output.write_text("old")

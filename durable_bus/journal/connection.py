@@ -198,7 +198,7 @@ def _open_reader(path: Path, timeout_s: float) -> tuple[sqlite3.Connection, str]
 
 def read_only_uri(path: Path) -> str:
     """The URI of a journal, wherever it can be opened as it is."""
-    return f"file:{quote(str(path.absolute()))}?mode=ro"
+    return f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
 
 
 def _uri_without_writing(path: Path) -> str:
