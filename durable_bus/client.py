@@ -37,10 +37,11 @@ from durable_bus.errors import (
     UsageError,
 )
 from durable_bus.ids import new_id
+from durable_bus.journal.connection import DURABILITIES
 from durable_bus.journal.reading import BufferContent, JournalReader
 from durable_bus.link import Link
 from durable_bus.lock import holder_pid
-from durable_bus.messages import NAME_CHARS_MAX, BufferComplete, Result
+from durable_bus.messages import NAME_CHARS_MAX, BufferComplete, Result, check_name
 from durable_bus.outcomes import outcome_of
 from durable_bus.results_document import results_document
 from durable_bus.upload import Upload, digest_items
@@ -88,6 +89,8 @@ class Client:
     def __init__(self, journal: str | os.PathLike[str] = "journal.db", *, name: str | None = None) -> None:
         path = Path(journal)
         _refuse_inside_handler(path)
+        if name is not None:
+            check_name(name, "client")
         try:
             connection = connect_daemon(path, GREETING_S)
         except OSError as error:
@@ -515,8 +518,6 @@ def _nobody_serves(journal: Path, why: str) -> str:
 
 
 def check_buffer_id(buffer_id: str) -> BufferError | None:
-    from durable_bus.messages import check_name
-
     try:
         check_name(buffer_id, "buffer")
     except UsageError as error:
@@ -691,8 +692,8 @@ def running(
 
     `workers` defaults to the usable cores. `durability` is "full" or "normal" (survives any kill, not a power
     cut). Leaving the block finishes what runs, within `grace` seconds, and gives the rest back: the same call
-    goes on with it. Raises BusNotImportable when workers could not import the bus, JournalLocked when another
-    process serves the journal.
+    goes on with it. Raises UsageError for a value that cannot be, BusNotImportable when workers could not
+    import the bus, JournalLocked when another process serves the journal.
     """
     path = Path(journal)
     _refuse_inside_handler(path)
@@ -716,11 +717,30 @@ def open_client(
     workers: int | None,
     *,
     name: str | None = None,
-    **options: Any,
+    durability: str = "full",
+    grace_s: float = 10.0,
+    verbose: bool = False,
 ) -> Client:
-    """A client with a supervisor of its own."""
+    """A client with a supervisor of its own. Raises UsageError, before one is spawned."""
     count = workers if workers is not None else len(os.sched_getaffinity(0))
-    if count < 1:
-        raise UsageError(f"workers={workers} must be at least 1")
-    process, connection = spawn_supervisor(app, app_name, journal, count, **options)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise UsageError(f"workers={workers!r:.100} is not a whole number of at least 1")
+    if durability not in list(DURABILITIES):
+        raise UsageError(f"durability={durability!r:.100} is not {' or '.join(map(repr, DURABILITIES))}")
+    if not _is_seconds(grace_s):
+        raise UsageError(f"grace={grace_s!r:.100} is not a number of seconds of at least 0")
+    if name is not None:
+        check_name(name, "client")
+    process, connection = spawn_supervisor(
+        app, app_name, journal, count, durability=durability, grace_s=float(grace_s), verbose=verbose
+    )
     return Client._embedded(journal, connection, process, name)
+
+
+def _is_seconds(value: object) -> bool:
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value >= 0
+    )

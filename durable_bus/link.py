@@ -97,8 +97,15 @@ class Link:
         return None
 
     def send(self, header: dict[str, Any], *bodies: bytes) -> None:
-        """Send a request; whoever waits for its answers calls `forget` in the end. Raises SupervisorLost."""
-        data = encode(header, *bodies)
+        """Send a request; whoever waits for its answers calls `forget` in the end. Raises SupervisorLost, and
+        UsageError for what no frame can hold.
+        """
+        try:
+            data = encode(header, *bodies)
+        except UnicodeEncodeError:
+            raise UsageError("half a surrogate pair cannot be part of a name, nor be sent") from None
+        except TypeError as error:
+            raise UsageError(f"it cannot be sent: {error}") from None
         if len(data) > FRAME_BYTES_MAX:
             raise LimitExceeded(f"a frame of {len(data)} bytes is over the limit of {FRAME_BYTES_MAX}")
         with self.changed:

@@ -161,6 +161,8 @@ def _chunks(items: Iterable[object]) -> Iterator[tuple[bytes, list[bool]]]:
     """Items as bodies (`channel.pack`) of a bounded size, each with whether its items are XML."""
     if isinstance(items, (str, bytes)):
         raise UsageError("items must be an iterable of items, not one str or bytes")
+    if not (hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
+        raise UsageError(f"items must be an iterable of items, not {type(items).__name__}")
     iterator = iter(items)
     first_index = chars = 0
     texts: list[str] = []

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apps import collecting, plain
@@ -274,6 +275,26 @@ def test_one_str_is_not_taken_for_its_letters(client: Client) -> None:
         client.start("echo", "letters")
 
 
+@pytest.mark.parametrize("items", [None, 7])
+def test_items_that_are_none_are_refused(client: Client, items: Any) -> None:
+    with pytest.raises(UsageError, match="items must be an iterable of items, not "):
+        client.start("echo", items)
+
+
+@pytest.mark.parametrize("option", ["target", "return_to"])
+@pytest.mark.parametrize("count", [1, 20_000])
+@pytest.mark.parametrize(("value", "reason"), [("\ud800", "surrogate"), (object(), "cannot be sent: ")])
+def test_what_cannot_be_sent_is_refused(
+    client: Client, option: str, count: int, value: Any, reason: str
+) -> None:
+    """As one frame, or as many."""
+    before = untouched(client)
+    options = {"target": "echo", option: value}
+    with pytest.raises(UsageError, match=reason):
+        client.start(items=["a"] * count, **options)
+    assert untouched(client) == before
+
+
 # Sizes
 
 
@@ -433,12 +454,33 @@ def test_a_supervisor_that_crashes_at_its_start_is_heard(
     assert "RuntimeError: my last words" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("workers", [0, -1])
-def test_fewer_workers_than_one_are_refused(journal: Path, workers: int) -> None:
-    with pytest.raises(UsageError):
-        with running(plain.bus, journal=journal, workers=workers):
+IMPOSSIBLE = [
+    ("workers", 0),
+    ("workers", -1),
+    ("workers", 1.5),
+    ("workers", "2"),
+    ("workers", True),
+    ("durability", "fast"),
+    ("durability", None),
+    ("durability", []),
+    ("grace", "x"),
+    ("grace", -1),
+    ("grace", None),
+    ("grace", float("nan")),
+    ("name", "\ud800"),
+    ("name", 1),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), IMPOSSIBLE)
+def test_an_option_that_cannot_be_is_refused_before_anything_is_started(
+    journal: Path, option: str, value: object
+) -> None:
+    options: Any = {option: value}
+    with pytest.raises(UsageError, match="client name" if option == "name" else f"{option}="):
+        with running(plain.bus, journal=journal, **options):
             pass
-    assert not journal.exists()
+    assert not list(journal.parent.iterdir())
 
 
 # Where a Bus can be found again
