@@ -7,6 +7,7 @@ it has ended.
 
 import contextlib
 import hashlib
+import itertools
 import math
 import os
 import signal
@@ -30,6 +31,7 @@ from durable_bus.errors import (
     JournalUnreachable,
     LimitExceeded,
     NotFound,
+    StorageFailed,
     StorageFull,
     SupervisorLost,
     TimedOut,
@@ -189,9 +191,10 @@ class Client:
                 self._process.wait()
                 raise
         self._link.close()
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        with self._reader_lock:
+            reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     def reader(self) -> JournalReader:
         """The journal, read-only."""
@@ -613,8 +616,23 @@ class Buffer:
         return document
 
     def results(self) -> Iterator[Result]:
-        """Every result recorded so far, in item order; of a pruned buffer none."""
-        return self._client.reader().results(self._buffer_seq)
+        """Every result recorded so far, in item order; of a pruned buffer none. Goes on when the client is
+        closed meanwhile.
+        """
+        return itertools.chain.from_iterable(self._pages())
+
+    def _pages(self) -> Iterator[list[Result]]:
+        after_index = -1
+        while True:
+            reader = self._client.reader()
+            try:
+                for page in reader.pages(self._buffer_seq, after_index):
+                    yield page
+                    after_index = page[-1].index
+                return
+            except StorageFailed:
+                if not reader.closed:
+                    raise
 
     def as_completed(self, timeout: float | None = None) -> Iterator[Result]:
         """Every result once, as they are recorded, until the buffer has ended. Raises as `wait` does."""

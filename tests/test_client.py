@@ -123,6 +123,19 @@ def test_results_of_an_open_buffer_are_those_recorded_so_far(client: Client, tmp
     buffer.wait(60)
 
 
+def test_results_can_be_read_on_after_the_client_was_closed(journal: Path) -> None:
+    """Following needs only the journal."""
+    with running(plain.bus, journal=journal, workers=1) as client:
+        buffer = client.start("echo", map(str, range(10_000)))
+        buffer.wait(60)
+        unread, half_read = buffer.results(), buffer.results()
+        first = [result.payload for result in islice(half_read, 5_000)]
+    whole = [str(index) for index in range(10_000)]
+    assert [*first, *(result.payload for result in half_read)] == whole
+    assert [result.payload for result in unread] == whole
+    client.close()
+
+
 def test_waiting_times_out_and_what_it_waited_for_goes_on(client: Client, tmp_path: Path) -> None:
     door = tmp_path / "door"
     buffer = client.start("gate", [str(door)])

@@ -80,6 +80,7 @@ class JournalReader:
         self.connection.create_function("error_text", 1, _error_text, deterministic=True)
         self._statements = Statements(self.connection, "reading.sql")
         self._lock = threading.Lock()
+        self.closed = False
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -88,7 +89,9 @@ class JournalReader:
             yield
 
     def close(self) -> None:
-        self.connection.close()
+        with self._lock:
+            self.closed = True
+            self.connection.close()
 
     def __enter__(self) -> "JournalReader":
         return self
@@ -221,17 +224,18 @@ class JournalReader:
     def results(self, buffer_seq: int) -> Iterator[Result]:
         """Every result recorded so far, in item order."""
         # Not a generator of results: 0.02 us each.
-        return itertools.chain.from_iterable(self._pages(buffer_seq))
+        return itertools.chain.from_iterable(self.pages(buffer_seq))
 
-    def _pages(self, buffer_seq: int) -> Iterator[list[Result]]:
+    def pages(self, buffer_seq: int, after_index: int = -1) -> Iterator[list[Result]]:
+        """The same, after the item with this index, as they are read."""
         answers = _Answers(self._statements, buffer_seq)
-        after_key = (buffer_seq << INDEX_BITS) - 1
+        first_key, _ = self._keys(buffer_seq)
         while True:
             with self._reading():
-                page = answers.page(after_key)
+                page = answers.page(first_key + after_index)
             if not page:
                 return
-            after_key = (buffer_seq << INDEX_BITS) + page[-1].index
+            after_index = page[-1].index
             yield page
 
     def results_after(self, buffer_seq: int, after_answer: int) -> tuple[list[Result], int]:
