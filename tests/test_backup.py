@@ -17,6 +17,7 @@ from support import Facts, environment, until
 from synthetic import make
 
 from durable_bus.errors import UsageError
+from durable_bus.journal import backup
 from durable_bus.journal.backup import back_up
 from durable_bus.journal.checking import check
 
@@ -80,7 +81,7 @@ def test_killed_at_any_moment_it_leaves_the_old_copy_whole(
     if not large.exists():
         make(large, 100_000, 10)
     copy = tmp_path / "copy.db"
-    shutil.copy(story.journal, copy)
+    back_up(story.journal, copy)
     old = content(copy)
     command = [sys.executable, "-m", "durable_bus", "backup", str(copy), "--journal", str(large)]
     process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
@@ -109,11 +110,14 @@ def test_a_backup_of_nothing_or_over_something_else_is_refused(story: Story, tmp
     used = tmp_path / "used.db"
     shutil.copy(story.journal, used)
     Path(f"{used}-wal").write_text("what was committed last")
+    stopped = tmp_path / "stopped.db"
+    shutil.copy(story.journal, stopped)
     linked = tmp_path / "linked.db"
     os.link(story.journal, linked)
     for destination, code, says in (
         (other, 5, "not a durable_bus journal"),
         (used, 2, "in use"),
+        (stopped, 2, "a journal, not a backup"),
         (story.journal, 2, "the journal itself"),
         (linked, 2, "the journal itself"),
         (tmp_path, 2, "is a folder"),
@@ -126,6 +130,43 @@ def test_a_backup_of_nothing_or_over_something_else_is_refused(story: Story, tmp
     assert other.read_text().startswith("dear journal,")
     assert durable_bus("backup", "copy.db", "--journal", "absent.db", cwd=tmp_path).code == 3
     assert not (tmp_path / "copy.db").exists()
+
+
+def test_a_backup_over_a_journal_that_an_idle_daemon_serves_is_refused(
+    story: Story, journal: Path, tmp_path: Path
+) -> None:
+    """Its -wal is empty then: nothing but its mode and its lock tell."""
+    with supervised(journal) as client:
+        client.start("work", texts("fine"), buffer_id="precious").wait(60)
+        wal = Path(f"{journal}-wal")
+        until(lambda: size(wal) == 0, "an idle supervisor brings the log home")
+        ran = durable_bus("backup", journal, "--journal", story.journal, cwd=tmp_path)
+        assert (ran.code, ran.out) == (2, "")
+        assert f"in use, by process {client.supervisor_pid}" in ran.error
+        with pytest.raises(UsageError, match="a journal, not a backup"):
+            back_up(story.journal, journal)
+        assert wal.exists()
+        client.start("work", texts("fine"), buffer_id="later").wait(60)
+    ids = durable_bus("query", "SELECT buffer_id FROM buffers", "--format", "csv", cwd=tmp_path)
+    assert set(ids.out.split()) == {"buffer_id", "precious", "later"}
+
+
+def test_a_supervisor_that_was_started_on_the_old_backup_meanwhile_keeps_it(
+    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy.db"
+    back_up(story.journal, copy)
+    copying = backup._copy
+
+    def serve_meanwhile(source: sqlite3.Connection, partial: Path) -> None:
+        copying(source, partial)
+        with supervised(copy) as client:
+            client.start("work", texts("fine"), buffer_id="precious").wait(60)
+
+    monkeypatch.setattr(backup, "_copy", serve_meanwhile)
+    with pytest.raises(UsageError, match="a journal, not a backup"):
+        back_up(story.journal, copy)
+    assert Facts(copy).recorded("precious") == 1
 
 
 def test_a_full_disk_leaves_the_old_copy(story: Story, tmp_path: Path) -> None:

@@ -246,14 +246,16 @@ def backup_command(destination: Path, journal: Path) -> int:
     """Copy the journal to DEST, consistently, also while a daemon writes it.
 
     The copy is one file, complete in itself. An earlier backup at DEST is replaced when the new one is whole
-    and on disk; killed at any moment, the old one is left as it was.
+    and on disk; killed at any moment, the old one is left as it was. A journal that a supervisor has served
+    is never replaced.
 
     \b
     durable-bus backup /var/backups/journal.db
     """
     from durable_bus.journal.backup import back_up
+    from durable_bus.lock import holder_pid
 
-    size_bytes = back_up(journal, destination)
+    size_bytes = back_up(journal, destination, served_by=holder_pid(destination))
     click.echo(f"durable-bus: {size_bytes:,} bytes in {destination}", err=True)
     return 0
 

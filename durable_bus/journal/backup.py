@@ -14,19 +14,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from durable_bus.errors import JournalLocked, StorageFailed, UsageError
+from durable_bus.journal.completeness import file_facts
 from durable_bus.journal.connection import open_reader, translated
 
 __all__ = ["back_up"]
 
 
-def back_up(journal: str | Path, destination: str | Path) -> int:
+def back_up(journal: str | Path, destination: str | Path, *, served_by: int | None = None) -> int:
     """Copy the journal to `destination`, replacing an earlier backup there; the size of the copy in bytes.
 
     The copy is not in WAL mode, so it is complete in itself, and readable where nobody may write; a
-    supervisor that is started on it changes that. Raises UsageError, NotAJournal (`destination` is a file of
+    supervisor that is started on it changes that, and then it is a journal, which no backup replaces.
+    `served_by`: who serves what is at `destination` (`lock.holder_pid`). Raises UsageError, NotAJournal (`destination` is a file of
     another kind), JournalLocked (another backup to it is running), StorageFailed, or as open_reader does.
     """
     target = Path(os.path.realpath(destination))
+    if served_by is not None:
+        raise UsageError(f"{target} is a journal in use, by process {served_by}: name another file")
     _check_destination(Path(journal), target)
     partial = target.with_name(f"{target.name}.partial")
     source = open_reader(journal)
@@ -38,6 +42,7 @@ def back_up(journal: str | Path, destination: str | Path) -> int:
             os.pwrite(fd, b"\x01\x01", 18)
             os.fsync(fd)
             size_bytes = os.fstat(fd).st_size
+            _check_destination(Path(journal), target)  # copying takes long enough to start a supervisor on it
             for suffix in ("-wal", "-shm"):  # empty, left by readers of what was there before
                 Path(f"{target}{suffix}").unlink(missing_ok=True)
             # If we die here, the old copy is there, and a partial one that the next backup writes anew.
@@ -63,6 +68,9 @@ def _check_destination(journal: Path, target: Path) -> None:
     if target.exists() and target.stat().st_size:
         with contextlib.closing(open_reader(target)):
             pass  # raises NotAJournal for anything else
+        # Its -wal tells nothing: a supervisor that idles leaves an empty one, one that has ended none.
+        if file_facts(target).in_wal_mode:
+            raise UsageError(f"{target} is a journal, not a backup of one: name another file")
 
 
 def _size_bytes(path: str) -> int:
