@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from durable_bus.errors import UsageError
 from durable_bus.journal import backup
 from durable_bus.journal.backup import back_up
 from durable_bus.journal.checking import check
+
+BESIDE = ("-wal", "-shm", ".lock", ".sock")
 
 
 def wrong(journal: Path) -> list[str]:
@@ -85,7 +88,7 @@ def test_killed_at_any_moment_it_leaves_the_old_copy_whole(
     old = content(copy)
     command = [sys.executable, "-m", "durable_bus", "backup", str(copy), "--journal", str(large)]
     process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
-    partial = Path(f"{copy}.partial")
+    partial = tmp_path / ".copy.db.durable_bus_backup"
     killed_at = random.Random(seed).randrange(0, large.stat().st_size)
     # The partial file's size says how far the backup is.
     until(lambda: process.poll() is not None or size(partial) >= killed_at, "the backup has come so far")
@@ -130,6 +133,57 @@ def test_a_backup_of_nothing_or_over_something_else_is_refused(story: Story, tmp
     assert other.read_text().startswith("dear journal,")
     assert durable_bus("backup", "copy.db", "--journal", "absent.db", cwd=tmp_path).code == 3
     assert not (tmp_path / "copy.db").exists()
+
+
+def test_a_backup_replaces_nothing_but_files(story: Story, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+    for path in (pipe, tmp_path / "socket"):
+        ran = durable_bus("backup", path, "--journal", story.journal, cwd=tmp_path)
+        assert (ran.code, ran.out) == (2, "")
+        assert "is not a file that can be replaced" in ran.error
+    assert pipe.is_fifo()
+    assert (tmp_path / "socket").is_socket()
+
+
+def test_a_backup_leaves_the_files_beside_it_alone(story: Story, tmp_path: Path) -> None:
+    mine = tmp_path / "copy.db.partial"
+    mine.write_text("a half of something")
+    assert durable_bus("backup", "copy.db", "--journal", story.journal, cwd=tmp_path).code == 0
+    assert mine.read_text() == "a half of something"
+
+
+@pytest.mark.parametrize("suffix", BESIDE)
+def test_nothing_is_written_over_what_lies_beside_the_journal(
+    story: Story, tmp_path: Path, suffix: str
+) -> None:
+    """Nor where it is not there, or empty: it will be when somebody serves the journal."""
+    journal = tmp_path / "journal.db"
+    back_up(story.journal, journal)
+    for there in (False, True):
+        path = Path(f"{journal}{suffix}")
+        if there:
+            path.touch()
+        for command in (
+            ["backup", path],
+            ["export", "plain", "--output", path],
+            ["results", "plain", "--output", path],
+            ["run", "apps.eventful:bus", "work", "--items", "-", "--output", path],
+        ):
+            ran = durable_bus(*command, "--journal", "journal.db", cwd=tmp_path, stdin=b"fine")
+            assert (ran.code, ran.out) == (2, ""), command
+            assert "belongs to the journal" in ran.error
+        assert (path.read_bytes() if there else path.exists()) == (b"" if there else False)
+
+
+def test_results_are_not_written_over_a_journal_that_is_yet_to_be(tmp_path: Path) -> None:
+    command = ["run", "apps.eventful:bus", "work", "--items", "-", "--output", "journal.db"]
+    ran = durable_bus(*command, "--journal", "journal.db", cwd=tmp_path, stdin=b"fine")
+    assert (ran.code, ran.out) == (2, "")
+    assert "belongs to the journal" in ran.error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_backup_over_a_journal_that_an_idle_daemon_serves_is_refused(

@@ -106,8 +106,13 @@ def _csv(results: Iterable[Result]) -> Iterator[str]:
     yield page.getvalue()
 
 
-def check_output(output: Path | None, *inputs: Path) -> None:
-    """Before hours of work: whether the file can be written at their end. Raises UsageError."""
+def check_output(output: Path | None, journal: Path, *inputs: Path) -> None:
+    """Before hours of work: whether the file can be written at their end. Raises UsageError.
+
+    Not over anything that is read, nor over what lies beside the journal, or will: its log is a part of it.
+    """
+    from durable_bus.journal.connection import files_of
+
     if output is None:
         return
     folder = output.parent
@@ -117,7 +122,9 @@ def check_output(output: Path | None, *inputs: Path) -> None:
         raise UsageError(f"cannot write {output}: there is no folder {folder}")
     if not os.access(folder if _is_replaceable(output) else output, os.W_OK):
         raise UsageError(f"cannot write {output}: Permission denied")
-    for path in inputs:
+    if Path(os.path.realpath(output)) in files_of(journal):
+        raise UsageError(f"{output} belongs to the journal {journal}: choose another file for the results")
+    for path in (journal, *inputs):
         with contextlib.suppress(OSError):
             if os.path.samefile(output, path):
                 raise UsageError(f"{output} is read by this command: choose another file for the results")

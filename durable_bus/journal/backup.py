@@ -10,12 +10,13 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from durable_bus.errors import JournalLocked, StorageFailed, UsageError
 from durable_bus.journal.completeness import file_facts
-from durable_bus.journal.connection import open_reader, translated
+from durable_bus.journal.connection import files_of, open_reader, translated
 
 __all__ = ["back_up"]
 
@@ -25,17 +26,19 @@ def back_up(journal: str | Path, destination: str | Path, *, served_by: int | No
 
     The copy is not in WAL mode, so it is complete in itself, and readable where nobody may write; a
     supervisor that is started on it changes that, and then it is a journal, which no backup replaces.
-    `served_by`: who serves what is at `destination` (`lock.holder_pid`). Raises UsageError, NotAJournal (`destination` is a file of
-    another kind), JournalLocked (another backup to it is running), StorageFailed, or as open_reader does.
+    `served_by`: who serves what is at `destination` (`lock.holder_pid`).
+
+    Raises UsageError, NotAJournal (`destination` is a file of another kind), JournalLocked (another backup to
+    it is running), StorageFailed, or as open_reader does.
     """
     target = Path(os.path.realpath(destination))
     if served_by is not None:
         raise UsageError(f"{target} is a journal in use, by process {served_by}: name another file")
     _check_destination(Path(journal), target)
-    partial = target.with_name(f"{target.name}.partial")
+    partial = target.with_name(f".{target.name}.durable_bus_backup")
     source = open_reader(journal)
     try:
-        with _locked(partial) as fd:
+        with _locked(partial, target) as fd:
             _copy(source, partial)
             # Not in WAL mode any more (https://www.sqlite.org/fileformat.html, offsets 18 and 19): there is
             # no -wal that the copy could be missing. `PRAGMA journal_mode` would make files beside it.
@@ -56,11 +59,15 @@ def back_up(journal: str | Path, destination: str | Path, *, served_by: int | No
 
 
 def _check_destination(journal: Path, target: Path) -> None:
-    """Never over a journal that may be in use, nor over anything that is not a journal."""
+    """Never over a journal that may be in use, nor over anything that is not a backup of one."""
     if target == Path(os.path.realpath(journal)) or (target.exists() and os.path.samefile(target, journal)):
         raise UsageError(f"{target} is the journal itself: name another file for its backup")
+    if target in files_of(journal):
+        raise UsageError(f"{target} belongs to the journal itself: name another file for its backup")
     if target.is_dir():
         raise UsageError(f"{target} is a folder: name a file for the backup")
+    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+        raise UsageError(f"{target} is not a file that can be replaced: name another one for the backup")
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent}")
     if _size_bytes(f"{target}-wal"):
@@ -81,7 +88,7 @@ def _size_bytes(path: str) -> int:
 
 
 @contextlib.contextmanager
-def _locked(partial: Path) -> Iterator[int]:
+def _locked(partial: Path, target: Path) -> Iterator[int]:
     """The partial file, empty and ours alone."""
     fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
@@ -89,7 +96,7 @@ def _locked(partial: Path) -> Iterator[int]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             error = JournalLocked()
-            error.args = (f"another backup to {partial.with_suffix('')} is running",)
+            error.args = (f"another backup to {target} is running",)
             raise error from None
         os.ftruncate(fd, 0)  # what a killed backup has left
         yield fd

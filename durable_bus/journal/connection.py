@@ -32,6 +32,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "TEXT_BYTES_MAX",
     "check_identity",
+    "files_of",
     "open_reader",
     "open_writer",
     "read_only_uri",
@@ -62,6 +63,14 @@ than one that grows: together 8 % (200,000 items).
 """
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
 """What a reader has made longer is cut to this when the log begins anew."""
+
+
+def files_of(journal: str | Path) -> tuple[Path, ...]:
+    """The journal's real path, and all that may lie beside it: its log, its lock, its daemon's socket.
+    Nobody may write anything else there, also while some of them are not there.
+    """
+    real = os.path.realpath(journal)
+    return tuple(Path(real + suffix) for suffix in ("", "-wal", "-shm", "-journal", ".lock", ".sock"))
 
 
 def translate(error: sqlite3.Error, path: str | Path) -> JournalError:
