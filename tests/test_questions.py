@@ -444,6 +444,61 @@ def test_a_journal_cannot_be_written_through_a_pragma(copied: Path) -> None:
     assert list(ask(copied, "PRAGMA user_version", {}, time_limit_s=1)) == [{"user_version": 1}]
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "PRAGMA journal_mode=delete",
+        "PRAGMA main.Journal_Mode",
+        "PRAGMA locking_mode = EXCLUSIVE",
+        "PRAGMA user_version = 7",
+        "PRAGMA query_only = OFF",
+        "PRAGMA optimize",
+        "SELECT * FROM pragma_wal_checkpoint",
+        "SELECT * FROM pragma_user_version(7)",
+        "VACUUM INTO 'other.db'",
+    ],
+)
+def test_a_pragma_that_does_more_than_read_is_refused(copied: Path, tmp_path: Path, sql: str) -> None:
+    before = copied.read_bytes()
+    ran = durable_bus("query", sql, "--journal", copied, cwd=tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert "storage" not in ran.error
+    assert copied.read_bytes() == before
+    assert not (tmp_path / "other.db").exists()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "PRAGMA table_info(buffer)",
+        "PRAGMA main.page_count",
+        "PRAGMA quick_check(1)",
+        "SELECT name FROM pragma_table_xinfo('buffer')",
+        "SELECT s.name, x.name FROM sqlite_master s, pragma_index_list(s.name) x WHERE s.type = 'table'",
+        "SELECT * FROM pragma_page_size",
+        "SELECT * FROM pragma_function_list",
+    ],
+)
+def test_a_pragma_that_only_reads_is_asked(copied: Path, sql: str) -> None:
+    assert list(ask(copied, sql, {}, time_limit_s=5))
+
+
+def test_a_query_never_takes_the_writers_lock(journal: Path, tmp_path: Path) -> None:
+    """A checkpoint takes it, and holds it as long as a reader is in its way."""
+    with supervised(journal) as client:
+        client.start("work", texts("fine"), buffer_id="before").wait(60)
+        with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM buffer").fetchall()
+            client.start("work", texts("fine"), buffer_id="after").wait(60)
+            ran = durable_bus("query", "PRAGMA wal_checkpoint(TRUNCATE)", cwd=tmp_path)
+    assert (ran.code, ran.error) == (
+        2,
+        "PRAGMA wal_checkpoint is not one of those that only read the journal",
+    )
+
+
 def test_control_characters_do_not_reach_the_terminal(story: Story, tmp_path: Path) -> None:
     ran = durable_bus("query", "SELECT char(27) || '[31m' AS evil", "--journal", story.journal, cwd=tmp_path)
     assert ran.out.splitlines()[-1] == " [31m"

@@ -2,14 +2,15 @@
 
 Nothing here can hold up the supervisor: readers never block its writes, but one that stays in the middle of a
 SELECT keeps the write-ahead log from shrinking. So rows are taken as fast as SQLite gives them, never as fast
-as somebody reads them, and a query that takes too long is interrupted.
+as somebody reads them, and a query that takes too long is interrupted. And a read-only connection may still
+run a checkpoint, which takes the writer's lock: of the pragmas, only those that are known to read are let by.
 """
 
 import contextlib
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,41 @@ __all__ = ["ask", "column_names", "question", "questions"]
 
 _LOOK_AT_CLOCK_EVERY = 50_000
 """Instructions of SQLite's machine, about a millisecond."""
+_PRAGMAS_OF_WHAT = frozenset(
+    [
+        "foreign_key_check",
+        "foreign_key_list",
+        "index_info",
+        "index_list",
+        "index_xinfo",
+        "integrity_check",
+        "quick_check",
+        "table_info",
+        "table_list",
+        "table_xinfo",
+    ]
+)
+"""Those that only read, and may say of which table, or how much is wanted."""
+_PRAGMAS = frozenset(
+    [
+        "application_id",
+        "auto_vacuum",
+        "collation_list",
+        "compile_options",
+        "data_version",
+        "database_list",
+        "encoding",
+        "freelist_count",
+        "function_list",
+        "module_list",
+        "page_count",
+        "page_size",
+        "pragma_list",
+        "schema_version",
+        "user_version",
+    ]
+)
+"""Those that only read as long as no value is given to them."""
 _PARAMETER = re.compile(r"(?<!:):([a-z]\w*)")
 
 
@@ -81,20 +117,36 @@ def _reading(journal: str | Path, time_limit_s: float | None) -> "Iterator[Datab
         deadline_s = None if time_limit_s is None else time.monotonic() + time_limit_s
         if deadline_s is not None:
             connection.set_progress_handler(lambda: time.monotonic() > deadline_s, _LOOK_AT_CLOCK_EVERY)
-        # A second connection to a journal that is not read-only would checkpoint it when it is closed.
-        connection.set_authorizer(_no_other_database)
+        refused: list[str] = []
+        connection.set_authorizer(_may_read(refused))
         try:
             yield database
         except ValueError as error:
             raise UsageError(f"this SQL returns no rows: {one_line(str(error))}") from None
         except sqlite3.Error as error:
+            if refused:
+                raise UsageError(refused[0]) from error
             raise _meaning(error, journal, time_limit_s) from error
     finally:
         connection.close()
 
 
-def _no_other_database(action: int, *_: object) -> int:
-    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
+def _may_read(refused: list[str]) -> Callable[..., int]:
+    """SQLite's authorizer: what a query may do. Whatever it may not is put into `refused`, in words."""
+
+    def authorize(action: int, name: str | None, argument: str | None, *_: object) -> int:
+        if action == sqlite3.SQLITE_ATTACH:
+            # A second connection to a journal that is not read-only would checkpoint it when it is closed.
+            refused.append("a query has no other database than the journal")
+        elif action == sqlite3.SQLITE_PRAGMA:
+            pragma = (name or "").lower()
+            if pragma not in _PRAGMAS_OF_WHAT and pragma not in _PRAGMAS:
+                refused.append(f"PRAGMA {pragma} is not one of those that only read the journal")
+            elif argument is not None and pragma not in _PRAGMAS_OF_WHAT:
+                refused.append(f"PRAGMA {pragma} takes no value here: a query only reads")
+        return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
+
+    return authorize
 
 
 def _meaning(error: sqlite3.Error, journal: str | Path, time_limit_s: float | None) -> Exception:
