@@ -118,16 +118,17 @@ def socket_in_lock(journal: Path) -> str | None:
     return lines[1] if len(lines) > 1 and lines[1].startswith("/") else None
 
 
-def noted_commit(journal: Path) -> tuple[int, bool] | None:
+def noted_commit(journal: Path) -> tuple[int, bool | None] | None:
     """The newest commit that the journal's last supervisor has noted, and whether it was of the file that is
-    there now; None when nothing is noted. A journal may have more commits, and lacks some when it has fewer.
+    there now, None when it has not said of which; None when nothing is noted. A journal may have more
+    commits, and lacks some when it has fewer, unless it was not said of which file: see `begin_to_note`.
     """
     lines = _lines_in(lock_path(journal))
     commit_id, _, inode = lines[_NOTED_LINE].partition(" ") if len(lines) > _NOTED_LINE else ("", "", "")
     if not (commit_id.isdecimal() and inode.isdecimal()):
         return None
     try:
-        return int(commit_id), os.stat(journal).st_ino == int(inode)
+        return int(commit_id), os.stat(journal).st_ino == int(inode) if int(inode) else None
     except OSError:
         return None
 

@@ -4,8 +4,10 @@ import csv
 import hashlib
 import json
 import os
+import random
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -336,6 +338,74 @@ def test_a_copy_without_its_wal_is_named_and_not_gone_on_with(crashed: Path, tmp
     assert durable_bus("export", "home", "--journal", copy, cwd=tmp_path).code == 0
     assert durable_bus("backup", "taken.db", "--journal", copy, cwd=tmp_path).code == 0
     assert_gone_on_with(tmp_path / "taken.db", "home")
+
+
+def cut_to_a_header(wal: Path) -> None:
+    os.truncate(wal, 32)
+
+
+def cut_within_a_frame(wal: Path) -> None:
+    os.truncate(wal, 100)
+
+
+def cut_in_half(wal: Path) -> None:
+    os.truncate(wal, wal.stat().st_size // 2)
+
+
+def overwritten(wal: Path) -> None:
+    wal.write_bytes(random.Random(1).randbytes(wal.stat().st_size))
+
+
+def copied_with(journal: Path, folder: Path, *suffixes: str) -> Path:
+    folder.mkdir()
+    for suffix in suffixes:
+        shutil.copy(f"{journal}{suffix}", folder / f"copy.db{suffix}")
+    return folder / "copy.db"
+
+
+@pytest.mark.parametrize("damage", [cut_to_a_header, cut_within_a_frame, cut_in_half, overwritten])
+def test_a_copy_whose_wal_is_not_whole_is_known_by_its_lock(
+    crashed: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    copy = copied_with(crashed, tmp_path / "elsewhere", "", "-wal", ".lock")
+    assert durable_bus("check", "--journal", copy, cwd=tmp_path).code == 0
+    damage(Path(f"{copy}-wal"))
+    assert_refused(copy, tmp_path, "copy.db may lack the last ")
+    assert durable_bus("backup", "taken.db", "--journal", copy, cwd=tmp_path).code == 0
+    assert_gone_on_with(tmp_path / "taken.db", "home")
+
+
+@pytest.mark.parametrize("damage", [cut_to_a_header, cut_within_a_frame, overwritten])
+def test_a_wal_that_is_no_log_counts_as_empty_without_a_lock(
+    crashed: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    copy = copied_with(crashed, tmp_path / "elsewhere", "", "-wal")
+    assert durable_bus("check", "--journal", copy, cwd=tmp_path).code == 0
+    damage(Path(f"{copy}-wal"))
+    assert_refused(copy, tmp_path, LACKS_WAL)
+
+
+def test_an_older_copy_of_a_run_that_ended_lacks_nothing_whatever_the_lock_says(
+    journal: Path, tmp_path: Path
+) -> None:
+    with supervised(journal) as client:
+        client.start("work", texts("fine"), buffer_id="home").wait(60)
+    older = copied_with(journal, tmp_path / "elsewhere", "")
+    assert_gone_on_with(journal, "home")  # so that its lock file tells of more commits
+    os.replace(older, journal)
+    assert durable_bus("check", "--journal", journal, cwd=tmp_path).code == 0
+    assert_gone_on_with(journal, "home")
+
+
+def test_a_lock_that_has_not_said_of_which_file_it_tells_accuses_none(crashed: Path, tmp_path: Path) -> None:
+    """As with --durability normal: a power cut may leave fewer commits than were noted."""
+    copy = copied_with(crashed, tmp_path / "elsewhere", "", "-wal", ".lock")
+    lock = Path(f"{copy}.lock")
+    pid, socket, _ = lock.read_text().splitlines()
+    lock.write_text(f"{pid}\n{socket}\n{10**6:020d} 0\n")
+    assert noted_commit(copy) == (10**6, None)
+    assert durable_bus("check", "--journal", copy, cwd=tmp_path).code == 0
+    assert_gone_on_with(copy, "home", "in-the-log")
 
 
 def test_a_young_journal_is_known_without_its_wal_too(journal: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def invariants() -> dict[str, tuple[str, str]]:
     return found
 
 
-def check(path: str | Path, *, served: bool = False, noted: tuple[int, bool] | None = None) -> Report:
+def check(path: str | Path, *, served: bool = False, noted: tuple[int, bool | None] | None = None) -> Report:
     """Everything that can be checked. `served`: a supervisor has the journal's lock. `noted`: what the lock
     file says about the newest commit (`lock.noted_commit`).
 

@@ -2,10 +2,14 @@
 
 Whatever was committed last is in the -wal only, and without it the file is an older journal in which nothing
 looks wrong. Three things tell. The supervisor notes the number of each commit in its lock file: where that
-came along, a journal that ends earlier lacks the rest, and one that does not lacks nothing. Where it did not,
-a newest run that has not said that it ended had a -wal when it died; without one, or with an empty one (a
-supervisor that idles leaves that, and so does whoever reads a copy), something may be missing. And a backup
-of ours is not in WAL mode: it is complete in itself, whatever its runs say.
+came along, a journal that ends earlier lacks the rest, and one that does not lacks nothing. A lock file of
+another file (the inode is noted, too) is that of a copy, or of what was in the place of this one before; a
+journal that ends earlier is then complete only when its newest run says that it ended: the copy of an older
+state that was served cannot be told from one whose -wal was cut off. Where no lock file came along, a newest
+run that has not said that it ended had a -wal when it died; without one, or with an empty one (a supervisor
+that idles leaves that, and so does whoever reads a copy), or with one that does not begin as a log does,
+something may be missing. And a backup of ours is not in WAL mode: it is complete in itself, whatever its runs
+say.
 
 Nothing is written, no -wal or -shm either: whoever looks must not make the -wal whose absence tells.
 """
@@ -23,6 +27,9 @@ from durable_bus.journal.statements import load
 __all__ = ["FileFacts", "file_facts", "refuse_incomplete", "what_may_be_missing"]
 
 _HEADER_BYTES = 100
+_WAL_HEADER_BYTES = 32
+_FRAME_HEADER_BYTES = 24
+_WAL_MAGIC = 0x377F0682
 
 
 class FileFacts(NamedTuple):
@@ -75,7 +82,7 @@ class _End(NamedTuple):
 
 
 def what_may_be_missing(
-    path: str | Path, facts: FileFacts, noted: tuple[int, bool] | None
+    path: str | Path, facts: FileFacts, noted: tuple[int, bool | None] | None
 ) -> tuple[str | None, int]:
     """Why commits may be missing at the end, None when there is no reason to think so; and the newest commit.
 
@@ -89,13 +96,22 @@ def what_may_be_missing(
     name = os.path.basename(os.path.realpath(path))
     if not facts.in_wal_mode or (noted and commit_id >= noted_id):
         return None, commit_id
+    older = "unless this is an older copy, put in the journal's place"
     if noted and noted[1]:
         return (
             f"{path} ends with commit {commit_id:,}, but its supervisor has made {noted_id:,}: the last "
-            f"{noted_id - commit_id:,} are missing. They were in {name}-wal beside it (unless this is an "
-            "older copy, put in the journal's place)"
+            f"{noted_id - commit_id:,} are missing. They were in {name}-wal beside it ({older})"
         ), commit_id
-    if facts.wal_bytes or end.run_ended or not end.run_id:
+    if end.run_ended or not end.run_id:
+        return None, commit_id
+    if noted and noted[1] is False:
+        return (
+            f"{path} may lack the last {noted_id - commit_id:,} commits: it ends with {commit_id:,}, "
+            f"{name}.lock beside it says that there were {noted_id:,}, and its run {end.run_id} has not said "
+            f"that it ended. "
+            f"They were in {name}-wal, which is missing, cut off or damaged ({older})"
+        ), commit_id
+    if facts.wal_bytes and _begins_as_a_log(f"{os.path.realpath(path)}-wal"):
         return None, commit_id
     return (
         f"{path} may lack whatever was committed last: its run {end.run_id} has not said that it ended, and "
@@ -104,7 +120,40 @@ def what_may_be_missing(
     ), commit_id
 
 
-def refuse_incomplete(path: Path, noted: tuple[int, bool] | None) -> int:
+def _begins_as_a_log(wal: str) -> bool:
+    """Whether a -wal's header and first frame are whole (https://www.sqlite.org/fileformat2.html, section 4):
+    SQLite takes any other for empty.
+    """
+    try:
+        with open(wal, "rb") as file:
+            header = file.read(_WAL_HEADER_BYTES)
+            if len(header) < _WAL_HEADER_BYTES:
+                return False
+            magic, _, page_bytes = struct.unpack_from(">III", header)
+            if magic & ~1 != _WAL_MAGIC or not 512 <= page_bytes <= 65536:
+                return False
+            frame = file.read(_FRAME_HEADER_BYTES + page_bytes)
+    except OSError:
+        return True  # it is there, and somebody else will say why it cannot be read
+    if len(frame) < _FRAME_HEADER_BYTES + page_bytes or frame[8:16] != header[16:24]:
+        return False
+    order = ">" if magic & 1 else "<"
+    of_header = _checksum(header[:24], order, (0, 0))
+    of_frame = _checksum(frame[:8] + frame[_FRAME_HEADER_BYTES:], order, of_header)
+    return of_header == struct.unpack_from(">II", header, 24) and of_frame == struct.unpack_from(
+        ">II", frame, 16
+    )
+
+
+def _checksum(data: bytes, order: str, before: tuple[int, int]) -> tuple[int, int]:
+    one, two = before
+    for first, second in struct.iter_unpack(f"{order}II", data):
+        one = (one + first + two) & 0xFFFFFFFF
+        two = (two + second + one) & 0xFFFFFFFF
+    return one, two
+
+
+def refuse_incomplete(path: Path, noted: tuple[int, bool | None] | None) -> int:
     """Before the journal is opened for writing, by who holds its lock: the newest commit, 0 without any.
 
     Raises JournalDamaged when commits may be missing; nothing was written then.
