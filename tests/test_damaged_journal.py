@@ -190,6 +190,67 @@ def children(page: bytes) -> list[int]:
     return [int.from_bytes(page[at : at + 4], "big") for at in [*offsets, 8]]
 
 
+@pytest.fixture(scope="module")
+def with_many_buffers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """So many that their table is a tree of pages; each has the one result that it is named after."""
+    path = tmp_path_factory.mktemp("many") / "journal.db"
+    make(path, 1, 10)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(buffer)")]
+        changed = {
+            "buffer_seq": "buffer_seq + n.i",
+            "buffer_id": "'many-' || n.i",
+            "thread_id": "'many-' || n.i",
+            "request_id": "'many-' || n.i",
+        }
+        values = ", ".join(changed.get(name, name) for name in columns)
+        numbers = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
+        connection.execute(
+            f"{numbers} INSERT INTO buffer SELECT {values} FROM buffer, n WHERE buffer_id = 'big'"
+        )
+        connection.execute(
+            f"{numbers} INSERT INTO result (item_key, payload, success, is_xml, answer_id) "
+            "SELECT item_key + (n.i << 32), 'of many-' || n.i, success, is_xml, answer_id FROM result, n"
+        )
+    return path
+
+
+def test_a_buffer_is_found_though_the_root_of_the_buffers_cannot_be_read(
+    with_many_buffers: Path, journal: Path, tmp_path: Path
+) -> None:
+    shutil.copy(with_many_buffers, journal)
+    overwrite_root(journal, "buffer")
+    ran = durable_bus("export", "many-700", "--format", "jsonl", "--journal", journal, cwd=tmp_path)
+    assert ran.code == 5
+    assert json.loads(ran.out)["payload"] == "of many-700"
+    assert "1 results of many-700 could be read, of 1 that were recorded; 0 could not" in ran.err
+    with pytest.raises(JournalDamaged, match="so damaged that 'nobody' cannot be found in it"):
+        Salvage(journal, "nobody")
+
+
+@pytest.mark.parametrize("damage", ["root", "cut off"])
+def test_where_no_buffer_is_left_an_export_ends_and_says_so(
+    damaged: Path, tmp_path: Path, damage: str
+) -> None:
+    if damage == "root":
+        overwrite_root(damaged, "buffer")
+    else:
+        os.truncate(damaged, PAGE_BYTES)
+    ran = durable_bus("export", "big", "--journal", damaged, "--output", "saved.xml", cwd=tmp_path)
+    assert (ran.code, ran.out) == (5, "")
+    assert "so damaged that 'big' cannot be found in it" in ran.err
+    assert not (tmp_path / "saved.xml").exists()
+
+
+def overwrite_root(journal: Path, table: str) -> None:
+    """The first page of a table: what leads to all others, where there are others."""
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro&immutable=1", uri=True)) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    with open(journal, "r+b") as file:
+        file.seek((root - 1) * PAGE_BYTES)
+        file.write(b"\xa5" * PAGE_BYTES)
+
+
 def test_results_that_are_still_in_the_log_are_read_too(journal: Path, tmp_path: Path) -> None:
     make(journal, 20_000, 10)
     with closing(sqlite3.connect(journal, isolation_level=None)) as connection:

@@ -1,15 +1,13 @@
 """Reading what can be read of a damaged journal. Nothing is written to it.
 
-A page that is damaged or cut off takes with it the rows on it, or all those below it in the tree. So results
-are read from the leaves themselves, and no more is lost than was on the pages that are. Buffers, few and near
-the beginning, are asked for by ranges of keys; a range that cannot be read is halved until what cannot be is
-single keys.
+A page that is damaged or cut off takes with it the rows on it, or all those below it in the tree. So buffers
+and results are read from the leaves themselves, and no more is lost than was on the pages that are.
 """
 
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from durable_bus.errors import JournalDamaged, NotFound
 from durable_bus.journal.connection import read_only_uri
@@ -19,7 +17,6 @@ from durable_bus.messages import Result
 
 __all__ = ["Salvage"]
 
-_PAGE_ROWS = 1_000
 _INDEX_BITS = 32
 _SEQ_MAX = (1 << 31) - 1
 
@@ -38,6 +35,50 @@ def _is_result(row: Row) -> bool:
     )
 
 
+class _Buffer(NamedTuple):
+    """The columns of a buffer, in the order of the table."""
+
+    buffer_seq: None
+    buffer_id: str
+    target: str
+    return_to: str
+    from_id: str
+    thread_id: str
+    starter_thread_id: str
+    collect: int
+    request_id: str
+    digest: str | None
+    next_chunk: int
+    received: int
+    total: int | None
+    succeeded: int
+    failed: int
+    low_water: int
+    retry_of: int | None
+    touched_at: int
+    created_commit: int
+    opened_commit: int | None
+    cancelled_commit: int | None
+    ended_commit: int | None
+    pruned_commit: int | None
+    dropped_commit: int | None
+
+
+def _is_buffer(row: Row) -> bool:
+    """By the types of its columns, as `_is_result`."""
+    if len(row.values) != len(_Buffer._fields):
+        return False
+    buffer = _Buffer(*row.values)
+    return (
+        buffer.buffer_seq is None
+        and isinstance(buffer.buffer_id, str)
+        and isinstance(buffer.received, int)
+        and isinstance(buffer.total, int | None)
+        and isinstance(buffer.succeeded, int)
+        and isinstance(buffer.failed, int)
+    )
+
+
 class Salvage:
     """One buffer of a damaged journal. Raises JournalDamaged when nothing can be found out about it,
     NotFound when it can, and the buffer is not there.
@@ -52,8 +93,11 @@ class Salvage:
         # Without it SQLite refuses a file that was cut off as a whole. The connection is read-only.
         self._connection.execute("PRAGMA writable_schema = ON")
         self._leaves: Leaves | None = None
-        self._unreadable = 0
-        self.buffer_seq, self.total, self.recorded = self._find(buffer_id)
+        try:
+            self.buffer_seq, self.total, self.recorded = self._find(buffer_id)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._connection.close()
@@ -63,27 +107,36 @@ class Salvage:
     def _find(self, buffer_id: str) -> tuple[int, int, int]:
         """Its key, how many items it has, and how many results are said to be recorded."""
         damaged = False
-        try:
-            row = self._connection.execute(self._statements["buffer"], {"buffer_id": buffer_id}).fetchone()
+        for statement in ("buffer", "buffer_without_index"):
+            try:
+                row = self._connection.execute(
+                    self._statements[statement], {"buffer_id": buffer_id}
+                ).fetchone()
+            except sqlite3.DatabaseError:
+                damaged = True
+                continue
             if row is not None:
                 return int(row[0]), int(row[1]), int(row[2])
-        except sqlite3.DatabaseError:
-            damaged = True
-        for row in self._rows("buffers_between", 1, _SEQ_MAX):
-            if row[1] == buffer_id:
-                return int(row[0]), int(row[2]), int(row[3])
-        if damaged or self._unreadable:
-            raise JournalDamaged(
-                f"the journal {self._path} is so damaged that {buffer_id!r:.120} cannot be found in it"
-            )
-        raise NotFound(f"no buffer {buffer_id!r:.120} in {self._path}")
+        if not damaged:
+            raise NotFound(f"no buffer {buffer_id!r:.120} in {self._path}")
+        for key, values in self._found_leaves().rows(1, _SEQ_MAX, _is_buffer):
+            buffer = _Buffer(*values)
+            if buffer.buffer_id == buffer_id and buffer.dropped_commit is None:
+                total = buffer.received if buffer.total is None else buffer.total
+                return key, total, buffer.succeeded + buffer.failed
+        raise JournalDamaged(
+            f"the journal {self._path} is so damaged that {buffer_id!r:.120} cannot be found in it"
+        )
+
+    def _found_leaves(self) -> Leaves:
+        if self._leaves is None:
+            self._leaves = Leaves(self._path)
+        return self._leaves
 
     def results(self) -> Iterator[Result]:
         """Every result that can be read, in item order. What it was answered by is 0 where that cannot be."""
-        if self._leaves is None:
-            self._leaves = Leaves(self._path)
         base = self.buffer_seq << _INDEX_BITS
-        for key, values in self._leaves.rows(base, base + max(self.total, 1) - 1, _is_result):
+        for key, values in self._found_leaves().rows(base, base + max(self.total, 1) - 1, _is_result):
             _, payload, success, is_xml, answer_id = values
             index = key - base
             attempt, duration_ms = self._answer(answer_id, index)
@@ -100,24 +153,3 @@ class Salvage:
             return int(row[1]), int(row[2][start : start + 10] or 0) / 1000
         except (sqlite3.DatabaseError, ValueError):
             return 0, 0.0
-
-    def _rows(self, name: str, first: int, last: int) -> Iterator[tuple[Any, ...]]:
-        """Rows of a statement between two keys, which are their first column, without those on bad pages."""
-        sql = self._statements[name]
-        ranges = [(first, last)]
-        while ranges:
-            low, high = ranges.pop()
-            try:
-                rows = self._connection.execute(
-                    sql, {"first": low, "last": high, "limit": _PAGE_ROWS}
-                ).fetchall()
-            except sqlite3.DatabaseError:
-                if low == high:
-                    self._unreadable += 1
-                else:
-                    middle = (low + high) // 2
-                    ranges += [(middle + 1, high), (low, middle)]
-                continue
-            yield from rows
-            if len(rows) == _PAGE_ROWS and rows[-1][0] < high:
-                ranges.append((rows[-1][0] + 1, high))
