@@ -242,6 +242,14 @@ def test_where_no_buffer_is_left_an_export_ends_and_says_so(
     assert not (tmp_path / "saved.xml").exists()
 
 
+@pytest.mark.parametrize("table", ["run", "journal_commit", "buffer", "dispatch"])
+def test_a_past_that_cannot_be_read_is_named_in_one_line(damaged: Path, tmp_path: Path, table: str) -> None:
+    overwrite_root(damaged, table)
+    ran = durable_bus("replay", "show", "--journal", damaged, cwd=tmp_path)
+    assert (ran.code, ran.out) == (5, "")
+    assert "is damaged" in ran.error
+
+
 def overwrite_root(journal: Path, table: str) -> None:
     """The first page of a table: what leads to all others, where there are others."""
     with closing(sqlite3.connect(f"file:{journal}?mode=ro&immutable=1", uri=True)) as connection:

@@ -1,6 +1,7 @@
 """The past of a journal: its runs and crashes, and how every buffer stood after any commit."""
 
 import contextlib
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,11 +147,15 @@ class History:
         """Several statements see the same state of the journal."""
         with translated(self.path):
             self._connection.execute("BEGIN")
-        try:
-            yield
-        finally:
-            if self._connection.in_transaction:
+            try:
+                yield
                 self._connection.execute("COMMIT")
+            except BaseException:
+                # Damage may have rolled back by itself; and what the statement said is what is to be said.
+                if self._connection.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._connection.execute("ROLLBACK")
+                raise
 
     def _value(self, name: str, **parameters: Any) -> Any:
         with translated(self.path):
