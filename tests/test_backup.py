@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from command_line import durable_bus
-from eventful import Story, supervised, texts
+from eventful import HALTED, Story, supervised, texts
 from support import Facts, environment, until
 from synthetic import make
 
@@ -263,6 +263,15 @@ def test_an_export_is_one_file_in_each_format(story: Story, tmp_path: Path) -> N
         assert (ran.code, ran.out, ran.err) == (0, "", "")
         assert (tmp_path / f"plain.{name}").read_text() == shown.out
     assert durable_bus("export", "nobody", "--journal", story.journal, cwd=tmp_path).code == 3
+
+
+def test_an_export_of_a_buffer_that_has_not_ended_says_so(story: Story, tmp_path: Path) -> None:
+    command = ["halted", "--journal", story.journal]
+    shown = durable_bus("results", *command, cwd=tmp_path)
+    assert f" of {HALTED} items are recorded" in shown.error
+    ran = durable_bus("export", *command, "--output", "halted.xml", cwd=tmp_path)
+    assert ran == (1, "", shown.err)
+    assert (tmp_path / "halted.xml").read_text() == shown.out
 
 
 def test_the_library_refuses_like_the_command(story: Story) -> None:

@@ -57,7 +57,7 @@ def results_command(
     \b
     durable-bus results BUFFER --failed --format jsonl
     """
-    from durable_bus.cli.output import check_output, render, write_results
+    from durable_bus.cli.output import check_output, not_ended, render, write_results
     from durable_bus.journal.reading import JournalReader
 
     check_output(output, journal)
@@ -66,9 +66,7 @@ def results_command(
         if content.pruned:
             raise NotFound(f"the results of {buffer_id} were pruned")
         if not content.ended:
-            recorded = content.succeeded + content.failed
-            how_far = f"{recorded:,} of {content.total:,} items are recorded"
-            click.echo(f"durable-bus: {buffer_id} has not ended: {how_far}", err=True)
+            click.echo(f"durable-bus: {not_ended(content)}", err=True)
         write_results(render(reader, [content], format_name, failed_only=failed_only), output)
         return _exit_code(content)
 

@@ -271,12 +271,13 @@ def backup_command(destination: Path, journal: Path) -> int:
 def export_command(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
     """Write the results of BUFFER as one file: XML, jsonl or csv.
 
-    Of a damaged journal it writes what can be read, says how much that is, and ends with exit code 5.
+    Of a buffer that has not ended it writes those that are recorded, says so, and ends with exit code 1. Of a
+    damaged journal it writes what can be read, says how much that is, and ends with exit code 5.
 
     \b
     durable-bus export BUFFER --format csv --output results.csv
     """
-    from durable_bus.cli.output import check_output, render, write_results
+    from durable_bus.cli.output import check_output, not_ended, render, write_results
     from durable_bus.journal.reading import JournalReader
 
     check_output(output, journal)
@@ -290,8 +291,10 @@ def export_command(buffer_id: str, journal: Path, format_name: str, output: Path
                 # What is already on stdout cannot be taken back: look for damage before the first byte.
                 for _ in reader.results(content.buffer_seq):
                     pass
+            if not content.ended:
+                click.echo(f"durable-bus: {not_ended(content)}", err=True)
             write_results(render(reader, [content], format_name), output)
-            return 0
+            return 0 if content.ended else 1
     except JournalDamaged as error:
         click.echo(f"durable-bus: {error}", err=True)
         return _export_what_is_left(buffer_id, journal, format_name, output)

@@ -25,7 +25,7 @@ from durable_bus.results_document import result_item, results_document
 if TYPE_CHECKING:
     from durable_bus.journal.reading import BufferContent, JournalReader
 
-__all__ = ["check_output", "latest_results", "render", "render_results", "write_results"]
+__all__ = ["check_output", "latest_results", "not_ended", "render", "render_results", "write_results"]
 
 _PIECE_CHARS = 256 * 1024
 
@@ -54,6 +54,12 @@ def latest_results(reader: JournalReader, chain: list[BufferContent]) -> Iterato
             position += 1
         if result is not None:
             yield result
+
+
+def not_ended(content: BufferContent) -> str:
+    """What to say before results that are not all."""
+    recorded = content.succeeded + content.failed
+    return f"{content.buffer_id} has not ended: {recorded:,} of {content.total:,} items are recorded"
 
 
 def render(
