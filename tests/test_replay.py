@@ -332,6 +332,28 @@ def test_finish_of_what_has_failed_items_ends_with_1(journal: Path, facts: Facts
     assert "held: complete, 2 of 2, 1 failed" in ran.out
 
 
+def test_finish_says_it_for_programs_too(journal: Path, facts: Facts) -> None:
+    gate, never = journal.parent / "gate", journal.parent / "never"
+    with supervised(journal) as client:
+        client.start("work", texts(f"gate {gate}"), buffer_id="held")
+        facts.until("SELECT count(*) FROM in_flight")
+        client.start("work", texts(*[f"gate {never}"] * HALTED), buffer_id="halted")
+        client.pause("halted")
+        assert client.supervisor_pid is not None
+        kill(client.supervisor_pid)
+    gate.touch()
+    command = ("finish", "apps.eventful:bus", "--journal", journal)
+    finished = as_json(*command, cwd=TESTS, code=4)
+    buffers = {row.pop("buffer_id"): row for row in finished["buffers"]}
+    assert buffers == {
+        "halted": {"state": "open", "total": HALTED, "completed": 0, "successful": 0, "failed": 0},
+        "held": {"state": "complete", "total": 1, "completed": 1, "successful": 1, "failed": 0},
+    }
+    assert finished["left"] == [f"halted: {HALTED} items, it is paused"]
+    again = as_json(*command, cwd=TESTS, code=4)
+    assert [row["buffer_id"] for row in again["buffers"]] == ["halted"]
+
+
 # emit
 
 

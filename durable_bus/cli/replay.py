@@ -13,7 +13,7 @@ from durable_bus.cli.options import buffer_argument, journal_option, json_option
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from durable_bus.replay import Comparison, Difference
+    from durable_bus.replay import Comparison, Difference, Finished
 
 __all__ = ["replay_command"]
 
@@ -22,6 +22,7 @@ _RUNS_SHOWN = 50
 _INTERRUPTED_SHOWN = 5
 _RANGES_SHOWN = 10
 _COLUMNS_AT = ("buffer_id", "target", "state", "total", "completed", "failed", "pending", "in_flight")
+_COLUMNS_FINISHED = ("buffer_id", "state", "total", "completed", "successful", "failed")
 _COLOURS = {"clean": "green", "crashed": "red", "running": "cyan"}
 
 
@@ -235,11 +236,14 @@ def plan_command(journal: Path, as_json: bool) -> int:
 @click.argument("app", metavar="APP")
 @journal_option()
 @workers_option
+@json_option
 @quiet_option
-def finish_command(app: str, journal: Path, workers: int | None, quiet: bool) -> int:
+def finish_command(app: str, journal: Path, workers: int | None, as_json: bool, quiet: bool) -> int:
     """Complete all that is open or in flight with APP (module:attribute), and stop. The one that writes.
 
-    Exit code 1 when items have failed or are missing, 4 when something could not be completed.
+    Exit code 1 when items have failed or are missing, 4 when something could not be completed. --json prints
+    {"buffers": [{"buffer_id", "state", "total", "completed", "successful", "failed"}, ...], "left": [...]}:
+    what was open at the beginning, and a line for each thing that was left.
 
     \b
     durable-bus replay finish audit:bus
@@ -263,6 +267,17 @@ def finish_command(app: str, journal: Path, workers: int | None, quiet: bool) ->
         finished = finish(journal, app, workers=workers, tell=tell)
     finally:
         progress.end()
+    if as_json:
+        buffers = [{name: row[name] for name in _COLUMNS_FINISHED} for row in finished.buffers]
+        print_json({"buffers": buffers, "left": finished.left})
+    else:
+        _print_finished(finished)
+    if finished.left:
+        raise Interrupted(f"{len(finished.left)} things could not be completed now")
+    return 1 if any(row["successful"] < row["total"] for row in finished.buffers) else 0
+
+
+def _print_finished(finished: Finished) -> None:
     for row in finished.buffers:
         failed = f", {row['failed']:,} failed" if row["failed"] else ""
         click.echo(f"{row['buffer_id']}: {row['state']}, {row['completed']:,} of {row['total']:,}{failed}")
@@ -270,9 +285,6 @@ def finish_command(app: str, journal: Path, workers: int | None, quiet: bool) ->
         click.echo("durable-bus: no buffer was open", err=True)
     for line in finished.left:
         click.echo(f"durable-bus: left: {line}", err=True)
-    if finished.left:
-        raise Interrupted(f"{len(finished.left)} things could not be completed now")
-    return 1 if any(row["successful"] < row["total"] for row in finished.buffers) else 0
 
 
 # emit
