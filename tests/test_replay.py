@@ -19,6 +19,7 @@ from support import REPOSITORY, TESTS, Facts, environment, kill
 
 from durable_bus import replay
 from durable_bus.bus import parse_spec
+from durable_bus.journal.backup import back_up
 from durable_bus.journal.history import History
 
 
@@ -58,6 +59,20 @@ def test_show_is_text_for_people(story: Story, tmp_path: Path) -> None:
     assert ran.out.count("crashed") == CRASHES
     assert "interrupted items 0 to 0 of held" in ran.out
     assert "\x1b" not in ran.out  # no terminal, no colours
+
+
+@pytest.mark.parametrize("name", ["[old]", "[", "x[", "[bold]\x1b[31m"])
+def test_show_takes_the_journals_name_as_it_is(story: Story, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    back_up(story.journal, folder / "j.db")
+    if name == "x[":
+        (folder / "y].db").mkdir()  # so that the path has a closing tag
+        (folder / "j.db").rename(folder / "y].db" / "j.db")
+        name = "x[/y].db"
+    ran = durable_bus("replay", "show", "--journal", f"{name}/j.db", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith(f"{name}/j.db: nobody serves it\n".replace("\x1b", " "))
 
 
 def test_a_run_that_lives_is_running_and_what_it_has_is_not_interrupted(journal: Path, facts: Facts) -> None:
@@ -453,6 +468,19 @@ def test_rerun_of_a_changed_line_finds_exactly_what_it_changes(measured: Path) -
     assert "item 2: three\n" in ran.out
     assert "    - <long>False</long>\n    + <long>True</long>\n" in ran.out
     assert ran.out.endswith("… and 8 differences more\n50 answers compared, 10 differ\n")
+
+
+def test_rerun_prints_no_control_characters(measured: Path) -> None:
+    (measured / "words.txt").write_text("a\x1b]0;owned\x07b\n")
+    command = ["--items", "words.txt", "--buffer-id", "evil", "--workers", 2]
+    ran = durable_bus("run", "handlers:bus", "measure", *command, cwd=measured)
+    assert ran.code == 0, ran.err
+    # Of these, text that is representable in XML may have those above 127.
+    (measured / "handlers.py").write_text(HANDLERS.replace('return f"', 'return "now\x9b31m" or f"'))
+    ran = durable_bus("replay", "rerun", "evil", "handlers:bus", cwd=measured)
+    assert (ran.code, ran.out.splitlines()[0]) == (1, "item 0: a ]0;owned b")
+    assert "    + now 31m\n" in ran.out
+    assert "".join(ran.out.splitlines()).isprintable()
 
 
 def test_rerun_compares_failures_and_forms_too(measured: Path) -> None:

@@ -61,6 +61,7 @@ def show_command(journal: Path, show_all: bool, as_json: bool) -> int:
     \b
     durable-bus replay show --all
     """
+    from durable_bus.cli.rows import printable
     from durable_bus.journal.history import History
     from durable_bus.lock import holder_pid
 
@@ -71,7 +72,8 @@ def show_command(journal: Path, show_all: bool, as_json: bool) -> int:
         print_json({"journal": str(journal), "served_by": served_by, "runs": runs})
         return 0
     console = _console()
-    console.print(f"{journal}: " + (f"served by process {served_by}" if served_by else "nobody serves it"))
+    who = f"served by process {served_by}" if served_by else "nobody serves it"
+    console.print(f"{printable(str(journal))}: {who}", markup=False)
     shown = runs if show_all else runs[-_RUNS_SHOWN:]
     if len(shown) < len(runs):
         console.print(f"{len(runs) - len(shown)} earlier runs are left out, --all shows them")
@@ -379,10 +381,12 @@ def rerun_command(
 
 
 def _print_difference(difference: Difference) -> None:
+    from durable_bus.cli.rows import printable
+
     item = difference.item if len(difference.item) <= 100 else difference.item[:99] + "…"
-    click.echo(f"item {difference.index}: {' '.join(item.split())}")
+    click.echo(f"item {difference.index}: {printable(' '.join(item.split()))}")
     for line in difference.lines:
-        click.secho(f"    {line}", fg={"-": "red", "+": "green"}.get(line[:1]))
+        click.secho(f"    {printable(line)}", fg={"-": "red", "+": "green"}.get(line[:1]))
 
 
 def _print_comparison(comparison: Comparison, shown_max: int) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import IO, Any
 
-__all__ = ["csv_writer", "write_rows"]
+__all__ = ["csv_writer", "printable", "write_rows"]
 
 _WIDTHS_FROM_ROWS = 1_000
 _CELL_CHARS_MAX = 100
@@ -106,10 +106,15 @@ def _line(cells: list[str], widths: list[int], numeric: list[bool]) -> str:
 
 
 def _cell(value: object) -> str:
-    """One line without control characters: a payload must not be able to command the terminal."""
+    """One line, not too long."""
     if value is None:
         return ""
     text = str(_without_blob(value))
     if len(text) > _CELL_CHARS_MAX:
         text = text[: _CELL_CHARS_MAX - 1] + "…"
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """One line without control characters: a payload must not be able to command the terminal."""
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
