@@ -198,6 +198,14 @@ def test_at_takes_a_commit_or_a_time(story: Story, tmp_path: Path) -> None:
     assert begun < last
 
 
+def test_at_the_beginning_nothing_had_happened(story: Story, tmp_path: Path) -> None:
+    newest = Facts(story.journal).value("SELECT max(commit_id) FROM journal_commit")
+    ran = durable_bus("replay", "at", 0, "--journal", story.journal, cwd=tmp_path)
+    assert (ran.code, ran.out) == (0, f"after commit 0 of {newest}, nothing had happened yet\n")
+    then = as_json("at", 0, "--journal", story.journal, cwd=tmp_path)
+    assert (then["newest_commit"], then["run_id"], then["buffers"]) == (newest, None, [])
+
+
 # plan
 
 
@@ -468,6 +476,14 @@ def test_rerun_of_a_changed_line_finds_exactly_what_it_changes(measured: Path) -
     assert "item 2: three\n" in ran.out
     assert "    - <long>False</long>\n    + <long>True</long>\n" in ran.out
     assert ran.out.endswith("… and 8 differences more\n50 answers compared, 10 differ\n")
+
+
+def test_rerun_shows_no_fewer_differences_than_none(measured: Path) -> None:
+    ran = durable_bus("replay", "rerun", "words", "handlers:bus", "--show", -3, cwd=measured)
+    assert (ran.code, ran.out) == (2, "")
+    (measured / "handlers.py").write_text(HANDLERS.replace("len(text) > 5", "len(text) > 4"))
+    ran = durable_bus("replay", "rerun", "words", "handlers:bus", "--show", 0, cwd=measured)
+    assert ran.out == "… and 10 differences more\n50 answers compared, 10 differ\n"
 
 
 def test_rerun_prints_no_control_characters(measured: Path) -> None:

@@ -180,7 +180,8 @@ def at_command(moment: str, journal: Path, as_json: bool) -> int:
     if as_json:
         print_json(then)
         return 0
-    when = f"run {then['run_id']}, {then['committed_at']}"
+    is_commit = then["run_id"] is not None
+    when = f"run {then['run_id']}, {then['committed_at']}" if is_commit else "nothing had happened yet"
     click.echo(f"after commit {then['commit']} of {then['newest_commit']}, {when}")
     rows = [{name: _cell(row, name) for name in _COLUMNS_AT} for row in then["buffers"]]
     write_rows(rows, "table", sys.stdout)
@@ -332,7 +333,15 @@ def emit_command(buffer_id: str, journal: Path, as_json: bool) -> int:
 @click.argument("app", metavar="APP")
 @journal_option()
 @workers_option
-@click.option("--show", "shown_max", default=20, show_default=True, metavar="N", help="Differences to print.")
+@click.option(
+    "--show",
+    "shown_max",
+    type=click.IntRange(min=0),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Differences to print.",
+)
 @json_option
 @quiet_option
 def rerun_command(

@@ -102,10 +102,10 @@ class History:
         """Every buffer as it was after a commit: the columns of the view `buffers` that can be known of then,
         and `in_flight`, items in somebody's hands.
         """
-        (commit,) = self._rows("commit", commit_id=commit_id) or [
-            {"run_id": None, "committed_at": None, "newest": 0}
-        ]
-        buffers = self._rows("buffers_at", commit_id=commit_id)
+        with self._one_state():
+            newest = self._value("newest_commit") or 0
+            (commit,) = self._rows("commit", commit_id=commit_id) or [{"run_id": None, "committed_at": None}]
+            buffers = self._rows("buffers_at", commit_id=commit_id)
         for row in buffers:
             known = row["successful"] is not None
             row["paused"] = bool(row["paused"])
@@ -115,7 +115,7 @@ class History:
             )
         return {
             "commit": commit_id,
-            "newest_commit": commit["newest"],
+            "newest_commit": newest,
             "run_id": commit["run_id"],
             "committed_at": iso_time(commit["committed_at"]),
             "buffers": buffers,

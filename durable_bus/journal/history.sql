@@ -75,8 +75,7 @@ ORDER BY d.dispatch_id;
 SELECT max(commit_id) FROM journal_commit WHERE committed_at <= :time_ms;
 
 -- name: commit
-SELECT commit_id, run_id, committed_at, (SELECT max(commit_id) FROM journal_commit) AS newest
-FROM journal_commit WHERE commit_id = :commit_id;
+SELECT commit_id, run_id, committed_at FROM journal_commit WHERE commit_id = :commit_id;
 
 -- name: newest_commit
 SELECT max(commit_id) FROM journal_commit;
