@@ -12,10 +12,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from command_line import durable_bus
+from command_line import Command, durable_bus
 from daemons import client_of
 from eventful import CRASHES, HALTED, Story, in_flight, supervised, texts
-from support import REPOSITORY, TESTS, Facts, environment, kill
+from support import REPOSITORY, TESTS, Facts, environment, kill, until
 
 from durable_bus import replay
 from durable_bus.bus import parse_spec
@@ -503,6 +503,20 @@ def test_rerun_compares_failures_and_forms_too(measured: Path) -> None:
     (measured / "handlers.py").write_text(HANDLERS.replace('if text == "bad"', 'if text == "one"'))
     found = as_json("rerun", "words", "handlers:bus", cwd=measured, code=1)
     assert found["differ"] == [index for index in range(50) if index % 5 in (0, 1)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_rerun_that_is_ended_leaves_no_scratch_journal(measured: Path, number: signal.Signals) -> None:
+    temporary = measured / "temporary"
+    temporary.mkdir()
+    waiting = 'open("begun", "w").close(); import time; time.sleep(600); return f"'
+    (measured / "handlers.py").write_text(HANDLERS.replace('return f"', waiting))
+    rerun = Command("replay", "rerun", "words", "handlers:bus", cwd=measured, TMPDIR=str(temporary))
+    until((measured / "begun").exists, "an item is run again")
+    assert list(temporary.glob("durable_bus_rerun_*/rerun.db"))
+    rerun.process.send_signal(number)
+    assert rerun.ended() == (4, "", "durable-bus: interrupted\n")
+    assert list(temporary.iterdir()) == []
 
 
 def test_rerun_without_the_listener_is_refused(measured: Path) -> None:

@@ -24,7 +24,7 @@ from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut, Usa
 from durable_bus.journal.reading import BufferContent, JournalReader
 from durable_bus.messages import check_name
 
-__all__ = ["Job", "Outcome", "retry_chain", "run_job"]
+__all__ = ["Job", "Outcome", "retry_chain", "run_job", "sigterm_interrupts"]
 
 _DIGEST_CHARS = 16
 _SENT_EVERY_ITEMS = 5_000
@@ -85,7 +85,7 @@ def run_job(job: Job, progress: Progress) -> Outcome:
         raise refused
     session = _Session(job, buffer_id, total, progress)
     session.compare(digest)
-    with _sigterm_interrupts():
+    with sigterm_interrupts():
         try:
             stopped_early = session.work()
             session.close()
@@ -108,7 +108,7 @@ def _default_buffer_id(job: Job, digest: str) -> str:
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def sigterm_interrupts() -> Iterator[None]:
     """SIGTERM, which `timeout` and a stopping system send, ends us as cleanly as Ctrl-C does."""
 
     def interrupt(number: int, frame: object) -> NoReturn:

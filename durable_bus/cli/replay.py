@@ -355,6 +355,7 @@ def rerun_command(
     \b
     durable-bus replay rerun BUFFER audit:bus
     """
+    from durable_bus.cli.embedded import sigterm_interrupts
     from durable_bus.cli.progress import open_progress
     from durable_bus.replay import rerun
 
@@ -378,10 +379,11 @@ def rerun_command(
         if recorded == total:
             progress.end()
 
-    try:
-        comparison = rerun(journal, buffer_id, app, workers=workers, tell=tell, watch=watch)
-    finally:
-        progress.end()
+    with sigterm_interrupts():  # the scratch journal goes away as after Ctrl-C
+        try:
+            comparison = rerun(journal, buffer_id, app, workers=workers, tell=tell, watch=watch)
+        finally:
+            progress.end()
     if as_json:
         print_json({"compared": comparison.compared, "differ": comparison.differ})
     else:
