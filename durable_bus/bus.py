@@ -250,11 +250,7 @@ def load_bus(spec: str) -> Bus:
 
     Raises BusNotImportable, one line saying which of the two is wrong, and how.
     """
-    app = parse_spec(spec)
-    folder = os.getcwd()
-    if folder not in sys.path and "" not in sys.path:
-        sys.path.insert(0, folder)
-    return load_app(app)
+    return load_app(parse_spec(spec))
 
 
 def app_spec(bus: Bus) -> dict[str, Any]:
@@ -307,13 +303,15 @@ def load_app(app: Mapping[str, Any]) -> Bus:
     `__main__`.
 
     As multiprocessing's spawn does, a script runs under the name `__mp_main__`, so that what stands under
-    `if __name__ == "__main__":` does not run again.
+    `if __name__ == "__main__":` does not run again. Without a `sys_path` the current folder is importable.
 
     Raises BusNotImportable, one line, with the type and message of what the app raised.
     """
     kind, where, attribute = app["kind"], app["value"], app["attribute"]
     if "sys_path" in app:
         sys.path[:] = app["sys_path"]
+    elif os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(where) if kind == "module" else _run_script(where)
     except ModuleNotFoundError as error:

@@ -158,6 +158,8 @@ class Client:
                 f"{timeout_s:g} s: it is stopped, or very busy"
             ) from None
         except JournalUnreachable as error:
+            if self._process is not None:
+                raise  # our own supervisor's, which cannot open what it is to serve
             raise JournalUnreachable(_nobody_serves(self.journal, str(error))) from error
         except SupervisorLost as error:
             if self._process is not None:
