@@ -223,4 +223,5 @@ def test_a_worker_that_nobody_can_hear_any_more_is_replaced(journal: Path, facts
     with unruly.bus.running(journal=journal, workers=1) as client:
         assert client.start("double-close", items, buffer_id="b").wait(60).successful == 40
     facts.assert_whole("b", 41, failed=1)
-    assert facts.failures("b") == [(20, n, "lost", "worker killed by SIGKILL") for n in (1, 2, 3)]
+    # By us, or by itself, when it wanted to say something just then.
+    assert [failure[:3] for failure in facts.failures("b")] == [(20, n, "lost") for n in (1, 2, 3)]

@@ -74,6 +74,7 @@ def client_process(load: Load, pipe: Connection) -> None:
     items = items_of(load.payload, SUBMIT_ITEMS)
 
     def submit_all(client: Client, begin_s: float) -> None:
+        time.sleep(max(0.0, begin_s - time.monotonic()))
         for turn in range(load.buffers_each):
             due_s = begin_s + turn * load.every_s if load.every_s else time.monotonic()
             time.sleep(max(0.0, due_s - time.monotonic()))
