@@ -226,6 +226,8 @@ def test_max_failures_stops_early_and_a_higher_limit_goes_on(tmp_path: Path, fac
     assert (stopped.code, stopped.out) == (1, "")
     assert "2 items have failed, --max-failures is 1" in stopped.err
     assert facts.value("SELECT completed < total FROM buffers") == 1
+    recorded = facts.value("SELECT completed FROM buffers")
+    assert f"; {recorded} of 42 are recorded" in stopped.err, "also what was still running then"
 
     refused = durable_bus(*command, "--max-failures", 1, cwd=tmp_path)
     assert (refused.code, refused.out) == (1, "")
@@ -234,6 +236,29 @@ def test_max_failures_stops_early_and_a_higher_limit_goes_on(tmp_path: Path, fac
 
     assert durable_bus(*command, "--max-failures", 2, cwd=tmp_path).code == 1
     facts.assert_whole("b", 42, failed=2)
+
+
+def test_a_retry_with_too_many_failures_is_not_gone_on_with(tmp_path: Path, facts: Facts) -> None:
+    (tmp_path / "failing.py").write_text(
+        "import time\n"
+        "from durable_bus import Bus\n"
+        "bus = Bus('failing')\n"
+        "@bus.listener('work')\n"
+        "def work(text: str) -> str:\n"
+        "    time.sleep(0.05)\n"
+        "    raise ValueError(text)\n"
+    )
+    items = write_items(tmp_path, *["x"] * 60)
+    command = ("run", "failing:bus", "work", "--workers", 2, "--items", items, "--buffer-id", "b")
+    assert durable_bus(*command, cwd=tmp_path).code == 1
+    stopped = durable_bus(*command, "--retry-failed", "--max-failures", 2, cwd=tmp_path)
+    assert (stopped.code, stopped.out) == (1, "")
+    assert facts.value("SELECT completed < total FROM buffers WHERE buffer_id = 'b.retry1'") == 1
+    runs = facts.value("SELECT count(*) FROM runs")
+    again = durable_bus(*command, "--retry-failed", "--max-failures", 2, cwd=tmp_path)
+    assert (again.code, again.out) == (1, "")
+    assert "a higher limit goes on" in again.err
+    assert facts.value("SELECT count(*) FROM runs") == runs
 
 
 # Interrupted

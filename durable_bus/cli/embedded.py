@@ -28,6 +28,8 @@ __all__ = ["Job", "Outcome", "retry_chain", "run_job", "sigterm_interrupts"]
 
 _DIGEST_CHARS = 16
 _SENT_EVERY_ITEMS = 5_000
+_LOOK_FOR_FAILURES_EVERY_S = 0.1
+"""How soon it is seen that too many items have failed; who looks on may be told more seldom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def run_job(job: Job, progress: Progress) -> Outcome:
     total, digest = digest_items(job.items)
     if total == 0:
         raise BufferError(job.buffer_id or "unknown", "No items specified")
-    buffer_id = job.buffer_id or _default_buffer_id(job, digest)
+    buffer_id = _default_buffer_id(job, digest) if job.buffer_id is None else job.buffer_id
     refused = check_buffer_id(buffer_id)
     if refused:
         raise refused
@@ -163,10 +165,10 @@ class _Session:
         chain = self.chain()
         if not (chain and chain[0].ended):
             if chain and self._too_many(chain[0].failed):
-                return self._stop(chain[0])
+                return self._stop()
             followed = self._go_on(chain[0]) if chain else self._begin()
             if not followed:
-                return self._stop(self.chain()[0])
+                return self._stop()
             chain = self.chain()
         if self._job.retry_failed:
             return self._retry(chain)
@@ -197,7 +199,7 @@ class _Session:
         """Start what failed again: one more round, or the one that has not ended."""
         last = chain[-1]
         if not last.ended:
-            followed = self._go_on(last)
+            followed = not self._too_many(last.failed) and self._go_on(last)
         elif last.succeeded == last.total:
             if not self.handled:
                 self._say(f"all {self._total:,} items have succeeded; nothing is run")
@@ -206,7 +208,7 @@ class _Session:
             client = self._supervised()
             self._say(f"{last.total - last.succeeded:,} items again, as {next_retry_id(last)}")
             followed = self._follow(client.retry(last.buffer_id).buffer_id, 0)
-        return False if followed else self._stop(self.chain()[-1])
+        return False if followed else self._stop()
 
     def _supervised(self) -> Client:
         if self._client is None:
@@ -246,6 +248,9 @@ class _Session:
         buffer = self._supervised().buffer(buffer_id)
         status = buffer.status()
         begun_s = time.monotonic()
+        look_every_s = self._progress.refresh_s
+        if self._job.max_failures is not None:
+            look_every_s = min(look_every_s, _LOOK_FOR_FAILURES_EVERY_S)
         self._progress.begin(buffer_id, status.total, status.completed, status.failed)
         try:
             while True:
@@ -256,7 +261,7 @@ class _Session:
                 if self._too_many(status.failed):
                     return False
                 with contextlib.suppress(TimedOut):
-                    buffer.wait(self._progress.refresh_s)
+                    buffer.wait(look_every_s)
         finally:
             self._progress.end()
             self.handled += status.completed - recorded_before
@@ -267,8 +272,9 @@ class _Session:
     def _too_many(self, failed: int) -> bool:
         return self._job.max_failures is not None and failed > self._job.max_failures
 
-    def _stop(self, content: BufferContent) -> bool:
+    def _stop(self) -> bool:
         self.close()
+        content = self.chain()[-1]  # as it is now that what ran has finished
         if content.ended:
             return False
         recorded = content.succeeded + content.failed
