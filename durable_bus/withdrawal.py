@@ -136,7 +136,9 @@ class Withdrawal:
         for hand in self._dispatcher.hands.values():
             if hand.unanswered < 2 or hand.withdrawn or hand.exclusive:
                 continue
-            unstarted = hand.next_ordinal - self._pool.slot(hand.worker_id).started
+            # What it has thrown away it will not start, and holds no more.
+            begun = max(self._pool.slot(hand.worker_id).started, hand.discarded_to)
+            unstarted = hand.next_ordinal - begun
             if unstarted <= most:
                 continue
             running = self._lateness.running(hand)

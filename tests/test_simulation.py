@@ -38,10 +38,11 @@ def test_no_schedule_of_faults_breaks_a_promise(folder: Path) -> None:
         run_schedule(seed, folder)
 
 
-@pytest.mark.parametrize("seed", [1389, 5031])
+@pytest.mark.parametrize("seed", [1389, 4476, 5031, 5704])
 def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     """1389: a start was given up because of the time that no supervisor ran. 5031: a full disk turned round a
-    client's hello, which waited for a worker, and its next request.
+    client's hello, which waited for a worker, and its next request. 4476, 5704: a worker was told again and
+    again to give back what it had thrown away.
     """
     run_schedule(seed, folder)
 
