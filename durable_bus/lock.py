@@ -38,6 +38,8 @@ class JournalLock:
         """Wait up to `wait_s` seconds. Raises JournalLocked, naming the holder, or JournalUnreachable."""
         self._journal = journal
         path = lock_path(journal)
+        if journal.is_dir():  # before a lock is left beside it
+            raise JournalUnreachable(f"cannot open the journal {journal}: it is a folder")
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:

@@ -122,6 +122,20 @@ def test_wrong_usage_is_one_line_too(
     assert [path.name for path in tmp_path.iterdir()] == ["items.txt"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [(*ECHO, "--items", "items.txt"), ("serve", "apps.plain:bus"), ("status",), ("check",), ("wait", "b")],
+    ids=lambda command: command[0],
+)
+def test_a_journal_that_is_a_folder(tmp_path: Path, items: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "folder").mkdir()
+    ran = durable_bus(*command, "--journal", "folder", cwd=tmp_path)
+    assert (ran.code, ran.out) == (5, "")
+    assert "cannot open the journal" in ran.error
+    assert ran.error.endswith("it is a folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "items.txt"]
+
+
 @pytest.mark.parametrize("command", ["run", "results", "wait", "status"])
 @pytest.mark.parametrize(
     ("kind", "says"),

@@ -20,7 +20,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from durable_bus.errors import JournalDamaged, NotFound
+from durable_bus.errors import JournalDamaged, JournalUnreachable, NotFound
 from durable_bus.journal.connection import APPLICATION_ID, open_reader, read_only_uri
 from durable_bus.journal.statements import load
 
@@ -51,7 +51,7 @@ class FileFacts(NamedTuple):
 
 def file_facts(path: str | Path) -> FileFacts:
     """Read the header. Only while this process has no connection to the journal: closing the file would drop
-    that connection's locks. Raises NotFound.
+    that connection's locks. Raises NotFound or JournalUnreachable.
     """
     try:
         with open(path, "rb") as file:
@@ -59,6 +59,9 @@ def file_facts(path: str | Path) -> FileFacts:
             size_bytes = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         raise NotFound(f"no journal at {path}") from None
+    except OSError as error:
+        why = "it is a folder" if isinstance(error, IsADirectoryError) else error.strerror
+        raise JournalUnreachable(f"cannot open the journal {path}: {why}") from error
     try:
         wal_bytes: int | None = os.stat(f"{os.path.realpath(path)}-wal").st_size
     except OSError:

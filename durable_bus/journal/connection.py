@@ -186,6 +186,8 @@ def reader_uri(path: str | Path) -> str:
 def _open_reader(path: Path, timeout_s: float) -> tuple[sqlite3.Connection, str]:
     if not path.exists():
         raise NotFound(f"no journal at {path}")
+    if path.is_dir():
+        raise JournalUnreachable(f"cannot open the journal {path}: it is a folder")
     uri = read_only_uri(path)
     with translated(path):
         try:
