@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from durable_bus.bus import Bus
-    from durable_bus.client import Buffer, Client
+    from durable_bus.client import Client
     from durable_bus.errors import BufferError, DurableBusError
+    from durable_bus.following import Buffer
     from durable_bus.messages import (
         BufferComplete,
         BufferDispatched,
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Buffer": "client",
+    "Buffer": "following",
     "Bus": "bus",
     "Client": "client",
     "DurableBusError": "errors",
@@ -55,10 +56,10 @@ _MODULES = {
 
 
 def _running(bus: "Bus", journal: str = "journal.db", workers: int | None = None, **options: Any) -> Any:
-    """`Bus.running`; see `client.running`. Bound here because a Bus, which workers load, knows nothing of
+    """`Bus.running`; see `running.running`. Bound here because a Bus, which workers load, knows nothing of
     clients.
     """
-    return import_module("durable_bus.client").running(bus, journal, workers, **options)
+    return import_module("durable_bus.running").running(bus, journal, workers, **options)
 
 
 def __getattr__(name: str) -> Any:

@@ -112,7 +112,7 @@ class Bus:
     """
 
     running: ClassVar[Callable[..., contextlib.AbstractContextManager[Any]]]
-    """`with bus.running(journal="journal.db", workers=4) as client:`; see `client.running`, bound by the
+    """`with bus.running(journal="journal.db", workers=4) as client:`; see `running.running`, bound by the
     package.
     """
 

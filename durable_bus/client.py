@@ -1,29 +1,23 @@
 """Clients: starting buffers and following them.
 
-A client talks to a supervisor over a socket: its own (`running`), or a daemon's (`Client`). Following a
-buffer needs only the journal, read-only, any number of times, by anyone; the socket merely says sooner that
-it has ended.
+A client talks to a supervisor over a socket: its own (`running.py`), or a daemon's (`Client`). Following a
+buffer needs only the journal (`following.py`); the socket merely says sooner that it has ended.
 """
 
 import contextlib
 import hashlib
-import itertools
-import math
 import os
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from durable_bus.bus import INSIDE_HANDLER_VARIABLE, Bus, app_spec
-from durable_bus.channel import dump_json
-from durable_bus.connections import connect_daemon, journal_file, served_socket_path
+from durable_bus.bus import INSIDE_HANDLER_VARIABLE
+from durable_bus.connections import connect_daemon, journal_file
 from durable_bus.errors import (
     BufferError,
     DurableBusError,
@@ -31,25 +25,23 @@ from durable_bus.errors import (
     JournalUnreachable,
     LimitExceeded,
     NotFound,
-    StorageFailed,
     StorageFull,
     SupervisorLost,
     TimedOut,
     UnserialisableAnswer,
     UsageError,
 )
+from durable_bus.following import Buffer, deadline_after
 from durable_bus.ids import new_id
-from durable_bus.journal.connection import DURABILITIES
 from durable_bus.journal.reading import BufferContent, JournalReader
 from durable_bus.link import Link
-from durable_bus.lock import holder_pid
-from durable_bus.messages import NAME_CHARS_MAX, BufferComplete, Result, check_name
+from durable_bus.messages import NAME_CHARS_MAX, check_name
 from durable_bus.outcomes import outcome_of
-from durable_bus.results_document import results_document
+from durable_bus.unreachable import nobody_serves, process_of, why_unreachable
 from durable_bus.upload import Upload, digest_items
 from durable_bus.xml import dump_message
 
-__all__ = ["Buffer", "Client", "digest_items", "next_retry_id", "open_client", "running", "spawn_supervisor"]
+__all__ = ["Buffer", "Client", "digest_items", "next_retry_id", "refuse_inside_handler"]
 
 GREETING_S = 10.0
 """How long a daemon that is there may take to greet a client."""
@@ -67,7 +59,6 @@ _POLL_S = 0.25
 _RETRY_BASE_CHARS = 80
 """How long the id before `.retry1` is where it had to be cut."""
 _RETRY_DIGEST_CHARS = 32
-_PACKAGE_PARENT = str(Path(__file__).resolve().parent.parent)
 
 
 class ReceivedMessage(NamedTuple):
@@ -90,13 +81,13 @@ class Client:
 
     def __init__(self, journal: str | os.PathLike[str] = "journal.db", *, name: str | None = None) -> None:
         path = Path(journal)
-        _refuse_inside_handler(path)
+        refuse_inside_handler(path)
         if name is not None:
             check_name(name, "client")
         try:
             connection = connect_daemon(path, GREETING_S)
         except OSError as error:
-            raise JournalUnreachable(_why_unreachable(path, error)) from error
+            raise JournalUnreachable(why_unreachable(path, error)) from error
         self._open(path, connection, None, name)
 
     @classmethod
@@ -154,17 +145,17 @@ class Client:
             self.listeners = link.welcome(None if self._process is not None else timeout_s)["listeners"]
         except TimedOut:
             raise JournalUnreachable(
-                f"the daemon of {self.journal} ({_process_of(self.journal)}) has not answered within "
+                f"the daemon of {self.journal} ({process_of(self.journal)}) has not answered within "
                 f"{timeout_s:g} s: it is stopped, or very busy"
             ) from None
         except JournalUnreachable as error:
             if self._process is not None:
                 raise  # our own supervisor's, which cannot open what it is to serve
-            raise JournalUnreachable(_nobody_serves(self.journal, str(error))) from error
+            raise JournalUnreachable(nobody_serves(self.journal, str(error))) from error
         except SupervisorLost as error:
             if self._process is not None:
                 raise _died_at_start(self._process, error) from None
-            raise JournalUnreachable(_nobody_serves(self.journal, "it ended before it answered")) from error
+            raise JournalUnreachable(nobody_serves(self.journal, "it ended before it answered")) from error
 
     @property
     def supervisor_pid(self) -> int | None:
@@ -213,7 +204,7 @@ class Client:
         buffer_id: str | None = None,
         collect: bool = True,
         return_to: str | None = None,
-    ) -> "Buffer":
+    ) -> Buffer:
         """Fan `items` out to the listener `target`; returns when all of them are on disk.
 
         `items`: any iterable of str, Text, Xml, elements or dataclasses; it is streamed. The same `buffer_id`
@@ -234,12 +225,12 @@ class Client:
         }
         return self._start(header, items)
 
-    def _start(self, header: dict[str, Any], items: Iterable[object]) -> "Buffer":
+    def _start(self, header: dict[str, Any], items: Iterable[object]) -> Buffer:
         answer = Upload(self._link, self.reconnect, header).send(items)
         self._link.watch(header["buffer_id"], asked=True)
         return Buffer(self, header["buffer_id"], answer["buffer_seq"], existed=answer["existed"])
 
-    def retry(self, buffer_id: str) -> "Buffer":
+    def retry(self, buffer_id: str) -> Buffer:
         """Start the failed and missing items of an ended buffer again, in their order, as a buffer of their
         own: `BUFFER.retry1`, and what fails of that as `BUFFER.retry2` (see `next_retry_id` for an id of more
         than 93 characters).
@@ -368,7 +359,7 @@ class Client:
 
     def _receive(self, request_id: str, timeout: float | None) -> ReceivedMessage:
         header = {"k": "receive", "request": request_id}
-        deadline_s = _deadline_s(timeout)
+        deadline_s = deadline_after(timeout)
         while True:
             link = self._link
             try:
@@ -476,7 +467,7 @@ class Client:
                 raise
             raise TimedOut(otherwise) from None
 
-    def buffer(self, buffer_id: str) -> "Buffer":
+    def buffer(self, buffer_id: str) -> Buffer:
         """A buffer that was started before, by anybody. Raises NotFound."""
         return Buffer(self, buffer_id, self.reader().facts(buffer_id).buffer_seq, existed=True)
 
@@ -490,36 +481,6 @@ def _died_at_start(process: "subprocess.Popen[bytes]", lost: SupervisorLost) -> 
                 f"the supervisor crashed at its start (exit code {code}); it said why above"
             )
     return lost
-
-
-def _process_of(journal: Path) -> str:
-    pid = holder_pid(journal)
-    return "its process is not known" if pid is None else f"process {pid}"
-
-
-def _why_unreachable(journal: Path, error: OSError) -> str:
-    pid = holder_pid(journal)
-    if isinstance(error, BlockingIOError):
-        return f"the daemon of {journal} ({_process_of(journal)}) accepts nobody: it is stopped, or very busy"
-    if pid is not None:
-        return f"process {pid} holds {journal} and {_not_listening(served_socket_path(journal), error)}"
-    return _nobody_serves(journal, str(error.strerror))
-
-
-def _not_listening(path: Path, error: OSError) -> str:
-    """What can be known of who holds a journal and cannot be reached. A daemon that has lost its socket file
-    looks like a supervisor that never had one, and goes on with its work.
-    """
-    if not isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
-        return f"cannot be reached at {path}: {error.strerror}"
-    return (
-        f"does not listen at {path}: it serves for itself alone, as `durable-bus run` does, has only just "
-        "started, or its socket file was removed; wait for its end, or start it again"
-    )
-
-
-def _nobody_serves(journal: Path, why: str) -> str:
-    return f"no daemon serves {journal} ({why}); start one with: durable-bus serve APP --journal {journal}"
 
 
 def check_buffer_id(buffer_id: str) -> BufferError | None:
@@ -546,221 +507,8 @@ def next_retry_id(content: BufferContent) -> str:
     return base + suffix
 
 
-def _deadline_s(timeout: float | None) -> float | None:
-    """When a time-out that begins now is over, by the monotonic clock; None: never. Raises UsageError for
-    NaN, which would never be over either.
-    """
-    if timeout is None:
-        return None
-    if math.isnan(timeout):
-        raise UsageError(f"timeout={timeout} is no number of seconds")
-    return time.monotonic() + timeout
-
-
-class BufferStatus(NamedTuple):
-    """How far a buffer is, from the view `buffers`."""
-
-    buffer_id: str
-    state: str
-    paused: bool
-    total: int
-    completed: int
-    successful: int
-    failed: int
-    pending: int
-
-
-class Buffer:
-    """A buffer that was started. Everything here is read from the journal, so it works as often as one
-    likes.
-    """
-
-    def __init__(self, client: Client, buffer_id: str, buffer_seq: int, *, existed: bool) -> None:
-        self._client = client
-        self.buffer_id = buffer_id
-        self._buffer_seq = buffer_seq
-        self.existed = existed
-        """It was in the journal before this call."""
-
-    def __repr__(self) -> str:
-        return f"<Buffer {self.buffer_id!r} in {str(self._client.journal)!r}>"
-
-    def status(self) -> BufferStatus:
-        row = self._client.reader().buffer(self.buffer_id)
-        fields = {name: row[name] for name in BufferStatus._fields}
-        return BufferStatus(**{**fields, "paused": bool(row["paused"])})
-
-    def wait(self, timeout: float | None = None) -> BufferComplete:
-        """Wait until the buffer has ended. `timeout` in seconds; raises TimedOut, and SupervisorLost when a
-        supervisor of our own has ended before.
-
-        Its `results` are read from the journal when asked for; that raises NotFound when they were pruned.
-        """
-        deadline_s = _deadline_s(timeout)
-        self._client.wait_until(lambda: self._counts()[3], self.buffer_id, deadline_s)
-        total, succeeded, _, _ = self._counts()
-        return BufferComplete.reading(self.buffer_id, total, succeeded, self._read_results)
-
-    def _counts(self) -> tuple[int, int, int, bool]:
-        return self._client.reader().counts(self._buffer_seq)
-
-    def _differs(self, seen: tuple[int, int, int, bool]) -> bool:
-        return self._counts() != seen
-
-    def _read_results(self) -> str:
-        """Raises NotFound when they were pruned: nothing is missing from a document that cannot be written
-        any more.
-        """
-        document = "".join(results_document(self.results(), self._counts()[0]))
-        content = self._client.reader().content(self.buffer_id)
-        if content is None or content.pruned:  # asked last: a buffer is marked before its results go
-            raise NotFound(f"the results of {self.buffer_id} were pruned")
-        return document
-
-    def results(self) -> Iterator[Result]:
-        """Every result recorded so far, in item order; of a pruned buffer none. Goes on when the client is
-        closed meanwhile.
-        """
-        return itertools.chain.from_iterable(self._pages())
-
-    def _pages(self) -> Iterator[list[Result]]:
-        after_index = -1
-        while True:
-            reader = self._client.reader()
-            try:
-                for page in reader.pages(self._buffer_seq, after_index):
-                    yield page
-                    after_index = page[-1].index
-                return
-            except StorageFailed:
-                if not reader.closed:
-                    raise
-
-    def as_completed(self, timeout: float | None = None) -> Iterator[Result]:
-        """Every result once, as they are recorded, until the buffer has ended. Raises as `wait` does."""
-        deadline_s = _deadline_s(timeout)
-        after = 0
-        while True:
-            seen = self._counts()  # before the page: what is recorded between the two must end the waiting
-            page, after = self._client.reader().results_after(self._buffer_seq, after)
-            yield from page
-            if not page:
-                if seen[3]:
-                    return
-                self._client.wait_until(partial(self._differs, seen), None, deadline_s)
-
-
-def spawn_supervisor(
-    app: dict[str, Any],
-    app_name: str,
-    journal: Path,
-    workers: int,
-    *,
-    durability: str = "full",
-    grace_s: float = 10.0,
-    verbose: bool = False,
-) -> tuple["subprocess.Popen[bytes]", socket.socket]:
-    """A supervisor process of our own, that ends when we do, and our end of the socket to it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    config = {
-        "fd": theirs.fileno(),
-        "parent_pid": os.getpid(),
-        "journal": str(journal),
-        "app": app,
-        "app_name": app_name,
-        "workers": workers,
-        "durability": durability,
-        "grace_s": grace_s,
-        "verbose": verbose,
-    }
-    environment = dict(os.environ)
-    inherited = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_PARENT, *([inherited] if inherited else [])])
-    # Ctrl-C reaches the whole foreground group: the supervisor is born with SIGINT blocked, and ignores it
-    # then.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process = subprocess.Popen(
-            # -P: else a file of the current folder would be imported in place of Python's own.
-            [sys.executable, "-P", "-m", "durable_bus.daemon", dump_json(config)],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=2,
-            env=environment,
-        )
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return process, ours
-
-
-@contextlib.contextmanager
-def running(
-    bus: Bus,
-    journal: str | os.PathLike[str] = "journal.db",
-    workers: int | None = None,
-    *,
-    name: str | None = None,
-    durability: str = "full",
-    grace: float = 10.0,
-) -> Iterator[Client]:
-    """A supervisor of our own for this bus, as `with bus.running(journal="journal.db", workers=4) as
-    client:`.
-
-    `workers` defaults to the usable cores. `durability` is "full" or "normal" (survives any kill, not a power
-    cut). Leaving the block finishes what runs, within `grace` seconds, and gives the rest back: the same call
-    goes on with it. Raises UsageError for a value that cannot be, BusNotImportable when workers could not
-    import the bus, JournalLocked when another process serves the journal.
-    """
-    path = Path(journal)
-    _refuse_inside_handler(path)
-    with open_client(
-        app_spec(bus), bus.name, path, workers, name=name, durability=durability, grace_s=grace
-    ) as client:
-        yield client
-
-
-def _refuse_inside_handler(journal: Path) -> None:
+def refuse_inside_handler(journal: Path) -> None:
     """A handler that waits for its own bus holds a worker that the answer may need. Raises InsideHandler."""
     served = os.environ.get(INSIDE_HANDLER_VARIABLE)
     if served and os.path.realpath(served) == os.path.realpath(journal):
         raise InsideHandler
-
-
-def open_client(
-    app: dict[str, Any],
-    app_name: str,
-    journal: Path,
-    workers: int | None,
-    *,
-    name: str | None = None,
-    durability: str = "full",
-    grace_s: float = 10.0,
-    verbose: bool = False,
-) -> Client:
-    """A client with a supervisor of its own. Raises UsageError, before one is spawned."""
-    count = workers if workers is not None else len(os.sched_getaffinity(0))
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise UsageError(f"workers={workers!r:.100} is not a whole number of at least 1")
-    if durability not in list(DURABILITIES):
-        raise UsageError(f"durability={durability!r:.100} is not {' or '.join(map(repr, DURABILITIES))}")
-    if not _is_seconds(grace_s):
-        raise UsageError(f"grace={grace_s!r:.100} is not a number of seconds of at least 0")
-    if name is not None:
-        check_name(name, "client")
-    process, connection = spawn_supervisor(
-        app, app_name, journal, count, durability=durability, grace_s=float(grace_s), verbose=verbose
-    )
-    return Client._embedded(journal, connection, process, name)
-
-
-def _is_seconds(value: object) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= 0
-    )

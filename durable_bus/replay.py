@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from durable_bus import __version__
 from durable_bus.bus import parse_spec
 from durable_bus.characters import escape, representable
-from durable_bus.client import Client, open_client
+from durable_bus.client import Client
 from durable_bus.clock import SystemClock
 from durable_bus.dispatch import Dispatcher, Hand
 from durable_bus.errors import BufferError, NotFound, UsageError
@@ -30,6 +30,7 @@ from durable_bus.journal.scratch import copy_of_open_work, waiting_messages
 from durable_bus.lock import holder_pid, noted_commit
 from durable_bus.messages import Result
 from durable_bus.results_document import results_document
+from durable_bus.running import open_client
 from durable_bus.supervisor import Supervisor, SupervisorConfig
 from durable_bus.xml import canonical
 

@@ -13,7 +13,7 @@ from support import Facts, kill
 
 from durable_bus import Client, Text
 from durable_bus.bus import app_spec
-from durable_bus.client import open_client
+from durable_bus.running import open_client
 
 CRASHES = 3
 HELD = 5

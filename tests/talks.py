@@ -10,9 +10,9 @@ from support import Facts, kill, until
 
 from durable_bus import Client, Text
 from durable_bus.bus import app_spec
-from durable_bus.client import open_client
 from durable_bus.journal.connection import open_reader
 from durable_bus.journal.journal import Journal
+from durable_bus.running import open_client
 from durable_bus.thread_registry import ThreadRegistry
 
 

@@ -10,8 +10,8 @@ import pytest
 from command_line import Ran, durable_bus, write_items
 from support import Facts, environment
 
-from durable_bus.client import running
 from durable_bus.errors import UnsupportedPlatform
+from durable_bus.running import running
 
 ECHO = ("run", "apps.plain:bus", "echo", "--workers", 1)
 

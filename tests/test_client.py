@@ -20,8 +20,9 @@ from support import Facts, RunLog, environment, kill, outcome, program, until
 
 from durable_bus import BufferError, Result, Text, Xml
 from durable_bus.bus import Bus
-from durable_bus.client import Client, running
+from durable_bus.client import Client
 from durable_bus.errors import BusNotImportable, LimitExceeded, NotFound, SupervisorLost, TimedOut, UsageError
+from durable_bus.running import running
 from durable_bus.upload import BATCH_ITEMS
 
 

@@ -15,8 +15,8 @@ from talks import Talk, chain_of, script
 
 from durable_bus import Xml
 from durable_bus.bus import app_spec
-from durable_bus.client import open_client
 from durable_bus.errors import TimedOut
+from durable_bus.running import open_client
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from apps import plain
 from support import Facts, environment, is_alive, outcome, until
 
 from durable_bus.bus import app_spec
-from durable_bus.client import spawn_supervisor
 from durable_bus.errors import JournalLocked
 from durable_bus.lock import JournalLock, holder_pid, lock_path
+from durable_bus.running import spawn_supervisor
 
 SECOND = (
     "import sys\n"

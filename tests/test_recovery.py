@@ -15,7 +15,7 @@ from apps import plain, unruly
 from support import Facts, RunLog, kill, until
 
 from durable_bus.bus import app_spec
-from durable_bus.client import spawn_supervisor
+from durable_bus.running import spawn_supervisor
 
 
 @pytest.mark.parametrize(

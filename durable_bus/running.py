@@ -1,0 +1,132 @@
+"""A supervisor of our own: started for one client, and ended with it."""
+
+import contextlib
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from durable_bus.bus import Bus, app_spec
+from durable_bus.channel import dump_json
+from durable_bus.client import Client, refuse_inside_handler
+from durable_bus.errors import UsageError
+from durable_bus.journal.connection import DURABILITIES
+from durable_bus.messages import check_name
+
+__all__ = ["open_client", "running", "spawn_supervisor"]
+
+_PACKAGE_PARENT = str(Path(__file__).resolve().parent.parent)
+
+
+def spawn_supervisor(
+    app: dict[str, Any],
+    app_name: str,
+    journal: Path,
+    workers: int,
+    *,
+    durability: str = "full",
+    grace_s: float = 10.0,
+    verbose: bool = False,
+) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+    """A supervisor process of our own, that ends when we do, and our end of the socket to it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    config = {
+        "fd": theirs.fileno(),
+        "parent_pid": os.getpid(),
+        "journal": str(journal),
+        "app": app,
+        "app_name": app_name,
+        "workers": workers,
+        "durability": durability,
+        "grace_s": grace_s,
+        "verbose": verbose,
+    }
+    environment = dict(os.environ)
+    inherited = environment.get("PYTHONPATH")
+    environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_PARENT, *([inherited] if inherited else [])])
+    # Ctrl-C reaches the whole foreground group: the supervisor is born with SIGINT blocked, and ignores it
+    # then.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process = subprocess.Popen(
+            # -P: else a file of the current folder would be imported in place of Python's own.
+            [sys.executable, "-P", "-m", "durable_bus.daemon", dump_json(config)],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            env=environment,
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return process, ours
+
+
+@contextlib.contextmanager
+def running(
+    bus: Bus,
+    journal: str | os.PathLike[str] = "journal.db",
+    workers: int | None = None,
+    *,
+    name: str | None = None,
+    durability: str = "full",
+    grace: float = 10.0,
+) -> Iterator[Client]:
+    """A supervisor of our own for this bus, as `with bus.running(journal="journal.db", workers=4) as
+    client:`.
+
+    `workers` defaults to the usable cores. `durability` is "full" or "normal" (survives any kill, not a power
+    cut). Leaving the block finishes what runs, within `grace` seconds, and gives the rest back: the same call
+    goes on with it. Raises UsageError for a value that cannot be, BusNotImportable when workers could not
+    import the bus, JournalLocked when another process serves the journal.
+    """
+    path = Path(journal)
+    refuse_inside_handler(path)
+    with open_client(
+        app_spec(bus), bus.name, path, workers, name=name, durability=durability, grace_s=grace
+    ) as client:
+        yield client
+
+
+def open_client(
+    app: dict[str, Any],
+    app_name: str,
+    journal: Path,
+    workers: int | None,
+    *,
+    name: str | None = None,
+    durability: str = "full",
+    grace_s: float = 10.0,
+    verbose: bool = False,
+) -> Client:
+    """A client with a supervisor of its own. Raises UsageError, before one is spawned."""
+    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise UsageError(f"workers={workers!r:.100} is not a whole number of at least 1")
+    if durability not in list(DURABILITIES):
+        raise UsageError(f"durability={durability!r:.100} is not {' or '.join(map(repr, DURABILITIES))}")
+    if not _is_seconds(grace_s):
+        raise UsageError(f"grace={grace_s!r:.100} is not a number of seconds of at least 0")
+    if name is not None:
+        check_name(name, "client")
+    process, connection = spawn_supervisor(
+        app, app_name, journal, count, durability=durability, grace_s=float(grace_s), verbose=verbose
+    )
+    return Client._embedded(journal, connection, process, name)
+
+
+def _is_seconds(value: object) -> bool:
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value >= 0
+    )
