@@ -16,7 +16,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeGuard, TypeVar
 
 from durable_bus.errors import BusNotImportable, UsageError, said
 from durable_bus.handler_signature import is_async, resolved, signature
@@ -29,6 +29,7 @@ __all__ = [
     "Bus",
     "Listener",
     "app_spec",
+    "is_seconds",
     "load_app",
     "load_bus",
     "parse_spec",
@@ -202,14 +203,23 @@ class Bus:
 
 
 def _seconds(listener: str, option: str, value: object, zero: bool) -> float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or not 0 <= value <= SECONDS_MAX or (value == 0 and not zero):  # type: ignore[operator]
+    if not is_seconds(value) or value > SECONDS_MAX or (value == 0 and not zero):
         least = "at least 0" if zero else "above 0"
         raise UsageError(
             f"listener {listener}: {option}={value!r:.100} is not a number of seconds {least} and at most "
             f"{SECONDS_MAX:,}"
         )
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
+
+
+def is_seconds(value: object) -> TypeGuard[int | float]:
+    """Whether it is a number of seconds: finite, not below 0, and not true or false."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value >= 0
+    )
 
 
 def _count(listener: str, option: str, value: object, count_max: int) -> int:

@@ -1,7 +1,6 @@
 """A supervisor of our own: started for one client, and ended with it."""
 
 import contextlib
-import math
 import os
 import signal
 import socket
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from durable_bus.bus import Bus, app_spec
+from durable_bus.bus import Bus, app_spec, is_seconds
 from durable_bus.channel import dump_json
 from durable_bus.client import Client, refuse_inside_handler
 from durable_bus.errors import UsageError
@@ -113,7 +112,7 @@ def open_client(
         raise UsageError(f"workers={workers!r:.100} is not a whole number of at least 1")
     if durability not in list(DURABILITIES):
         raise UsageError(f"durability={durability!r:.100} is not {' or '.join(map(repr, DURABILITIES))}")
-    if not _is_seconds(grace_s):
+    if not is_seconds(grace_s):
         raise UsageError(f"grace={grace_s!r:.100} is not a number of seconds of at least 0")
     if name is not None:
         check_name(name, "client")
@@ -121,12 +120,3 @@ def open_client(
         app, app_name, journal, count, durability=durability, grace_s=float(grace_s), verbose=verbose
     )
     return Client._embedded(journal, connection, process, name)
-
-
-def _is_seconds(value: object) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= 0
-    )

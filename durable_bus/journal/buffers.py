@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from durable_bus.errors import JournalDamaged
+from durable_bus.journal.statements import threads_below
 
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
@@ -173,11 +174,10 @@ class BufferTable:
             for name in ("clear_answers", "clear_dispatches"):
                 self._statements.run(name, buffer_seq=buffer_seq, first_index=first_index)
         if first_index == 0:
-            # "0" is the character after "/": the range of every thread id that begins with the buffer's.
-            prefix = {"thread_prefix": f"{thread_id}/", "thread_prefix_end": f"{thread_id}0"}
+            below = threads_below(thread_id)
             for name in ("clear_message_failures", "clear_messages"):
-                self._statements.run(name, buffer_seq=buffer_seq, **prefix)
-            self._statements.run("clear_threads", **prefix)
+                self._statements.run(name, buffer_seq=buffer_seq, **below)
+            self._statements.run("clear_threads", **below)
             self._statements.run("clear_thread", thread_id=thread_id)
             self._statements.run("clear_starter_thread", thread_id=starter_thread_id)
         self._statements.run("set_received", buffer_seq=buffer_seq, received=first_index)

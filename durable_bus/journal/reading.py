@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from durable_bus.errors import NotFound
 from durable_bus.journal.connection import TEXT_BYTES_MAX, open_reader, translated
 from durable_bus.journal.paging import PAGE_CHARS, fitting
-from durable_bus.journal.statements import Statements
+from durable_bus.journal.statements import Statements, threads_below
 from durable_bus.messages import Result, Text, Xml
 
 __all__ = ["BufferContent", "BufferFacts", "JournalReader"]
@@ -142,9 +142,8 @@ class JournalReader:
         """Which of these names a message waits for on the thread of an item of the buffer with this thread,
         or of a buffer nested in it. The messages of these threads are gone through until one does.
         """
-        # "0" is the character after "/": the range of every thread id that begins with the buffer's.
-        span = {"thread_prefix": f"{thread_id}/", "thread_prefix_end": f"{thread_id}0"}
-        row = self.row("waited_for_by_items_of", names=json.dumps(names), **span)
+        below = threads_below(thread_id)
+        row = self.row("waited_for_by_items_of", names=json.dumps(names), **below)
         return None if row is None else str(row["name"])
 
     def failed_because(self, buffer_seq: int, limit: int = 10) -> list[dict[str, Any]]:

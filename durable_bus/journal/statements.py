@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Statements", "load"]
+__all__ = ["Statements", "load", "threads_below"]
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _ROW = re.compile(r"\{(.*)\}")
@@ -38,6 +38,13 @@ def with_rows(text: str, constants: int, count: int) -> str:
     assert found is not None, "a statement for run_rows has a row in braces"
     rows = [found[1].replace("#", str(n)).replace("@", str(constants + n + 1)) for n in range(count)]
     return text[: found.start()] + ", ".join(rows) + text[found.end() :]
+
+
+def threads_below(thread_id: str) -> dict[str, str]:
+    """The parameters of a statement that are the range of every thread id that begins with this one's: "0" is
+    the character after "/".
+    """
+    return {"thread_prefix": f"{thread_id}/", "thread_prefix_end": f"{thread_id}0"}
 
 
 class Statements:
