@@ -178,10 +178,10 @@ class Client:
                     self._process.terminate()  # the same, for one that cannot hear us
                 else:
                     self._link.say({"k": "stop"})
-                self._process.wait()
+                _wait_for(self._process)
             except BaseException:
                 self._process.kill()
-                self._process.wait()
+                _wait_for(self._process)
                 raise
         self._link.close()
         with self._reader_lock:
@@ -470,6 +470,13 @@ class Client:
     def buffer(self, buffer_id: str) -> Buffer:
         """A buffer that was started before, by anybody. Raises NotFound."""
         return Buffer(self, buffer_id, self.reader().facts(buffer_id).buffer_seq, existed=True)
+
+
+def _wait_for(process: "subprocess.Popen[bytes]") -> None:
+    """Until it has ended. Not `process.wait()`: Ctrl-C within `poll` can leave Popen's lock held for good."""
+    with contextlib.suppress(ChildProcessError):  # its end was seen before
+        _, status = os.waitpid(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
 
 
 def _died_at_start(process: "subprocess.Popen[bytes]", lost: SupervisorLost) -> SupervisorLost:

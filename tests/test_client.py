@@ -7,22 +7,23 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any
 
 import pytest
 from apps import collecting, plain
 from daemons import Daemon, client_of
 from lxml import etree
-from support import Facts, RunLog, environment, kill, outcome, program, until
+from support import PATIENCE_S, Facts, RunLog, environment, kill, outcome, program, until, until_gone
 
-from durable_bus import BufferError, Result, Text, Xml
-from durable_bus.bus import Bus
+from durable_bus import BufferError, Result, Text, Xml, link
+from durable_bus.bus import Bus, app_spec
 from durable_bus.client import Client
 from durable_bus.errors import BusNotImportable, LimitExceeded, NotFound, SupervisorLost, TimedOut, UsageError
-from durable_bus.running import running
+from durable_bus.running import open_client, running
 from durable_bus.upload import BATCH_ITEMS
 
 
@@ -420,6 +421,47 @@ def test_ctrl_c_amid_a_frame_ends_the_supervisor_and_what_runs_is_finished(
     facts.assert_whole("b", 1)
     with running(plain.bus, journal=journal, workers=1) as client:
         assert client.start("echo", ["a"], buffer_id="interrupted").wait(60).successful == 1
+
+
+def interrupt_within(work: Callable[[], None], module: ModuleType, after_lines: int) -> bool:
+    """Ctrl-C before a line of a module is run, so many of its lines on; False: there are not as many."""
+    left = after_lines
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        nonlocal left
+        if frame.f_code.co_filename != module.__file__:
+            return trace if event == "call" else None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+@pytest.mark.parametrize("module", [subprocess, threading, link])
+def test_ctrl_c_at_any_moment_of_closing_leaves_nothing_that_hangs(journal: Path, module: ModuleType) -> None:
+    """Popen's own lock, say, held for good by a `poll` that was interrupted: each later `wait` would hang."""
+    interrupted, moments = True, 0
+    while interrupted:
+        client = open_client(app_spec(plain.bus), "plain", journal, 1)
+        moments += 1
+        interrupted = interrupt_within(client.close, module, moments)
+        closing = threading.Thread(target=client.close, kwargs={"at_once": True}, daemon=True)
+        closing.start()
+        closing.join(PATIENCE_S)
+        assert not closing.is_alive(), f"interrupted before line {moments} of {module}, it cannot be closed"
+        until_gone(client.supervisor_pid or 0)
+    assert moments >= 5
 
 
 def test_a_daemons_client_goes_on_after_ctrl_c_amid_a_frame(journal: Path) -> None:
