@@ -180,9 +180,9 @@ class Supervisor:
             self.requests.receiving,
             self.mailboxes,
         )
-        self._backlog: list[Event] = []
-        self._deferred: list[ClientSpoke] = []
+        self.deferred: list[ClientSpoke] = []
         """Frames that cannot be answered before a worker has reported the listeners."""
+        self._backlog: list[Event] = []
         self._still_deferred: list[ClientSpoke] = []
         self._stop_deadline_s: float | None = None
         self._storage_retry_s: float | None = None
@@ -310,7 +310,8 @@ class Supervisor:
 
     def _record(self, events: list[Event]) -> None:
         waiting: list[ClientSpoke] = []
-        for event in [*self._deferred, *events]:
+        # Workers' first: a client's frame may wait for what one of them reports just now.
+        for event in sorted([*self.deferred, *events], key=_is_from_client):
             if isinstance(event, WorkerSpoke):
                 self.worker_events.spoke(event)
             elif isinstance(event, WorkerEnded):
@@ -352,7 +353,7 @@ class Supervisor:
         """The commit has happened: what it decided is sent, and memory is what it says."""
         for staged in self._staged:
             staged.commit()
-        self._deferred = self._still_deferred
+        self.deferred = self._still_deferred
         if self._storage_retry_s is not None:
             self._storage_retry_s = None
             self._pool.pause_reading(False)
@@ -411,13 +412,13 @@ class Supervisor:
         self._pool.pause_reading(True)
         self._storage_retry_s = now_s + STORAGE_RETRY_S
         self.control.storage_full = True
-        for event in [*self._deferred, *events]:  # in the order they came
+        for event in [*self.deferred, *events]:  # in the order they came
             answered = isinstance(event, ClientSpoke) and self.requests.handle_on_full_disk(
                 event.connection_id, event.frame
             )
             if not answered:
                 self._backlog.append(event)
-        self._deferred = []
+        self.deferred = []
         self.requests.receiving.commit()
         self.mailboxes.commit()
         self._outbox.send()
@@ -426,3 +427,7 @@ class Supervisor:
         for staged in self._staged:
             staged.rollback()
         self._outbox.clear()
+
+
+def _is_from_client(event: Event) -> bool:
+    return isinstance(event, ClientSpoke | ClientClosed)

@@ -193,6 +193,7 @@ class Machine:
             if self._journal is not None and self._journal.committed:
                 self.model.look()
                 self._memory_is_the_journal()
+            self._nobody_waits_for_what_has_come()
             if self.supervisor is not None and self.supervisor.stopped:
                 self.stops += 1
                 self._ended("stopped", crashed=False)
@@ -250,6 +251,11 @@ class Machine:
             held = sum(len(one.open_positions()) for one in dispatcher.held_by(hand.worker_id))
             if hand.unanswered != held:
                 raise Violation(f"worker {hand.worker_id} holds {held} items, counted are {hand.unanswered}")
+
+    def _nobody_waits_for_what_has_come(self) -> None:
+        supervisor = self.supervisor
+        if supervisor is not None and supervisor.deferred and supervisor.workforce.is_settled:
+            raise Violation("a client's frame waits for a worker's report, and the report has come")
 
     def close(self) -> None:
         if self.supervisor is not None and self._journal is not None:
