@@ -128,6 +128,15 @@ class RunLog:
     def until_started(self, *indexes: int) -> None:
         until(lambda: set(indexes) <= set(self.indexes()), f"items {indexes} have started")
 
+    def until_each_started(self, count: int, *, workers: int) -> None:
+        """So many workers have started so many items; which ones depends on who was ready first."""
+
+        def each_has() -> bool:
+            started = Counter(run.worker_pid for run in self.runs())
+            return sum(1 for items in started.values() if items >= count) >= workers
+
+        until(each_has, f"{workers} workers have started {count} items each")
+
     def worker_of(self, index: int) -> int:
         """The worker that ran the item last."""
         return [run.worker_pid for run in self.runs() if run.index == index][-1]

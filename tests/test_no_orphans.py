@@ -54,7 +54,7 @@ def test_supervisor_and_workers_die_with_their_client(
     journal: Path, tmp_path: Path, facts: Facts, run_log: RunLog
 ) -> None:
     process, supervisor = running_client(tmp_path, "plain", "gate", [str(tmp_path / "door")] * 4)
-    run_log.until_started(0, 1)
+    run_log.until_each_started(1, workers=2)
     workers = workers_of(supervisor)
     assert len(workers) == 2
     kill(process.pid)
@@ -91,7 +91,7 @@ def test_a_stopped_supervisor_dies_with_its_client_once_it_goes_on(
     journal: Path, tmp_path: Path, run_log: RunLog
 ) -> None:
     process, supervisor = running_client(tmp_path, "plain", "gate", [str(tmp_path / "door")] * 4)
-    run_log.until_started(0, 1)
+    run_log.until_each_started(1, workers=2)
     os.kill(supervisor, signal.SIGSTOP)
     kill(process.pid)
     os.kill(supervisor, signal.SIGCONT)
@@ -105,7 +105,7 @@ def test_ctrl_c_in_a_program_ends_all_of_it_and_the_work_goes_on_next_time(
     """The signal reaches the whole group; supervisor and workers leave it to the program to decide."""
     door = tmp_path / "door"
     started, supervisor = running_client(tmp_path, "plain", "gate", [str(door)] * 4)
-    run_log.until_started(0, 1)
+    run_log.until_each_started(1, workers=2)
     workers = workers_of(supervisor)
     for pid in (*workers, supervisor):
         os.kill(pid, signal.SIGINT)

@@ -79,7 +79,7 @@ def test_a_kill_during_recovery_is_recovered_from(journal: Path, facts: Facts, r
     door = journal.parent / "door"
     with plain.bus.running(journal=journal, workers=2) as client:
         client.start("gate", [str(door)] * 20, buffer_id="b")
-        run_log.until_started(0, 1)
+        run_log.until_each_started(1, workers=2)
         kill(client.supervisor_pid or 0)
     for run in range(2, 6):
         process, connection = started(journal)

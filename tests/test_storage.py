@@ -91,12 +91,12 @@ def test_on_a_full_disk_starts_are_refused_and_answers_wait_until_there_is_room(
         pid = client.supervisor_pid
         assert pid is not None
         buffer = client.start("gate", [str(door)] * 1_000, buffer_id="b")
-        run_log.until_started(0, 1)
+        run_log.until_each_started(1, workers=2)
         workers = workers_of(pid)
         disk.fill()
         until_refused(client)
         door.touch()
-        run_log.until_started(2, 3)  # so the answers to 0 and 1 have left their workers
+        run_log.until_each_started(2, workers=2)  # so the answers to the first have left their workers
         until_refused(client)
         assert facts.recorded("b") < 1_000  # a few fit into what room the log had left
         assert is_alive(pid)
