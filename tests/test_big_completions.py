@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from apps import collecting
 from apps.collecting import answer
-from support import Facts
+from support import Facts, until
 
 from durable_bus import Client
 from durable_bus.results_document import results_document
@@ -60,6 +60,10 @@ def test_a_completion_of_200000_results_leaves_the_supervisors_memory_flat(journ
     """It grows with what is in hand, and that is the same with nobody to tell; the document has 27 MB."""
     count, length = 200_000, 80
     with collecting.bus.running(journal=journal, workers=2) as client:
+        until(
+            lambda: [one["state"] for one in client.supervisor_status()["workers"]] == ["ready"] * 2,
+            "two workers",
+        )
         client.start("fill", (f"{n} {length}" for n in range(count)), buffer_id="nobody").wait(300)
         before = memory_bytes_max(client)
         told = delivered(client, "told", count, length)

@@ -60,6 +60,7 @@ def test_new_code_takes_over_under_load_and_no_item_fails(
 ) -> None:
     """From the commit on that gives the first item to new code, nothing is given to old code."""
     with serve(journal, app) as service, service.client() as client:
+        service.until_ready()
         buffer = client.start("work", [""] * 4000, buffer_id="b")
         facts.until_recorded("b", 300)
         before = service.workers()
