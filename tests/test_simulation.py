@@ -117,8 +117,10 @@ def count_instead_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every answer that comes counts as recorded."""
     run_rows = Statements.run_rows
 
-    def counting(self: Statements, name: str, constants: tuple[int, ...], texts: Sequence[str]) -> int:
-        changed = run_rows(self, name, constants, texts)
+    def counting(
+        self: Statements, name: str, last: str, constants: tuple[int, ...], texts: Sequence[bytes]
+    ) -> int:
+        changed = run_rows(self, name, last, constants, texts)
         return len(texts) if name == "add_results" else changed
 
     monkeypatch.setattr(Statements, "run_rows", counting)

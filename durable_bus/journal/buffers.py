@@ -124,7 +124,7 @@ class BufferTable:
             rows = zip(itertools.count(first_key), map(bytes.decode, items), forms)
             self._statements.run_each("add_item", rows)
         else:
-            self._statements.run_rows("add_items", (first_key, form), items)
+            self._statements.run_rows("add_items", "last_item", (first_key, form), items)
 
     def open(self, buffer_seq: int, total: int, digest: str) -> bool:
         """All `total` items are here: open it. False when they are not, or it is open already."""

@@ -58,6 +58,9 @@ FROM buffer b
 WHERE b.ended_commit IS NULL AND b.opened_commit IS NOT NULL
 ORDER BY b.buffer_seq;
 
+-- name: last_item
+SELECT max(item_key) FROM item;
+
 -- name: add_items
 -- By `run_rows`: first key, form, payloads.
 INSERT INTO item (item_key, payload, is_xml) VALUES {(?1 + #, ?@, ?2)};
@@ -361,6 +364,9 @@ ORDER BY worker_pid, dispatch_id;
 -- name: has_forwarded
 -- Whether an item of a range was passed on. Nearly never, so `add_results` need not ask for every item.
 SELECT EXISTS (SELECT 1 FROM forwarded_item WHERE item_key >= :first_key AND item_key < :end_key);
+
+-- name: last_result
+SELECT max(item_key) FROM result;
 
 -- name: add_results
 -- The first committed wins: the primary key makes recording idempotent, not a counter. By `run_rows`: first key, success,

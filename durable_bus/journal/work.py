@@ -131,7 +131,7 @@ class WorkTable:
             rows = [(first_key + position, *facts, text.decode()) for position, text in enumerate(texts)]
             recorded = self._statements.run_each("add_result_not_forwarded", rows)
         else:
-            recorded = self._statements.run_rows("add_results", (first_key, *facts), texts)
+            recorded = self._statements.run_rows("add_results", "last_result", (first_key, *facts), texts)
         if recorded:
             self._add_answer(
                 buffer_seq,
