@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from durable_bus.answers import FLUSH_BYTES_MAX, Answers
@@ -12,7 +13,7 @@ from durable_bus.channel import split
 from durable_bus.errors import ItemError, MalformedItem, UnserialisableAnswer, WorkerSilent, encodable, said
 from durable_bus.messages import BufferError, HandlerResponse, Huh, SystemError
 from durable_bus.outcomes import MessageHandling, metadata_of, outcome_of, passed_on
-from durable_bus.xml import dump, loader
+from durable_bus.xml import dumper, loader
 
 __all__ = ["LIMIT", "SINCE", "STARTED", "SyncRunner", "describe", "forms_of"]
 
@@ -54,23 +55,22 @@ class SyncRunner:
         self._words = words
         self._answers = answers
         self._messages = messages
-        self._plain_types: set[type] = set()
-        """Types of answers that say nothing about where they go or how it went: 0.13 us an item less than
-        isinstance.
+        self._dumpers: dict[type, Callable[[Any], tuple[str, bool]]] = {}
+        """How answers are written whose types say nothing about where they go or how it went: 0.13 us an item
+        less than isinstance.
         """
 
-    def _is_plain(self, value: object) -> bool:
+    def _dumper_of(self, value: object) -> Callable[[Any], tuple[str, bool]] | None:
         if isinstance(value, _NOT_PLAIN):
-            return False
-        self._plain_types.add(type(value))
-        return True
+            return None
+        return self._dumpers.setdefault(type(value), dumper(type(value)))
 
     def run(self, listener: Listener, work: dict[str, Any], bodies: list[bytes]) -> None:
         """A dispatch. The hot path: what is here runs for every item."""
         if "message" in work:
             self._run_message(listener, work, bodies)
             return
-        words, answers, plain_types = self._words, self._answers, self._plain_types
+        words, answers, dumpers = self._words, self._answers, self._dumpers
         handler, takes_metadata = listener.handler, listener.takes_metadata
         load_text, load_xml = loader(False, listener.annotation), loader(True, listener.annotation)
         payloads = split(bodies[0])
@@ -98,7 +98,8 @@ class SyncRunner:
                     else handler(argument)
                 )
                 found = None
-                if type(value) in plain_types or self._is_plain(value):
+                dump = dumpers.get(type(value)) or self._dumper_of(value)
+                if dump is not None:
                     text, is_xml = dump(value)
                     success = True
                 else:

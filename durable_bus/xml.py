@@ -35,6 +35,7 @@ __all__ = [
     "dump",
     "dump_item",
     "dump_message",
+    "dumper",
     "error_payload",
     "error_text",
     "guess_is_xml",
@@ -258,17 +259,19 @@ def _dump_xml_text(text: str) -> tuple[str, bool]:
 
 
 def _dump_element(value: etree._Element) -> tuple[str, bool]:
-    text = _tostring(value, encoding="unicode", with_tail=False)
+    text = _tostring(value, encoding=str, with_tail=False)
     # A tree of an HTML or recovering parser may hold names that no XML parser takes (`@click`), and one of
     # any other parser entity references; both are parsed again. What was moved out of an HTML tree into one
     # of ours is not noticed: that would cost every honest answer a second parse, half as much again as the
     # whole item.
     parser = value.getroottree().parser
-    is_ours = (parser is _PARSER or parser is _DEFAULT_PARSER) and not ("&" in text and _ENTITY.search(text))
-    if not is_ours or len(text) > _NESTED_CHARS_MIN * (XML_DEPTH_MAX - _RESULTS_DEPTH):
+    may_be_deep = len(text) > _NESTED_CHARS_MIN * (XML_DEPTH_MAX - _RESULTS_DEPTH)
+    if parser is not _PARSER or may_be_deep or "&" in text:
+        is_ours = (parser is _PARSER or parser is _DEFAULT_PARSER) and not _ENTITY.search(text)
         if not is_ours or len(text) * 4 > PAYLOAD_BYTES_MAX:
             _check_answer(text)
-        _check_xml_answer(text, is_ours)
+        if not is_ours or may_be_deep:
+            _check_xml_answer(text, is_ours)
     return text, True
 
 
@@ -307,6 +310,8 @@ _DUMP: Final[dict[type, Callable[[Any], tuple[str, bool]]]] = {
     Xml: lambda value: _dump_xml_text(str.__str__(value.text)),
     etree._Element: _dump_element,
 }
+_NEVER_RAISE_OTHERS: Final = (type(None), str, etree._Element)
+"""No attribute of theirs is a handler's code: writing them raises UnserialisableAnswer, or nothing."""
 
 
 def dump(value: object) -> tuple[str, bool]:
@@ -326,6 +331,11 @@ def dump(value: object) -> tuple[str, bool]:
     except BaseException as error:  # properties and subclasses are the handler's code; it may even exit
         name, why = type(value).__name__, type(error).__name__
         raise UnserialisableAnswer(f"{name} cannot be written: {why}: {said(error)}") from error
+
+
+def dumper(kind: type) -> Callable[[Any], tuple[str, bool]]:
+    """`dump` for answers of this very type, found once for many: 0.05 of 2.6 µs (111 characters)."""
+    return _DUMP[kind] if kind in _NEVER_RAISE_OTHERS else dump
 
 
 def dump_item(value: object) -> tuple[str, bool]:
