@@ -12,7 +12,7 @@ from support import Facts
 from durable_bus.answers import packed
 from durable_bus.channel import pack
 from durable_bus.journal.journal import Journal
-from durable_bus.journal.reading import JournalReader
+from durable_bus.journal.reading import CHARS_TOGETHER_MAX, JournalReader
 from durable_bus.messages import Result
 
 ITEMS = 6_000
@@ -47,7 +47,14 @@ def buffer_of(opened: Journal, buffer_id: str) -> int:
 
 
 def answer(
-    opened: Journal, buffer_seq: int, first: int, count: int, by: str, *, measured: bool = True
+    opened: Journal,
+    buffer_seq: int,
+    first: int,
+    count: int,
+    by: str,
+    *,
+    measured: bool = True,
+    padding: str = "",
 ) -> None:
     """One answer of `count` items, whose text says who gave it. Every third answerer fails."""
     with opened.commit(3):
@@ -55,7 +62,7 @@ def answer(
             buffer_seq=buffer_seq,
             first_index=first,
             item_count=count,
-            payloads=pack([f"{by} says {index}" for index in range(first, first + count)]),
+            payloads=pack([f"{padding}{by} says {index}" for index in range(first, first + count)]),
             success=int(by) % 3 > 0,
             is_xml=int(by) % 2 == 0,
             dispatch_id=None,  # type: ignore[arg-type]  # the supervisor's own
@@ -101,7 +108,19 @@ def test_results_are_what_the_view_says_whatever_answers_overlap(
         expected = as_the_view_says(journal, "b")
         assert 0 < len(expected) < ITEMS
         assert in_order == expected
+        assert all(result.payload.endswith(f" says {result.index}") for result in in_order)
         assert sorted(as_recorded(reader, buffer_seq)) == expected
+
+
+def test_pages_grow_until_they_are_as_long_as_a_page_may_be(opened: Journal, journal: Path) -> None:
+    buffer_seq = buffer_of(opened, "b")
+    padding = "x" * (CHARS_TOGETHER_MAX // 1_000)
+    for first in range(0, ITEMS, 250):
+        answer(opened, buffer_seq, first, 250, "1", padding=padding)
+    with JournalReader(journal) as reader:
+        pages = list(reader.pages(buffer_seq))
+    assert [len(page) for page in pages] == [250, 500, *[1_000] * 5, 250]
+    assert [result.index for page in pages for result in page] == list(range(ITEMS))
 
 
 def test_results_of_a_damaged_row_do_not_move_to_other_items(opened: Journal, journal: Path) -> None:
