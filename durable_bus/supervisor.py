@@ -67,6 +67,8 @@ __all__ = ["Supervisor", "SupervisorConfig"]
 Event = WorkerSpoke | WorkerEnded | ClientSpoke | ClientClosed
 
 IDLE_CHECKPOINT_S = 1.0
+LAST_CHECKPOINT_WAIT_MS = 500
+"""A clean end leaves no log behind, unless somebody goes on reading for longer."""
 STORAGE_RETRY_S = 1.0
 HOUSEKEEPING_S = 10.0
 
@@ -394,7 +396,7 @@ class Supervisor:
         except StorageFull:
             self._log("stopped without a word in the journal", reason="no room on disk")
         else:
-            self._journal.checkpoint()
+            self._journal.checkpoint(LAST_CHECKPOINT_WAIT_MS)
             self._log("stopped")
 
     def _storage_full(self, events: list[Event]) -> None:

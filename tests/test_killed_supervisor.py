@@ -2,8 +2,11 @@
 
 import os
 import signal
+import sqlite3
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from support import Facts, RunLog, is_alive, kill, until, until_gone, workers_of
 
 from durable_bus.client import Client
 from durable_bus.errors import SupervisorLost
+from durable_bus.journal.journal import Journal
 
 
 def kill_supervisor(client: Client) -> None:
@@ -176,6 +180,21 @@ def test_a_supervisor_that_was_stopped_for_long_does_not_take_its_workers_for_la
         assert buffer.wait(60).successful == 20_000
         assert workers_of(pid) == workers
     assert facts.failures("b") == []
+
+
+def test_the_log_is_emptied_as_soon_as_a_reader_lets_go_within_the_time_that_is_given(journal: Path) -> None:
+    with closing(Journal.open(journal)) as opened:
+        reader = sqlite3.connect(journal, check_same_thread=False, isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM buffer").fetchall()
+        with opened.commit(1):
+            opened.start_run(1, "app", "0")
+        log = Path(f"{journal}-wal")
+        assert not opened.checkpoint()
+        assert log.stat().st_size > 0
+        threading.Timer(0.05, reader.close).start()
+        assert opened.checkpoint(wait_ms=60_000)
+        assert log.stat().st_size == 0
 
 
 def test_a_terminated_supervisor_finishes_what_runs_and_gives_back_the_rest(

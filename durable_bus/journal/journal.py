@@ -173,16 +173,16 @@ class Journal:
         """The newest commit made before a time; 0 when there is none."""
         return int(self.statements.value("last_commit_before", before_ms=before_ms) or 0)
 
-    def checkpoint(self) -> bool:
+    def checkpoint(self, wait_ms: int = 0) -> bool:
         """Bring the write-ahead log home and empty it, outside a commit; True when that was possible.
 
-        A reader that holds an old snapshot keeps it from shrinking; a full disk refuses the checkpoint too.
-        Neither is an error here: the next one tries again. Commits do the same in passing, without emptying
-        it, whenever it has grown long (`connection.open_writer`).
+        A reader that holds an old snapshot keeps it from shrinking, and is waited for as long as `wait_ms`,
+        and everybody with us; a full disk refuses the checkpoint too. Neither is an error here: the next one
+        tries again. Commits do the same in passing, without emptying it, whenever it has grown long
+        (`connection.open_writer`).
         """
-        # TRUNCATE would wait for readers as long as the busy time-out allows, and everybody with it.
         (busy_ms,) = self.connection.execute("PRAGMA busy_timeout").fetchone()
-        self.connection.execute("PRAGMA busy_timeout = 0")
+        self.connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
         try:
             busy, _log, _moved = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.OperationalError:
