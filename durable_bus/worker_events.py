@@ -121,11 +121,10 @@ class WorkerEvents:
         if overdue is not None:
             death = WorkerSilent(overdue[1])
         suspects, messages = self._dispatcher.worker_gone(worker_id, event.started)
-        self._workforce.gone(worker_id, death)
+        not_importable_because = self._workforce.gone(worker_id, death)
         self._log("worker ended", pid=hand.pid if hand else None, reason=str(death), suspects=len(suspects))
-        error = self._workforce.death_in_boot(worker_id, death)
-        if hand is not None and hand.listeners is None and self._workforce.import_error == error:
-            self._cannot_import(error)
+        if not_importable_because is not None:
+            self._cannot_import(not_importable_because)
         for held in messages:
             self._post.put_back(held.message_seq, held.listener)
         if hand is None:

@@ -120,32 +120,34 @@ class Workforce:
         self.import_error = error
         self._dispatcher.may_replace = error is None
 
-    def death_in_boot(self, worker_id: int, death: WorkerDeath) -> str:
-        """What is said of an app whose workers end in boot without a word: `death` is one of them."""
-        if worker_id in self._hung:
-            return f"a worker had not imported the app after {BOOT_TIMEOUT_S:g} s"
-        return f"a worker died while it imported the app: {str(death).removeprefix('worker ')}"
-
-    def gone(self, worker_id: int, death: WorkerDeath) -> None:
+    def gone(self, worker_id: int, death: WorkerDeath) -> str | None:
         """A worker has ended. In boot, the first two deaths in a row are replaced at once, later ones with
         backoff; and from the third on the app cannot be imported, also when no worker could say why: whoever
-        waits for its listeners is told.
+        waits for its listeners is told. Then this is the reason, else None.
         """
+        hung = worker_id in self._hung
+        self._hung.discard(worker_id)
         generation = self._generation.pop(worker_id, None)
         self._retired.pop(worker_id, None)
         has_said_why = worker_id in self._has_said_why
         self._has_said_why.discard(worker_id)
         if self._booting.pop(worker_id, None) is None or generation != self.generation:
-            return
+            return None
         self._deaths_in_boot += 1
         if self._deaths_in_boot <= _AT_ONCE:
-            return
+            return None
+        reason = None
         if not has_said_why:
-            self._set_import_error(self.death_in_boot(worker_id, death))
+            how = str(death).removeprefix("worker ")
+            reason = f"a worker died while it imported the app: {how}"
+            if hung:
+                reason = f"a worker had not imported the app after {BOOT_TIMEOUT_S:g} s"
+            self._set_import_error(reason)
         now_s = self._now_s()
         if now_s >= self._spawn_at_s:  # else it belongs to those who were spawned together, and died so
             self._spawn_at_s = now_s + self._backoff_s
             self._backoff_s = min(_BACKOFF_MAX_S, 2 * self._backoff_s)
+        return reason
 
     def reload(self) -> None:
         """New workers import the app anew; the old ones stay until one of the new has reported its
