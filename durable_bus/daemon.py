@@ -6,7 +6,6 @@ workers do.
 """
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -33,6 +32,7 @@ from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.journal import Journal
 from durable_bus.lock import JournalLock, lock_path, noted_commit
 from durable_bus.logs import Log
+from durable_bus.own_process import arguments_of
 from durable_bus.reactor import SelectorReactor
 from durable_bus.requests import RECEIVING_TIMEOUT_MS
 from durable_bus.supervisor import HOUSEKEEPING_S, Supervisor, SupervisorConfig
@@ -210,9 +210,8 @@ def tell_service_manager(state: str) -> None:
         notify.sendto(state.encode(), address)
 
 
-def main(argument: str) -> int:
-    """An embedded supervisor. `argument`: JSON of the client's pid, the socket's descriptor, the config."""
-    options = json.loads(argument)
+def main(options: dict[str, Any]) -> int:
+    """An embedded supervisor. `options`: the client's pid, the socket's descriptor, the config."""
     connection = socket.socket(fileno=options.pop("fd"))
     connection.set_inheritable(False)
     pid_fd = _pidfd_of_parent(options.pop("parent_pid"))
@@ -247,4 +246,4 @@ def _pidfd_of_parent(parent_pid: int) -> int | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(arguments_of(sys.argv[1])))

@@ -5,21 +5,18 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from durable_bus.bus import Bus, app_spec, is_seconds
-from durable_bus.channel import dump_json
 from durable_bus.client import Client, refuse_inside_handler
 from durable_bus.errors import UsageError
 from durable_bus.journal.connection import DURABILITIES
 from durable_bus.messages import check_name
+from durable_bus.own_process import spawn
 
 __all__ = ["open_client", "running", "spawn_supervisor"]
-
-_PACKAGE_PARENT = str(Path(__file__).resolve().parent.parent)
 
 
 def spawn_supervisor(
@@ -45,21 +42,11 @@ def spawn_supervisor(
         "grace_s": grace_s,
         "verbose": verbose,
     }
-    environment = dict(os.environ)
-    inherited = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_PARENT, *([inherited] if inherited else [])])
     # Ctrl-C reaches the whole foreground group: the supervisor is born with SIGINT blocked, and ignores it
     # then.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process = subprocess.Popen(
-            # -P: else a file of the current folder would be imported in place of Python's own.
-            [sys.executable, "-P", "-m", "durable_bus.daemon", dump_json(config)],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=2,
-            env=environment,
-        )
+        process = spawn("durable_bus.daemon", config, [theirs.fileno()])
     except BaseException:
         ours.close()
         raise

@@ -23,6 +23,7 @@ from durable_bus.bus import INSIDE_HANDLER_VARIABLE, Bus, load_app
 from durable_bus.channel import read_frame
 from durable_bus.errors import BusNotImportable, DurableBusError, encodable
 from durable_bus.outcomes import MessageHandling
+from durable_bus.own_process import arguments_of
 from durable_bus.sync_runner import SyncRunner, describe
 
 __all__ = ["main"]
@@ -78,13 +79,9 @@ def _serve(
 
 
 def main(arguments: dict[str, Any]) -> int:
-    """The worker process. `arguments`: fds (read, write, slot), parent (pid), pythonpath (to restore)."""
+    """The worker process. `arguments`: fds (read, write, slot), parent (pid)."""
     die_with_parent(arguments["parent"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if arguments["pythonpath"] is None:
-        os.environ.pop("PYTHONPATH", None)
-    else:
-        os.environ["PYTHONPATH"] = arguments["pythonpath"]
     read_fd, write_fd, slot_fd = arguments["fds"]
     for fd in (read_fd, write_fd, slot_fd):
         os.set_inheritable(fd, False)
@@ -127,4 +124,4 @@ def main(arguments: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    sys.exit(main(arguments_of(sys.argv[1])))

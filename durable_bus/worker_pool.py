@@ -17,8 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from durable_bus.channel import READ_BYTES, FrameReader, Outgoing, dump_json, encode
+from durable_bus.channel import READ_BYTES, FrameReader, Outgoing, encode
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled
+from durable_bus.own_process import spawn
 from durable_bus.ports import ORDINAL_MAX, WorkerEnded, WorkerSpoke
 from durable_bus.reactor import SelectorReactor
 
@@ -30,7 +31,6 @@ READ_BYTES_MAX = 2 * 1024 * 1024
 _SLOT_BYTES = 4096
 _GONE_SLOTS_MAX = 1000
 _STARTED, _SINCE, _LIMIT = 0, 1, 2
-_PACKAGE_PARENT = str(Path(__file__).resolve().parent.parent)
 
 
 class SharedSlot:
@@ -119,20 +119,7 @@ class WorkerPool:
             os.ftruncate(slot_fd, _SLOT_BYTES)
             slot = SharedSlot(slot_fd)
             slot.limit = ORDINAL_MAX
-            environment = dict(os.environ)
-            inherited = environment.get("PYTHONPATH")
-            environment["PYTHONPATH"] = os.pathsep.join(
-                [_PACKAGE_PARENT, *([inherited] if inherited else [])]
-            )
-            arguments = dump_json({"fds": child_fds, "parent": os.getpid(), "pythonpath": inherited})
-            process = subprocess.Popen(
-                # -P: the current folder is the app's, and comes with its `sys_path`.
-                [sys.executable, "-P", "-m", "durable_bus.worker", arguments],
-                pass_fds=child_fds,
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                env=environment,
-            )
+            process = spawn("durable_bus.worker", {"fds": child_fds, "parent": os.getpid()}, child_fds)
         finally:
             for fd in child_fds:
                 os.close(fd)

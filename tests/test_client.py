@@ -498,6 +498,20 @@ def test_a_client_and_its_handlers_may_change_their_folder(
     assert facts.rows("SELECT * FROM failures") == []
 
 
+@pytest.mark.parametrize("given", [None, "/of/the/user"])
+def test_handlers_and_what_they_start_see_the_python_path_of_who_started_it_all(
+    journal: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    """Another Python would find our packages first, compiled for this one."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if given is not None:
+        monkeypatch.setenv("PYTHONPATH", given)
+    with running(plain.bus, journal=journal, workers=1) as client:
+        buffer = client.start("variable", ["PYTHONPATH"])
+        buffer.wait(60)
+        assert [result.payload for result in buffer.results()] == [given or "none"]
+
+
 def test_a_supervisor_that_crashes_at_its_start_is_heard(
     journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,3 +54,8 @@ def describe(text: str, metadata: HandlerMetadata) -> str:
             str(metadata.index),
         ]
     )
+
+
+@bus.listener("variable")
+def variable(name: str) -> str:
+    return os.environ.get(name, "none")
