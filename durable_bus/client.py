@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from durable_bus.bus import INSIDE_HANDLER_VARIABLE
-from durable_bus.connections import connect_daemon, journal_file
 from durable_bus.errors import (
     BufferError,
     DurableBusError,
@@ -37,6 +36,7 @@ from durable_bus.journal.reading import BufferContent, JournalReader
 from durable_bus.link import Link
 from durable_bus.messages import NAME_CHARS_MAX, check_name
 from durable_bus.outcomes import outcome_of
+from durable_bus.socket_file import connect_daemon, journal_file
 from durable_bus.unreachable import nobody_serves, process_of, why_unreachable
 from durable_bus.upload import Upload, digest_items
 from durable_bus.xml import dump_message

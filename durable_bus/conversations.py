@@ -17,8 +17,8 @@ from durable_bus.buffer import (
     complete_message_id,
 )
 from durable_bus.channel import split, unpack
-from durable_bus.dispatch import InHand
 from durable_bus.errors import UsageError
+from durable_bus.hands import InHand
 from durable_bus.messages import SYSTEM_BUFFER, BufferDispatched, BufferError, BufferStart, check_name
 from durable_bus.post import Post
 from durable_bus.thread_registry import Chain, ItemHop, ThreadRegistry

@@ -18,14 +18,7 @@ from typing import Any, NamedTuple
 from durable_bus import __version__
 from durable_bus.channel import encode
 from durable_bus.clock import SystemClock
-from durable_bus.connections import (
-    Limits,
-    SocketConnections,
-    bind_socket,
-    journal_file,
-    socket_path,
-    unlink_socket,
-)
+from durable_bus.connections import Limits, SocketConnections
 from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable, said
 from durable_bus.ids import new_id
 from durable_bus.journal.completeness import refuse_incomplete
@@ -35,6 +28,7 @@ from durable_bus.logs import Log
 from durable_bus.own_process import arguments_of
 from durable_bus.reactor import SelectorReactor
 from durable_bus.requests import RECEIVING_TIMEOUT_MS
+from durable_bus.socket_file import bind_socket, journal_file, socket_path, unlink_socket
 from durable_bus.supervisor import HOUSEKEEPING_S, Supervisor, SupervisorConfig
 from durable_bus.worker_pool import WorkerPool
 

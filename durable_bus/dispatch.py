@@ -1,4 +1,4 @@
-"""What goes to which worker next: turns, batch sizes, what is in hand, and what comes back.
+"""What goes to which worker next: whose turn it is, which range, and what comes back.
 
 Open buffers take turns by batch. A batch aims at 40 ms of wall time; a worker has about two of them in hand,
 so that it never waits for a commit. What a dead or withdrawn worker had not answered is given back to its
@@ -6,11 +6,13 @@ buffer as ranges. All of it is memory over the journal: after a crash it is buil
 rows.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from durable_bus.buffer_registry import BufferRegistry, OpenBuffer, Range
 from durable_bus.channel import encode
+from durable_bus.hands import Hand, InHand, contiguous
 from durable_bus.journal.paging import fitting
+from durable_bus.paces import Paces
 from durable_bus.ports import ORDINAL_MAX
 from durable_bus.staged import Staged
 
@@ -19,129 +21,11 @@ if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
     from durable_bus.journal.work import Retry
 
-__all__ = ["BATCH_BYTES_MAX", "BATCH_ITEMS_MAX", "Dispatcher", "Hand", "InHand", "Paces", "contiguous"]
+__all__ = ["BATCH_BYTES_MAX", "Dispatcher"]
 
-BATCH_WALL_US = 40_000
-BATCH_ITEMS_MAX = 2_000
 BATCH_BYTES_MAX = 1024 * 1024
 SCAN_ITEMS_MAX = 50_000
 """How many rows one step of a recovery scan may look at."""
-
-
-class Hand(NamedTuple):
-    """A worker as the dispatcher sees it."""
-
-    worker_id: int
-    pid: int
-    listeners: dict[str, dict[str, Any]] | None = None
-    """Its table, by name; None until it has reported it. Never changed in place."""
-    unanswered: int = 0
-    messages: int = 0
-    """How many of `unanswered` are messages."""
-    next_ordinal: int = 0
-    exclusive: bool = False
-    """It holds a range that must be alone."""
-    withdrawn: bool = False
-    """Told to start nothing more of what it holds; gets nothing until it has said so."""
-    taken: bool = False
-    """Withdrawn, and what it has not started was given back."""
-    discarded_to: int = 0
-    """Of what comes before this ordinal nothing is left in its pipe: it has started it, or thrown it away."""
-    leaving: bool = False
-    """Never gets anything again."""
-
-
-class InHand(NamedTuple):
-    """A range that a worker holds: a dispatch of items, or one message."""
-
-    dispatch_id: int
-    worker_id: int
-    buffer_seq: int
-    listener: str
-    first: int
-    item_count: int
-    attempt: int
-    alone: bool
-    first_ordinal: int
-    answered: int = 0
-    """Bit i: the item at `first + i` was answered. A set and not a counter: an answer that comes twice counts
-    once.
-    """
-    message_seq: int = 0
-    """For a message (then the buffer is 0 and the count 1)."""
-
-    @property
-    def all_answered(self) -> int:
-        return (1 << self.item_count) - 1
-
-    def first_open_position(self) -> int | None:
-        """The first position that was not answered yet, None when all were."""
-        lowest_open_bit = ~self.answered & (self.answered + 1)
-        position = lowest_open_bit.bit_length() - 1
-        return position if position < self.item_count else None
-
-    def open_positions(self) -> list[int]:
-        """Positions that were not answered yet."""
-        return [position for position in range(self.item_count) if not self.answered >> position & 1]
-
-
-def contiguous(indexes: list[int]) -> list[tuple[int, int]]:
-    """Sorted indexes as ranges (first, count)."""
-    ranges: list[tuple[int, int]] = []
-    for index in indexes:
-        if ranges and ranges[-1][0] + ranges[-1][1] == index:
-            ranges[-1] = (ranges[-1][0], ranges[-1][1] + 1)
-        else:
-            ranges.append((index, 1))
-    return ranges
-
-
-class Paces:
-    """How long an item of each listener takes. Advice only, so it is not staged."""
-
-    def __init__(self) -> None:
-        self._item_us: dict[str, float] = {}
-        self._batch: dict[str, int] = {}
-
-    def saw(self, listener: str, item_count: int, total_us: int) -> None:
-        """`item_count` items took `total_us` microseconds together."""
-        mean_us = total_us / item_count
-        before = self._item_us.get(listener)
-        self._item_us[listener] = mean_us if before is None else (before + mean_us) / 2
-
-    def batch_items(self, listener: str, concurrency: int) -> int:
-        """How many items to hand out at once: 1 for a listener that is new to this run, then at most four
-        times more.
-        """
-        size = self._batch.get(listener, max(1, concurrency // 4))
-        aim = self._aim(listener, concurrency)
-        if aim is not None:
-            size = max(1, min(aim, size * 4, BATCH_ITEMS_MAX))
-            self._batch[listener] = size
-        return size
-
-    def in_hand_items(self, listener: str, concurrency: int, batch_items: int) -> int:
-        """How many items a worker may have in hand: two batches, or of items so fast that a batch is shorter
-        than it aims at, as many as take two such times, at most four batches.
-
-        With two batches of 2,000 items that take 2 us each, a worker ran dry while the supervisor waited for
-        a core or for the disk: 5 % (200,000 items).
-        """
-        aim = self._aim(listener, concurrency) or batch_items
-        return max(2 * concurrency, min(2 * max(aim, batch_items), 4 * batch_items))
-
-    def _aim(self, listener: str, concurrency: int) -> int | None:
-        """How many items take `BATCH_WALL_US`; None when nobody knows yet."""
-        item_us = self._item_us.get(listener)
-        return None if item_us is None else int(BATCH_WALL_US * concurrency / max(item_us, 1.0))
-
-    def item_us(self, listener: str) -> float:
-        return self._item_us.get(listener, 0.0)
-
-    def forget(self) -> None:
-        """New code may have another pace."""
-        self._item_us.clear()
-        self._batch.clear()
 
 
 class Dispatcher:

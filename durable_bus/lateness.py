@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from durable_bus.clock import Clock
-from durable_bus.dispatch import Dispatcher, Hand, InHand
+from durable_bus.dispatch import Dispatcher
+from durable_bus.hands import Hand, InHand
 from durable_bus.outbox import Outbox
 from durable_bus.ports import Pool
 from durable_bus.staged import Staged

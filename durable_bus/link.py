@@ -35,7 +35,7 @@ class Link:
         self, connection: socket.socket, *, name: str | None, needs_app: bool, journal: list[int] | None
     ) -> None:
         """`needs_app`: be greeted only when a worker has imported the app, and be refused when none can.
-        `journal`: which file the supervisor must serve (`connections.journal_file`); None: it is our own.
+        `journal`: which file the supervisor must serve (`socket_file.journal_file`); None: it is our own.
         """
         self._connection = connection
         self._send_lock = threading.Lock()

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from durable_bus.channel import encode, pack
-from durable_bus.dispatch import Dispatcher, Hand, InHand
+from durable_bus.dispatch import Dispatcher
+from durable_bus.hands import Hand, InHand
 from durable_bus.xml import payload_kind
 
 if TYPE_CHECKING:

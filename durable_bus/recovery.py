@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from durable_bus.buffer import Collector, FailedAttempt
 from durable_bus.buffer_registry import BufferRegistry
 from durable_bus.conversations import Conversations
-from durable_bus.dispatch import Dispatcher, InHand
+from durable_bus.dispatch import Dispatcher
+from durable_bus.hands import InHand
 from durable_bus.post import INTERRUPTIONS_MAX, Post
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from durable_bus.bus import parse_spec
 from durable_bus.characters import escape, representable
 from durable_bus.client import Client
 from durable_bus.clock import SystemClock
-from durable_bus.dispatch import Dispatcher, Hand
+from durable_bus.dispatch import Dispatcher
 from durable_bus.errors import BufferError, NotFound, UsageError
+from durable_bus.hands import Hand
 from durable_bus.ids import new_id
 from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.history import History

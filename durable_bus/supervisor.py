@@ -91,7 +91,7 @@ class SupervisorConfig:
     housekeeping_s: float = HOUSEKEEPING_S
     journal_path: str = ""
     journal_file: list[int] | None = None
-    """`connections.journal_file` of the journal; a client that means another is refused. None: nobody is."""
+    """`socket_file.journal_file` of the journal; a client that means another is refused. None: nobody is."""
 
 
 class Supervisor:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from durable_bus.connections import served_socket_path
 from durable_bus.lock import holder_pid
+from durable_bus.socket_file import served_socket_path
 
 __all__ = ["nobody_serves", "process_of", "why_unreachable"]
 

@@ -7,7 +7,8 @@ back to its buffers. When the worker comes to the limit it throws the rest away 
 get something again, because frames that were withdrawn may still lie in its pipe.
 """
 
-from durable_bus.dispatch import Dispatcher, Hand
+from durable_bus.dispatch import Dispatcher
+from durable_bus.hands import Hand
 from durable_bus.lateness import Lateness
 from durable_bus.outbox import Outbox
 from durable_bus.ports import ORDINAL_MAX, Pool

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from durable_bus.buffer import Collector, FailedAttempt
 from durable_bus.conversations import Conversations
-from durable_bus.dispatch import Dispatcher, InHand
+from durable_bus.dispatch import Dispatcher
 from durable_bus.errors import WorkerSilent
+from durable_bus.hands import InHand
 from durable_bus.lateness import Lateness
 from durable_bus.mailboxes import Mailboxes
 from durable_bus.ports import WorkerEnded, WorkerSpoke

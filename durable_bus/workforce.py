@@ -5,8 +5,9 @@ when.
 from typing import Any
 
 from durable_bus.clock import Clock
-from durable_bus.dispatch import Dispatcher, Hand
+from durable_bus.dispatch import Dispatcher
 from durable_bus.errors import BusNotImportable, WorkerDeath
+from durable_bus.hands import Hand
 from durable_bus.ports import Pool
 
 __all__ = ["BOOT_TIMEOUT_S", "Deferred", "Workforce"]

@@ -13,8 +13,8 @@ from support import TESTS, environment, until
 
 from durable_bus.bus import parse_spec
 from durable_bus.client import Client
-from durable_bus.connections import connect_socket, socket_path
 from durable_bus.errors import JournalUnreachable, SupervisorLost
+from durable_bus.socket_file import connect_socket, socket_path
 
 
 class Daemon:

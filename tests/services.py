@@ -19,8 +19,8 @@ from durable_bus import __version__
 from durable_bus.bus import parse_spec
 from durable_bus.channel import Frame, FrameReader, encode
 from durable_bus.client import Client
-from durable_bus.connections import connect_daemon
 from durable_bus.errors import DurableBusError
+from durable_bus.socket_file import connect_daemon
 
 
 class Service:

@@ -22,9 +22,9 @@ from support import Facts, until
 from durable_bus import __version__
 from durable_bus.channel import FRAME_BYTES_MAX, encode
 from durable_bus.client import Client
-from durable_bus.connections import connect_socket, socket_path
 from durable_bus.errors import JournalUnreachable, LimitExceeded, VersionMismatch
 from durable_bus.lock import lock_path
+from durable_bus.socket_file import connect_socket, socket_path
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")
 

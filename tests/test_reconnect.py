@@ -19,8 +19,8 @@ from durable_bus import Buffer, BufferError, __version__
 from durable_bus import client as client_module
 from durable_bus.channel import encode
 from durable_bus.client import Client
-from durable_bus.connections import socket_path
 from durable_bus.errors import JournalUnreachable, SupervisorLost, TimedOut, VersionMismatch
+from durable_bus.socket_file import socket_path
 from durable_bus.upload import BATCH_ITEMS
 
 SOME = 2 * BATCH_ITEMS + 1000

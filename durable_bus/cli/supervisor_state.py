@@ -60,7 +60,7 @@ def _process_state(pid: int) -> str:
 def _ask(journal: Path) -> dict[str, Any]:
     """The daemon's answer to `status`. Raises TimeoutError when none comes, OSError when nobody listens."""
     from durable_bus.channel import FrameReader, encode
-    from durable_bus.connections import connect_daemon, journal_file
+    from durable_bus.socket_file import connect_daemon, journal_file
 
     with contextlib.closing(connect_daemon(journal, ANSWER_WITHIN_S)) as connection:
         connection.settimeout(ANSWER_WITHIN_S)
