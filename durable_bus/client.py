@@ -1,30 +1,24 @@
 """Clients: starting buffers and following them.
 
-A client talks to a supervisor over a socket: its own (`running.py`), or a daemon's (`Client`). Following a
-buffer needs only the journal (`following.py`); the socket merely says sooner that it has ended.
+A client talks to a supervisor over a socket (`contact.py`): its own (`running.py`), or a daemon's. Following
+a buffer needs only the journal (`following.py`); the socket merely says sooner that it has ended.
 """
 
-import contextlib
 import hashlib
 import os
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from durable_bus.bus import INSIDE_HANDLER_VARIABLE
+from durable_bus.contact import Contact
 from durable_bus.errors import (
     BufferError,
     DurableBusError,
     InsideHandler,
-    JournalUnreachable,
-    LimitExceeded,
     NotFound,
-    StorageFull,
     SupervisorLost,
     TimedOut,
     UnserialisableAnswer,
@@ -33,29 +27,13 @@ from durable_bus.errors import (
 from durable_bus.following import Buffer, deadline_after
 from durable_bus.ids import new_id
 from durable_bus.journal.reading import BufferContent, JournalReader
-from durable_bus.link import Link
 from durable_bus.messages import NAME_CHARS_MAX, check_name
 from durable_bus.outcomes import outcome_of
-from durable_bus.socket_file import connect_daemon, journal_file
-from durable_bus.unreachable import nobody_serves, process_of, why_unreachable
 from durable_bus.upload import Upload, digest_items
 from durable_bus.xml import dump_message
 
 __all__ = ["Buffer", "Client", "digest_items", "next_retry_id", "refuse_inside_handler"]
 
-GREETING_S = 10.0
-"""How long a daemon that is there may take to greet a client."""
-GREETING_WITH_NAME_S = 60.0
-"""The same for a client with a name, which must not be a listener's: a worker may have to import the app."""
-RECONNECT_S = 60.0
-"""How long a client waits for a daemon to come back."""
-LAST_WORDS_S = 5.0
-"""How long a supervisor of our own that has left us may take to end by itself."""
-_RECONNECT_EVERY_S = 0.1
-_PASSING = (SupervisorLost, LimitExceeded, StorageFull)
-"""What may keep a client from its daemon for a while: it tries again."""
-_POLL_RESULTS_S = 0.02
-_POLL_S = 0.25
 _RETRY_BASE_CHARS = 80
 """How long the id before `.retry1` is where it had to be cut."""
 _RETRY_DIGEST_CHARS = 32
@@ -84,83 +62,32 @@ class Client:
         refuse_inside_handler(path)
         if name is not None:
             check_name(name, "client")
-        try:
-            connection = connect_daemon(path, GREETING_S)
-        except OSError as error:
-            raise JournalUnreachable(why_unreachable(path, error)) from error
-        self._open(path, connection, None, name)
+        self._open(path, Contact.with_daemon(path, name), name)
 
     @classmethod
-    def _embedded(
-        cls,
-        journal: Path,
-        connection: socket.socket,
-        process: "subprocess.Popen[bytes]",
-        name: str | None,
-    ) -> "Client":
+    def _embedded(cls, journal: Path, contact: Contact, name: str | None) -> "Client":
+        """One that has a supervisor of its own."""
         client = cls.__new__(cls)
-        client._open(journal, connection, process, name)
+        client._open(journal, contact, name)
         return client
 
-    def _open(
-        self,
-        journal: Path,
-        connection: socket.socket,
-        process: "subprocess.Popen[bytes] | None",
-        name: str | None,
-    ) -> None:
+    def _open(self, journal: Path, contact: Contact, name: str | None) -> None:
         self.journal = journal
         """As it was given, for messages."""
         self._journal_path = Path(os.path.abspath(journal))
         """The same for good: this process may change its folder."""
         self.name = name
         """Under which it has a mailbox; None: it has none."""
-        self._process = process
+        self.listeners: dict[str, Any] = contact.listeners
+        """The table of listeners as far as the supervisor knew it when it greeted us."""
+        self._contact = contact
         self._reader: JournalReader | None = None
         self._reader_lock = threading.Lock()
-        self._reconnect_lock = threading.Lock()
-        self._link = self._new_link(connection)
-        self.listeners: dict[str, Any] = {}
-        """The table of listeners as far as the supervisor knew it when it greeted us."""
-        try:
-            self._greet(self._link)
-        except BaseException:
-            if self._process is not None:
-                self._process.terminate()  # it answers no frame of ours before a worker has imported the app
-            self.close()
-            raise
-
-    def _new_link(self, connection: socket.socket) -> Link:
-        own = self._process is not None
-        meant = None if own else journal_file(self.journal)
-        return Link(connection, name=self.name, needs_app=own, journal=meant)
-
-    def _greet(self, link: Link) -> None:
-        """Raises JournalUnreachable when a daemon takes too long: it is stopped, or something hangs; when it
-        serves another journal, which was given the same socket; and when it has ended before it answers:
-        between fork and exec a child of a killed daemon still holds its socket, where connecting succeeds.
-        """
-        timeout_s = GREETING_S if self.name is None else GREETING_WITH_NAME_S
-        try:
-            self.listeners = link.welcome(None if self._process is not None else timeout_s)["listeners"]
-        except TimedOut:
-            raise JournalUnreachable(
-                f"the daemon of {self.journal} ({process_of(self.journal)}) has not answered within "
-                f"{timeout_s:g} s: it is stopped, or very busy"
-            ) from None
-        except JournalUnreachable as error:
-            if self._process is not None:
-                raise  # our own supervisor's, which cannot open what it is to serve
-            raise JournalUnreachable(nobody_serves(self.journal, str(error))) from error
-        except SupervisorLost as error:
-            if self._process is not None:
-                raise _died_at_start(self._process, error) from None
-            raise JournalUnreachable(nobody_serves(self.journal, "it ended before it answered")) from error
 
     @property
     def supervisor_pid(self) -> int | None:
         """The pid of the supervisor that was started for this client; None for a daemon's client."""
-        return self._process.pid if self._process else None
+        return self._contact.process.pid if self._contact.process else None
 
     def __enter__(self) -> "Client":
         return self
@@ -170,20 +97,7 @@ class Client:
 
     def close(self, *, at_once: bool = False) -> None:
         """Leave. A supervisor of our own finishes what runs, gives the rest back, and ends; or is killed."""
-        if self._process is not None and self._process.poll() is None:
-            try:
-                if at_once:
-                    self._process.kill()
-                elif self._link.lost is not None:
-                    self._process.terminate()  # the same, for one that cannot hear us
-                else:
-                    self._link.say({"k": "stop"})
-                _wait_for(self._process)
-            except BaseException:
-                self._process.kill()
-                _wait_for(self._process)
-                raise
-        self._link.close()
+        self._contact.close(at_once=at_once)
         with self._reader_lock:
             reader, self._reader = self._reader, None
         if reader is not None:
@@ -226,8 +140,8 @@ class Client:
         return self._start(header, items)
 
     def _start(self, header: dict[str, Any], items: Iterable[object]) -> Buffer:
-        answer = Upload(self._link, self.reconnect, header).send(items)
-        self._link.watch(header["buffer_id"], asked=True)
+        answer = Upload(self._contact.link, self._contact.reconnect, header).send(items)
+        self._contact.link.watch(header["buffer_id"], asked=True)
         return Buffer(self, header["buffer_id"], answer["buffer_seq"], existed=answer["existed"])
 
     def retry(self, buffer_id: str) -> Buffer:
@@ -258,78 +172,11 @@ class Client:
         }
         return self._start(header, reader.unsuccessful_items(content))
 
-    def reconnect(self, lost_link: Link | None = None, timeout: float = RECONNECT_S) -> Link:
-        """The daemon has gone: wait until one is back; the link to it. `lost_link`: what was found broken.
-
-        Raises SupervisorLost after `timeout` seconds, at once for a supervisor of our own.
-        """
-        with self._reconnect_lock:
-            if lost_link is not None and lost_link is not self._link and self._link.lost is None:
-                return self._link  # another thread has been here
-            lost = self._link.lost
-            if self._process is not None:
-                raise lost or SupervisorLost()
-            if lost is not None and not isinstance(lost, _PASSING):
-                raise lost
-            deadline_s = time.monotonic() + timeout
-            while True:
-                try:
-                    self._connect_again(deadline_s)
-                    return self._link
-                except (OSError, TimedOut, *_PASSING):
-                    if time.monotonic() >= deadline_s:
-                        raise SupervisorLost(f"no daemon has come back within {timeout:g} s") from None
-                    time.sleep(_RECONNECT_EVERY_S)
-
-    def _connect_again(self, deadline_s: float) -> None:
-        """Raises OSError when nobody listens, SupervisorLost when who did has ended before it greeted us."""
-        link = self._new_link(connect_daemon(self._journal_path))
-        try:
-            link.welcome(max(0.0, deadline_s - time.monotonic()))
-        except BaseException:
-            link.close()
-            raise
-        self._link.close()
-        self._link = link
-
     def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
-        """Wait for a fact in the journal, woken early by the supervisor's word. Raises TimedOut, and
-        SupervisorLost when a supervisor of our own has ended before. A daemon may go and come back: the
-        journal is what is followed.
+        """Wait for a fact in the journal. Raises TimedOut, and SupervisorLost when a supervisor of our own
+        has ended before.
         """
-        while not done():
-            link = self._link
-            left_s = _POLL_S if buffer_id is not None else _POLL_RESULTS_S
-            if link.lost is not None:
-                if self._process is not None and not done():
-                    raise link.lost
-                left_s = _RECONNECT_EVERY_S
-            elif buffer_id is not None:
-                link.watch(buffer_id)
-            if deadline_s is not None:
-                left_s = min(left_s, deadline_s - time.monotonic())
-                if left_s <= 0:
-                    raise TimedOut
-            if link.lost is None:
-                with link.changed:
-                    link.changed.wait_for(partial(link.says_ended, buffer_id), left_s)
-            elif not self._relink(link):
-                time.sleep(left_s)
-        if buffer_id is not None:
-            self._link.unwatch(buffer_id)
-
-    def _relink(self, lost_link: Link) -> bool:
-        """Connect again, if somebody listens now, without waiting for a welcome."""
-        with self._reconnect_lock:
-            if self._process is None and self._link is lost_link:
-                if not isinstance(lost_link.lost, _PASSING):
-                    return False  # such as another version: only the journal tells us now
-                try:
-                    self._link = self._new_link(connect_daemon(self._journal_path))
-                except OSError:
-                    return False
-                lost_link.close()
-        return True
+        self._contact.wait_until(done, buffer_id, deadline_s)
 
     def send(self, to: str, payload: object) -> str:
         """Send a message to a listener or a mailbox, on a new thread; its message id.
@@ -339,7 +186,7 @@ class Client:
         written, and for XML that is not one element.
         """
         text, is_xml = dump_message(payload)
-        answer = self._request({"k": "send", "to": to, "payload": text, "is_xml": is_xml})
+        answer = self._contact.request({"k": "send", "to": to, "payload": text, "is_xml": is_xml})
         return str(answer["message_id"])
 
     def receive(self, timeout: float | None = None) -> ReceivedMessage:
@@ -354,14 +201,14 @@ class Client:
         except DurableBusError:
             raise  # the supervisor's answer, or the end of the connection: nothing is on its way to us
         except BaseException:
-            self._link.say({"k": "abandon_receiving", "request": request_id})
+            self._contact.link.say({"k": "abandon_receiving", "request": request_id})
             raise
 
     def _receive(self, request_id: str, timeout: float | None) -> ReceivedMessage:
         header = {"k": "receive", "request": request_id}
         deadline_s = deadline_after(timeout)
         while True:
-            link = self._link
+            link = self._contact.link
             try:
                 link.send(header)
                 left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
@@ -372,7 +219,9 @@ class Client:
                     answer = link.answer(request_id)
                 break
             except SupervisorLost:
-                self._reconnect_within(link, deadline_s, f"no message to {self.name} within {timeout} s")
+                self._contact.reconnect_within(
+                    link, deadline_s, f"no message to {self.name} within {timeout} s"
+                )
             finally:
                 link.forget(request_id)
         if answer["k"] == "nothing":
@@ -392,11 +241,11 @@ class Client:
         except UnserialisableAnswer as error:
             raise UsageError(f"not an answer: {error}") from error
         header = {"k": "respond", "message_id": message.message_id}
-        self._request({**header, "payload": text, "is_xml": is_xml, "success": success})
+        self._contact.request({**header, "payload": text, "is_xml": is_xml, "success": success})
 
     def acknowledge(self, message: ReceivedMessage) -> None:
         """Settle a received message without a response. Raises MessageRefused when it was settled before."""
-        self._request({"k": "acknowledge", "message_id": message.message_id})
+        self._contact.request({"k": "acknowledge", "message_id": message.message_id})
 
     def cancel(self, buffer_id: str) -> str:
         """End a buffer as it is, and those that handlers of its items have started; its state now.
@@ -404,17 +253,17 @@ class Client:
         Items without a result are *missing*. Of one that had ended nothing changes. One whose items still
         arrive is given up, `gone`, and its id is free again. Raises NotFound.
         """
-        return str(self._request({"k": "cancel", "buffer_id": buffer_id})["state"])
+        return str(self._contact.request({"k": "cancel", "buffer_id": buffer_id})["state"])
 
     def pause(self, buffer_id: str) -> str:
         """Hand out nothing more of a buffer, also after restarts, until `resume`; its state. Raises
         NotFound, and BufferError while its items arrive.
         """
-        return str(self._request({"k": "pause", "buffer_id": buffer_id})["state"])
+        return str(self._contact.request({"k": "pause", "buffer_id": buffer_id})["state"])
 
     def resume(self, buffer_id: str) -> str:
         """Go on with a paused buffer; its state. Raises NotFound."""
-        return str(self._request({"k": "resume", "buffer_id": buffer_id})["state"])
+        return str(self._contact.request({"k": "resume", "buffer_id": buffer_id})["state"])
 
     def prune(self, before_ms: int) -> int:
         """Drop items, results and messages of what ended before a time (ms since the epoch) with nothing
@@ -425,7 +274,7 @@ class Client:
         buffers = 0
         after: list[int] | None = [0, 0]
         while after is not None:
-            answer = self._request({"k": "prune", "before_ms": before_ms, "after": after})
+            answer = self._contact.request({"k": "prune", "before_ms": before_ms, "after": after})
             buffers += answer["buffers"]
             after = answer["next"]
         return buffers
@@ -433,61 +282,16 @@ class Client:
     def supervisor_status(self, timeout: float | None = None) -> dict[str, Any]:
         """How the supervisor's workers are. Raises TimedOut when it does not answer: it is busy or hung."""
         request_id = new_id()
-        link = self._link
+        link = self._contact.link
         try:
             link.send({"k": "status", "request": request_id})
             return link.answer(request_id, timeout)
         finally:
             link.forget(request_id)
 
-    def _request(self, header: dict[str, Any]) -> dict[str, Any]:
-        """One request and its answer; sent again, with the same id, when the daemon was restarted
-        meanwhile.
-        """
-        header = {**header, "request": new_id()}
-        while True:
-            link = self._link
-            try:
-                link.send(header)
-                return link.answer(header["request"])
-            except SupervisorLost:
-                self.reconnect(link)
-            finally:
-                link.forget(header["request"])
-
-    def _reconnect_within(self, link: Link, deadline_s: float | None, otherwise: str) -> None:
-        """Raises TimedOut, saying `otherwise`, when no daemon comes back before a deadline."""
-        if deadline_s is None:
-            self.reconnect(link)
-            return
-        try:
-            self.reconnect(link, min(RECONNECT_S, max(0.0, deadline_s - time.monotonic())))
-        except SupervisorLost:
-            if self._process is not None or time.monotonic() < deadline_s:
-                raise
-            raise TimedOut(otherwise) from None
-
     def buffer(self, buffer_id: str) -> Buffer:
         """A buffer that was started before, by anybody. Raises NotFound."""
         return Buffer(self, buffer_id, self.reader().facts(buffer_id).buffer_seq, existed=True)
-
-
-def _wait_for(process: "subprocess.Popen[bytes]") -> None:
-    """Until it has ended. Not `process.wait()`: Ctrl-C within `poll` can leave Popen's lock held for good."""
-    with contextlib.suppress(ChildProcessError):  # its end was seen before
-        _, status = os.waitpid(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-
-
-def _died_at_start(process: "subprocess.Popen[bytes]", lost: SupervisorLost) -> SupervisorLost:
-    """Its connection ends before it has said why, on stderr: let it. Run again, it would crash again."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        code = process.wait(LAST_WORDS_S)
-        if code > 0:
-            return SupervisorLost(
-                f"the supervisor crashed at its start (exit code {code}); it said why above"
-            )
-    return lost
 
 
 def check_buffer_id(buffer_id: str) -> BufferError | None:

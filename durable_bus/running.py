@@ -11,6 +11,7 @@ from typing import Any
 
 from durable_bus.bus import Bus, app_spec, is_seconds
 from durable_bus.client import Client, refuse_inside_handler
+from durable_bus.contact import Contact
 from durable_bus.errors import UsageError
 from durable_bus.journal.connection import DURABILITIES
 from durable_bus.messages import check_name
@@ -106,4 +107,4 @@ def open_client(
     process, connection = spawn_supervisor(
         app, app_name, journal, count, durability=durability, grace_s=float(grace_s), verbose=verbose
     )
-    return Client._embedded(journal, connection, process, name)
+    return Client._embedded(journal, Contact(journal, connection, process, name), name)

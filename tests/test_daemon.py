@@ -18,7 +18,7 @@ from command_line import durable_bus, write_items
 from services import Raw, Service, connected, stopped
 from support import Facts, RunLog, environment, is_alive, kill, outcome, program, until, until_gone
 
-from durable_bus import client as client_module
+from durable_bus import contact
 from durable_bus.client import Client
 from durable_bus.errors import BusNotImportable, JournalUnreachable
 from durable_bus.lock import lock_path
@@ -465,7 +465,7 @@ def test_status_tells_of_a_supervisor_that_lives_is_stopped_is_killed_and_has_en
 def test_a_client_of_a_stopped_daemon_is_told_so_and_who_it_is(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "GREETING_S", 0.2)
+    monkeypatch.setattr(contact, "GREETING_S", 0.2)
     with Service(journal) as service:
         stopped(service.pid)
         with pytest.raises(JournalUnreachable, match=f"process {service.pid}.*stopped"):

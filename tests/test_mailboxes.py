@@ -88,7 +88,7 @@ def test_the_sender_of_a_message_is_not_the_senders_to_choose(
 ) -> None:
     """Whatever the frame says: only a client that speaks the private protocol by itself could try."""
     with closing(client_of(journal, "cli")) as client:
-        client._request(
+        client._contact.request(
             {
                 "k": "send",
                 "to": "planner",
@@ -226,7 +226,7 @@ def test_a_receiver_may_have_all_the_time_there_is(journal: Path, daemon: Daemon
         received: list[ReceivedMessage] = []
         waiting = threading.Thread(target=lambda: received.append(alice.receive(timeout)))
         waiting.start()
-        until(lambda: alice._link._answers or not waiting.is_alive(), "it has asked")
+        until(lambda: alice._contact.link._answers or not waiting.is_alive(), "it has asked")
         alice.supervisor_status(timeout)
         bob.send("alice", "at last")
         waiting.join()
@@ -244,7 +244,7 @@ import os, signal, sys, threading, time
 from durable_bus import Client
 
 def interrupt():
-    while not client._link._answers:  # until it has asked for a message
+    while not client._contact.link._answers:  # until it has asked for a message
         time.sleep(0.001)
     client.supervisor_status(60)  # frames are answered in order: this one came after
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
@@ -417,7 +417,7 @@ def test_a_response_that_came_unchecked_is_a_failed_result(
     """Only who speaks the private protocol by itself can send one; the results document must stand it."""
     with closing(client_of(journal, "cli")) as client:
         buffer, question = asked(client, "b")
-        client._request(
+        client._contact.request(
             {
                 "k": "respond",
                 "message_id": question.message_id,
@@ -529,8 +529,8 @@ def test_a_request_that_is_repeated_is_answered_again_and_not_done_again(
     with closing(client_of(journal, "cli")) as client:
         answers = []
         for _ in range(3):
-            client._link.send(header)
-            answers.append(client._link.answer(header["request"], 60))
+            client._contact.link.send(header)
+            answers.append(client._contact.link.answer(header["request"], 60))
         assert answers[0] == answers[1] == answers[2]
         message = client.receive(60)
         settling = {
@@ -539,6 +539,6 @@ def test_a_request_that_is_repeated_is_answered_again_and_not_done_again(
             "message_id": message.message_id,
         }
         for _ in range(2):
-            client._link.send(settling)
-            assert client._link.answer(str(settling["request"]), 60)["k"] == "settled"
+            client._contact.link.send(settling)
+            assert client._contact.link.answer(str(settling["request"]), 60)["k"] == "settled"
     assert facts.rows("SELECT payload, state FROM messages") == [("once", "settled")]

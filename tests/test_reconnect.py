@@ -15,8 +15,7 @@ from daemons import Daemon
 from services import Raw, Service, connected, stopped
 from support import Facts, RunLog, environment, kill, until
 
-from durable_bus import Buffer, BufferError, __version__
-from durable_bus import client as client_module
+from durable_bus import Buffer, BufferError, __version__, contact
 from durable_bus.channel import encode
 from durable_bus.client import Client
 from durable_bus.errors import JournalUnreachable, SupervisorLost, TimedOut, VersionMismatch
@@ -306,7 +305,7 @@ def test_a_request_of_a_stopped_daemon_is_answered_when_it_goes_on(journal: Path
 def test_a_request_without_any_daemon_gives_up_after_its_time(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Client.reconnect, "__defaults__", (None, 0.3))
+    monkeypatch.setattr(contact, "RECONNECT_S", 0.3)
     with Service(journal) as service, service.client() as client:
         client.start("describe", ["a"], buffer_id="b").wait(60)
         service.kill()
@@ -344,7 +343,7 @@ def test_a_daemon_of_another_version_is_not_asked_again(
             client.cancel("b")
         assert client.buffer("b").wait(60).successful == 1  # the journal is the journal
         with pytest.raises(VersionMismatch):
-            client_module.Client(journal)
+            Client(journal)
 
 
 def test_a_client_that_finds_no_socket_is_told_what_can_be_known(journal: Path) -> None:
