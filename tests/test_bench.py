@@ -215,3 +215,19 @@ def test_ctrl_c_ends_it_and_all_that_it_started(variants: str, tmp_path: Path) -
     assert said.splitlines()[-1] == "interrupted in throughput"
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_it_removes_its_folder_does_not_leave_it(
+    sections: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from _bench.processes import scratch  # as `sections` has made it possible
+
+    rmdir = os.rmdir
+
+    def interrupted(path: Any, **how: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        rmdir(path, **how)
+
+    with pytest.raises(KeyboardInterrupt), scratch(tmp_path):
+        monkeypatch.setattr(os, "rmdir", interrupted)
+    assert list(tmp_path.iterdir()) == []

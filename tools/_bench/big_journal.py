@@ -4,14 +4,13 @@ import argparse
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from _bench import ROOT
 from _bench.app import bus
 from _bench.figures import progress
-from _bench.processes import DURABLE_BUS, environment, run_command
+from _bench.processes import DURABLE_BUS, environment, run_command, scratch
 
 BUFFER_ID = "big"
 GOALS = {
@@ -27,8 +26,8 @@ def big_journal(options: argparse.Namespace) -> dict[str, Any]:
     would have whose items take so long that each is a batch of its own, which is made row by row.
     """
     count = options.journal_results
-    with tempfile.TemporaryDirectory(dir=options.folder, prefix="bench-") as name:
-        run, alone = Path(name) / "run.db", Path(name) / "alone.db"
+    with scratch(options.folder) as own:
+        run, alone = own / "run.db", own / "alone.db"
         progress(f"journal: running {count:,} items")
         with bus.running(journal=run, workers=options.workers) as client:
             items = (f"item {index}" for index in range(count))

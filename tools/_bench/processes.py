@@ -23,10 +23,36 @@ DAEMON_PATIENCE_S = 60.0
 
 
 @contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder of our own in `folder`, which goes with us. Ctrl-C while it is made or removed would leave
+    it.
+    """
+    with ctrl_c_postponed():
+        own = tempfile.TemporaryDirectory(dir=folder, prefix="bench-")
+    try:
+        yield Path(own.name)
+    finally:
+        with ctrl_c_postponed():
+            own.cleanup()
+
+
+@contextmanager
+def ctrl_c_postponed() -> Iterator[None]:
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            raise KeyboardInterrupt
+
+
+@contextmanager
 def durable(folder: Path, workers: int, durability: str = "full") -> Iterator[Any]:
     """A client, with a supervisor of its own, of a fresh journal whose workers are up."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as name:
-        journal = Path(name) / "journal.db"
+    with scratch(folder) as own:
+        journal = own / "journal.db"
         with bus.running(journal=journal, workers=workers, durability=durability) as client:
             warm_up(client, workers)
             yield client
@@ -46,8 +72,8 @@ def warm_up(client: Any, workers: int) -> None:
 @contextmanager
 def daemon(folder: Path, workers: int) -> Iterator[tuple[Path, int]]:
     """`durable-bus serve` on a fresh journal, its workers up; the journal and its pid."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as name:
-        journal, log = Path(name) / "journal.db", Path(name) / "daemon.log"
+    with scratch(folder) as own:
+        journal, log = own / "journal.db", own / "daemon.log"
         command = [*DURABLE_BUS, "serve", "_bench.app:bus", "--journal", str(journal)]
         with open(log, "wb") as stderr:
             process = subprocess.Popen(
