@@ -164,7 +164,8 @@ def test_a_daemon_with_a_full_disk_answers_everybody_and_says_so(
             return told
 
         until(lambda: status()["storage_full"], "status says that the disk is full")
-        until(lambda: "\ndisk        full: " in command("status").out, "it says so to people, too")
+        for show in ("status", "top"):
+            until(lambda show=show: "full: starts are refused" in command(show).out, f"{show} says so, too")
         with Client(journal) as client:
             assert client.supervisor_status(60)["k"] == "status"
             until_refused(client)

@@ -15,7 +15,7 @@ import click
 
 from durable_bus.cli.json_output import buffer_row, print_json
 from durable_bus.cli.options import journal_option, json_option
-from durable_bus.cli.supervisor_state import ask_supervisor, running_text
+from durable_bus.cli.supervisor_state import DISK_IS_FULL, ask_supervisor, running_text
 
 if TYPE_CHECKING:
     from durable_bus.journal.reading import JournalReader
@@ -172,7 +172,7 @@ def _journal_lines(facts: dict[str, Any]) -> Iterator[str]:
         yield f"            the log cannot shrink: {holder} has a transaction open on it"
     yield f"supervisor  {_supervisor_text(facts)}"
     if facts["supervisor"].get("storage_full"):
-        yield "disk        full: starts are refused, results wait in the workers until there is room"
+        yield f"disk        {DISK_IS_FULL}"
     if facts["run"].get("worker_error"):
         goes_on = ", the code from before goes on" if facts["can_work"] else ""
         yield f"app         cannot be imported{goes_on}: {facts['run']['worker_error']}"

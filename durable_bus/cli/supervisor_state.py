@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["ask_supervisor", "running_text"]
+__all__ = ["DISK_IS_FULL", "ask_supervisor", "running_text"]
+
+DISK_IS_FULL = "full: starts are refused, results wait in the workers until there is room"
+"""What `storage_full` means."""
 
 ANSWER_WITHIN_S = 2.0
 

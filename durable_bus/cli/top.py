@@ -32,8 +32,8 @@ _WORKERS_MAX = 8
 _FAILURES_MAX = 4
 _RATE_OVER_S = 10.0
 _ID_CHARS = 24
-_OTHER_LINES = 6
-"""Of the screen: the supervisor, two complaints, three headings; the last line says how to quit."""
+_OTHER_LINES = 7
+"""Of the screen: the supervisor, three complaints, three headings; the last line says how to quit."""
 
 
 @click.command("top", short_help="Watch buffers and workers, live.")
@@ -130,7 +130,7 @@ def _screen(reader: JournalReader, pace: _Pace, height: int | None) -> Renderabl
     from rich.console import Group
     from rich.text import Text
 
-    from durable_bus.cli.supervisor_state import ask_supervisor
+    from durable_bus.cli.supervisor_state import DISK_IS_FULL, ask_supervisor
     from durable_bus.lock import holder_pid
 
     supervisor = ask_supervisor(reader.path, holder_pid(reader.path))
@@ -144,6 +144,8 @@ def _screen(reader: JournalReader, pace: _Pace, height: int | None) -> Renderabl
     parts: list[RenderableType] = [Text(head, style="bold", no_wrap=True, overflow="ellipsis")]
     if supervisor["reason"]:
         parts.append(_line(f"hung: {supervisor['reason']}", style="red"))
+    if supervisor.get("storage_full"):
+        parts.append(_line(f"the disk is {DISK_IS_FULL}", style="red"))
     error = (reader.row("newest_run_facts") or {}).get("worker_error")
     if error:
         parts.append(_line(f"the app cannot be imported: {error}", style="red"))
