@@ -4,7 +4,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from durable_bus.channel import pack
 from durable_bus.errors import BufferError, DurableBusError, SupervisorLost, UsageError
@@ -29,10 +29,18 @@ def digest_items(items: Iterable[object]) -> tuple[int, str]:
     """
     digest = ItemsDigest()
     total = 0
-    for body, forms in _chunks(items):
+    for body, forms, _ in _chunks(items):
         digest.update(body, forms)
         total += len(forms)
     return total, digest.hexdigest()
+
+
+class _Chunk(NamedTuple):
+    """What a frame is made of, and whether no other comes after it."""
+
+    header: dict[str, Any]
+    body: bytes
+    is_last: bool
 
 
 class Upload:
@@ -49,7 +57,7 @@ class Upload:
         self._header = header
         self._request_id: str = header["request"]
         self._digest = ItemsDigest()
-        self._unacknowledged: deque[tuple[int, tuple[dict[str, Any], bytes]]] = deque()
+        self._unacknowledged: deque[_Chunk] = deque()
         self._begun = False
         self._opening: dict[str, Any] | None = None
         self._opening_bodies: tuple[bytes, ...] = ()
@@ -63,17 +71,16 @@ class Upload:
         try:
             chunks = self._numbered(items)
             first = next(chunks, None)
-            second = next(chunks, None)
-            if first is not None and second is None:
+            if first is not None and first.is_last:
                 # A small buffer is one frame, one answer, one commit.
-                self._opening = {**first[0], **self._sums(), "k": "submit"}
-                self._opening_bodies = (first[1],)
+                self._opening = {**first.header, **self._sums(), "k": "submit"}
+                self._opening_bodies = (first.body,)
                 self._send(self._opening, *self._opening_bodies)
             else:
                 self._begun = True
                 self._send({"k": "start", **self._header})
-                for chunk, body in chain(filter(None, (first, second)), chunks):
-                    self._send_chunk(chunk, body)
+                for chunk in chain([] if first is None else [first], chunks):
+                    self._send_chunk(chunk)
                 self._opening = {"k": "open", **self._sums()}
                 self._send(self._opening)
             while (answer := self._next_answer())["k"] != "opened":
@@ -84,13 +91,13 @@ class Upload:
         self._link.forget(self._request_id)
         return answer
 
-    def _numbered(self, items: Iterable[object]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    def _numbered(self, items: Iterable[object]) -> Iterator[_Chunk]:
         """The chunks as they are sent."""
-        for number, (body, forms) in enumerate(_chunks(items)):
+        for number, (body, forms, is_last) in enumerate(_chunks(items)):
             self._digest.update(body, forms)
             self._total += len(forms)
             form, exceptions = form_and_exceptions(forms)
-            chunk = {
+            header = {
                 "k": "chunk",
                 "request": self._request_id,
                 "number": number,
@@ -98,16 +105,16 @@ class Upload:
                 "form": form,
                 "exceptions": exceptions,
             }
-            yield chunk, body
+            yield _Chunk(header, body, is_last)
 
     def _sums(self) -> dict[str, Any]:
         return {**self._header, "total": self._total, "digest": self._digest.hexdigest()}
 
-    def _send_chunk(self, chunk: dict[str, Any], body: bytes) -> None:
-        self._sent = chunk["number"] + 1
+    def _send_chunk(self, chunk: _Chunk) -> None:
+        self._sent = chunk.header["number"] + 1
         if not self._existing:  # else nothing is sent and nothing acknowledged: the digest decides
-            self._unacknowledged.append((chunk["number"], (chunk, body)))
-            self._send(chunk, body)
+            self._unacknowledged.append(chunk)
+            self._send(chunk.header, chunk.body)
         while len(self._unacknowledged) > _UNACKNOWLEDGED_CHUNKS_MAX or self._link.has_answer(
             self._request_id
         ):
@@ -129,13 +136,13 @@ class Upload:
         if answer["k"] == "receiving":
             self._check_begun(answer)
         received = self._sent if self._existing else answer.get("next_chunk", 0)
-        while self._unacknowledged and self._unacknowledged[0][0] < received:
+        while self._unacknowledged and self._unacknowledged[0].header["number"] < received:
             self._unacknowledged.popleft()
         return answer
 
     def _check_begun(self, answer: dict[str, Any]) -> None:
         self._existing = answer["existing"]
-        oldest = self._unacknowledged[0][0] if self._unacknowledged else self._sent
+        oldest = self._unacknowledged[0].header["number"] if self._unacknowledged else self._sent
         if not self._existing and answer["next_chunk"] < oldest:
             raise BufferError(
                 self._header["buffer_id"], "nobody heard of us for so long that its items were given up"
@@ -148,8 +155,8 @@ class Upload:
             try:
                 if self._begun:
                     self._link.send({"k": "start", **self._header})
-                for _, (chunk, body) in self._unacknowledged:
-                    self._link.send(chunk, body)
+                for chunk in self._unacknowledged:
+                    self._link.send(chunk.header, chunk.body)
                 if self._opening is not None:
                     self._link.send(self._opening, *self._opening_bodies)
                 return
@@ -157,8 +164,10 @@ class Upload:
                 continue
 
 
-def _chunks(items: Iterable[object]) -> Iterator[tuple[bytes, list[bool]]]:
-    """Items as bodies (`channel.pack`) of a bounded size, each with whether its items are XML."""
+def _chunks(items: Iterable[object]) -> Iterator[tuple[bytes, list[bool], bool]]:
+    """Items as bodies (`channel.pack`) of a bounded size, each with whether its items are XML, and whether it
+    is the last: an item is asked for ahead to know that.
+    """
     if isinstance(items, (str, bytes)):
         raise UsageError("items must be an iterable of items, not one str or bytes")
     if not (hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
@@ -167,7 +176,8 @@ def _chunks(items: Iterable[object]) -> Iterator[tuple[bytes, list[bool]]]:
     first_index = chars = 0
     texts: list[str] = []
     forms: list[bool] = []
-    while batch := list(islice(iterator, _AT_ONCE)):
+    batch = list(islice(iterator, _AT_ONCE))
+    while batch:
         if set(map(type, batch)) == {str}:
             new_texts: list[str] = batch  # type: ignore[assignment]
             forms += [text.startswith("<") or guess_is_xml(text) for text in new_texts]
@@ -177,12 +187,17 @@ def _chunks(items: Iterable[object]) -> Iterator[tuple[bytes, list[bool]]]:
             forms += [is_xml for _, is_xml in pairs]
         texts += new_texts
         chars += sum(map(len, new_texts))
-        if chars >= _BATCH_CHARS or len(texts) >= BATCH_ITEMS:
-            yield from _sized(texts, forms, first_index)
+        is_full = chars >= _BATCH_CHARS or len(texts) >= BATCH_ITEMS
+        batch = list(islice(iterator, 1 if is_full else _AT_ONCE))
+        if is_full or not batch:
+            sized = _sized(texts, forms, first_index)
+            chunk = next(sized)
+            for another in sized:
+                yield *chunk, False
+                chunk = another
+            yield *chunk, not batch
             first_index += len(texts)
             texts, forms, chars = [], [], 0
-    if texts:
-        yield from _sized(texts, forms, first_index)
 
 
 def _dump(item: object, index: int) -> tuple[str, bool]:

@@ -330,6 +330,19 @@ def test_items_of_any_size_up_to_the_limit_arrive_whole(client: Client) -> None:
     ]
 
 
+def test_the_first_chunk_is_on_its_way_when_one_more_item_is_there(client: Client, facts: Facts) -> None:
+    """And not when the second is whole: a small start is one frame, so it is looked whether more comes."""
+    receiving = "SELECT count(*) FROM buffers WHERE buffer_id = 'ahead' AND state = 'receiving'"
+
+    def items() -> Iterator[str]:
+        yield from ["a"] * (BATCH_ITEMS + 1)
+        facts.until(receiving)
+        yield "the last"
+
+    buffer = client.start("echo", items(), buffer_id="ahead")
+    assert buffer.wait(60).successful == BATCH_ITEMS + 2
+
+
 def test_characters_of_every_length_survive_also_at_the_edges_of_chunks(client: Client) -> None:
     items = ["é", "€", "😀", '"\\\n\t', "\u2028", "x" * 1_048_575 + "é", "é" * 524_288, "😀" * 262_145]
     buffer = client.start("echo", items)
