@@ -230,7 +230,7 @@ class JournalReader:
 
         What somebody keeps of a page is looked at by the garbage collector, and after ten pages all of it
         once more, which is cold memory then. With pages of one answer's 2,000, 200,000 results of 90
-        characters took 0.78 µs each, and 0.93 for the first time in a process; now 0.66 and 0.78.
+        characters took 0.78 µs each, and 0.93 for the first time in a process; with these 0.66 and 0.78.
         """
         answers = _Answers(self._statements, buffer_seq)
         first_key, _ = self._keys(buffer_seq)
