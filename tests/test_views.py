@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import synthetic
 from apps import unruly
-from support import Facts, kill, until, until_gone, workers_of
+from support import REPOSITORY, Facts, kill, until, until_gone, workers_of
 
 from durable_bus.journal.statements import load
 
@@ -345,6 +346,37 @@ def test_a_view_asked_for_one_buffer_scans_no_table_that_grows(story: Story, vie
         plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {view} WHERE buffer_id = 'b'")
         steps = [detail for *_, detail in plan.fetchall()]
     assert [step for step in steps if step.startswith("SCAN") and not step.endswith(harmless)] == []
+
+
+def instructions(journal: Path, sql: str, **parameters: str) -> int:
+    """How much SQLite does for a query, in hundreds of its instructions; a clock says how busy we are."""
+    count = 0
+
+    def one_more() -> None:
+        nonlocal count
+        count += 1
+
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
+        connection.set_progress_handler(one_more, 100)
+        rows = connection.execute(sql, parameters).fetchall()
+    assert len(rows) > 0
+    return count
+
+
+def test_items_beside_their_answers_as_documented_take_no_more_than_their_number(tmp_path: Path) -> None:
+    reference = (REPOSITORY / "migrations" / "README.md").read_text()
+    found = re.search(r"### Items beside their answers\n+```sql\n(.*?)```", reference, re.DOTALL)
+    assert found is not None
+    for results in (1_000, 4_000):
+        synthetic.make(tmp_path / f"{results}.db", results, 100)
+    few, many = (
+        instructions(tmp_path / f"{results}.db", found[1], buffer="big") for results in (1_000, 4_000)
+    )
+    assert many < 5 * few
+    with closing(sqlite3.connect(f"file:{tmp_path / '1000.db'}?mode=ro", uri=True)) as connection:
+        rows = connection.execute(found[1], {"buffer": "big"}).fetchall()
+        answers = connection.execute("SELECT item_index, payload FROM results ORDER BY item_index").fetchall()
+    assert [(index, answer) for index, _, answer, _ in rows] == answers
 
 
 def test_a_batch_is_packed_along_the_primary_key(story: Story) -> None:
