@@ -11,11 +11,11 @@ import traceback
 from typing import Any, NoReturn
 
 from durable_bus.channel import encode, pack, write_all
+from durable_bus.journal.formats import packed
 
 __all__ = ["Answers", "Segment", "end_worker"]
 
 FLUSH_S = 0.1
-_DURATION_DIGITS = 10
 FLUSH_BYTES_MAX = 1024 * 1024
 
 
@@ -53,16 +53,6 @@ class Segment:
         """The first `count` answers have been sent."""
         del self.texts[:count], self.micros[:count]
         self.first += count
-
-
-def packed(micros: list[int]) -> str:
-    """Durations as the journal keeps them: ten digits of microseconds each, so 2 h 46 min and whatever took
-    longer are 9,999,999,999.
-    """
-    text = ("%010d" * len(micros)) % tuple(micros)
-    if len(text) > _DURATION_DIGITS * len(micros):
-        return packed([min(one, 10**_DURATION_DIGITS - 1) for one in micros])
-    return text
 
 
 def end_worker() -> NoReturn:

@@ -144,9 +144,9 @@ class Control:
     def _status(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         """How the workers are; all else is in the journal."""
         workers = []
+        nothing = dict.fromkeys(("listener", "buffer_id", "item_index", "message_id", "seconds"))
         for hand in self._dispatcher.hands.values():
             running = self._lateness.running(hand)
-            nothing = dict.fromkeys(("listener", "buffer_id", "item_index", "message_id", "seconds"))
             workers.append(
                 {
                     "pid": hand.pid,

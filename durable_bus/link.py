@@ -133,7 +133,7 @@ class Link:
         """Ctrl-C, say, has cut a frame off, nobody knows where: what came next would be read as its rest.
 
         A daemon learns it when we close the connection, a supervisor of our own by SIGTERM: see
-        `Client.close`.
+        `Contact.close`.
         """
         with self.changed:
             self.lost = self.lost or SupervisorLost(

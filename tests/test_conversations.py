@@ -13,7 +13,7 @@ from services import Service
 from support import kill
 from talks import Talk, chain_of, script
 
-from durable_bus import Xml
+from durable_bus import Client, Xml
 from durable_bus.bus import app_spec
 from durable_bus.errors import TimedOut
 from durable_bus.running import open_client
@@ -316,21 +316,27 @@ def test_a_buffer_error_that_cannot_be_handled_is_told_to_the_client_below_once(
     assert len(talk.messages("message_id")) == 3
 
 
+def failed_twice(client: Client, listener: str, buffer_id: str | None = None) -> tuple[str, str]:
+    """What a listener fails with that is told to go: as an item's result, and to the sender of a message."""
+    buffer = client.start(listener, ["go"], buffer_id=buffer_id)
+    assert buffer.wait(60).successful == 0
+    (result,) = buffer.results()
+    client.acknowledge(client.receive(60))
+    client.send(listener, "go")
+    told = client.receive(60)
+    client.acknowledge(told)
+    return result.payload, told.payload
+
+
 @pytest.mark.parametrize("listener", ["misspelling", "complaining"])
 def test_an_error_whose_handling_is_refused_again_ends_the_chain_and_causes_no_other(
     journal: Path, listener: str
 ) -> None:
     """A BufferError may still be handled; what that leads to is refused, too, and nobody is told."""
     with Service(journal, "apps.endless:bus") as service, service.client("cli") as client:
-        buffer = client.start(listener, ["go"])
-        assert buffer.wait(60).successful == 0
-        (result,) = buffer.results()
-        client.acknowledge(client.receive(60))
-        client.send(listener, "go")
-        told = client.receive(60)
-        client.acknowledge(told)
+        payloads = failed_twice(client, listener)
         error = f"unknown target 'nobody'; the listeners are: {', '.join(sorted(endless.bus.listeners))}"
-        for payload in (result.payload, told.payload):
+        for payload in payloads:
             assert fields(payload) == {"kind": "BufferError", "buffer_id": "b2", "error": error}
         errors = "SELECT from_id, to_id, state FROM messages WHERE kind = 'BufferError' ORDER BY to_id"
         handled = [("system.buffer", listener, "settled")] * 2
@@ -448,14 +454,8 @@ def test_a_conversation_that_leads_nowhere_is_ended_by_a_limit(journal: Path, li
     messages = 40 if "messages" in ENDLESS[listener] else 10_000
     options = {"thread_messages_max": messages}
     with Service(journal, "apps.endless:bus", **options) as service, service.client("cli") as client:
-        buffer = client.start(listener, ["go"], buffer_id="b1")
-        assert buffer.wait(60).successful == 0
-        (result,) = buffer.results()
-        client.acknowledge(client.receive(60))
-        client.send(listener, "go")
-        told = client.receive(60)
-        client.acknowledge(told)
-        for payload in (result.payload, told.payload):
+        payloads = failed_twice(client, listener, buffer_id="b1")
+        for payload in payloads:
             assert fields(payload) == system_error("routing", ENDLESS[listener])
         longest = (
             "SELECT max(n) FROM (SELECT count(*) AS n FROM messages WHERE to_id <> 'cli' GROUP BY thread_id)"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from support import Facts
 
-from durable_bus.answers import packed
 from durable_bus.channel import pack
+from durable_bus.journal.formats import packed
 from durable_bus.journal.journal import Journal
 from durable_bus.journal.reading import CHARS_TOGETHER_MAX, JournalReader
 from durable_bus.messages import Result
@@ -161,25 +161,18 @@ def test_a_duration_of_any_length_is_read_as_the_longest_that_can_be_kept(
     """Ten digits of microseconds are 2 h 46 min; one that took eleven made all of its answer unreadable."""
     buffer_seq = buffer_of(opened, "b")
     day_us = 24 * 3600 * 1_000_000
+    in_an_older_journal = str(day_us)
     with opened.commit(3):
-        opened.work.record_result(
-            buffer_seq=buffer_seq,
-            index=0,
-            payload="took a day",
-            success=True,
-            is_xml=False,
-            attempt=1,
-            durations=packed([day_us]),
-        )
-        opened.work.record_result(
-            buffer_seq=buffer_seq,
-            index=1,
-            payload="took a day, in an older journal",
-            success=True,
-            is_xml=False,
-            attempt=1,
-            durations=str(day_us),
-        )
+        for index, durations in enumerate([packed([day_us]), in_an_older_journal]):
+            opened.work.record_result(
+                buffer_seq=buffer_seq,
+                index=index,
+                payload="took a day",
+                success=True,
+                is_xml=False,
+                attempt=1,
+                durations=durations,
+            )
     with JournalReader(journal) as reader:
         results = list(reader.results(buffer_seq))
     assert [result.duration_ms for result in results] == [9_999_999.999, 0.0]

@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import pytest
@@ -102,43 +103,49 @@ def test_the_reference_lists_every_command_with_its_arguments_and_options() -> N
     table = README.split("| command | does |")[1].split("\n\n")[0]
     rows = re.findall(r"^\| `(.*?)` \| .*? \|(.*)\|$", table, re.MULTILINE)
     listed = {synopsis: set(re.findall(r"`(--[a-z-]+)`", options)) for synopsis, options in rows}
-    assert listed == {synopsis: options - {"--journal"} for synopsis, options in commands(main_group)}
-    assert all("--journal" in options for _, options in commands(main_group))
+    assert listed == {synopsis: options - {"--journal"} for synopsis, options in commands()}
+    assert all("--journal" in options for _, options in commands())
 
 
 def test_the_help_of_every_command_has_an_example_of_it() -> None:
-    without = [
-        name for name, text in helps(main_group) if not re.search(rf"^ .*durable-bus {name}\b", text, re.M)
-    ]
+    without = [name for name, text in helps() if not re.search(rf"^ .*durable-bus {name}\b", text, re.M)]
     assert without == []
 
 
-def helps(command: click.Command, *names: str) -> Iterator[tuple[str, str]]:
-    """Each command's name and its help as it is printed, without the usage line."""
+class Leaf(NamedTuple):
+    """A command that is no group of others."""
+
+    name: str
+    command: click.Command
+    context: click.Context
+
+
+def leaves(command: click.Command, *names: str) -> Iterator[Leaf]:
+    """The command, or all that are below the group that it is."""
     context = click.Context(command, info_name=" ".join(names) or "durable-bus")
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             one = command.get_command(context, name)
             assert one is not None
-            yield from helps(one, *names, name)
-        return
-    yield " ".join(names), command.get_help(context).partition("\n\n")[2]
+            yield from leaves(one, *names, name)
+    else:
+        yield Leaf(" ".join(names), command, context)
 
 
-def commands(command: click.Command, *names: str) -> Iterator[tuple[str, set[str]]]:
+def helps() -> Iterator[tuple[str, str]]:
+    """Each command's name and its help as it is printed, without the usage line."""
+    for name, command, context in leaves(main_group):
+        yield name, command.get_help(context).partition("\n\n")[2]
+
+
+def commands() -> Iterator[tuple[str, set[str]]]:
     """Each command as its help calls it, and its long options."""
-    context = click.Context(command, info_name=names[-1] if names else "durable-bus")
-    if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            one = command.get_command(context, name)
-            assert one is not None
-            yield from commands(one, *names, name)
-        return
-    arguments = [one.make_metavar(context) for one in command.params if isinstance(one, click.Argument)]
-    options = [one for one in command.params if isinstance(one, click.Option)]
-    # "COMMIT|TIME" would end a cell of the table
-    synopsis = " ".join([*names, *(argument.split("|")[0] for argument in arguments)])
-    yield synopsis, {max(option.opts, key=len) for option in options}
+    for name, command, context in leaves(main_group):
+        arguments = [one.make_metavar(context) for one in command.params if isinstance(one, click.Argument)]
+        options = [one for one in command.params if isinstance(one, click.Option)]
+        # "COMMIT|TIME" would end a cell of the table
+        synopsis = " ".join([name, *(argument.split("|")[0] for argument in arguments)])
+        yield synopsis, {max(option.opts, key=len) for option in options}
 
 
 def test_the_agent_of_the_readme_is_the_example() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from durable_bus.bus import parse_spec
+from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.progress import Progress
 from durable_bus.client import Client, check_buffer_id, digest_items, next_retry_id
 from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut, UsageError
@@ -25,7 +26,7 @@ from durable_bus.journal.reading import BufferContent, JournalReader
 from durable_bus.messages import check_name
 from durable_bus.running import open_client
 
-__all__ = ["Job", "Outcome", "retry_chain", "run_job", "sigterm_interrupts"]
+__all__ = ["Job", "Outcome", "retry_chain", "run_job"]
 
 _DIGEST_CHARS = 16
 _SENT_EVERY_ITEMS = 5_000
@@ -88,7 +89,7 @@ def run_job(job: Job, progress: Progress) -> Outcome:
         raise refused
     session = _Session(job, buffer_id, total, progress)
     session.compare(digest)
-    with sigterm_interrupts():
+    with interrupted_by(signal.SIGTERM):
         try:
             stopped_early = session.work()
             session.close()
@@ -108,20 +109,6 @@ def _default_buffer_id(job: Job, digest: str) -> str:
         return f"{check_name(job.target, 'target')[:60]}-{suffix}"
     except UsageError:
         return f"run-{suffix}"  # no listener is called like that: the start will say so
-
-
-@contextlib.contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM, which `timeout` and a stopping system send, ends us as cleanly as Ctrl-C does."""
-
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Session:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -355,7 +356,7 @@ def rerun_command(
     \b
     durable-bus replay rerun BUFFER audit:bus
     """
-    from durable_bus.cli.embedded import sigterm_interrupts
+    from durable_bus.cli.interrupts import interrupted_by
     from durable_bus.cli.progress import open_progress
     from durable_bus.replay import rerun
 
@@ -379,7 +380,7 @@ def rerun_command(
         if recorded == total:
             progress.end()
 
-    with sigterm_interrupts():  # the scratch journal goes away as after Ctrl-C
+    with interrupted_by(signal.SIGTERM):  # the scratch journal goes away as after Ctrl-C
         try:
             comparison = rerun(journal, buffer_id, app, workers=workers, tell=tell, watch=watch)
         finally:

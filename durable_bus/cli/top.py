@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.options import journal_option
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def top_command(journal: Path) -> int:
 
         with (
             contextlib.suppress(KeyboardInterrupt),
-            _ending_by_signals(),
+            interrupted_by(signal.SIGTERM, signal.SIGHUP),  # neither may leave the screen as it is
             _keys() as quit_asked,
             Live(console=console, screen=True, auto_refresh=False) as live,
         ):
@@ -69,21 +70,6 @@ def top_command(journal: Path) -> int:
                 if quit_asked(_REFRESH_S):
                     break
     return 0
-
-
-@contextlib.contextmanager
-def _ending_by_signals() -> Iterator[None]:
-    """A terminal that closes, or a kill, must not leave the screen as it is: both end us like Ctrl-C."""
-
-    def end(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Pace:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from durable_bus.errors import JournalDamaged
+from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.journal.statements import threads_below
 
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
 
-__all__ = ["INDEX_BITS", "BufferRow", "BufferTable", "ItemBatch"]
+__all__ = ["BufferRow", "BufferTable", "ItemBatch"]
 
 BufferRow: TypeAlias = "sqlite3.Row | dict[str, Any]"
 """What is known of a buffer, by the names of the columns: as read, or as just written."""
-INDEX_BITS = 32
 _PRUNE_BUFFERS_MAX = 500
 
 

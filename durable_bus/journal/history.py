@@ -9,6 +9,7 @@ from typing import Any
 
 from durable_bus.errors import NotFound, UsageError
 from durable_bus.journal.connection import open_reader, translated
+from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.journal.paging import PAGE_CHARS
 from durable_bus.journal.statements import Statements
 from durable_bus.messages import Text, Xml
@@ -16,7 +17,6 @@ from durable_bus.messages import Text, Xml
 __all__ = ["History", "iso_time"]
 
 _PAGE_ROWS = 2_000
-_INDEX_BITS = 32
 
 
 def iso_time(time_ms: int | None) -> str | None:
@@ -123,8 +123,8 @@ class History:
 
     def items(self, buffer_seq: int) -> Iterator[Text | Xml]:
         """The items of a buffer as they were given, in their order, in pages."""
-        after_key = (buffer_seq << _INDEX_BITS) - 1
-        last_key = (buffer_seq << _INDEX_BITS) + (1 << _INDEX_BITS) - 1
+        after_key = (buffer_seq << INDEX_BITS) - 1
+        last_key = (buffer_seq << INDEX_BITS) + (1 << INDEX_BITS) - 1
         while True:
             with translated(self.path):
                 page = self._statements.some(

@@ -10,7 +10,6 @@ import itertools
 import json
 import operator
 import sqlite3
-import struct
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 
 from durable_bus.errors import NotFound
 from durable_bus.journal.connection import TEXT_BYTES_MAX, open_reader, translated
+from durable_bus.journal.formats import INDEX_BITS, milliseconds
 from durable_bus.journal.paging import PAGE_CHARS, fitting
 from durable_bus.journal.statements import Statements, threads_below
 from durable_bus.messages import Result, Text, Xml
@@ -32,10 +32,8 @@ RESULTS_TOGETHER_MAX, CHARS_TOGETHER_MAX = 32_000, 4 * PAGE_CHARS
 PACKED_ROWS_MIN, PACKED_ROWS_MAX = 32, 2_000
 """So many results of one answer are read as one text: 1.3 µs a result, and 2.1 as rows."""
 _LINES_FIRST = 8
-_DURATION_DIGITS = 10
 _ANSWERS_MAX = 1_000
 """So many different answers are looked at to say by what items failed."""
-INDEX_BITS = 32
 _INDEX_MASK = (1 << INDEX_BITS) - 1
 _KNOWN_ANSWERS_MAX = 64
 _FACTS = operator.itemgetter(2)
@@ -379,7 +377,7 @@ class _Answers:
             if len(self._known) >= _KNOWN_ANSWERS_MAX:
                 self._known.clear()
             first_index, item_count, is_whole, attempt, durations = row
-            known = _Answer(first_index, item_count, bool(is_whole), attempt, _milliseconds(durations))
+            known = _Answer(first_index, item_count, bool(is_whole), attempt, milliseconds(durations))
             self._known[answer_id] = known
         return known
 
@@ -419,13 +417,3 @@ def _gc_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _milliseconds(durations: str) -> list[float]:
-    """What an answer's row says, ten digits of microseconds an item, as numbers; none where it says something
-    else, as an earlier version did of items that took more than 2 h 46 min.
-    """
-    if len(durations) % _DURATION_DIGITS:
-        return []
-    fields = struct.unpack(f"{_DURATION_DIGITS}s" * (len(durations) // _DURATION_DIGITS), durations.encode())
-    return list(map(operator.truediv, map(float, fields), itertools.repeat(1000.0)))

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from durable_bus.errors import JournalDamaged, NotFound
 from durable_bus.journal.connection import read_only_uri
+from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.journal.leaves import Leaves, Row
 from durable_bus.journal.statements import load
 from durable_bus.messages import Result
 
 __all__ = ["Salvage"]
 
-_INDEX_BITS = 32
 _SEQ_MAX = (1 << 31) - 1
 
 
@@ -135,7 +135,7 @@ class Salvage:
 
     def results(self) -> Iterator[Result]:
         """Every result that can be read, in item order. What it was answered by is 0 where that cannot be."""
-        base = self.buffer_seq << _INDEX_BITS
+        base = self.buffer_seq << INDEX_BITS
         for key, values in self._found_leaves().rows(base, base + max(self.total, 1) - 1, _is_result):
             _, payload, success, is_xml, answer_id = values
             index = key - base

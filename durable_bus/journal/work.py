@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from durable_bus.channel import split
-from durable_bus.journal.buffers import INDEX_BITS
+from durable_bus.journal.formats import INDEX_BITS
 
 if TYPE_CHECKING:
     import sqlite3

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from durable_bus.answers import packed
 from durable_bus.channel import Frame, FrameReader, encode, pack, unpack
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled, WorkerSilent
+from durable_bus.journal.formats import packed
 from durable_bus.ports import ORDINAL_MAX, WorkerEnded, WorkerSpoke
 from simulation.handlers import FOR_EVER_S, Answers, Call, Dies, Handling, Outcome, Raises
 from simulation.model import Violation, key_of

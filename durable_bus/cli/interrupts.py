@@ -1,0 +1,27 @@
+"""Signals that end a command as Ctrl-C does."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from typing import NoReturn
+
+__all__ = ["interrupted_by"]
+
+
+@contextlib.contextmanager
+def interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
+    """Each of these raises KeyboardInterrupt: SIGTERM, which `timeout` and a stopping system send, or SIGHUP
+    of a terminal that closes. Their handlers are as before afterwards.
+    """
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
