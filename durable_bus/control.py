@@ -78,16 +78,12 @@ class Control:
 
     def _cancel(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         """End a buffer as it is, and the buffers that handlers of its items have started."""
-        request_id = str(frame.header["request"])
-        known = self._journal.request_answer(request_id)
-        if known is not None:
-            return known
         row = self._row(frame)
         if row["opened_commit"] is None:
             self._journal.buffers.drop(row["buffer_seq"])
             answer = self._answer(row["buffer_id"])
             # If we die before it is sent, the client asks again, and the buffer would not be there any more.
-            self._journal.add_request(request_id, answer)
+            self._journal.add_request(frame.header["request"], answer)
             return answer
         buffer = self._registry.get(row["buffer_seq"])
         if buffer is not None:

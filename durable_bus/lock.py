@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from durable_bus.errors import JournalLocked, JournalUnreachable
+from durable_bus.journal.connection import refuse_folder
 
 __all__ = ["JournalLock", "holder_pid", "lock_path", "noted_commit", "socket_in_lock"]
 
@@ -38,8 +39,7 @@ class JournalLock:
         """Wait up to `wait_s` seconds. Raises JournalLocked, naming the holder, or JournalUnreachable."""
         self._journal = journal
         path = lock_path(journal)
-        if journal.is_dir():  # before a lock is left beside it
-            raise JournalUnreachable(f"cannot open the journal {journal}: it is a folder")
+        refuse_folder(journal)
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:

@@ -138,10 +138,6 @@ class Mailboxes:
 
     def _send(self, connection_id: int, frame: Frame) -> dict[str, Any]:
         """A message on a new thread."""
-        request_id = frame.header["request"]
-        known = self._journal.request_answer(request_id)
-        if known is not None:
-            return known
         name = self._own_name(connection_id)
         to_id = frame.header["to"]
         payload, is_xml = self._payload(frame.header)
@@ -159,7 +155,7 @@ class Mailboxes:
             is_xml=is_xml,
         )
         answer = {"k": "sent", "message_id": message_id, "thread_id": thread_id}
-        self._journal.add_request(request_id, answer)
+        self._journal.add_request(frame.header["request"], answer)
         return answer
 
     def _receive(self, connection_id: int, frame: Frame) -> None:
@@ -193,10 +189,6 @@ class Mailboxes:
         self, connection_id: int, frame: Frame, response: tuple[str, bool, bool] | None
     ) -> dict[str, Any]:
         """`response`: its payload, whether that is XML, and whether it is a success."""
-        request_id = frame.header["request"]
-        known = self._journal.request_answer(request_id)
-        if known is not None:
-            return known
         name = self._own_name(connection_id)
         message_id = frame.header["message_id"]
         row = self._journal.messages.by_id(message_id)
@@ -217,7 +209,7 @@ class Mailboxes:
             # only an item must have a result all the same.
             self._conversations.end(thread_id, payload, is_xml=True, success=False, tell_client=False)
         answer = {"k": "settled", "message_id": message_id}
-        self._journal.add_request(request_id, answer)
+        self._journal.add_request(frame.header["request"], answer)
         return answer
 
     def _answer(self, name: str, row: "sqlite3.Row", payload: str, is_xml: bool, success: bool) -> None:

@@ -44,6 +44,8 @@ RECEIVING_TIMEOUT_MS = 10 * 60 * 1000
 """A buffer whose client has vanished is given up this long after its last chunk."""
 
 _NO_ROOM = "no room on disk"
+_ANSWERED_ONCE = ("send", "respond", "acknowledge", "cancel")
+"""Requests whose answers are kept (`Journal.add_request`): done a second time they would do more, or fail."""
 _WRITES_NOTHING = ("status", "stop", "stop_receiving")
 """Requests that change memory at most. A hello without a name is another."""
 
@@ -170,7 +172,7 @@ class Requests:
                 message = f"the daemon at its socket serves another journal, {self._served.path}"
                 return JournalUnreachable(message)
             with savepoint():
-                answer = handler(connection_id, frame)
+                answer = self._answered_before(frame) or handler(connection_id, frame)
         except JournalError:
             raise
         except DurableBusError as error:
@@ -194,6 +196,12 @@ class Requests:
         if answer is not None:
             self._outbox.to_client(connection_id, {"request": frame.header.get("request"), **answer})
         return None
+
+    def _answered_before(self, frame: Frame) -> dict[str, Any] | None:
+        """What a request was answered that is repeated because its answer was lost; None: it is not one."""
+        if frame.header["k"] not in _ANSWERED_ONCE:
+            return None
+        return self._journal.request_answer(frame.header["request"])
 
     def _means_another(self, frame: Frame) -> bool:
         """Two journals may have been given one socket: what is meant for the other must not come in here."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from durable_bus.errors import JournalDamaged, JournalUnreachable, NotFound
-from durable_bus.journal.connection import APPLICATION_ID, open_reader, read_only_uri
+from durable_bus.journal.connection import APPLICATION_ID, open_reader, read_only_uri, refuse_folder
 from durable_bus.journal.statements import load
 
 __all__ = ["FileFacts", "file_facts", "refuse_incomplete", "what_may_be_missing"]
@@ -54,14 +54,14 @@ def file_facts(path: str | Path) -> FileFacts:
     that connection's locks. Raises NotFound or JournalUnreachable.
     """
     try:
+        refuse_folder(Path(path))
         with open(path, "rb") as file:
             header = file.read(_HEADER_BYTES)
             size_bytes = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         raise NotFound(f"no journal at {path}") from None
     except OSError as error:
-        why = "it is a folder" if isinstance(error, IsADirectoryError) else error.strerror
-        raise JournalUnreachable(f"cannot open the journal {path}: {why}") from error
+        raise JournalUnreachable(f"cannot open the journal {path}: {error.strerror}") from error
     try:
         wal_bytes: int | None = os.stat(f"{os.path.realpath(path)}-wal").st_size
     except OSError:

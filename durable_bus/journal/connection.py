@@ -37,6 +37,7 @@ __all__ = [
     "open_writer",
     "read_only_uri",
     "reader_uri",
+    "refuse_folder",
     "transaction",
     "translated",
 ]
@@ -71,6 +72,12 @@ def files_of(journal: str | Path) -> tuple[Path, ...]:
     """
     real = os.path.realpath(journal)
     return tuple(Path(real + suffix) for suffix in ("", "-wal", "-shm", "-journal", ".lock", ".sock"))
+
+
+def refuse_folder(path: Path) -> None:
+    """Raises JournalUnreachable, in better words than SQLite's, and before anything is left beside it."""
+    if path.is_dir():
+        raise JournalUnreachable(f"cannot open the journal {path}: it is a folder")
 
 
 def translate(error: sqlite3.Error, path: str | Path) -> JournalError:
@@ -186,8 +193,7 @@ def reader_uri(path: str | Path) -> str:
 def _open_reader(path: Path, timeout_s: float) -> tuple[sqlite3.Connection, str]:
     if not path.exists():
         raise NotFound(f"no journal at {path}")
-    if path.is_dir():
-        raise JournalUnreachable(f"cannot open the journal {path}: it is a folder")
+    refuse_folder(path)
     uri = read_only_uri(path)
     with translated(path):
         try:
