@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apps import eventful as app
-from support import Facts, kill
+from support import Facts, kill, until
 
 from durable_bus import Client, Text
 from durable_bus.bus import app_spec
@@ -96,6 +96,10 @@ def _first_run(client: Client) -> None:
     client.acknowledge(message)
 
 
+def _is_begun(client: Client, buffer_id: str) -> bool:
+    return any(worker["buffer_id"] == buffer_id for worker in client.supervisor_status(60)["workers"])
+
+
 def _last_run(client: Client, facts: Facts, never: Path) -> None:
     client.start("work", texts("fine", *[f"gate {never}"] * 4), buffer_id="stopped")
     facts.until_recorded("stopped", 1)
@@ -107,6 +111,7 @@ def _last_run(client: Client, facts: Facts, never: Path) -> None:
     client.retry("failing").wait(60)
     client.start("work", texts(*[f"gate {never}"] * HALTED), buffer_id="halted")
     facts.until("SELECT count(*) >= 2 FROM in_flight WHERE buffer_id = 'halted'")
+    until(lambda: _is_begun(client, "halted"), "an item is begun: what only waits in a pipe is taken back")
     client.pause("halted")
     never.touch()
     facts.until("SELECT count(*) = 0 FROM in_flight")
