@@ -61,7 +61,15 @@ class OpenBuffer(NamedTuple):
     fitting: int = 1 << 32
     """How many items the next batch may hold, by the length of those in the last one."""
 
+    granted: int = 0
+    """When its last batch went out, by the count of batches in this run."""
+
     journal: "Journal | None" = None
+
+    @property
+    def rest(self) -> int:
+        """Items that nobody has in hand, as far as is known without looking at rows."""
+        return self.total - self.cursor + sum(back.item_count for back in self.returned)
 
     @property
     def total_items(self) -> int:

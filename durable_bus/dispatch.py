@@ -6,8 +6,10 @@ buffer as ranges. All of it is memory over the journal: after a crash it is buil
 rows.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from durable_bus import scheduling
 from durable_bus.buffer_registry import BufferRegistry, OpenBuffer, Range
 from durable_bus.channel import encode
 from durable_bus.hands import Hand, InHand, contiguous
@@ -24,8 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["BATCH_BYTES_MAX", "Dispatcher"]
 
 BATCH_BYTES_MAX = 1024 * 1024
+NEW_AHEAD_OF = 1_000
+"""Whoever has waited for so many batches of others goes ahead of a new buffer."""
 SCAN_ITEMS_MAX = 50_000
 """How many rows one step of a recovery scan may look at."""
+
+
+def _may_get(hand: Hand) -> bool:
+    return not (hand.listeners is None or hand.leaving or hand.withdrawn or hand.exclusive)
 
 
 class Dispatcher:
@@ -40,7 +48,14 @@ class Dispatcher:
         self.hands: Staged[int, Hand] = Staged()
         self.in_hand: Staged[int, InHand] = Staged()
         self.paces = Paces()
-        self._last_served = 0
+        self.given: set[int] = set()
+        """Workers that were given something in this turn."""
+        self._begun: dict[int, int] = {}
+        """How much each worker had begun of what it was given, when this turn was planned."""
+        self._shares: dict[int, int] = {}
+        """How much one worker may get of each buffer in this round of a plan."""
+        self._grants = 0
+        """How many batches were handed out in this run: what turns are counted by."""
         self.alone_listeners: set[str] = set()
         """Listeners to which a message must go alone; set by the post before each plan."""
         self.may_replace = True
@@ -60,40 +75,62 @@ class Dispatcher:
             return ORDINAL_MAX
         return max(0, self._items_per_worker_max - hand.next_ordinal)
 
-    def plan(self, now_ms: int) -> list[tuple[int, bytes]]:
-        """Journal the next dispatches; the frames to send to workers after the commit."""
+    def plan(self, now_ms: int, started: Mapping[int, int]) -> list[tuple[int, bytes]]:
+        """Journal the next dispatches; the frames to send to workers after the commit. `started` is what the
+        slots of workers say.
+        """
         frames: list[tuple[int, bytes]] = []
         self.scan_unfinished = False
+        self._begun = {
+            hand.worker_id: hand.begun(started.get(hand.worker_id, 0)) for hand in self.hands.values()
+        }
         reserved = self._reserved()
-        waiting = [b for b in self._in_turn() if self._may_have_work(b, now_ms)]
-        while waiting:
+        waiting = [b.seq for b in self._in_turn() if self._may_have_work(b, now_ms)]
+        served = True
+        while waiting and served:
             served = False
-            for hand in sorted(self.hands.values(), key=lambda hand: hand.unanswered):
-                if hand.listeners is None or hand.leaving or hand.withdrawn or hand.exclusive:
-                    continue
-                for position, seq in enumerate([buffer.seq for buffer in waiting]):
-                    frame = self._serve(hand, seq, now_ms, only_alone=hand.worker_id == reserved)
-                    if frame is not None:
-                        frames.append((hand.worker_id, frame))
-                        self._last_served = seq
-                        waiting = waiting[position + 1 :] + waiting[: position + 1]
-                        served = True
-                        break
-            waiting = [
-                b
-                for b in (self._registry.get(b.seq) for b in waiting)
-                if b and self._may_have_work(b, now_ms)
-            ]
-            if not served:
-                break
+            self._shares.clear()
+            targets = {self._registry.buffers[seq].target for seq in waiting}
+            for hand in sorted((hand for hand in self.hands.values() if _may_get(hand)), key=self._load):
+                only_alone = hand.worker_id == reserved
+                found = self._serve_first(hand, waiting, targets, now_ms, only_alone=only_alone)
+                if found is not None:
+                    position, frame = found
+                    frames.append((hand.worker_id, frame))
+                    waiting = waiting[position + 1 :] + waiting[: position + 1]
+                    served = True
+            buffers = [self._registry.get(seq) for seq in waiting]
+            waiting = [b.seq for b in buffers if b and self._may_have_work(b, now_ms)]
         return frames
 
     def _in_turn(self) -> list[OpenBuffer]:
-        """Open buffers, those after the one served last first."""
-        active = self._registry.list_active()
-        return [b for b in active if b.seq > self._last_served] + [
-            b for b in active if b.seq <= self._last_served
-        ]
+        """Open buffers, those first whose last batch went out longest ago.
+
+        The first batch of a new one goes ahead of others' next. But not ahead of one that has waited for
+        `NEW_AHEAD_OF` batches: an endless flood of new ones does not keep the others out.
+        """
+        new = max(0, self._grants - NEW_AHEAD_OF)
+        return sorted(self._registry.list_active(), key=lambda buffer: buffer.granted or new)
+
+    def _load(self, hand: Hand) -> int:
+        """How much a worker has to do. What it has begun and not reported yet may be done: a sync worker says
+        so at the end of a batch, and its slot says it now. Async items are begun long before they end.
+        """
+        if hand.is_async:
+            return hand.unanswered
+        return min(hand.unanswered, hand.next_ordinal - self._begun[hand.worker_id] + 1)
+
+    def _share(self, buffer: OpenBuffer, concurrency: int) -> int:
+        """The most that one worker gets at once of a buffer's rest; in one round the same for all."""
+        if buffer.seq not in self._shares:
+            able = sum(
+                1
+                for hand in self.hands.values()
+                if _may_get(hand) and buffer.target in (hand.listeners or {})
+            )
+            item_us = self.paces.item_us(buffer.target)
+            self._shares[buffer.seq] = scheduling.share_of(buffer.rest, able, item_us, concurrency)
+        return self._shares[buffer.seq]
 
     @staticmethod
     def _may_have_work(buffer: OpenBuffer, now_ms: int) -> bool:
@@ -121,25 +158,45 @@ class Dispatcher:
         ]
         return min(able, key=lambda hand: hand.unanswered).worker_id if able else None
 
-    def _serve(self, hand: Hand, buffer_seq: int, now_ms: int, *, only_alone: bool) -> bytes | None:
-        """Give `hand` the next range of this buffer, if it has room for one."""
-        buffer = self._registry.get(buffer_seq)
-        facts = (hand.listeners or {}).get(buffer.target) if buffer else None
+    def _serve_first(
+        self, hand: Hand, waiting: list[int], targets: set[str], now_ms: int, *, only_alone: bool
+    ) -> tuple[int, bytes] | None:
+        """Give `hand` a range of the first buffer in turn that has something for it: its position, and the
+        frame. Once it has no room for a listener's items, later buffers of that listener wait like the first.
+        """
         room = self.room(hand)
-        if buffer is None or facts is None or not room:
-            return None
-        concurrency = facts["concurrency"]
-        batch = min(self.paces.batch_items(buffer.target, concurrency), room, buffer.fitting)
-        if hand.unanswered and hand.unanswered + batch > self.paces.in_hand_items(
-            buffer.target, concurrency, batch
-        ):
-            return None
-        if only_alone and not any(candidate.alone for candidate in buffer.returned):
-            return None
-        found = self._next_range(
-            buffer, batch, now_ms, may_be_alone=hand.unanswered == 0, must_be_alone=only_alone
-        )
-        return None if found is None else self._hand_out(hand, buffer.seq, found)
+        listeners = hand.listeners or {}
+        open_to = targets & listeners.keys() if room else set()
+        for position, seq in enumerate(waiting):
+            if not open_to:
+                break
+            buffer = self._registry.get(seq)
+            if buffer is None or buffer.target not in open_to:
+                continue
+            if only_alone and not any(candidate.alone for candidate in buffer.returned):
+                continue
+            batch = self._fitting_batch(hand, buffer, listeners[buffer.target]["concurrency"])
+            if not batch:
+                open_to.discard(buffer.target)
+                continue
+            found = self._next_range(
+                buffer,
+                min(batch, room),
+                now_ms,
+                may_be_alone=hand.unanswered == 0,
+                must_be_alone=only_alone,
+            )
+            if found is not None:
+                return position, self._hand_out(hand, seq, found)
+        return None
+
+    def _fitting_batch(self, hand: Hand, buffer: OpenBuffer, concurrency: int) -> int:
+        """How many items of this buffer a worker should get now; 0 when it holds enough."""
+        batch = min(self.paces.batch_items(buffer.target, concurrency), buffer.fitting)
+        share = self._share(buffer, concurrency)
+        in_hand = scheduling.in_hand_items(batch, share, self.paces.item_us(buffer.target), concurrency)
+        batch = min(batch, share)
+        return 0 if hand.unanswered and self._load(hand) + batch > in_hand else batch
 
     def _hand_out(self, hand: Hand, buffer_seq: int, found: Range) -> bytes:
         found, items = self._packed(buffer_seq, found)
@@ -147,21 +204,21 @@ class Dispatcher:
         dispatch_id = self._journal.work.dispatch(
             buffer_seq, found.first, found.item_count, found.attempt, found.alone, hand.pid
         )
-        self.in_hand[dispatch_id] = InHand(
-            dispatch_id=dispatch_id,
-            worker_id=hand.worker_id,
-            buffer_seq=buffer_seq,
-            listener=buffer.target,
-            first=found.first,
-            item_count=found.item_count,
-            attempt=found.attempt,
-            alone=found.alone,
-            first_ordinal=hand.next_ordinal,
-        )
-        self.hands[hand.worker_id] = hand._replace(
-            unanswered=hand.unanswered + found.item_count,
-            next_ordinal=hand.next_ordinal + found.item_count,
-            exclusive=found.alone,
+        self._grants += 1
+        self._registry.buffers[buffer_seq] = buffer._replace(granted=self._grants)
+        self.hold(
+            hand,
+            InHand(
+                dispatch_id=dispatch_id,
+                worker_id=hand.worker_id,
+                buffer_seq=buffer_seq,
+                listener=buffer.target,
+                first=found.first,
+                item_count=found.item_count,
+                attempt=found.attempt,
+                alone=found.alone,
+                first_ordinal=hand.next_ordinal,
+            ),
         )
         header = {
             "k": "work",
@@ -177,6 +234,18 @@ class Dispatcher:
         if items.forms in "01":
             return encode({**header, "form": int(items.forms)}, items.payloads)
         return encode(header, items.payloads, items.forms.encode())
+
+    def hold(self, hand: Hand, given: InHand) -> None:
+        """A worker is given a dispatch or a message."""
+        self.in_hand[given.dispatch_id] = given
+        self.given.add(hand.worker_id)
+        self.hands[hand.worker_id] = hand._replace(
+            unanswered=hand.unanswered + given.item_count,
+            messages=hand.messages + (1 if given.message_seq else 0),
+            next_ordinal=hand.next_ordinal + given.item_count,
+            held=(*hand.held, given.dispatch_id),
+            exclusive=given.alone,
+        )
 
     def _packed(self, buffer_seq: int, found: Range) -> "tuple[Range, ItemBatch]":
         """A range and its items, or as many from its beginning on as fit into a batch; the rest is given
@@ -328,23 +397,24 @@ class Dispatcher:
             self.hands[hand.worker_id] = hand._replace(
                 unanswered=hand.unanswered - fewer,
                 messages=hand.messages - (1 if done and before.message_seq else 0),
+                held=tuple(one for one in hand.held if one != before.dispatch_id) if done else hand.held,
                 exclusive=hand.exclusive and not (done and before.alone),
             )
 
     def held_by(self, worker_id: int) -> list[InHand]:
         """What a worker holds, in the order it was given."""
-        held = [in_hand for in_hand in self.in_hand.values() if in_hand.worker_id == worker_id]
-        return sorted(held, key=lambda in_hand: in_hand.first_ordinal)
+        hand = self.hands.get(worker_id)
+        return [self.in_hand[dispatch_id] for dispatch_id in hand.held] if hand else []
 
-    def take_back(self, worker_id: int, from_ordinal: int) -> list[InHand]:
-        """Everything a worker holds from an ordinal on, which it will not start, goes back to its buffer.
+    def take_back(self, worker_id: int, from_ordinal: int, end_ordinal: int = ORDINAL_MAX) -> list[InHand]:
+        """What a worker holds from an ordinal on, up to another, and will not start, goes back to its buffer.
 
         Returns the messages among it, which their own lane takes back.
         """
         messages = []
         for held in self.held_by(worker_id):
             keep = min(max(from_ordinal - held.first_ordinal, 0), held.item_count)
-            if keep == held.item_count:
+            if keep == held.item_count or held.first_ordinal >= end_ordinal:
                 continue
             back = [position for position in held.open_positions() if position >= keep]
             self._give_back(held, back, alone=held.alone)

@@ -285,3 +285,10 @@ class WorkerSilent(WorkerDeath):
         """`timeout_s`: the listener's time-out in seconds."""
         self.timeout_s = timeout_s
         super().__init__(f"no answer within {timeout_s:g} s")
+
+
+class WorkerUnresponsive(WorkerDeath):
+    """The worker process was ended because it did not begin, or report, what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__("worker did not begin what it was given")

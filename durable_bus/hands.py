@@ -6,6 +6,8 @@ Values, never changed in place: what a turn decides about them counts when its c
 
 from typing import Any, NamedTuple
 
+from durable_bus.ports import ORDINAL_MAX
+
 __all__ = ["Hand", "InHand", "contiguous"]
 
 
@@ -16,20 +18,32 @@ class Hand(NamedTuple):
     pid: int
     listeners: dict[str, dict[str, Any]] | None = None
     """Its table, by name; None until it has reported it. Never changed in place."""
+    is_async: bool = False
+    """Some of its listeners are."""
     unanswered: int = 0
     messages: int = 0
     """How many of `unanswered` are messages."""
     next_ordinal: int = 0
+    held: tuple[int, ...] = ()
+    """The ids of the dispatches and messages that it holds, in the order it was given them."""
     exclusive: bool = False
     """It holds a range that must be alone."""
-    withdrawn: bool = False
-    """Told to start nothing more of what it holds; gets nothing until it has said so."""
-    taken: bool = False
-    """Withdrawn, and what it has not started was given back."""
+    limit: int = ORDINAL_MAX
+    """Told to start nothing from this ordinal on; gets nothing until it has said that it has come to it."""
+    taken: int = ORDINAL_MAX
+    """The limit under which what it has not started was given back."""
     discarded_to: int = 0
     """Of what comes before this ordinal nothing is left in its pipe: it has started it, or thrown it away."""
     leaving: bool = False
     """Never gets anything again."""
+
+    @property
+    def withdrawn(self) -> bool:
+        return self.limit != ORDINAL_MAX
+
+    def begun(self, started: int) -> int:
+        """How much of what it was given it has begun, or will not begin; `started` is what its slot says."""
+        return max(started, self.discarded_to)
 
 
 class InHand(NamedTuple):

@@ -144,23 +144,20 @@ class Post:
         message_seq, alone = row["message_seq"], row["interruptions"] >= INTERRUPTIONS_MAX
         self._journal.messages.deliver(message_seq, hand.pid)
         attempt = self._journal.work.message_attempts(message_seq).total + 1
-        self._dispatcher.in_hand[-message_seq] = InHand(
-            dispatch_id=-message_seq,
-            worker_id=hand.worker_id,
-            buffer_seq=0,
-            listener=row["to_id"],
-            first=0,
-            item_count=1,
-            attempt=attempt,
-            alone=alone,
-            first_ordinal=hand.next_ordinal,
-            message_seq=message_seq,
-        )
-        self._dispatcher.hands[hand.worker_id] = hand._replace(
-            unanswered=hand.unanswered + 1,
-            messages=hand.messages + 1,
-            next_ordinal=hand.next_ordinal + 1,
-            exclusive=alone,
+        self._dispatcher.hold(
+            hand,
+            InHand(
+                dispatch_id=-message_seq,
+                worker_id=hand.worker_id,
+                buffer_seq=0,
+                listener=row["to_id"],
+                first=0,
+                item_count=1,
+                attempt=attempt,
+                alone=alone,
+                first_ordinal=hand.next_ordinal,
+                message_seq=message_seq,
+            ),
         )
         header = {
             "k": "work",

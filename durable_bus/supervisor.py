@@ -55,7 +55,7 @@ from durable_bus.post import Post
 from durable_bus.recovery import Recovery
 from durable_bus.requests import RECEIVING_TIMEOUT_MS, Requests, Served
 from durable_bus.thread_registry import ThreadRegistry
-from durable_bus.withdrawal import STEAL_AFTER_US, Withdrawal
+from durable_bus.withdrawal import Withdrawal
 from durable_bus.worker_events import WorkerEvents
 from durable_bus.workforce import Deferred, Workforce
 
@@ -124,8 +124,8 @@ class Supervisor:
         self.post = Post(journal, self.dispatcher, new_id)
         self.collector = Collector(journal, self.registry, self._outbox, self.post, self.threads)
         self.workforce = Workforce(pool, self.dispatcher, clock, config.workers)
-        self.lateness = Lateness(self.dispatcher, pool, clock, self._outbox)
-        self.withdrawal = Withdrawal(self.dispatcher, pool, self.post, self.lateness, self._outbox)
+        self.withdrawal = Withdrawal(self.dispatcher, pool, self.post, clock, self._outbox)
+        self.lateness = Lateness(self.dispatcher, pool, clock, self.withdrawal, self._outbox)
         self.conversations = Conversations(
             journal, self.collector, self.post, self.threads, self.workforce, new_id
         )
@@ -178,7 +178,7 @@ class Supervisor:
         self._staged = (
             self.dispatcher,
             self.post,
-            self.lateness.overdue,
+            self.lateness.late,
             self.requests.receiving,
             self.mailboxes,
         )
@@ -304,9 +304,8 @@ class Supervisor:
         # What was due at the last commit already waits for a worker to have room, and not for time to pass.
         retries_at = [b.retry_at for b in self.registry.list_active() if b.retry_at and not b.paused]
         due_at = [*self.post.due_at.values(), *(at for at in retries_at if at > self._journal.now_ms)]
-        return [(at - now_ms) / 1000 for at in due_at] + (
-            [STEAL_AFTER_US / 1e6] if self.withdrawal.may_help_soon() else []
-        )
+        look_again_s = self.withdrawal.look_again_s
+        return [(at - now_ms) / 1000 for at in due_at] + ([] if look_again_s is None else [look_again_s])
 
     # Commit
 
@@ -345,9 +344,13 @@ class Supervisor:
             return
         self.post.wake(self._journal.now_ms)
         self.mailboxes.plan()
-        for worker_id, frame in [*self.post.plan(), *self.dispatcher.plan(self._journal.now_ms)]:
+        self.dispatcher.given.clear()
+        hands = self.dispatcher.hands.values()
+        started = {hand.worker_id: self._pool.slot(hand.worker_id).started for hand in hands}
+        for worker_id, frame in [*self.post.plan(), *self.dispatcher.plan(self._journal.now_ms, started)]:
             self._outbox.to_worker(worker_id, frame)
         self.withdrawal.help_idle()
+        self.lateness.expect()
 
     # Act
 
@@ -424,6 +427,11 @@ class Supervisor:
         self.requests.receiving.commit()
         self.mailboxes.commit()
         self._outbox.send()
+
+    @property
+    def has_storage_trouble(self) -> bool:
+        """The newest commit was refused for want of room, and is to be tried again."""
+        return self._storage_retry_s is not None
 
     def _forget(self) -> None:
         for staged in self._staged:

@@ -1,43 +1,47 @@
 """Taking back what a worker holds and has not started: for an idle one, for a stop, a reload, a pause or a
-cancel.
+cancel, and because it does not begin it.
 
-Three steps, each in a turn of its own. A worker is marked withdrawn, and after that commit the limit in its
-slot is set: it starts nothing more. In the next turn what it has not started is read from the slot and goes
-back to its buffers. When the worker comes to the limit it throws the rest away and says so; only then it may
-get something again, because frames that were withdrawn may still lie in its pipe.
+Three steps, each in a turn of its own. A worker is given a limit, an ordinal from which on it may start
+nothing, and after that commit the limit is set in its slot. In the next turn what it has not started by then
+is read from the slot and goes back to its buffers. When the worker comes to the limit it throws the rest away
+and says so; only then it may get something again, because frames that were withdrawn may still lie in its
+pipe. Meanwhile the limit may only go down.
 """
 
+from durable_bus import scheduling
+from durable_bus.clock import Clock
 from durable_bus.dispatch import Dispatcher
 from durable_bus.hands import Hand
-from durable_bus.lateness import Lateness
 from durable_bus.outbox import Outbox
 from durable_bus.ports import ORDINAL_MAX, Pool
 from durable_bus.post import Post
+from durable_bus.scheduling import Load
 
-__all__ = ["STEAL_AFTER_US", "Withdrawal"]
-
-STEAL_AFTER_US = 20_000
-"""What a worker has not started is taken back when it would still wait this long while another one idles."""
+__all__ = ["Withdrawal"]
 
 
 class Withdrawal:
     """Sets limits, takes back, and lets workers go."""
 
-    def __init__(
-        self, dispatcher: Dispatcher, pool: Pool, post: Post, lateness: Lateness, outbox: Outbox
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, pool: Pool, post: Post, clock: Clock, outbox: Outbox) -> None:
         self._dispatcher = dispatcher
         self._pool = pool
         self._post = post
-        self._lateness = lateness
+        self._clock = clock
         self._outbox = outbox
         self.stopping = False
         """Nobody gets anything again in this run."""
+        self._watched: dict[int, tuple[int, int, int]] = {}
+        """Workers that hold what they have not begun while another one idles: since when, how much they had
+        begun when last seen, and since when it is that much. Monotonic, ns.
+        """
+        self.look_again_s: float | None = None
+        """In so many seconds there may be something to take for an idle worker; None: not by itself."""
 
-    def withdraw(self, hand: Hand) -> None:
-        """Tell a worker to start nothing more of what it holds."""
-        if not hand.withdrawn and hand.unanswered:
-            self._dispatcher.hands[hand.worker_id] = hand._replace(withdrawn=True)
+    def withdraw(self, hand: Hand, limit: int = 0) -> None:
+        """Tell a worker to start nothing more of what it holds, or nothing from an ordinal on."""
+        if hand.unanswered and limit < hand.limit:
+            self._dispatcher.hands[hand.worker_id] = hand._replace(limit=limit)
 
     def withdraw_all(self) -> None:
         for hand in self._dispatcher.hands.values():
@@ -54,22 +58,24 @@ class Withdrawal:
         """It gets nothing more; when it has answered what it started, its process ends."""
         hand = self._dispatcher.hands.get(worker_id)
         if hand is not None and not hand.leaving:
-            withdrawn = hand.withdrawn or hand.unanswered > 0
-            self._dispatcher.hands[worker_id] = hand._replace(leaving=True, withdrawn=withdrawn)
+            self._dispatcher.hands[worker_id] = hand._replace(
+                leaving=True, limit=0 if hand.unanswered else hand.limit
+            )
 
     def take_back(self) -> None:
         """Give back what withdrawn workers have not started; end the processes of those who are let go."""
         for hand in self._dispatcher.hands.values():
+            if hand.limit == hand.taken:
+                continue
             slot = self._pool.slot(hand.worker_id)
-            if not hand.withdrawn or hand.taken or slot.limit == ORDINAL_MAX:
+            if slot.limit != hand.limit:
                 continue
             # The worker says "started" before it looks at the limit: what it may still run counts as started.
             boundary = max(slot.limit, slot.started)
             self._put_back(hand.worker_id, boundary)
-            self._dispatcher.hands[hand.worker_id] = self._dispatcher.hands[hand.worker_id]._replace(
-                taken=True
-            )
-            if max(boundary, hand.discarded_to) >= hand.next_ordinal:
+            hand = self._dispatcher.hands[hand.worker_id]
+            self._dispatcher.hands[hand.worker_id] = hand._replace(taken=hand.limit)
+            if hand.begun(boundary) >= hand.next_ordinal:
                 self._end(hand.worker_id)
         for hand in self._dispatcher.hands.values():
             if hand.leaving and hand.unanswered == 0:
@@ -77,7 +83,7 @@ class Withdrawal:
 
     def discarded(self, worker_id: int, first_ordinal: int, end_ordinal: int) -> None:
         """A worker has thrown away what it was told not to start."""
-        self._put_back(worker_id, first_ordinal)
+        self._put_back(worker_id, first_ordinal, end_ordinal)
         hand = self._dispatcher.hands.get(worker_id)
         if hand is not None:
             # Kept, as it is said once: who is withdrawn again before its limit is lifted has nothing to say.
@@ -85,66 +91,76 @@ class Withdrawal:
             if hand.withdrawn and end_ordinal >= hand.next_ordinal:
                 self._end(worker_id)
 
-    def _put_back(self, worker_id: int, from_ordinal: int) -> None:
-        for message in self._dispatcher.take_back(worker_id, from_ordinal):
+    def _put_back(self, worker_id: int, from_ordinal: int, end_ordinal: int = ORDINAL_MAX) -> None:
+        for message in self._dispatcher.take_back(worker_id, from_ordinal, end_ordinal):
             self._post.put_back(message.message_seq, message.listener)
 
     def _end(self, worker_id: int) -> None:
         hand = self._dispatcher.hands.get(worker_id)
         if hand is not None and not self.stopping and not hand.leaving:
-            self._dispatcher.hands[worker_id] = hand._replace(withdrawn=False, taken=False)
+            self._dispatcher.hands[worker_id] = hand._replace(limit=ORDINAL_MAX, taken=ORDINAL_MAX)
 
     def adjust_limits(self) -> None:
         """After the commit: set the slots of workers that may start nothing more, or may again."""
         for hand in self._dispatcher.hands.values():
             slot = self._pool.slot(hand.worker_id)
-            if hand.withdrawn and slot.limit == ORDINAL_MAX:
-                slot.limit = slot.started
-            elif not hand.withdrawn and slot.limit != ORDINAL_MAX:
-                slot.limit = ORDINAL_MAX
+            if slot.limit != hand.limit:
+                slot.limit = hand.limit
 
     @property
     def is_pending(self) -> bool:
         """Somebody was told to start nothing more, and the next turn takes back what that leaves."""
-        return any(hand.withdrawn and not hand.taken for hand in self._dispatcher.hands.values())
+        return any(hand.limit != hand.taken for hand in self._dispatcher.hands.values())
 
     # For an idle worker
 
     def help_idle(self) -> None:
-        """When a worker idles while another holds what it will not start soon: take that back."""
-        idle = self._idle()
-        victim = self._victim(STEAL_AFTER_US) if idle else None
-        if idle is not None and victim is not None:
-            last = self._dispatcher.held_by(victim.worker_id)[-1]
-            if last.listener in (idle.listeners or {}):
-                self.withdraw(victim)
+        """When workers idle while others hold what they will not start soon: take some of that back."""
+        idle = [hand for hand in self._dispatcher.hands.values() if self._is_idle(hand)]
+        loads = self._loads() if idle else []
+        if not loads:
+            self._watched = {}
+            self.look_again_s = None
+            return
+        tables = [(hand.listeners or {}).__contains__ for hand in idle]
+        taken, self.look_again_s = scheduling.thefts(tables, loads)
+        for theft in taken:
+            hand = self._dispatcher.hands[theft.worker_id]
+            self.withdraw(hand, self._watched[theft.worker_id][1] + theft.keep)
 
-    def may_help_soon(self) -> bool:
-        """A worker idles, and another holds something that it may not start soon enough."""
-        return self._idle() is not None and self._victim(0) is not None
+    def _is_idle(self, hand: Hand) -> bool:
+        busy = hand.unanswered or hand.leaving or hand.withdrawn
+        return bool(hand.listeners and not busy and self._dispatcher.room(hand))
 
-    def _idle(self) -> Hand | None:
+    def _loads(self) -> list[Load]:
+        """Workers that hold something they have not begun."""
+        now_ns = self._clock.monotonic_ns()
+        before, self._watched = self._watched, {}
+        loads = []
         for hand in self._dispatcher.hands.values():
-            busy = hand.unanswered or hand.leaving or hand.withdrawn
-            if hand.listeners and not busy and self._dispatcher.room(hand):
-                return hand
-        return None
-
-    def _victim(self, at_least_us: int) -> Hand | None:
-        """The worker with the most that it has not started and will not soon."""
-        best: Hand | None = None
-        most = 0
-        for hand in self._dispatcher.hands.values():
-            if hand.unanswered < 2 or hand.withdrawn or hand.exclusive:
+            if not hand.unanswered or hand.exclusive or hand.limit == 0:
                 continue
-            # What it has thrown away it will not start, and holds no more.
-            begun = max(self._pool.slot(hand.worker_id).started, hand.discarded_to)
-            unstarted = hand.next_ordinal - begun
-            if unstarted <= most:
+            slot = self._pool.slot(hand.worker_id)
+            begun = hand.begun(slot.started)
+            unbegun = min(hand.next_ordinal, hand.limit) - begun
+            if unbegun <= 0:
                 continue
-            running = self._lateness.running(hand)
-            last = self._dispatcher.held_by(hand.worker_id)[-1]
-            waits_us = unstarted * self._dispatcher.paces.item_us(last.listener)
-            if max(waits_us, running.seconds * 1e6 if running else 0.0) >= at_least_us:
-                best, most = hand, unstarted
-        return best
+            since_ns, begun_before, stalled_ns = before.get(hand.worker_id, (now_ns, begun, now_ns))
+            if begun != begun_before:
+                stalled_ns = now_ns
+            self._watched[hand.worker_id] = (since_ns, begun, stalled_ns)
+            last = self._dispatcher.in_hand[hand.held[-1]]
+            facts = (hand.listeners or {}).get(last.listener, {"concurrency": 1})
+            loads.append(
+                Load(
+                    hand.worker_id,
+                    last.listener,
+                    unbegun,
+                    (self._dispatcher.paces.item_us(last.listener) or 0.0) / facts["concurrency"],
+                    runs=slot.since_ns != 0,
+                    stalled_s=(now_ns - stalled_ns) / 1e9,
+                    watched_s=(now_ns - since_ns) / 1e9,
+                    fresh=hand.worker_id in self._dispatcher.given,
+                )
+            )
+        return loads

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from durable_bus.buffer import Collector, FailedAttempt
 from durable_bus.conversations import Conversations
 from durable_bus.dispatch import Dispatcher
-from durable_bus.errors import WorkerSilent
 from durable_bus.hands import InHand
 from durable_bus.lateness import Lateness
 from durable_bus.mailboxes import Mailboxes
@@ -118,9 +117,9 @@ class WorkerEvents:
         """
         worker_id, death = event.worker_id, event.death
         hand = self._dispatcher.hands.get(worker_id)
-        overdue = self._lateness.overdue.pop(worker_id)
-        if overdue is not None:
-            death = WorkerSilent(overdue[1])
+        late = self._lateness.late.pop(worker_id)
+        if late is not None:
+            death = late.death
         suspects, messages = self._dispatcher.worker_gone(worker_id, event.started)
         not_importable_because = self._workforce.gone(worker_id, death)
         self._log("worker ended", pid=hand.pid if hand else None, reason=str(death), suspects=len(suspects))
@@ -130,14 +129,16 @@ class WorkerEvents:
             self._post.put_back(held.message_seq, held.listener)
         if hand is None:
             return
-        if len(suspects) == 1 and not stopping:
+        if late is not None and late.ordinal is None:
+            guilty = []  # it was ended because nothing ran in it
+        elif len(suspects) == 1 and not stopping:
             guilty = suspects
-        elif overdue is not None:
+        elif late is not None:
             # Of async items that ran together on a blocked event loop nobody can say who blocked it.
             guilty = [
                 (held, at)
                 for held, at in suspects
-                if held.first_ordinal + at == overdue[0] and not self._lateness.is_async(hand, held)
+                if held.first_ordinal + at == late.ordinal and not self._lateness.is_async(hand, held)
             ]
         else:
             guilty = []

@@ -97,7 +97,8 @@ class Workforce:
         hand = self._dispatcher.hands.get(worker_id)
         if hand is None:
             return []
-        self._dispatcher.hands[worker_id] = hand._replace(listeners=listeners)
+        is_async = any(facts["is_async"] for facts in listeners.values())
+        self._dispatcher.hands[worker_id] = hand._replace(listeners=listeners, is_async=is_async)
         if self._generation.get(worker_id) != self.generation:
             if self.listeners is None:
                 self.listeners = (

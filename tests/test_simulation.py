@@ -1,4 +1,4 @@
-"""The simulation keeps every promise, and three planted bugs break one each."""
+"""The simulation keeps every promise, and each planted bug breaks one."""
 
 import random
 import shutil
@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from simulation import Machine, Violation, run_schedule
+from simulation.model import Content
 from simulation.schedule import cuts, some_content, some_letters
 from simulation.storage import AT_COMMIT, fast_folder
 
+from durable_bus import lateness, scheduling
 from durable_bus.errors import DurableBusError
 from durable_bus.journal.statements import Statements
 from durable_bus.outbox import Outbox
@@ -126,7 +128,31 @@ def count_instead_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Statements, "run_rows", counting)
 
 
-@pytest.mark.parametrize("plant", [send_before_commit, forget_the_unique_constraint, count_instead_of_rows])
+def take_everything_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ping-pong that there was: whoever idles takes all of it, though it was handed out just now."""
+
+    def thefts(
+        idle: Sequence[Callable[[str], bool]], loads: Sequence[scheduling.Load]
+    ) -> tuple[list[scheduling.Theft], float | None]:
+        return [scheduling.Theft(load.worker_id, 0) for _, load in zip(idle, loads, strict=False)], None
+
+    monkeypatch.setattr(scheduling, "thefts", thefts)
+
+
+def take_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduling, "thefts", lambda idle, loads: ([], None))
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        send_before_commit,
+        forget_the_unique_constraint,
+        count_instead_of_rows,
+        take_everything_at_once,
+        take_nothing,
+    ],
+)
 def test_a_planted_bug_is_found(
     plant: Callable[[pytest.MonkeyPatch], None], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +161,41 @@ def test_a_planted_bug_is_found(
     with pytest.raises((Violation, DurableBusError)):
         for seed in range(SEEDS_TO_FIND_A_BUG):
             run_schedule(seed, folder)
+
+
+# Workers that are stopped
+
+
+def stop_workers(folder: Path, seed: int) -> None:
+    """Buffers of a few items each; workers are stopped at any of their steps, half of them for good."""
+    machine = Machine(seed, folder, workers=1 + seed % 3)
+    machine.faults.freeze = 0.03
+    try:
+        for number in range(4):
+            content = Content(f"b{number}", "once", True, ("item 0 ok",) * 3, (False,) * 3)
+            machine.start_buffer(content, [3], delay_s=number)
+        for _ in range(60):
+            machine.turn()
+        machine.settle()
+        assert machine.model.query("SELECT count(*) FROM failure WHERE kind = 'lost'") == [(0,)]
+    finally:
+        machine.close()
+
+
+def test_every_buffer_ends_though_workers_are_stopped_at_any_step(folder: Path) -> None:
+    """And nobody is charged with the end of a worker in which nothing ran."""
+    for seed in range(SEEDS):
+        stop_workers(folder, seed)
+
+
+def test_without_looking_at_who_does_not_begin_a_buffer_would_not_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lateness, "ASK_AFTER_S", float("inf"))
+    monkeypatch.setattr(lateness, "KILL_AFTER_S", float("inf"))
+    with pytest.raises(Violation, match="it never came true: every buffer ends"):
+        for seed in range(SEEDS):
+            stop_workers(folder, seed)
 
 
 # What hypothesis thinks of

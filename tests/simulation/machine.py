@@ -13,6 +13,7 @@ from durable_bus.supervisor import Supervisor, SupervisorConfig
 from simulation.clients import VERSION, Control, Correspondent, Link, Peer, SimulatedConnections, Starter
 from simulation.handlers import Handler, obey
 from simulation.model import Content, Model, Violation
+from simulation.scheduling import SchedulingRules
 from simulation.storage import CommitPort, Crash, copy_of_template, open_journal
 from simulation.workers import SimulatedPool, SimulatedWorker
 from simulation.world import SimulatedClock, World
@@ -61,6 +62,8 @@ class Faults:
     answer_twice: float = 0.0
     read_in_parts: float = 0.0
     boot: float = 0.0
+    freeze: float = 0.0
+    """Per step of a worker: it is stopped right there, for a while or for good."""
     pause: float = 0.0
     """Per turn: the supervisor does not get to run, for up to a minute."""
     pipe_frames: int = 100
@@ -91,6 +94,7 @@ class Machine:
         copy_of_template(self.journal_path)
         self.model = Model(self.journal_path)
         self.model.attempts = {name: facts["attempts"] for name, facts in self.listeners.items()}
+        self.rules = SchedulingRules(self)
         self.peers: list[Peer] = []
         self.supervisor: Supervisor | None = None
         self.turns = 0
@@ -98,6 +102,7 @@ class Machine:
         self.starts = 0
         self.stops = 0
         self._workers = workers
+        self._code_was_another = False
         self._journal: Journal | None = None
         self._next_commit: str | None = None
         self._sends_left: int | None = None
@@ -121,7 +126,9 @@ class Machine:
         extra_s = self.rng.choice([2e-5, 1e-4, 1e-3, 1e-2])
         if self.world.chance(self.faults.pause):
             extra_s = self.rng.choice([0.1, 2.0, 60.0])
-        self.world.run_until(self.world.now_ns + int(extra_s * 1e9))
+        ready_ns = self.world.now_ns
+        self.world.run_until(ready_ns + int(extra_s * 1e9))
+        self.rules.was_late(self.world.now_ns - ready_ns)
 
     def _notice_spinning(self, timeout_s: float) -> None:
         """Turns without a wait, an event or a commit are a processor that burns for nothing."""
@@ -194,6 +201,7 @@ class Machine:
                 self.model.look()
                 self._memory_is_the_journal()
             self._nobody_waits_for_what_has_come()
+            self.rules.look()
             if self.supervisor is not None and self.supervisor.stopped:
                 self.stops += 1
                 self._ended("stopped", crashed=False)
@@ -209,6 +217,7 @@ class Machine:
         if self._pages_left is not None:
             self._limit_pages()
         self.pool = SimulatedPool(self)
+        self.rules.forget()
         self.connections = SimulatedConnections(self)
         supervisor = Supervisor(
             SupervisorConfig(app_name="simulated", pid=self.starts, version=VERSION, workers=self._workers),
@@ -218,10 +227,24 @@ class Machine:
             self,
             self.clock,
             lambda: f"id{next(self._new_ids)}",
-            lambda event, **fields: self.world.note(f"log: {event} {fields}"),
+            self._log,
         )
         supervisor.start()
         self.supervisor = supervisor
+
+    def _log(self, event: str, **fields: Any) -> None:
+        self.world.note(f"log: {event} {fields}")
+        self.rules.logged(event)
+
+    @property
+    def has_trouble(self) -> bool:
+        """The disk is full, or pipes are not read to their end: the supervisor cannot do what it would."""
+        return (
+            self._pages_left is not None
+            or self.faults.pipe_frames < 100
+            or self.faults.read_in_parts > 0
+            or (self.supervisor is not None and self.supervisor.has_storage_trouble)
+        )
 
     def _ended(self, how: str, *, crashed: bool) -> None:
         self.world.note(f"supervisor {self.starts} {how}")
@@ -317,10 +340,7 @@ class Machine:
     def freeze_worker(self, number: int, seconds: float) -> None:
         if living := self._living():
             worker = living[number % len(living)]
-            if not worker.frozen:
-                self.world.note(f"worker {worker.worker_id} is stopped for {seconds:.3f} s")
-                worker.freeze()
-                self.world.later(seconds, worker.thaw)
+            worker.freeze_for(seconds)
 
     def _living(self) -> list[SimulatedWorker]:
         return self.pool.living if self.supervisor is not None else []
@@ -335,6 +355,7 @@ class Machine:
     def new_code(self, listeners: dict[str, dict[str, Any]]) -> None:
         """The app on disk is another one; a reload, or a new worker, imports it."""
         self.code = listeners
+        self._code_was_another = True
 
     def set_clock(self, seconds: float) -> None:
         """Somebody sets the wall clock forth or back."""
@@ -351,10 +372,9 @@ class Machine:
         self._next_commit = None
         self._sends_left = None
         self.leave_pages(None)
-        self.code = self.listeners
-        for worker in self._living():
-            worker.thaw()
-        self.signal("reload")
+        if self._code_was_another:  # else nothing saves a worker that is stopped but the supervisor
+            self.code = self.listeners
+            self.signal("reload")
         controls = [peer for peer in self.peers if isinstance(peer, Control)]
         self._turn_until(lambda: all(peer.is_done for peer in controls), "every request is answered")
         self._everybody_comes_back()

@@ -283,6 +283,14 @@ class Model:
         self.executions_so_far[key] += 1
         return self.executions_so_far[key] - 1
 
+    def running_since(self) -> dict[int, int]:
+        """Since when each worker has been running something, the longest if several."""
+        since: dict[int, int] = {}
+        for one in self.executions.values():
+            if one.state == "running":
+                since[one.worker_id] = min(one.begun_ns, since.get(one.worker_id, one.begun_ns))
+        return since
+
     def ends(self, work: Mapping[str, Any], index: int, handling: Handling) -> None:
         """A handler has returned or raised."""
         self.executions[key_of(work, index)].state = "ended"

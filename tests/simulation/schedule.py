@@ -7,7 +7,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from durable_bus import dispatch
-from simulation.handlers import Handler, obey
+from simulation.handlers import FOR_EVER_S, Handler, obey
 from simulation.machine import Faults, Machine
 from simulation.model import Content
 from simulation.storage import AT_COMMIT
@@ -86,6 +86,7 @@ class Profile:
                 answer_twice=rate(4),
                 read_in_parts=rate(4),
                 boot=rate(4),
+                freeze=rng.choice([0.0, 0.0, 0.0, 0.002, 0.02]),
                 pause=rate(),
                 pipe_frames=rng.choice([1, 3, 100]),
             ),
@@ -208,7 +209,7 @@ def _befall(machine: Machine, profile: Profile) -> None:
     if chance(profile.kill_worker):
         machine.kill_worker(rng.randrange(100))
     if chance(profile.freeze_worker):
-        machine.freeze_worker(rng.randrange(100), rng.choice([0.01, 0.5, 5.0, 20.0]))
+        machine.freeze_worker(rng.randrange(100), rng.choice([0.01, 0.5, 5.0, 20.0, FOR_EVER_S]))
     if chance(profile.disk_full):
         machine.leave_pages(rng.randrange(3))
         machine.world.later(rng.choice([0.01, 0.5, 3.0]), lambda: machine.leave_pages(None))

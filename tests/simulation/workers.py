@@ -124,6 +124,8 @@ class SimulatedWorker:
         self.world.later(delay_s, lambda: self._now(action))
 
     def _now(self, action: Callable[[], None]) -> None:
+        if self.alive and self.world.chance(self.machine.faults.freeze):
+            self.freeze_for(self.world.rng.choice([0.01, 0.5, 5.0, 20.0, FOR_EVER_S]))
         if self.frozen or self._unwritten:
             self._put_off.append(action)
         elif self.alive:
@@ -167,13 +169,18 @@ class SimulatedWorker:
     def _may_go_on(self) -> bool:
         return self.alive and not self.frozen and not self._unwritten
 
-    def freeze(self) -> None:
-        """SIGSTOP."""
-        self.frozen = True
+    def freeze_for(self, seconds: float) -> None:
+        """SIGSTOP, and after so long SIGCONT; FOR_EVER_S: never."""
+        if not self.frozen:
+            self.world.note(f"worker {self.worker_id} is stopped for {seconds:.3f} s")
+            self.frozen = True
+            self.machine.rules.befell()
+            if seconds != FOR_EVER_S:
+                self.world.later(seconds, self._thaw)
 
-    def thaw(self) -> None:
-        """SIGCONT."""
+    def _thaw(self) -> None:
         self.frozen = False
+        self.machine.rules.befell()
         self._go_on()
 
     def _go_on(self) -> None:
@@ -278,6 +285,7 @@ class SimulatedWorker:
         key = key_of(header, index)
         self.slot.worker_since_ns = self.world.now_ns
         before = self.machine.model.begins(key, self.worker_id, self.world.now_ns, timeout_s)
+        self.machine.rules.begun(key)
         text, is_xml = self._texts[self._position], bool(self._forms[self._position])
         call = Call(self.world.rng, facts["name"], text, is_xml, header["attempt"], before, header, index)
         handling = self._handle(call)
@@ -513,6 +521,10 @@ class SimulatedPool:
             if frame.header["k"] != "work":
                 raise Violation(f"a worker was sent {frame.header}")
             self._machine.model.frame_sent(frame.header, frame.bodies, worker.pid)
+            if "message" not in frame.header:
+                count = len(unpack(frame.bodies[0]))
+                first = key_of(frame.header, int(frame.header["first"]))
+                self._machine.rules.handed_out([*range(first, first + count)], worker_id)
             facts = ", ".join(f"{name}={value}" for name, value in frame.header.items() if name != "k")
             self._world.note(f"to worker {worker_id}: {facts}, {len(unpack(frame.bodies[0]))} payloads")
         if worker.alive and worker.arrives_ns <= self._world.now_ns and self._world.chance(0.5):

@@ -1,0 +1,116 @@
+"""What scheduling promises, watched turn by turn: every theft makes progress, and nobody idles beside plenty.
+
+An item is handed out at most log2(batch) + 2 times without being begun: a theft halves. And no worker idles
+for more than 30 ms beside one that holds more than it runs. Neither is counted against the supervisor while
+something has befallen a worker, as a worker that is stopped gives back all that it holds, at once.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+from simulation.model import Violation
+
+if TYPE_CHECKING:
+    from simulation.machine import Machine
+
+__all__ = ["SchedulingRules"]
+
+IDLE_MAX_S = 0.03
+_STUCK_S = 0.02
+_BEFALLS = (
+    "worker ended",
+    "worker ready",
+    "buffer paused",
+    "buffer resumed",
+    "buffer cancelled",
+    "reloading",
+    "stopping",
+    "no room on disk",
+)
+"""Log lines after which work is given back for other reasons than an idle worker's."""
+
+
+class SchedulingRules:
+    """Of one supervisor's lifetime."""
+
+    def __init__(self, machine: "Machine") -> None:
+        self._machine = machine
+        self._handed: dict[int, tuple[int, int]] = {}
+        """Items that were handed out and not begun: how often, and the longest batch they were in."""
+        self._holder: dict[int, int] = {}
+        self._idle_s: dict[int, float] = {}
+        """Workers that idle beside one that holds more than it runs, and for how long by now."""
+        self._looked_ns = 0
+        self._late_ns = 0
+
+    def befell(self) -> None:
+        """Something has happened to a worker or a buffer: count from here."""
+        self._handed.clear()
+        self._idle_s.clear()
+
+    def logged(self, event: str) -> None:
+        if event in _BEFALLS:
+            self.befell()
+
+    def was_late(self, ns: int) -> None:
+        """The supervisor did not get to run for so long: not its decision."""
+        self._late_ns += ns
+
+    def handed_out(self, keys: list[int], worker_id: int) -> None:
+        running = self._machine.model.running_since()
+        now_ns = self._machine.world.now_ns
+        for key in keys:
+            times, longest = self._handed.get(key, (0, 0))
+            since_ns = running.get(self._holder.get(key, 0))
+            if since_ns is not None and now_ns - since_ns > _STUCK_S * 1e9:
+                times = 0  # from one whose running item is stuck all is taken at once
+            times, longest = times + 1, max(longest, len(keys))
+            if times > math.log2(longest) + 2:
+                raise Violation(f"item {key & 0xFFFFFFFF} was handed out {times} times without being begun")
+            self._handed[key] = (times, longest)
+            self._holder[key] = worker_id
+
+    def begun(self, key: int) -> None:
+        self._handed.pop(key, None)
+
+    def look(self) -> None:
+        """After a turn."""
+        now_ns = self._machine.world.now_ns
+        passed_s = (now_ns - self._looked_ns - self._late_ns) / 1e9
+        self._looked_ns, self._late_ns = now_ns, 0
+        supervisor = self._machine.supervisor
+        if supervisor is None or supervisor.withdrawal.stopping or self._machine.has_trouble:
+            self._idle_s.clear()
+            return
+        dispatcher = supervisor.dispatcher
+        if any(back.alone for buffer in supervisor.registry.list_active() for back in buffer.returned):
+            self._idle_s.clear()  # somebody is kept free for these
+            return
+        workers = {worker.worker_id: worker for worker in self._machine.pool.living if not worker.frozen}
+        plenty = []
+        idle = []
+        for hand in dispatcher.hands.values():
+            if hand.worker_id not in workers or not hand.listeners or hand.leaving:
+                continue
+            if not hand.unanswered and not hand.withdrawn:
+                idle.append(hand)
+            if hand.worker_id in dispatcher.given:
+                continue  # just now: it is still on its way
+            begun = hand.begun(workers[hand.worker_id].slot.worker_started)
+            if min(hand.next_ordinal, hand.limit) > begun and hand.held and not hand.exclusive:
+                plenty.append(dispatcher.in_hand[hand.held[-1]].listener)
+        before, self._idle_s = self._idle_s, {}
+        for hand in idle:
+            if any(listener in (hand.listeners or {}) for listener in plenty):
+                seconds = before.get(hand.worker_id, -passed_s) + passed_s
+                if seconds > IDLE_MAX_S:
+                    raise Violation(
+                        f"worker {hand.worker_id} idles for {seconds:.3f} s beside one with plenty"
+                    )
+                self._idle_s[hand.worker_id] = seconds
+
+    def forget(self) -> None:
+        """A new supervisor."""
+        self.befell()
+        self._holder.clear()
+        self._looked_ns, self._late_ns = self._machine.world.now_ns, 0
