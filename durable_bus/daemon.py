@@ -21,9 +21,10 @@ from durable_bus.clock import SystemClock
 from durable_bus.connections import Limits, SocketConnections
 from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable, said
 from durable_bus.ids import new_id
+from durable_bus.journal.access import real_path, refuse_folder_of_everybody, refuse_owner
 from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.journal import Journal
-from durable_bus.lock import JournalLock, lock_path, noted_commit
+from durable_bus.lock import JournalLock, noted_commit
 from durable_bus.logs import Log
 from durable_bus.own_process import arguments_of
 from durable_bus.reactor import SelectorReactor
@@ -115,7 +116,7 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
 
 def _open_journal(config: DaemonConfig, lock: JournalLock) -> Journal:
     """Raises JournalDamaged, before anything is written, when the journal may lack its last commits."""
-    path = Path(os.path.realpath(config.journal))
+    path = lock.journal
     refuse_incomplete(path, noted_commit(path))
     journal = Journal.open(path, config.durability)
     survives_power_cut = config.durability == "full"
@@ -170,10 +171,10 @@ def _listen(
 
 
 def check_access(config: DaemonConfig) -> None:
-    """Refuse folders in which somebody else could put another journal, lock or socket in our place, and such
-    as somebody else has put there. Raises JournalUnreachable.
+    """Whom a daemon's clients find at its socket must be the daemon: so the folders are to be ours, which is
+    more than the journal's writer wants (`journal.access`). Raises JournalUnreachable.
     """
-    journal = Path(os.path.realpath(config.journal))
+    journal = real_path(config.journal)
     sockets = socket_path(journal) if config.socket is None else Path(os.path.abspath(config.socket))
     for folder in dict.fromkeys([journal.parent, sockets.parent]):
         try:
@@ -184,13 +185,9 @@ def check_access(config: DaemonConfig) -> None:
             raise JournalUnreachable(f"cannot use {folder}: it is not a folder")
         if facts.st_uid not in (os.geteuid(), 0):
             raise JournalUnreachable(f"the folder {folder} belongs to another user (uid {facts.st_uid})")
-        if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX:
-            raise JournalUnreachable(f"everybody may write to the folder {folder}: chmod o-w {folder}")
-    for path in (journal, lock_path(journal), sockets):
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            uid = path.lstat().st_uid
-            if uid not in (os.geteuid(), 0):
-                raise JournalUnreachable(f"{path} belongs to another user (uid {uid})")
+        refuse_folder_of_everybody(folder)
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        refuse_owner(sockets, sockets.lstat())
 
 
 def tell_service_manager(state: str) -> None:

@@ -8,12 +8,11 @@ them a start knows that the -wal, which held the newest commits, is gone (`journ
 import contextlib
 import fcntl
 import os
-import stat
 import time
 from pathlib import Path
 
 from durable_bus.errors import JournalLocked, JournalUnreachable
-from durable_bus.journal.connection import refuse_folder
+from durable_bus.journal.access import path_to_write, refuse_file_of_others
 
 __all__ = ["JournalLock", "holder_pid", "lock_path", "noted_commit", "socket_in_lock"]
 
@@ -36,17 +35,21 @@ class JournalLock:
     """
 
     def __init__(self, journal: Path, wait_s: float = WAIT_S) -> None:
-        """Wait up to `wait_s` seconds. Raises JournalLocked, naming the holder, or JournalUnreachable."""
-        self._journal = journal
-        path = lock_path(journal)
-        refuse_folder(journal)
+        """Wait up to `wait_s` seconds. Raises JournalLocked, naming the holder, or JournalUnreachable, also
+        for a journal that somebody else could write to: whoever writes one comes by here.
+        """
+        self.journal = path_to_write(journal)
+        """This one is to be opened."""
+        path = lock_path(self.journal)
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise JournalUnreachable(f"cannot open the lock {path}: {error.strerror}") from error
-        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+        try:
+            refuse_file_of_others(path, os.fstat(self._fd))  # somebody may have been faster than we
+        except JournalUnreachable:
             os.close(self._fd)
-            raise JournalUnreachable(f"cannot open the lock {path}: it is not a file")
+            raise
         deadline_s = time.monotonic() + wait_s
         while True:
             try:
@@ -71,7 +74,7 @@ class JournalLock:
         """The newest commit of the journal as it was opened. From here on `note_commit` is told of each, when
         they survive a power cut; else a journal that has fewer may be as it should be, and no inode is noted.
         """
-        inode = os.stat(self._journal).st_ino if survives_power_cut else 0
+        inode = os.stat(self.journal).st_ino if survives_power_cut else 0
         self._noted = f"{commit_id:0{_COMMIT_DIGITS}} {inode}"
         self._write()
         with contextlib.suppress(OSError):
@@ -139,7 +142,7 @@ def holder_pid(journal: Path) -> int | None:
     """The process that serves this journal now; None when nobody does. Never waits, changes nothing."""
     path = lock_path(journal)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:

@@ -24,6 +24,7 @@ from durable_bus.dispatch import Dispatcher
 from durable_bus.errors import BufferError, NotFound, UsageError
 from durable_bus.hands import Hand
 from durable_bus.ids import new_id
+from durable_bus.journal.access import path_to_write
 from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.history import History
 from durable_bus.journal.reading import BufferContent, JournalReader
@@ -155,6 +156,7 @@ def finish(
     JournalError, also when what was open may be missing.
     """
     spec = _app(app)
+    path_to_write(journal)  # its supervisor would say the same, but readers leave a -wal and a -shm before
     if holder_pid(journal) is None:
         refuse_incomplete(journal, noted_commit(journal))
     with History(journal) as history:

@@ -22,6 +22,7 @@ from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.progress import Progress
 from durable_bus.client import Client, check_buffer_id, digest_items, next_retry_id
 from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut, UsageError
+from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reading import BufferContent, JournalReader
 from durable_bus.messages import check_name
 from durable_bus.running import open_client
@@ -87,6 +88,7 @@ def run_job(job: Job, progress: Progress) -> Outcome:
     refused = check_buffer_id(buffer_id)
     if refused:
         raise refused
+    path_to_write(job.journal)  # also when all is recorded: another user's records are not what is asked for
     session = _Session(job, buffer_id, total, progress)
     session.compare(digest)
     with interrupted_by(signal.SIGTERM):

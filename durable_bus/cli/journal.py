@@ -213,8 +213,6 @@ def migrate_command(journal: Path, dry_run: bool) -> int:
 
 
 def _upgrade(journal: Path) -> None:
-    import os
-
     from durable_bus.journal.completeness import refuse_incomplete
     from durable_bus.journal.connection import open_writer
     from durable_bus.journal.schema import upgrade
@@ -222,7 +220,7 @@ def _upgrade(journal: Path) -> None:
 
     lock = JournalLock(journal)
     try:
-        real = Path(os.path.realpath(journal))
+        real = lock.journal
         newest_commit = refuse_incomplete(real, noted_commit(real))
         connection = open_writer(real)
         try:

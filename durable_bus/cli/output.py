@@ -117,7 +117,7 @@ def check_output(output: Path | None, journal: Path, *inputs: Path) -> None:
 
     Not over anything that is read, nor over what lies beside the journal, or will: its log is a part of it.
     """
-    from durable_bus.journal.connection import files_of
+    from durable_bus.journal.access import files_of
 
     if output is None:
         return

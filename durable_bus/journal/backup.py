@@ -14,9 +14,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from durable_bus.errors import JournalLocked, StorageFailed, UsageError
+from durable_bus.errors import JournalLocked, JournalUnreachable, StorageFailed, UsageError
+from durable_bus.journal.access import files_of, real_path, refuse_file_of_others
 from durable_bus.journal.completeness import file_facts
-from durable_bus.journal.connection import files_of, open_reader, translated
+from durable_bus.journal.connection import open_reader, translated
 
 __all__ = ["back_up"]
 
@@ -29,9 +30,10 @@ def back_up(journal: str | Path, destination: str | Path, *, served_by: int | No
     `served_by`: who serves what is at `destination` (`lock.holder_pid`).
 
     Raises UsageError, NotAJournal (`destination` is a file of another kind), JournalLocked (another backup to
-    it is running), StorageFailed, or as open_reader does.
+    it is running), JournalUnreachable (another user has put something in its way), StorageFailed, or as
+    open_reader does.
     """
-    target = Path(os.path.realpath(destination))
+    target = real_path(destination)
     if served_by is not None:
         raise UsageError(f"{target} is a journal in use, by process {served_by}: name another file")
     _check_destination(Path(journal), target)
@@ -92,6 +94,7 @@ def _locked(partial: Path, target: Path) -> Iterator[int]:
     """The partial file, empty and ours alone."""
     fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
+        refuse_file_of_others(partial, os.fstat(fd))
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -100,8 +103,8 @@ def _locked(partial: Path, target: Path) -> Iterator[int]:
             raise error from None
         os.ftruncate(fd, 0)  # what a killed backup has left
         yield fd
-    except JournalLocked:
-        raise
+    except (JournalLocked, JournalUnreachable):
+        raise  # it is somebody else's
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()

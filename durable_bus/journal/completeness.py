@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from durable_bus.errors import JournalDamaged, JournalUnreachable, NotFound
-from durable_bus.journal.connection import APPLICATION_ID, open_reader, read_only_uri, refuse_folder
+from durable_bus.journal.access import refuse_no_file
+from durable_bus.journal.connection import APPLICATION_ID, open_reader, read_only_uri
 from durable_bus.journal.statements import load
 
 __all__ = ["FileFacts", "file_facts", "refuse_incomplete", "what_may_be_missing"]
@@ -54,7 +55,7 @@ def file_facts(path: str | Path) -> FileFacts:
     that connection's locks. Raises NotFound or JournalUnreachable.
     """
     try:
-        refuse_folder(Path(path))
+        refuse_no_file(Path(path))
         with open(path, "rb") as file:
             header = file.read(_HEADER_BYTES)
             size_bytes = os.fstat(file.fileno()).st_size

@@ -24,6 +24,7 @@ from durable_bus.errors import (
     StorageFull,
     one_line,
 )
+from durable_bus.journal.access import refuse_no_file, refuse_others
 
 __all__ = [
     "APPLICATION_ID",
@@ -32,12 +33,10 @@ __all__ = [
     "SCHEMA_VERSION",
     "TEXT_BYTES_MAX",
     "check_identity",
-    "files_of",
     "open_reader",
     "open_writer",
     "read_only_uri",
     "reader_uri",
-    "refuse_folder",
     "transaction",
     "translated",
 ]
@@ -64,20 +63,6 @@ than one that grows: together 8 % (200,000 items).
 """
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
 """What a reader has made longer is cut to this when the log begins anew."""
-
-
-def files_of(journal: str | Path) -> tuple[Path, ...]:
-    """The journal's real path, and all that may lie beside it: its log, its lock, its daemon's socket.
-    Nobody may write anything else there, also while some of them are not there.
-    """
-    real = os.path.realpath(journal)
-    return tuple(Path(real + suffix) for suffix in ("", "-wal", "-shm", "-journal", ".lock", ".sock"))
-
-
-def refuse_folder(path: Path) -> None:
-    """Raises JournalUnreachable, in better words than SQLite's, and before anything is left beside it."""
-    if path.is_dir():
-        raise JournalUnreachable(f"cannot open the journal {path}: it is a folder")
 
 
 def translate(error: sqlite3.Error, path: str | Path) -> JournalError:
@@ -132,12 +117,14 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
     """Open, or create with mode 0600, the journal at `path` for its one writer, who holds the lock already.
 
     `durability` is "full" (an acknowledged commit survives a power cut) or "normal" (it survives a kill of
-    any process, not a power cut). Raises a JournalError; nothing is written to a file that is not a journal.
+    any process, not a power cut). Raises a JournalError; nothing is written to a file that is not a journal,
+    nor to one that others could write to.
     """
     if sqlite3.sqlite_version_info < SQLITE_OLDEST:
         raise JournalError(
             f"durable_bus needs SQLite 3.38 or newer; this Python has {sqlite3.sqlite_version}"
         )
+    refuse_others(path)
     with contextlib.suppress(FileExistsError):
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
@@ -145,6 +132,7 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
             raise
         except OSError as error:
             raise JournalUnreachable(f"cannot create the journal {path}: {error.strerror}") from error
+    refuse_others(path)  # from here on it is there, and nobody else can put another one in its place
     with translated(path):
         connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
         try:
@@ -165,6 +153,7 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, TEXT_BYTES_MAX)
+            refuse_others(path)  # its -wal and -shm, which are open now, are ours, too
         except BaseException:
             connection.close()
             raise
@@ -193,7 +182,7 @@ def reader_uri(path: str | Path) -> str:
 def _open_reader(path: Path, timeout_s: float) -> tuple[sqlite3.Connection, str]:
     if not path.exists():
         raise NotFound(f"no journal at {path}")
-    refuse_folder(path)
+    refuse_no_file(path)
     uri = read_only_uri(path)
     with translated(path):
         try:

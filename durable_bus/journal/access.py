@@ -1,0 +1,154 @@
+"""Whether a journal is ours alone to write. It is looked at where one is opened for writing, so that no way
+in leads past it; whoever only reads is not asked.
+
+Root may have a hand in it besides us, nobody else. In a folder like /tmp everybody may put what nobody else
+can take away, so somebody may have been there before us, with a symbolic link that leads elsewhere, with a
+journal full of work for our workers, or with a -wal, whose pages SQLite takes for commits of ours. Who owns a
+folder that not everybody may write to is trusted with the links in it, and can take our files away; a file
+that he puts in their place is refused.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from durable_bus.errors import JournalUnreachable
+
+__all__ = [
+    "files_of",
+    "path_to_write",
+    "real_path",
+    "refuse_file_of_others",
+    "refuse_folder_of_everybody",
+    "refuse_no_file",
+    "refuse_others",
+    "refuse_owner",
+]
+
+_LINKS_MAX = 40
+"""As many as the kernel follows (path_resolution(7))."""
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a symbolic link",
+}
+
+
+def files_of(journal: str | Path) -> tuple[Path, ...]:
+    """The journal's real path, and all that may lie beside it: its log, its lock, its daemon's socket.
+    Nobody may write anything else there, also while some of them are not there.
+    """
+    real = os.path.realpath(journal)
+    return tuple(Path(real + suffix) for suffix in ("", "-wal", "-shm", "-journal", ".lock", ".sock"))
+
+
+def refuse_no_file(path: Path) -> None:
+    """Whoever opens a journal, to read or to write, asks this first: SQLite would try to read a device, and
+    leave files beside it. Raises JournalUnreachable.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # there is none, or whoever opens it will say what is wrong
+    if not stat.S_ISREG(mode):
+        raise JournalUnreachable(f"cannot open the journal {path}: it is {_kind(mode)}")
+
+
+def _kind(mode: int) -> str:
+    return _KINDS.get(stat.S_IFMT(mode), "not a file")
+
+
+def path_to_write(journal: Path) -> Path:
+    """The real path of a journal that we may write to: what was looked at is what must be opened, and no link
+    followed again. Raises JournalUnreachable, before anything is opened.
+    """
+    refuse_no_file(journal)
+    real = real_path(journal)
+    refuse_others(real)
+    return real
+
+
+def real_path(path: str | Path) -> Path:
+    """Where a path leads, as `os.path.realpath` says it.
+
+    Raises JournalUnreachable for a symbolic link that another user has put where everybody may, as the kernel
+    refuses it where `fs.protected_symlinks` is set, and for links that lead nowhere.
+    """
+    at = Path("/")
+    rest = os.path.join(os.getcwd(), path).split("/")[::-1]
+    links = 0
+    while rest:
+        name = rest.pop()
+        if name == "..":
+            at = at.parent
+        if name in ("", ".", ".."):
+            continue
+        here = at / name
+        try:
+            facts = here.lstat()
+            target = os.readlink(here) if stat.S_ISLNK(facts.st_mode) else None
+            everybodys = bool(at.stat().st_mode & stat.S_IWOTH)
+        except OSError:
+            target = None  # it is not there, or whoever opens it will say what is wrong
+        if target is None:
+            at = here
+            continue
+        if everybodys and not _is_trusted(facts.st_uid):
+            raise JournalUnreachable(
+                f"the symbolic link {here} belongs to another user (uid {facts.st_uid}), and everybody may "
+                f"write to the folder {at}"
+            )
+        links += 1
+        if links > _LINKS_MAX:
+            raise JournalUnreachable(f"cannot open the journal {path}: too many symbolic links")
+        at = Path("/") if target.startswith("/") else at
+        rest += target.split("/")[::-1]
+    return at
+
+
+def _is_trusted(uid: int) -> bool:
+    return uid in (os.geteuid(), 0)
+
+
+def refuse_others(journal: Path) -> None:
+    """Before and after a journal is opened for writing, at its `real_path`. Raises JournalUnreachable when
+    somebody else could have put another one in its place, or could write to it or to what is beside it.
+    """
+    refuse_folder_of_everybody(journal.parent)
+    for path in files_of(journal):
+        try:
+            facts = path.lstat()
+        except OSError:
+            continue  # it is not there, or whoever opens it will say what is wrong
+        if path.suffix == ".sock":
+            refuse_owner(path, facts)  # what it is, and whether it is in use, is for who replaces it to say
+        else:
+            refuse_file_of_others(path, facts)
+
+
+def refuse_folder_of_everybody(folder: Path) -> None:
+    """Raises JournalUnreachable for one in which everybody may replace everything, unlike in /tmp."""
+    try:
+        mode = folder.stat().st_mode
+    except OSError:
+        return  # whoever opens something in it will say what is wrong
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise JournalUnreachable(f"everybody may write to the folder {folder}: chmod o-w {folder}")
+
+
+def refuse_file_of_others(path: Path, facts: os.stat_result) -> None:
+    """Raises JournalUnreachable unless it is a file that only we, or root, can write to."""
+    refuse_owner(path, facts)
+    if not stat.S_ISREG(facts.st_mode):
+        raise JournalUnreachable(f"cannot open {path}: it is {_kind(facts.st_mode)}")
+    if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise JournalUnreachable(f"other users may write to {path}: chmod go-w {path}")
+
+
+def refuse_owner(path: Path, facts: os.stat_result) -> None:
+    """Raises JournalUnreachable for what belongs to neither us nor root."""
+    if not _is_trusted(facts.st_uid):
+        raise JournalUnreachable(f"{path} belongs to another user (uid {facts.st_uid})")
