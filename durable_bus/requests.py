@@ -134,8 +134,9 @@ class Requests:
         if kind in ("abandon", "abandon_receiving"):
             return False  # nobody says it again
         if kind in ("submit", "start", "chunk", "open"):
-            buffer_id = str(frame.header.get("buffer_id", "unknown"))
-            self.refuse(connection_id, frame, BufferError(buffer_id, _NO_ROOM))
+            buffer_id = frame.header.get("buffer_id") or self._receives(frame.header.get("request"))
+            if buffer_id is not None:  # else its start was refused, and the client told so
+                self.refuse(connection_id, frame, BufferError(str(buffer_id), _NO_ROOM))
             return True
         is_hello = kind == "hello"
         if not (kind in _WRITES_NOTHING or (is_hello and frame.header.get("name") is None)):
@@ -152,6 +153,11 @@ class Requests:
         if error is not None:
             self.refuse(connection_id, frame, error)
         return True
+
+    def _receives(self, request_id: object) -> str | None:
+        """The buffer whose items a request sends: a chunk does not say it again."""
+        receiving = self.receiving.get(request_id) if isinstance(request_id, str) else None
+        return None if receiving is None else receiving.buffer_id
 
     def _try(
         self,
