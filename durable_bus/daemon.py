@@ -35,6 +35,9 @@ from durable_bus.worker_pool import WorkerPool
 
 __all__ = ["DaemonConfig", "Parent", "main", "supervise"]
 
+LAST_WORDS_S = 5.0
+"""How long the client of an embedded supervisor may take to read why that has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class DaemonConfig:
@@ -205,6 +208,7 @@ def main(options: dict[str, Any]) -> int:
     """An embedded supervisor. `options`: the client's pid, the socket's descriptor, the config."""
     connection = socket.socket(fileno=options.pop("fd"))
     connection.set_inheritable(False)
+    last_words = connection.dup()  # whatever ends the supervisor, it closes its connections first
     pid_fd = _pidfd_of_parent(options.pop("parent_pid"))
     if pid_fd is None:
         return 0  # nobody is left to work for
@@ -220,10 +224,10 @@ def main(options: dict[str, Any]) -> int:
             "holder_pid": getattr(error, "holder_pid", None),
         }
         try:
-            connection.setblocking(True)
-            connection.sendall(encode(refusal))
+            last_words.settimeout(LAST_WORDS_S)
+            last_words.sendall(encode(refusal))
         except OSError:
-            pass  # the client is gone too
+            pass  # the client is gone too, or does not read
         return error.exit_code if isinstance(error, JournalError) else 5
 
 
