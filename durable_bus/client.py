@@ -96,12 +96,17 @@ class Client:
         self.close()
 
     def close(self, *, at_once: bool = False) -> None:
-        """Leave. A supervisor of our own finishes what runs, gives the rest back, and ends; or is killed."""
-        self._contact.close(at_once=at_once)
-        with self._reader_lock:
-            reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
+        """Leave. A supervisor of our own finishes what runs, gives the rest back, and ends; or is killed.
+
+        Raises StorageFailed when it has ended with that instead.
+        """
+        try:
+            self._contact.close(at_once=at_once)
+        finally:
+            with self._reader_lock:
+                reader, self._reader = self._reader, None
+            if reader is not None:
+                reader.close()
 
     def reader(self) -> JournalReader:
         """The journal, read-only."""

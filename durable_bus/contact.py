@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from durable_bus.errors import (
+    JournalError,
     JournalUnreachable,
     LimitExceeded,
     StorageFull,
@@ -110,21 +111,30 @@ class Contact:
             raise JournalUnreachable(nobody_serves(self._journal, "it ended before it answered")) from error
 
     def close(self, *, at_once: bool = False) -> None:
-        """A supervisor of our own finishes what runs, gives the rest back, and ends; or is killed."""
+        """A supervisor of our own finishes what runs, gives the rest back, and ends; or is killed.
+
+        Raises StorageFailed, or another JournalError, with which it has ended instead.
+        """
+        failed = None
         if self.process is not None and self.process.poll() is None:
             try:
-                if at_once:
-                    self.process.kill()
-                elif self.link.lost is not None:
-                    self.process.terminate()  # the same, for one that cannot hear us
-                else:
+                asked = not at_once and self.link.lost is None
+                if asked:
                     self.link.say({"k": "stop"})
+                elif at_once:
+                    self.process.kill()
+                else:
+                    self.process.terminate()  # the same, for one that cannot hear us
                 _wait_for(self.process)
+                if asked and self.process.returncode:
+                    failed = self.link.last_words(LAST_WORDS_S)
             except BaseException:
                 self.process.kill()
                 _wait_for(self.process)
                 raise
         self.link.close()
+        if isinstance(failed, JournalError):
+            raise failed
 
     # Asking
 

@@ -169,6 +169,14 @@ class Link:
             raise error_of(header)
         return header
 
+    def last_words(self, timeout_s: float) -> DurableBusError | None:
+        """What this connection has ended with, of a supervisor that has ended; None: a child of it still
+        holds its end of the socket.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: self.lost is not None, timeout_s)
+            return self.lost
+
     def has_answer(self, request_id: str) -> bool:
         with self.changed:
             return bool(self._answers.get(request_id))

@@ -73,7 +73,8 @@ def running(
     `workers` defaults to the usable cores. `durability` is "full" or "normal" (survives any kill, not a power
     cut). Leaving the block finishes what runs, within `grace` seconds, and gives the rest back: the same call
     goes on with it. Raises UsageError for a value that cannot be, BusNotImportable when workers could not
-    import the bus, JournalLocked when another process serves the journal.
+    import the bus, JournalLocked when another process serves the journal, JournalUnreachable when another
+    user could write to it, StorageFailed, also at its end, when the disk fails.
     """
     path = Path(journal)
     refuse_inside_handler(path)

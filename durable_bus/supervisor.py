@@ -95,7 +95,7 @@ class SupervisorConfig:
 
 
 class Supervisor:
-    """The loop. `run()` returns when it was asked to stop and has; it raises StorageFailed when it must end
+    """The loop. `run()` returns when it was asked to stop and has; it raises a JournalError when it must end
     now.
     """
 
@@ -192,6 +192,7 @@ class Supervisor:
         """When the last commit was followed by nothing; 0: and the log was brought home since; None: it was
         just now.
         """
+        self._checkpoint_tried_s = self._now_s()
         self.signals: list[str] = []
         """Noted by signal handlers, acted on by the loop: "stop", "reload"."""
         self.stopped = False
@@ -374,9 +375,14 @@ class Supervisor:
             self._finish_stop()
 
     def _checkpoint_when_idle(self) -> None:
-        """Bring the write-ahead log home when nothing has happened for a while."""
+        """Bring the write-ahead log home when nothing has happened for a while, and now and then while much
+        does: commits do it, too, but do not say when the disk fails them at it, and the log would grow on.
+        """
         if self._journal.committed:
             self._idle_since_s = None
+            if self._now_s() - self._checkpoint_tried_s >= self._config.housekeeping_s:
+                self._checkpoint_tried_s = self._now_s()
+                self._journal.checkpoint()
         elif self._idle_since_s is None:
             self._idle_since_s = self._now_s()
         elif self._idle_since_s > 0 and self._now_s() - self._idle_since_s >= IDLE_CHECKPOINT_S:

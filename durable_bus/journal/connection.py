@@ -38,6 +38,7 @@ __all__ = [
     "read_only_uri",
     "reader_uri",
     "transaction",
+    "translate",
     "translated",
 ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from durable_bus.journal.buffers import BufferTable
-from durable_bus.journal.connection import open_writer, transaction, translated
+from durable_bus.journal.connection import open_writer, transaction, translate, translated
 from durable_bus.journal.messages import MessageTable
 from durable_bus.journal.schema import upgrade
 from durable_bus.journal.statements import Statements
@@ -180,12 +180,20 @@ class Journal:
         and everybody with us; a full disk refuses the checkpoint too. Neither is an error here: the next one
         tries again. Commits do the same in passing, without emptying it, whenever it has grown long
         (`connection.open_writer`).
+
+        Raises another JournalError when storage fails: the process must end. Nothing is lost by that, every
+        commit is in the log as before. Going on could lose something: after a sync that failed the system may
+        take for written what is not, and a checkpoint copies pages without a look at their checksums. The
+        next start looks at them.
         """
         (busy_ms,) = self.connection.execute("PRAGMA busy_timeout").fetchone()
         self.connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
         try:
             busy, _log, _moved = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.OperationalError:
+        except sqlite3.Error as error:
+            name = getattr(error, "sqlite_errorname", "") or ""
+            if not name.startswith(("SQLITE_BUSY", "SQLITE_FULL")):
+                raise translate(error, self.path) from error
             busy = 1
         finally:
             self.connection.execute(f"PRAGMA busy_timeout = {busy_ms}")
