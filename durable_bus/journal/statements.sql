@@ -63,7 +63,8 @@ SELECT max(item_key) FROM item;
 
 -- name: add_items
 -- By `run_rows`: first key, form, payloads.
-INSERT INTO item (item_key, payload, is_xml) VALUES {(?1 + #, ?@, ?2)};
+INSERT INTO item (item_key, payload, is_xml)
+SELECT ? + column1, column2, ? FROM (VALUES {(#, ?)});
 
 -- name: add_item
 -- By `run_each`, for the chunks that hold both text and XML.
@@ -371,14 +372,15 @@ SELECT max(item_key) FROM result;
 -- name: add_results
 -- The first committed wins: the primary key makes recording idempotent, not a counter. By `run_rows`: first key, success,
 -- form, answer, payloads.
-INSERT INTO result (item_key, payload, success, is_xml, answer_id) VALUES {(?1 + #, ?@, ?2, ?3, ?4)}
+INSERT INTO result (item_key, success, is_xml, answer_id, payload)
+SELECT ? + column1, ?, ?, ?, column2 FROM (VALUES {(#, ?)}) WHERE true
 ON CONFLICT (item_key) DO NOTHING;
 
 -- name: add_result_not_forwarded
 -- The same where an item of the range was passed on: that is its outcome, and what its handler says later is not it.
 -- By `run_each`.
 INSERT INTO result (item_key, success, is_xml, answer_id, payload)
-SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS (SELECT 1 FROM forwarded_item o WHERE o.item_key = ?1)
+SELECT * FROM (VALUES (?, ?, ?, ?, ?)) WHERE NOT EXISTS (SELECT 1 FROM forwarded_item o WHERE o.item_key = column1)
 ON CONFLICT (item_key) DO NOTHING;
 
 -- name: add_result
@@ -501,7 +503,8 @@ SELECT chain FROM thread WHERE thread_id = :thread_id;
 
 -- name: set_thread
 -- By `run_each`.
-INSERT INTO thread (thread_id, chain, created_commit, changed_commit) VALUES (?1, ?2, ?3, ?3)
+INSERT INTO thread (thread_id, chain, created_commit, changed_commit)
+SELECT column1, column2, column3, column3 FROM (VALUES (?, ?, ?)) WHERE true
 ON CONFLICT (thread_id) DO UPDATE SET chain = excluded.chain, changed_commit = excluded.changed_commit;
 
 -- name: add_mailbox
