@@ -47,7 +47,7 @@ def long_report(tmp_path_factory: pytest.TempPathFactory) -> Any:
     few += ["--awaits-items", "60", "--beside-items", "300", "--journal-results", "50"]
     few += ["--million-items", "90", "--clients", "2", "--connections", "3"]
     few += ["--submit-rate", "48", "--submit-seconds", "0.5"]
-    asked = ["--only", "awaits,beside,submissions,journal,million"]
+    asked = ["--only", "awaits,beside,submissions,journal,million,cost"]
     return report_of(tmp_path_factory.mktemp("long"), *few, *asked)
 
 
@@ -155,6 +155,17 @@ def test_million_compares_two_sizes(long_report: Any) -> None:
     assert (million["few"]["items"], million["many"]["items"]) == (40, 90)
     ratio = million["many"]["items_per_s"]["median"] / million["few"]["items_per_s"]["median"]
     assert million["many/few"]["median"] == pytest.approx(ratio, abs=0.002)
+
+
+@pytest.mark.slow
+def test_cost_repeats_what_a_run_has_written(long_report: Any) -> None:
+    cost = long_report["sections"]["cost"]
+    assert cost["items"] == 40
+    assert min(cost["last_round"].values()) >= 1
+    for ratio, facts in cost["ratios"].items():
+        above, below = (cost["item_us"][name]["rounds"] for name in ratio.split("/"))
+        expected = [one / other for one, other in zip(above, below, strict=True)]
+        assert facts["rounds"] == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.slow

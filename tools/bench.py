@@ -50,6 +50,13 @@ interpreter's start, with the peak memory of each: on a journal that a run has w
 returns its text, and on one where each item was a batch of its own (made by tests/synthetic.py).
 
 **million**: variant a with a million items beside variant a with --items, in paired rounds.
+
+**cost**: the processor time that the supervisor takes for an item of variant a, from `start` until `wait` has
+returned, by Linux's clock of that process. Beside it what SQLite takes alone: in one process, into a file in
+the same folder, with the supervisor's own settings and statements, the rows that the run has left: items in
+the same chunks, batches read back, answers in the same frames and in the same order, counters, dispatches, in
+as many commits. And what the parent of variant c takes. What else the machine does stretches the wall's time,
+and processor time less: it throws our data out of the caches.
 """
 
 import argparse
@@ -64,6 +71,7 @@ from typing import Any
 
 from _bench.app import PAYLOADS
 from _bench.big_journal import big_journal, show_big_journal
+from _bench.cost import cost, show_cost
 from _bench.figures import progress
 from _bench.machine import machine
 from _bench.submissions import CONNECTIONS_MAX, show_submissions, submissions
@@ -78,6 +86,7 @@ SECTIONS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any
     "submissions": (submissions, show_submissions),
     "journal": (big_journal, show_big_journal),
     "million": (million, show_million),
+    "cost": (cost, show_cost),
 }
 """Each takes the options and gives a JSON object, which the other prints."""
 UNASKED = "throughput,latency"

@@ -8,15 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Statements", "load", "threads_below"]
+__all__ = ["AT_END_ROWS_MIN", "ROWS_AT_ONCE", "Statements", "load", "threads_below", "with_rows"]
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _ROW = re.compile(r"\{(.*)\}")
-_ROWS_AT_ONCE = (250, 50, 10, 1)
+ROWS_AT_ONCE = (250, 50, 10, 1)
 """Measured with all of SQLite's work, µs a row of 88 characters: 50 or 100 rows a statement 0.57, 250 or
 1,000 rows 0.51; executemany and json_each over an array of them take longer than any of these.
 """
-_AT_END_ROWS_MIN = 50
+AT_END_ROWS_MIN = 50
 """Of fewer rows, looking for the table's highest key costs more than knowing it saves."""
 
 
@@ -82,9 +82,9 @@ class Statements:
         when rows before it are in.
         """
         first_key, *others = constants
-        at_end = len(texts) >= _AT_END_ROWS_MIN and first_key > (self.value(last) or 0)
+        at_end = len(texts) >= AT_END_ROWS_MIN and first_key > (self.value(last) or 0)
         done = changed = 0
-        for size in _ROWS_AT_ONCE:
+        for size in ROWS_AT_ONCE:
             statement = with_rows(self._texts[name], size, at_end=at_end)
             while len(texts) - done >= size:
                 parameters = (first_key + done, *others, *map(bytes.decode, texts[done : done + size]))
