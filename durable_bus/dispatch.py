@@ -19,7 +19,7 @@ from durable_bus.ports import ORDINAL_MAX
 from durable_bus.staged import Staged
 
 if TYPE_CHECKING:
-    from durable_bus.journal.buffers import ItemBatch
+    from durable_bus.journal.fresh_items import ItemBatch
     from durable_bus.journal.journal import Journal
     from durable_bus.journal.work import Retry
 

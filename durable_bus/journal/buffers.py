@@ -4,11 +4,11 @@
 
 import itertools
 import sqlite3
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from durable_bus.errors import JournalDamaged
 from durable_bus.journal.formats import INDEX_BITS
+from durable_bus.journal.fresh_items import FreshItems, ItemBatch
 from durable_bus.journal.statements import threads_below
 
 if TYPE_CHECKING:
@@ -21,22 +21,13 @@ BufferRow: TypeAlias = "sqlite3.Row | dict[str, Any]"
 _PRUNE_BUFFERS_MAX = 500
 
 
-@dataclass(frozen=True, slots=True)
-class ItemBatch:
-    """Items as they go to a worker: a body (`channel.pack`) nobody in between looks into."""
-
-    payloads: bytes
-    count: int
-    forms: str
-    """`1`: all are XML, `0`: all are text, else a JSON array of 0 and 1."""
-
-
 class BufferTable:
     """Buffers, their items and their pauses."""
 
     def __init__(self, journal: "Journal") -> None:
         self._journal = journal
         self._statements = journal.statements
+        self.fresh = FreshItems()
         self.may_clear = True
         """Rows of dropped or pruned buffers may be there for `clear_some`."""
 
@@ -68,6 +59,7 @@ class BufferTable:
         """
         self._journal.ids.buffer += 1
         self._add_items(self._journal.ids.buffer, 0, items, form, exceptions)
+        self.fresh.add(self._journal.ids.buffer, 0, items, form, exceptions)
         self._insert(
             received=len(items),
             next_chunk=1,
@@ -111,6 +103,8 @@ class BufferTable:
             item_count=len(items),
             now_ms=self._journal.now_ms,
         )
+        if received == 1:
+            self.fresh.add(buffer_seq, first_index, items, form, exceptions)
         return received == 1
 
     def _add_items(
@@ -142,6 +136,7 @@ class BufferTable:
     def drop(self, buffer_seq: int) -> None:
         """Give up a buffer that never opened; its id is free again, its rows go with `clear_some`."""
         self._statements.run("drop_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id)
+        self.fresh.forget(buffer_seq)
         self.may_clear = True
 
     def stale(self, before_ms: int) -> list[tuple[int, str]]:
@@ -219,13 +214,18 @@ class BufferTable:
             failed=failed,
             commit_id=self._journal.commit_id,
         )
-        return counted == 1
+        return self._ended(buffer_seq, counted)
 
     def cancel(self, buffer_seq: int) -> bool:
-        return (
-            self._statements.run("cancel_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id)
-            == 1
+        cancelled = self._statements.run(
+            "cancel_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id
         )
+        return self._ended(buffer_seq, cancelled)
+
+    def _ended(self, buffer_seq: int, changed: int) -> bool:
+        if changed == 1:
+            self.fresh.forget(buffer_seq)
+        return changed == 1
 
     def pause(self, buffer_seq: int) -> None:
         self._statements.run("pause_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id)
@@ -240,6 +240,9 @@ class BufferTable:
         """The items from `first_index` on, at most `count`; None when they are far too long together
         (TEXT_BYTES_MAX). Raises JournalDamaged for one that cannot be in a body.
         """
+        fresh = self.fresh.batch(buffer_seq, first_index, count)
+        if fresh is not None:
+            return fresh
         first_key = (buffer_seq << INDEX_BITS) + first_index
         keys = {"first_key": first_key, "end_key": first_key + count}
         try:

@@ -106,8 +106,10 @@ class Journal:
                     failures=self.new_failures,
                 )
             self.committed = True
+            self.buffers.fresh.commit()
         except BaseException:
             self.ids.restore(before)
+            self.buffers.fresh.rollback()
             raise
         if self.note_commit is not None:
             self.note_commit(self.ids.commit)
@@ -126,6 +128,7 @@ class Journal:
                 self.connection.execute("ROLLBACK TO part")
                 self.connection.execute("RELEASE part")
             self.ids.restore(before)
+            self.buffers.fresh.rollback()
             self.new_results, self.new_failures = counted
             raise
         self.connection.execute("RELEASE part")

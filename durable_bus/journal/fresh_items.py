@@ -1,0 +1,123 @@
+"""Items that have just been written, kept for the batches they go out in.
+
+Most items go out within seconds of their arrival, in the order they came in. To read them back takes SQLite
+0.36 µs an item of 88 bytes, and to cut them from here takes 0.03. What is not here is read from the journal,
+so anything may be forgotten at any time.
+"""
+
+import json
+from collections import deque
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
+
+__all__ = ["FRESH_BYTES_MAX", "FreshItems", "ItemBatch"]
+
+FRESH_BYTES_MAX = 32 * 1024 * 1024
+"""So much memory is taken for all buffers together; what comes when it is full is not kept: what came first
+goes out first.
+"""
+_ITEM_BYTES = 48
+_CHUNK_BYTES = 1024
+"""What an item and a chunk take beside their text."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemBatch:
+    """Items as they go to a worker: a body (`channel.pack`) nobody in between looks into."""
+
+    payloads: bytes
+    count: int
+    forms: str
+    """`1`: all are XML, `0`: all are text, else a JSON array of 0 and 1."""
+
+
+class _Chunk(NamedTuple):
+    """Items as they arrived together: in UTF-8, `form` for all of them but those at `exceptions`."""
+
+    first_index: int
+    items: list[bytes]
+    form: int
+    exceptions: list[int]
+    size_bytes: int
+
+    @property
+    def end_index(self) -> int:
+        return self.first_index + len(self.items)
+
+
+class FreshItems:
+    """Chunks by buffer, in the order of their items and without a gap."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, deque[_Chunk]] = {}
+        self.size_bytes = 0
+        """How much memory is taken, about."""
+        self._written: set[int] = set()
+        """Buffers that this commit has written to."""
+
+    def add(
+        self, buffer_seq: int, first_index: int, items: list[bytes], form: int, exceptions: list[int]
+    ) -> None:
+        """Keep a chunk that was just written, if there is room and it follows on what is kept of its
+        buffer.
+        """
+        size_bytes = sum(map(len, items)) + len(items) * _ITEM_BYTES + _CHUNK_BYTES
+        chunks = self._chunks.get(buffer_seq)
+        follows = first_index == (chunks[-1].end_index if chunks else 0)
+        if follows and self.size_bytes + size_bytes <= FRESH_BYTES_MAX:
+            chunk = _Chunk(first_index, items, form, exceptions, size_bytes)
+            self._chunks.setdefault(buffer_seq, deque()).append(chunk)
+            self.size_bytes += size_bytes
+            self._written.add(buffer_seq)
+
+    def batch(self, buffer_seq: int, first_index: int, count: int) -> ItemBatch | None:
+        """The items from `first_index` on; None when they are not all here.
+
+        Chunks that end before are forgotten: batches mostly go forward.
+        """
+        chunks = self._chunks.get(buffer_seq)
+        if chunks is None:
+            return None
+        while len(chunks) > 1 and chunks[0].end_index <= first_index:
+            self.size_bytes -= chunks.popleft().size_bytes
+        end_index = first_index + count
+        if first_index < chunks[0].first_index or end_index > chunks[-1].end_index:
+            return None
+        parts = [
+            (chunk, slice(max(0, first_index - chunk.first_index), end_index - chunk.first_index))
+            for chunk in chunks
+            if chunk.first_index < end_index
+        ]
+        payloads = b"\0".join([*chain.from_iterable(chunk.items[of] for chunk, of in parts), b""])
+        return ItemBatch(payloads, count, _forms(parts, count))
+
+    def forget(self, buffer_seq: int) -> None:
+        """Nothing of this buffer will be asked for any more."""
+        self.size_bytes -= sum(chunk.size_bytes for chunk in self._chunks.pop(buffer_seq, ()))
+
+    def commit(self) -> None:
+        self._written.clear()
+
+    def rollback(self) -> None:
+        """What was written in this commit, or in a part of it, is not in the journal, and its ids will be
+        another buffer's.
+        """
+        for buffer_seq in self._written:
+            self.forget(buffer_seq)
+        self._written.clear()
+
+
+def _forms(parts: list[tuple[_Chunk, slice]], count: int) -> str:
+    """As `ItemBatch.forms` has it."""
+    if all(not chunk.exceptions and chunk.form == parts[0][0].form for chunk, _ in parts):
+        return str(parts[0][0].form)
+    forms: list[int] = []
+    for chunk, of in parts:
+        of_chunk = [chunk.form] * len(chunk.items)
+        for position in chunk.exceptions:
+            of_chunk[position] = 1 - chunk.form
+        forms += of_chunk[of]
+    if len(set(forms)) == 1:
+        return str(forms[0])
+    return json.dumps(forms, separators=(",", ":"))
