@@ -16,8 +16,8 @@ from durable_bus.withdrawal import Withdrawal
 __all__ = ["Late", "Lateness", "Running"]
 
 ASYNC_GRACE_S = 10.0
-"""An event loop that has not turned for a listener's time-out and this long is blocked: its worker is
-killed.
+"""An event loop that has not turned for a listener's time-out and this long is blocked, by nobody knows whom:
+its worker is killed.
 """
 LOOK_AGAIN_S = 0.25
 """Who seems late is looked at once more, this much later: it may have waited for us to read what it had to
@@ -32,7 +32,9 @@ class Running:
     held: InHand
     ordinal: int
     seconds: float
-    """Since it was started (sync), or since the event loop last turned (async)."""
+    """Since it was started (sync), its step began, or the event loop last turned (async)."""
+    has_thread: bool
+    """It runs just now, and nothing else can: a sync item, or a step of an async one."""
 
 
 class Late(NamedTuple):
@@ -65,23 +67,20 @@ class Lateness:
 
     def running(self, hand: Hand) -> Running | None:
         slot = self._pool.slot(hand.worker_id)
-        started, since_ns = slot.started, slot.since_ns
-        if since_ns == 0 or slot.started != started:
+        started, since_ns, current = slot.started, slot.since_ns, slot.current
+        if since_ns == 0 or slot.started != started or slot.current != current:
             return None  # idle, or just between two
         seconds = (self._clock.monotonic_ns() - since_ns) / 1e9
         first: Running | None = None
         for held in self._dispatcher.held_by(hand.worker_id):
-            newest = started - 1 - held.first_ordinal
-            if (
-                0 <= newest < held.item_count
-                and not held.answered >> newest & 1
-                and not self.is_async(hand, held)
-            ):
-                # It has the thread to itself, also beside async items: those wait on the loop it blocks.
-                return Running(held, started - 1, seconds)
+            # A sync item has the thread to itself, also beside async ones: those wait on the loop it blocks.
+            running = current - 1 if self.is_async(hand, held) else started - 1
+            position = running - held.first_ordinal
+            if 0 <= position < held.item_count and not held.answered >> position & 1:
+                return Running(held, running, seconds, has_thread=True)
             opened = held.first_open_position()
             if first is None and opened is not None and held.first_ordinal + opened < started:
-                first = Running(held, held.first_ordinal + opened, seconds)
+                first = Running(held, held.first_ordinal + opened, seconds, has_thread=False)
         return first
 
     @staticmethod
@@ -111,7 +110,7 @@ class Lateness:
                 self._judge_beginning(hand, attention.get(hand.worker_id), step_s)
                 left_s.append(LOOK_AGAIN_S)
                 continue
-            allowed_s = self._allowed_s(hand, running.held)
+            allowed_s = self._allowed_s(hand, running.held, has_thread=running.has_thread)
             soon_s = [self._allowed_s(hand, held) for held in self._dispatcher.held_by(hand.worker_id)]
             left_s += [after_s for after_s in soon_s if after_s is not None]
             if allowed_s is None:
@@ -147,11 +146,11 @@ class Lateness:
         self._outbox.kill(hand.worker_id)
 
     @staticmethod
-    def _allowed_s(hand: Hand, held: InHand) -> float | None:
+    def _allowed_s(hand: Hand, held: InHand, *, has_thread: bool = True) -> float | None:
         facts = (hand.listeners or {}).get(held.listener)
         if facts is None or facts["timeout_s"] is None:
             return None
-        return float(facts["timeout_s"]) + (ASYNC_GRACE_S if facts["is_async"] else 0.0)
+        return float(facts["timeout_s"]) + (0.0 if has_thread else ASYNC_GRACE_S)
 
     def expect(self) -> None:
         """Who was given something in this turn is to be looked at: it may not begin that, or not end it."""

@@ -27,7 +27,7 @@ ORDINAL_MAX = (1 << 63) - 1
 
 
 class Slot(Protocol):
-    """Three aligned words of memory that a worker and the supervisor share, each written by one side only.
+    """Four aligned words of memory that a worker and the supervisor share, each written by one side only.
 
     Whatever a worker is given has an ordinal: 0 for the first item it ever gets, and so on.
     """
@@ -41,8 +41,16 @@ class Slot(Protocol):
 
     @property
     def since_ns(self) -> int:
-        """When it started that one (sync) or its event loop last turned (async), monotonic; 0: idle. By the
-        worker.
+        """When it started that one (sync), began the step that it is in, or its event loop last turned
+        (async), monotonic; 0: idle. By the worker.
+        """
+        ...
+
+    @property
+    def current(self) -> int:
+        """The ordinal, plus one, of the async item whose step runs just now; 0: none. By the worker.
+
+        An item that was given up, and goes on all the same, may be it.
         """
         ...
 
@@ -66,6 +74,8 @@ class WorkerEnded:
     death: WorkerDeath
     started: int
     """What its slot said last."""
+    current: int = 0
+    """The same; whose step it was in which it ended."""
 
 
 @dataclass(frozen=True, slots=True)

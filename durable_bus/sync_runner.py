@@ -15,9 +15,9 @@ from durable_bus.messages import BufferError, HandlerResponse, Huh, SystemError
 from durable_bus.outcomes import MessageHandling, metadata_of, outcome_of, passed_on
 from durable_bus.xml import dumper, loader
 
-__all__ = ["LIMIT", "SINCE", "STARTED", "SyncRunner", "describe", "forms_of"]
+__all__ = ["CURRENT", "LIMIT", "SINCE", "STARTED", "SyncRunner", "describe", "forms_of"]
 
-STARTED, SINCE, LIMIT = 0, 1, 2
+STARTED, SINCE, LIMIT, CURRENT = 0, 1, 2, 3
 """The words of the slot, see `ports.Slot`."""
 _FLUSH_NS = 80_000_000
 """Twice what a batch should take: a batch is mostly one frame and one commit, not one and a small rest."""

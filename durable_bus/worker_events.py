@@ -2,14 +2,16 @@
 and blame.
 """
 
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from durable_bus.buffer import Collector, FailedAttempt
 from durable_bus.conversations import Conversations
 from durable_bus.dispatch import Dispatcher
-from durable_bus.hands import InHand
-from durable_bus.lateness import Lateness
+from durable_bus.errors import WorkerDeath, WorkerKilled
+from durable_bus.hands import Hand, InHand
+from durable_bus.lateness import Late, Lateness
 from durable_bus.mailboxes import Mailboxes
 from durable_bus.ports import WorkerEnded, WorkerSpoke
 from durable_bus.post import Post
@@ -129,19 +131,7 @@ class WorkerEvents:
             self._post.put_back(held.message_seq, held.listener)
         if hand is None:
             return
-        if late is not None and late.ordinal is None:
-            guilty = []  # it was ended because nothing ran in it
-        elif len(suspects) == 1 and not stopping:
-            guilty = suspects
-        elif late is not None:
-            # Of async items that ran together on a blocked event loop nobody can say who blocked it.
-            guilty = [
-                (held, at)
-                for held, at in suspects
-                if held.first_ordinal + at == late.ordinal and not self._lateness.is_async(hand, held)
-            ]
-        else:
-            guilty = []
+        guilty = self._guilty(event, hand, suspects, late, stopping=stopping)
         for held, position in guilty:
             self._attempt_failed(held, position, hand.pid, kind=death.kind, message=str(death))
         innocent = [suspect for suspect in suspects if suspect not in guilty]
@@ -149,6 +139,33 @@ class WorkerEvents:
         for held, _ in innocent:
             if held.message_seq:
                 self._post.put_back(held.message_seq, held.listener, interrupted=True)
+
+    def _guilty(
+        self,
+        event: WorkerEnded,
+        hand: Hand,
+        suspects: list[tuple[InHand, int]],
+        late: Late | None,
+        *,
+        stopping: bool,
+    ) -> list[tuple[InHand, int]]:
+        """Who of the suspects is charged: the one whose step it was, the only one there is, or nobody, as
+        long as nobody can say.
+        """
+
+        def at(ordinal: int) -> list[tuple[InHand, int]]:
+            return [(held, at) for held, at in suspects if held.first_ordinal + at == ordinal]
+
+        if late is not None and late.ordinal is None:
+            return []  # it was ended because nothing ran in it
+        if event.current and (late is not None or (_is_own_doing(event.death) and not stopping)):
+            # Of the suspects it may be none: one that was given up before, and that went on all the same.
+            return at(event.current - 1)
+        if len(suspects) == 1 and not stopping:
+            return suspects
+        if late is not None and late.ordinal is not None:
+            return [one for one in at(late.ordinal) if not self._lateness.is_async(hand, one[0])]
+        return []
 
     def _attempt_failed(
         self,
@@ -178,3 +195,8 @@ class WorkerEvents:
             durations=durations,
         )
         self._collector.attempt_failed(failed, (self._workforce.listeners or {}).get(held.listener))
+
+
+def _is_own_doing(death: WorkerDeath) -> bool:
+    """The process ended by what it did itself; these signals come from somebody else, at any moment."""
+    return not (isinstance(death, WorkerKilled) and death.signal_number in (signal.SIGKILL, signal.SIGTERM))

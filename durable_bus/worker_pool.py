@@ -30,7 +30,7 @@ READ_BYTES_MAX = 2 * 1024 * 1024
 """How much one turn takes from all workers together."""
 _SLOT_BYTES = 4096
 _GONE_SLOTS_MAX = 1000
-_STARTED, _SINCE, _LIMIT = 0, 1, 2
+_STARTED, _SINCE, _LIMIT, _CURRENT = 0, 1, 2, 3
 
 
 class SharedSlot:
@@ -46,7 +46,7 @@ class SharedSlot:
     def keep_last(self) -> None:
         """Its worker is gone: keep the last words, and let go of the page, which holds a descriptor open."""
         assert isinstance(self.words, memoryview)
-        shared, self.words = self.words, self.words[: _LIMIT + 1].tolist()
+        shared, self.words = self.words, self.words[: _CURRENT + 1].tolist()
         shared.release()
         self._memory.close()
 
@@ -57,6 +57,10 @@ class SharedSlot:
     @property
     def since_ns(self) -> int:
         return self.words[_SINCE]
+
+    @property
+    def current(self) -> int:
+        return self.words[_CURRENT]
 
     @property
     def limit(self) -> int:
@@ -225,7 +229,7 @@ class WorkerPool:
         self._gone_slots[worker_id] = worker.slot
         if len(self._gone_slots) > _GONE_SLOTS_MAX:
             del self._gone_slots[next(iter(self._gone_slots))]
-        self._events.append(WorkerEnded(worker_id, death, worker.slot.started))
+        self._events.append(WorkerEnded(worker_id, death, worker.slot.started, worker.slot.current))
 
     def close(self) -> None:
         """Kill every worker and wait for it."""

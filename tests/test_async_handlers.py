@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from apps import awaiting
 from support import Facts, RunLog, kill, workers_of
 
@@ -80,14 +81,17 @@ def test_exceptions_of_coroutines_are_failed_items_whatever_they_are(journal: Pa
     }
 
 
-def test_a_death_among_coroutines_is_charged_to_the_one_that_died(journal: Path, facts: Facts) -> None:
-    """Ten run at once when one kills them all: nobody is charged until the culprit is alone."""
+def test_a_death_among_coroutines_is_charged_to_the_one_that_died(
+    journal: Path, facts: Facts, run_log: RunLog
+) -> None:
+    """Ten run at once when one kills them all. Its worker has said whose turn it was: nobody searches."""
     items = ["good"] * 30
     items[13] = "kill"
     with awaiting.bus.running(journal=journal, workers=2) as client:
         complete = client.start("killer", items, buffer_id="b").wait(60)
     assert complete.successful == 29
     assert facts.failures("b") == [(13, n, "lost", "worker exited with code 1") for n in (1, 2, 3)]
+    assert run_log.times()[13] == 3
 
 
 def test_a_killed_worker_charges_none_of_several_coroutines_that_ran(
@@ -133,3 +137,115 @@ def test_a_sync_handler_past_its_own_time_is_late_also_while_a_coroutine_waits(
         assert waiting.wait(60).successful == 1
     assert facts.failures("b") == [(0, 1, "timeout", "no answer within 0.5 s")]
     assert facts.failures("waits") == []
+
+
+def test_a_coroutine_that_stops_the_loop_costs_nobody_anything(journal: Path, facts: Facts) -> None:
+    items = ["good"] * 30
+    items[13] = "stop"
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        assert client.supervisor_pid is not None
+        before = workers_of(client.supervisor_pid)
+        assert client.start("harmful", items, buffer_id="b").wait(60).successful == 30
+        assert client.start("together", ["good"], buffer_id="c").wait(60).successful == 1
+        assert workers_of(client.supervisor_pid) == before
+    assert facts.failures("b") == []
+
+
+def test_what_exits_beside_the_coroutines_ends_none_of_them(journal: Path, facts: Facts) -> None:
+    """A callback or a task of a handler's own; to the loop, SystemExit from there is the end."""
+    items = ["good"] * 30
+    items[13], items[17] = "exit in a callback", "exit in a task"
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        assert client.supervisor_pid is not None
+        before = workers_of(client.supervisor_pid)
+        assert client.start("harmful", items, buffer_id="b").wait(60).successful == 30
+        assert workers_of(client.supervisor_pid) == before
+    assert facts.failures("b") == []
+
+
+def test_a_worker_still_hears_after_a_coroutine_has_cancelled_every_task(journal: Path, facts: Facts) -> None:
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        assert client.supervisor_pid is not None
+        before = workers_of(client.supervisor_pid)
+        assert client.start("harmful", ["cancel all"], buffer_id="b").wait(60).successful == 1
+        assert client.start("harmful", ["good"], buffer_id="c").wait(60).successful == 1
+        assert workers_of(client.supervisor_pid) == before
+    assert facts.rows("SELECT * FROM failures") == []
+
+
+@pytest.mark.parametrize("how", ["swallow", "swallow in a child", "swallow busily"])
+def test_a_coroutine_that_swallows_every_cancellation_is_late_and_its_place_is_free_again(
+    journal: Path, facts: Facts, how: str
+) -> None:
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        assert client.supervisor_pid is not None
+        before = workers_of(client.supervisor_pid)
+        assert client.start("one-at-a-time", [how, "good"], buffer_id="b").wait(60).successful == 1
+        assert client.start("one-at-a-time", ["good"], buffer_id="c").wait(60).successful == 1
+        assert workers_of(client.supervisor_pid) == before
+    assert facts.failures("b") == [(0, 1, "timeout", "no answer within 0.2 s")]
+    assert facts.failures("c") == []
+
+
+def test_a_coroutine_that_blocks_when_it_is_cancelled_is_late_and_its_worker_replaced(
+    journal: Path, facts: Facts
+) -> None:
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        buffer = client.start("one-at-a-time", ["block when cancelled", "good"], buffer_id="b")
+        assert buffer.wait(60).successful == 1
+        assert client.start("one-at-a-time", ["good"], buffer_id="c").wait(60).successful == 1
+    assert facts.failures("b") == [(0, 1, "timeout", "no answer within 0.2 s")]
+    assert facts.failures("c") == []
+
+
+def test_a_loop_blocked_just_after_an_item_has_ended_is_seen_too(journal: Path, facts: Facts) -> None:
+    """A worker that said it was idle, and then did not say when it began, would never be late."""
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        assert client.start("blocking", ["good"], buffer_id="a").wait(60).successful == 1
+        assert client.start("blocking", ["block"], buffer_id="b").wait(60).successful == 0
+        assert client.start("sync-and-late", ["good"], buffer_id="c").wait(60).successful == 1
+        assert client.start("blocking", ["block"], buffer_id="d").wait(60).successful == 0
+    assert facts.failures("b") == [(0, 1, "timeout", "no answer within 0.2 s")]
+    assert facts.failures("d") == [(0, 1, "timeout", "no answer within 0.2 s")]
+
+
+def test_who_blocks_the_loop_is_known_at_once_and_its_neighbours_wait_for_no_search(
+    journal: Path, facts: Facts, run_log: RunLog
+) -> None:
+    """Nobody searches by halves: the one that blocks is run once, its neighbours once more at most."""
+    items = ["good"] * 20
+    items[13] = "block"
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        assert client.start("blocking", items, buffer_id="b").wait(60).successful == 19
+    assert facts.failures("b") == [(13, 1, "timeout", "no answer within 0.2 s")]
+    times = run_log.times()
+    assert times.pop(13) == 1
+    assert set(times.values()) <= {1, 2}
+
+
+@pytest.mark.slow
+def test_a_coroutine_left_to_itself_that_blocks_later_is_charged_to_nobody(
+    journal: Path, facts: Facts, run_log: RunLog
+) -> None:
+    door = journal.parent / "door"
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        assert client.start("late", [f"block after {door}"], buffer_id="b").wait(60).successful == 0
+        buffer = client.start("second-time", [str(door)], buffer_id="c")
+        run_log.until_started(0)
+        door.touch()
+        assert buffer.wait(60).successful == 1
+    assert facts.failures("b") == [(0, 1, "timeout", "no answer within 0.2 s")]
+    assert facts.failures("c") == []
+
+
+def test_a_task_of_an_item_can_be_asked_what_libraries_ask_it(journal: Path) -> None:
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        buffer = client.start("harmful", ["look at yourself"], buffer_id="b")
+        assert buffer.wait(60).successful == 1
+        assert [result.payload for result in buffer.results()] == ["CORO_RUNNING 1"]
+
+
+def test_a_coroutine_cancelled_by_a_neighbour_before_it_began_has_an_outcome(journal: Path) -> None:
+    items = ["cancel all at once"] + ["good"] * 20
+    with awaiting.bus.running(journal=journal, workers=1) as client:
+        assert client.start("harmful", items, buffer_id="b").wait(60).successful == 21
