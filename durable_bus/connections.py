@@ -4,6 +4,10 @@ Unix socket.
 Nobody here ever waits for a client: what cannot be sent now waits in memory up to a limit, and a client over
 it is cut off; it reconnects and asks again, as every request may be repeated.
 
+Nor does one client make another wait: a turn takes a few frames of each, one of each after the other, and
+whoever has more, or does not read its answers, is not read from meanwhile. What it goes on to send stays in
+its socket, and is its own to wait for.
+
 A connection counts as a client from its hello on. Those that have said nothing yet have places of their own,
 and the one that has been silent longest makes room: a flood of half-open or garbage connections costs the
 others nothing but their turns' length.
@@ -13,12 +17,13 @@ import contextlib
 import errno
 import os
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from durable_bus.channel import FRAME_BYTES_MAX, READ_BYTES, FrameReader, Outgoing, dump_json, encode
+from durable_bus.channel import FRAME_BYTES_MAX, READ_BYTES, Frame, FrameReader, Outgoing, dump_json, encode
 from durable_bus.errors import DurableBusError, LimitExceeded, UsageError, one_line, said
 from durable_bus.ports import ClientClosed, ClientSpoke
 from durable_bus.reactor import SelectorReactor
@@ -28,6 +33,10 @@ __all__ = ["Limits", "SocketConnections"]
 
 READ_BYTES_MAX = 2 * 1024 * 1024
 """How much one turn takes from all clients together."""
+FRAMES_MAX = 512
+"""How many frames one turn takes from all clients together."""
+CLIENT_FRAMES_MAX = 64
+"""How many of one client are taken apart ahead of being taken; more than these are not read."""
 _SHARE_BYTES_MIN = 32 * 1024
 _ACCEPTED_MAX = 16
 _ATTENDED_STEP_S_MAX = 10.0
@@ -47,10 +56,18 @@ class Limits:
     frame_bytes_max: int = FRAME_BYTES_MAX
     hello_bytes_max: int = 64 * 1024
     unsent_bytes_max: int = 64 * 1024 * 1024
+    """Who has more to read is cut off. It takes big messages to come so far, see the next one."""
+    unsent_bytes_pause: int = 256 * 1024
+    """Who has more to read is not read from until it has read."""
 
 
 class _Client:
-    """`waiting_since_s`: since when a hello or the rest of a frame has not come; None: nothing is due."""
+    """`waiting_since_s`: since when a hello or the rest of a frame has not come; None: nothing is due.
+
+    `frames`: what it has said and no turn has taken. `has_more`: its reader may hold whole frames besides.
+    `ended`: it says nothing more; it is dropped when the last of its frames has been handled. `kept`: the
+    first of its frames could not be handled in the last turn.
+    """
 
     def __init__(
         self, connection: socket.socket, reader: FrameReader, *, is_parent: bool, now_s: float
@@ -60,10 +77,19 @@ class _Client:
         self.is_parent = is_parent
         self.reader = reader
         self.outgoing = Outgoing(connection.fileno())
+        self.frames: deque[Frame] = deque()
+        self.has_more = False
+        self.ended = False
+        self.kept = False
         self.closing = False
         self.greeted = is_parent
         self.waiting_since_s: float | None = None if is_parent else now_s
         self.watched: tuple[bool, bool] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Something of it is to be heard before anything else is read."""
+        return bool(self.frames) or self.has_more or self.ended
 
 
 class SocketConnections:
@@ -81,7 +107,11 @@ class SocketConnections:
         self._limits = limits or Limits()
         self._log = log
         self._clients: dict[int, _Client] = {}
-        self._events: list[ClientSpoke | ClientClosed] = []
+        self._waiting: dict[int, _Client] = {}
+        """Those of whom something waits: frames, or their end."""
+        self._closed: list[ClientClosed] = []
+        self._first_id = 0
+        """Whose turn it is to be heard first."""
         self._next_id = 1
         self._budget_bytes = READ_BYTES_MAX
         self._share_bytes = READ_BYTES_MAX
@@ -167,7 +197,7 @@ class SocketConnections:
 
     def _watch(self, connection_id: int) -> None:
         client = self._clients[connection_id]
-        wanted = (not client.closing, client.outgoing.pending_bytes > 0)
+        wanted = (self._is_read(client), client.outgoing.pending_bytes > 0)
         if wanted != client.watched:
             client.watched = wanted
             self._reactor.watch(
@@ -181,14 +211,16 @@ class SocketConnections:
 
     def _ready(self, connection_id: int) -> None:
         client = self._clients.get(connection_id)
-        if client is not None and self._flush(connection_id, client) and not client.closing:
+        if client is None or not self._flush(connection_id, client):
+            return
+        if self._is_read(client):
             self._ready_clients += 1
             self._read(connection_id, client)
 
     def _read(self, connection_id: int, client: _Client) -> None:
         """Read a fair share of what a turn takes: nobody who never stops sending keeps the others waiting."""
         share_bytes = min(self._share_bytes, self._budget_bytes)
-        while share_bytes > 0:
+        while share_bytes > 0 and not client.has_more:
             try:
                 data = client.connection.recv(min(READ_BYTES, share_bytes))
             except BlockingIOError:
@@ -196,25 +228,37 @@ class SocketConnections:
             except OSError:
                 data = b""
             if not data:
-                self._drop(connection_id)
+                client.ended = True
+                self._waiting[connection_id] = client
                 return
             share_bytes -= len(data)
             self._budget_bytes -= len(data)
-            try:
-                self._take(connection_id, client, data)
-            except (DurableBusError, ValueError) as error:
-                self._cut_off(connection_id, error)
+            if not self._take_apart(connection_id, client, data):
                 return
 
-    def _take(self, connection_id: int, client: _Client, data: bytes) -> None:
+    def _take_apart(self, connection_id: int, client: _Client, data: bytes) -> bool:
+        """Make frames of what has come, as many as a client may have waiting. False: it was cut off."""
+        try:
+            self._feed(connection_id, client, data)
+        except (DurableBusError, ValueError) as error:
+            self._cut_off(connection_id, error)
+            return False
+        return True
+
+    def _feed(self, connection_id: int, client: _Client, data: bytes) -> None:
         """Raises DurableBusError or ValueError for what no client of ours would send."""
         came = False
-        for frame in client.reader.feed(data):
-            came = True
-            _check_repeatable(frame.header)
-            if not client.greeted:
-                self._greet(client, frame.header.get("k"))
-            self._events.append(ClientSpoke(connection_id, frame))
+        room = CLIENT_FRAMES_MAX - len(client.frames)
+        with contextlib.closing(client.reader.feed(data)) as frames:
+            for frame in islice(frames, room):
+                came = True
+                _check_repeatable(frame.header)
+                if not client.greeted:
+                    self._greet(client, frame.header.get("k"))
+                client.frames.append(frame)
+        client.has_more = len(client.frames) == CLIENT_FRAMES_MAX
+        if came:
+            self._waiting[connection_id] = client
         if client.greeted and not client.reader.pending_bytes:
             client.waiting_since_s = None
         elif client.waiting_since_s is None or (came and client.greeted):
@@ -258,9 +302,10 @@ class SocketConnections:
 
     def _drop(self, connection_id: int) -> None:
         client = self._clients.pop(connection_id)
+        self._waiting.pop(connection_id, None)
         self._reactor.forget(client.connection.fileno())
         client.connection.close()
-        self._events.append(ClientClosed(connection_id, client.is_parent))
+        self._closed.append(ClientClosed(connection_id, client.is_parent))
         self._accept_on()
 
     def send(self, connection_id: int, data: bytes) -> None:
@@ -287,23 +332,79 @@ class SocketConnections:
         client = self._clients.get(connection_id)
         if client is not None:
             client.closing = True
+            client.frames.clear()  # whatever it has said besides is not to be heard
+            client.has_more = False
             self._flush(connection_id, client)
 
     # Turns
 
     def take_events(self) -> list[ClientSpoke | ClientClosed]:
         self._attend()
-        events, self._events = self._events, []
+        for connection_id, client in list(self._waiting.items()):
+            if client.ended and not client.frames and not client.has_more:
+                self._drop(connection_id)  # not before what it said last was handled
+        closed, self._closed = self._closed, []
+        spoke = self._take_turns()
+        for connection_id, client in list(self._waiting.items()):
+            if client.has_more and not client.frames and not self._take_apart(connection_id, client, b""):
+                continue
+            if not client.waits:
+                del self._waiting[connection_id]
+            self._watch(connection_id)
         self._budget_bytes = READ_BYTES_MAX
         self._share_bytes = max(_SHARE_BYTES_MIN, READ_BYTES_MAX // max(1, self._ready_clients))
         self._ready_clients = 0
-        return events
+        return [*closed, *spoke]
+
+    def _take_turns(self) -> list[ClientSpoke]:
+        """One frame of each client after the other: what there is no time for is the last of everybody's,
+        and not all of somebody's.
+        """
+        spoke: list[ClientSpoke] = []
+        ids = sorted(i for i, client in self._waiting.items() if client.frames and not self._is_deaf(client))
+        heard = deque([*(i for i in ids if i >= self._first_id), *(i for i in ids if i < self._first_id)])
+        while heard and len(spoke) < FRAMES_MAX:
+            connection_id = heard.popleft()
+            frames, self._waiting[connection_id].kept = self._waiting[connection_id].frames, False
+            spoke.append(ClientSpoke(connection_id, frames.popleft()))
+            if frames:
+                heard.append(connection_id)
+        self._first_id = heard[0] if heard else 0
+        return spoke
+
+    def keep(self, frames: list[ClientSpoke]) -> None:
+        """See `ports.Connections`."""
+        for spoke in reversed(frames):
+            client = self._clients.get(spoke.connection_id)
+            if client is not None and not client.closing:
+                client.frames.appendleft(spoke.frame)
+                client.kept = True
+                self._waiting[spoke.connection_id] = client
+                self._first_id = spoke.connection_id
+        for connection_id in {spoke.connection_id for spoke in frames}:
+            if connection_id in self._clients:
+                self._watch(connection_id)
+
+    @property
+    def has_unread(self) -> bool:
+        return any(
+            not client.kept and not (client.frames and self._is_deaf(client))
+            for client in self._waiting.values()
+        )
+
+    def _is_deaf(self, client: _Client) -> bool:
+        """It has been told more than it reads: until it has read, nothing of it is heard."""
+        return client.outgoing.pending_bytes > self._limits.unsent_bytes_pause
+
+    def _is_read(self, client: _Client) -> bool:
+        return not (client.waits or client.closing or self._is_deaf(client))
 
     def _attend(self) -> None:
         """Drop who is late. A half-open connection or half a frame must not hold a place for ever.
 
         Only time in which we listened counts: after we were stopped for a minute, what clients have sent
-        meanwhile lies in their sockets. Nobody is judged before that was read.
+        meanwhile lies in their sockets. Nobody is judged before that was read, and nobody who is not read
+        from.
         """
         now_s = self._now_s()
         self._attended_s += min(
@@ -315,11 +416,14 @@ class SocketConnections:
         if self._budget_bytes <= 0:
             return
         oldest_s = self._attended_s - self._limits.frame_timeout_s
-        late = [
-            i
-            for i, c in self._clients.items()
-            if c.waiting_since_s is not None and c.waiting_since_s < oldest_s
-        ]
+        late = []
+        for connection_id, client in self._clients.items():
+            if client.waiting_since_s is None:
+                continue
+            if client.greeted and not self._is_read(client):
+                client.waiting_since_s = self._attended_s
+            elif client.waiting_since_s < oldest_s:
+                late.append(connection_id)
         for connection_id in late:
             self._say("client cut off", reason="its frame did not come in time")
             self._drop(connection_id)

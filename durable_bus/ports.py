@@ -139,7 +139,23 @@ class Connections(Protocol):
         """Close after what is queued is sent."""
         ...
 
-    def take_events(self) -> list[ClientSpoke | ClientClosed]: ...
+    def take_events(self) -> list[ClientSpoke | ClientClosed]:
+        """What has happened since the last call: a few frames of each client, in order.
+
+        A client's end comes only when no frame of it is kept.
+        """
+        ...
+
+    def keep(self, frames: list[ClientSpoke]) -> None:
+        """Take back frames that could not be handled yet. They come again in the next turn, the first one
+        first and each before what else its client has said; until then that client is not read from.
+        """
+        ...
+
+    @property
+    def has_unread(self) -> bool:
+        """More has come than the last turn took."""
+        ...
 
 
 class Reactor(Protocol):

@@ -71,6 +71,8 @@ LAST_CHECKPOINT_WAIT_MS = 500
 """A clean end leaves no log behind, unless somebody goes on reading for longer."""
 STORAGE_RETRY_S = 1.0
 HOUSEKEEPING_S = 10.0
+CLIENTS_S = 0.05
+"""How long a turn works on what clients ask; the rest comes in the next one, after what workers say then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +184,11 @@ class Supervisor:
             self.requests.receiving,
             self.mailboxes,
         )
-        self.deferred: list[ClientSpoke] = []
-        """Frames that cannot be answered before a worker has reported the listeners."""
         self._backlog: list[Event] = []
-        self._still_deferred: list[ClientSpoke] = []
+        self._deferred: list[ClientSpoke] = []
+        """Frames that cannot be answered before a worker has reported the listeners."""
+        self._left: list[ClientSpoke] = []
+        """Frames that there was no time for in this turn."""
         self._stop_deadline_s: float | None = None
         self._storage_retry_s: float | None = None
         self._idle_since_s: float | None = None
@@ -279,6 +282,8 @@ class Supervisor:
             or self.requests.stop_asked
             or self.dispatcher.scan_unfinished
             or self._pool.has_unread
+            or self._connections.has_unread
+            or self._left
             or self.withdrawal.is_pending
         )
         if busy:
@@ -311,9 +316,11 @@ class Supervisor:
     # Commit
 
     def _record(self, events: list[Event]) -> None:
-        waiting: list[ClientSpoke] = []
+        self._deferred, self._left = [], []
+        deferring: set[int] = set()
+        over_s: float | None = None
         # Workers' first: a client's frame may wait for what one of them reports just now.
-        for event in sorted([*self.deferred, *events], key=_is_from_client):
+        for event in sorted(events, key=_is_from_client):
             if isinstance(event, WorkerSpoke):
                 self.worker_events.spoke(event)
             elif isinstance(event, WorkerEnded):
@@ -321,15 +328,17 @@ class Supervisor:
             elif isinstance(event, ClientClosed):
                 self.requests.closed(event.connection_id)
                 self.mailboxes.closed(event.connection_id)
-                waiting = [earlier for earlier in waiting if earlier.connection_id != event.connection_id]
-            elif any(earlier.connection_id == event.connection_id for earlier in waiting):
-                waiting.append(event)  # a client's frames are answered in order
+            elif event.connection_id in deferring:
+                self._deferred.append(event)  # a client's frames are answered in order
+            elif over_s is not None and self._now_s() > over_s:
+                self._left.append(event)
             else:
+                over_s = over_s or self._now_s() + CLIENTS_S
                 try:
                     self.requests.handle(event.connection_id, event.frame)
                 except Deferred:
-                    waiting.append(event)
-        self._still_deferred = waiting
+                    deferring.add(event.connection_id)
+                    self._deferred.append(event)
         if not self._pool.has_unread and self._storage_retry_s is None:
             # Every pipe was read (none is while the disk is full): what somebody said in time is known.
             self.lateness.judge()
@@ -359,7 +368,8 @@ class Supervisor:
         """The commit has happened: what it decided is sent, and memory is what it says."""
         for staged in self._staged:
             staged.commit()
-        self.deferred = self._still_deferred
+        self._connections.keep(self._deferred)
+        self._connections.keep(self._left)
         if self._storage_retry_s is not None:
             self._storage_retry_s = None
             self._pool.pause_reading(False)
@@ -423,13 +433,13 @@ class Supervisor:
         self._pool.pause_reading(True)
         self._storage_retry_s = now_s + STORAGE_RETRY_S
         self.control.storage_full = True
-        for event in [*self.deferred, *events]:  # in the order they came
-            answered = isinstance(event, ClientSpoke) and self.requests.handle_on_full_disk(
-                event.connection_id, event.frame
-            )
-            if not answered:
+        kept: list[ClientSpoke] = []
+        for event in events:
+            if not isinstance(event, ClientSpoke):
                 self._backlog.append(event)
-        self.deferred = []
+            elif not self.requests.handle_on_full_disk(event.connection_id, event.frame):
+                kept.append(event)
+        self._connections.keep(kept)
         self.requests.receiving.commit()
         self.mailboxes.commit()
         self._outbox.send()

@@ -44,10 +44,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def long_report(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What it does when asked, with few of everything."""
     few = ["--items", "40", "--workers", "1", "--rounds", "1", "--payload", "order"]
-    few += ["--awaits-items", "60", "--beside-items", "300", "--journal-results", "50"]
+    few += ["--awaits-items", "60", "--beside-items", "300", "--journal-results", "50", "--flood-starts", "3"]
     few += ["--million-items", "90", "--clients", "2", "--connections", "3"]
     few += ["--submit-rate", "48", "--submit-seconds", "0.5"]
-    asked = ["--only", "awaits,beside,submissions,journal,million,cost"]
+    asked = ["--only", "awaits,beside,submissions,flood,journal,million,cost"]
     return report_of(tmp_path_factory.mktemp("long"), *few, *asked)
 
 
@@ -138,6 +138,13 @@ def test_every_submission_was_acknowledged_and_complete(long_report: Any) -> Non
 
 
 @pytest.mark.slow
+def test_starts_beside_each_flood_were_acknowledged(long_report: Any) -> None:
+    measured = long_report["sections"]["flood"]
+    for name in ("reads_nothing", "reads_everything"):
+        assert measured[name]["alone"]["samples"] == measured[name]["beside"]["samples"] == 3
+        assert measured[name]["supervisor_peak_mb"] >= measured[name]["supervisor_peak_alone_mb"]
+
+
 def test_the_commands_were_run_on_two_journals(long_report: Any) -> None:
     journal = long_report["sections"]["journal"]
     assert journal["interpreter"]["peak_mb"] > 0

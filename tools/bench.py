@@ -45,6 +45,10 @@ the journal has it. Then the same with one thread each, which starts a buffer on
 acknowledged. Then 64 connections, as many as a daemon takes, in threads of eight processes: each submits
 twenty such buffers and waits for each.
 
+**flood**: ten-item buffers, one after the other, from the call of `start` until it is acknowledged: with
+nobody else there, then beside a client that says `status` without end and reads nothing of what it is told,
+or all. Memory is the supervisor's peak.
+
 **journal**: `status`, `check`, `replay show` and `results` on a journal of a million results, beside a bare
 interpreter's start, with the peak memory of each: on a journal that a run has written with a handler that
 returns its text, and on one where each item was a batch of its own (made by tests/synthetic.py).
@@ -73,6 +77,7 @@ from _bench.app import PAYLOADS
 from _bench.big_journal import big_journal, show_big_journal
 from _bench.cost import cost, show_cost
 from _bench.figures import progress
+from _bench.flood import flood, show_flood
 from _bench.machine import machine
 from _bench.submissions import CONNECTIONS_MAX, show_submissions, submissions
 from _bench.throughput import million, show_million, show_throughput, throughput
@@ -84,6 +89,7 @@ SECTIONS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any
     "awaits": (awaits, show_awaits),
     "beside": (beside, show_beside),
     "submissions": (submissions, show_submissions),
+    "flood": (flood, show_flood),
     "journal": (big_journal, show_big_journal),
     "million": (million, show_million),
     "cost": (cost, show_cost),
@@ -100,6 +106,7 @@ COUNTS = {
     "beside_items": (1_000_000, "of the big buffer"),
     "clients": (8, "client processes of submissions"),
     "connections": (CONNECTIONS_MAX, "at once, of submissions' last load"),
+    "flood_starts": (200, "beside each flood, and as many without it"),
     "journal_results": (1_000_000, ""),
     "million_items": (1_000_000, "the more of million's"),
 }

@@ -30,6 +30,8 @@ class Link:
         self.connection_id = connection_id
         self.peer = peer
         self.to_supervisor: deque[Frame] = deque()
+        self.kept: deque[Frame] = deque()
+        """What the supervisor has read, and given back for later."""
         self.closed_by_client = False
         self.closed_by_supervisor = False
         self.arrives_ns = 0
@@ -53,24 +55,43 @@ class SimulatedConnections:
 
     @property
     def is_ready(self) -> bool:
-        return any(link.to_supervisor or link.closed_by_client for link in self._links.values())
+        return any(
+            not link.kept and (link.to_supervisor or link.closed_by_client) for link in self._links.values()
+        )
+
+    @property
+    def keeps_any(self) -> bool:
+        return any(link.kept for link in self._links.values())
+
+    @property
+    def has_unread(self) -> bool:
+        return False  # what is left makes `is_ready` true
+
+    def keep(self, frames: list[ClientSpoke]) -> None:
+        for spoke in reversed(frames):
+            link = self._links.get(spoke.connection_id)
+            if link is not None and not link.closed_by_supervisor:
+                link.kept.appendleft(spoke.frame)
 
     def take_events(self) -> list[ClientSpoke | ClientClosed]:
         events: list[ClientSpoke | ClientClosed] = []
-        links = [link for link in self._links.values() if link.to_supervisor or link.closed_by_client]
+        links = list(self._links.values())
         self._world.rng.shuffle(links)
         for link in links:
-            while link.to_supervisor:
+            if link.closed_by_client and not (link.kept or link.to_supervisor):
+                del self._links[link.connection_id]
+                self._machine.model.receiver_gone(link.connection_id)
+                events.append(ClientClosed(link.connection_id))
+            waited = bool(link.kept)
+            while link.kept:
+                events.append(ClientSpoke(link.connection_id, link.kept.popleft()))
+            while link.to_supervisor and not waited:
                 frame = link.to_supervisor.popleft()
                 if frame.header["k"] == "abandon_receiving":
                     self._machine.model.receiver_interrupted(link.connection_id, frame.header["request"])
                 events.append(ClientSpoke(link.connection_id, frame))
                 if self._world.chance(self._machine.faults.read_in_parts):
                     break
-            if link.closed_by_client and not link.to_supervisor:
-                del self._links[link.connection_id]
-                self._machine.model.receiver_gone(link.connection_id)
-                events.append(ClientClosed(link.connection_id))
         return events
 
     def send(self, connection_id: int, data: bytes) -> None:

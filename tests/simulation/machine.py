@@ -277,7 +277,7 @@ class Machine:
 
     def _nobody_waits_for_what_has_come(self) -> None:
         supervisor = self.supervisor
-        if supervisor is not None and supervisor.deferred and supervisor.workforce.is_settled:
+        if supervisor is not None and self.connections.keeps_any and supervisor.workforce.is_settled:
             raise Violation("a client's frame waits for a worker's report, and the report has come")
 
     def close(self) -> None:
