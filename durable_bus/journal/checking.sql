@@ -4,7 +4,7 @@
 
 -- name: sqlite_integrity
 -- SQLite finds pages and indexes whole.
-SELECT integrity_check AS problem FROM pragma_integrity_check(20) WHERE integrity_check <> 'ok';
+SELECT integrity_check AS problem FROM pragma_integrity_check WHERE integrity_check <> 'ok';
 
 -- name: foreign_keys
 -- Every row that another one refers to is there.
