@@ -206,29 +206,29 @@ def tell_service_manager(state: str) -> None:
 
 def main(options: dict[str, Any]) -> int:
     """An embedded supervisor. `options`: the client's pid, the socket's descriptor, the config."""
-    connection = socket.socket(fileno=options.pop("fd"))
-    connection.set_inheritable(False)
-    last_words = connection.dup()  # whatever ends the supervisor, it closes its connections first
-    pid_fd = _pidfd_of_parent(options.pop("parent_pid"))
-    if pid_fd is None:
-        return 0  # nobody is left to work for
-    config = DaemonConfig(**{**options, "journal": Path(options["journal"])})
-    try:
-        return supervise(config, Parent(connection, pid_fd))
-    except (DurableBusError, OSError) as error:
-        kind = type(error).__name__ if isinstance(error, DurableBusError) else "StorageFailed"
-        refusal = {
-            "k": "fatal",
-            "type": kind,
-            "message": said(error),
-            "holder_pid": getattr(error, "holder_pid", None),
-        }
+    # Whatever ends the supervisor, it closes its connections first, and we have something to say after that.
+    with socket.socket(fileno=options.pop("fd")) as connection, connection.dup() as last_words:
+        connection.set_inheritable(False)
+        pid_fd = _pidfd_of_parent(options.pop("parent_pid"))
+        if pid_fd is None:
+            return 0  # nobody is left to work for
+        config = DaemonConfig(**{**options, "journal": Path(options["journal"])})
         try:
-            last_words.settimeout(LAST_WORDS_S)
-            last_words.sendall(encode(refusal))
-        except OSError:
-            pass  # the client is gone too, or does not read
-        return error.exit_code if isinstance(error, JournalError) else 5
+            return supervise(config, Parent(connection, pid_fd))
+        except (DurableBusError, OSError) as error:
+            kind = type(error).__name__ if isinstance(error, DurableBusError) else "StorageFailed"
+            refusal = {
+                "k": "fatal",
+                "type": kind,
+                "message": said(error),
+                "holder_pid": getattr(error, "holder_pid", None),
+            }
+            try:
+                last_words.settimeout(LAST_WORDS_S)
+                last_words.sendall(encode(refusal))
+            except OSError:
+                pass  # the client is gone too, or does not read
+            return error.exit_code if isinstance(error, JournalError) else 5
 
 
 def _pidfd_of_parent(parent_pid: int) -> int | None:

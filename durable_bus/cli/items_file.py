@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -28,8 +29,8 @@ class ItemsFile:
     def __init__(self, path: str) -> None:
         self.name = "stdin" if path == "-" else path
         try:
-            source: BinaryIO = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115  as long as we
-            self._file = source if _is_regular(source) else _spooled(source)
+            # Of stdin a descriptor of its own: whatever is opened when it is closed must not become stdin.
+            self._file = _readable_again(open(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb"))
             self._start = self._file.tell()
         except OSError as error:
             raise UsageError(f"cannot read {self.name}: {error.strerror}") from None
@@ -84,20 +85,22 @@ class ItemsFile:
             f"line {line} of {self.name} is over the limit of {PAYLOAD_BYTES_MAX} bytes an item"
         )
 
-    def close(self) -> None:
+    def __enter__(self) -> ItemsFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
-def _is_regular(file: BinaryIO) -> bool:
-    """Whether it can be read a second time."""
+def _readable_again(source: BinaryIO) -> BinaryIO:
+    """The file itself, or a copy of what can be read only once. Raises OSError."""
     from stat import S_ISREG
 
-    return S_ISREG(os.fstat(file.fileno()).st_mode)
-
-
-def _spooled(source: BinaryIO) -> BinaryIO:
-    """A copy of what can be read only once. Raises OSError."""
-    copy = tempfile.TemporaryFile(prefix="durable_bus-items-")  # noqa: SIM115  as long as the ItemsFile
-    shutil.copyfileobj(source, copy, _BLOCK_BYTES)
-    copy.seek(0)
+    if S_ISREG(os.fstat(source.fileno()).st_mode):
+        return source
+    with source, contextlib.ExitStack() as unless_whole:
+        copy = unless_whole.enter_context(tempfile.TemporaryFile(prefix="durable_bus-items-"))
+        shutil.copyfileobj(source, copy, _BLOCK_BYTES)
+        copy.seek(0)
+        unless_whole.pop_all()
     return copy

@@ -73,18 +73,11 @@ def run_command(
 
     check_output(output, journal, Path(items_path))
     progress = open_progress(quiet)
-    job = Job(
-        app,
-        target,
-        ItemsFile(items_path),
-        journal,
-        buffer_id,
-        workers,
-        durability,
-        retry_failed,
-        max_failures,
-    )
-    outcome = run_job(job, progress)
+    with ItemsFile(items_path) as items:
+        job = Job(
+            app, target, items, journal, buffer_id, workers, durability, retry_failed, max_failures
+        )  # fmt: skip
+        outcome = run_job(job, progress)
     if outcome.stopped_early:
         return 1
     buffer = outcome.chain[0]

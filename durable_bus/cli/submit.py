@@ -44,8 +44,7 @@ def submit_command(
     from durable_bus.cli.items_file import ItemsFile
     from durable_bus.client import Client
 
-    items = ItemsFile(items_path)
-    with Client(journal) as client:
+    with ItemsFile(items_path) as items, Client(journal) as client:
         buffer = client.start(target, items, buffer_id=buffer_id, collect=not no_collect, return_to=return_to)
         click.echo(buffer.buffer_id)
         if not wait:
