@@ -8,6 +8,7 @@ import hashlib
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,6 +83,7 @@ class Client:
         """The table of listeners as far as the supervisor knew it when it greeted us."""
         self._contact = contact
         self._reader: JournalReader | None = None
+        self._closed = False
         self._reader_lock = threading.Lock()
 
     @property
@@ -104,15 +106,18 @@ class Client:
             self._contact.close(at_once=at_once)
         finally:
             with self._reader_lock:
+                self._closed = True
                 reader, self._reader = self._reader, None
             if reader is not None:
                 reader.close()
 
     def reader(self) -> JournalReader:
-        """The journal, read-only."""
+        """The journal, read-only; also when we are closed."""
         with self._reader_lock:
             if self._reader is None:
                 self._reader = JournalReader(self._journal_path)
+                if self._closed:  # nobody will close us again
+                    weakref.finalize(self, self._reader.close)
             return self._reader
 
     def start(

@@ -1,6 +1,7 @@
 """Client and Buffer: what they take, what they refuse, what they give."""
 
 import fcntl
+import gc
 import os
 import signal
 import subprocess
@@ -136,6 +137,17 @@ def test_results_can_be_read_on_after_the_client_was_closed(journal: Path) -> No
     assert [*first, *(result.payload for result in half_read)] == whole
     assert [result.payload for result in unread] == whole
     client.close()
+
+
+def test_what_is_read_after_the_end_leaves_nothing_open_when_the_client_is_forgotten(journal: Path) -> None:
+    with running(plain.bus, journal=journal, workers=1) as client:
+        complete = client.start("echo", ["a"], buffer_id="b").wait(60)
+    assert complete.results  # read now
+    reader = client.reader()
+    assert not reader.closed
+    del client, complete
+    gc.collect()
+    assert reader.closed
 
 
 def test_waiting_times_out_and_what_it_waited_for_goes_on(client: Client, tmp_path: Path) -> None:
