@@ -12,8 +12,8 @@ from support import Facts, RunLog
 # A shell that starts us in the background has us ignore Ctrl-C, and everybody whom we start with us.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# As for the tests themselves: whatever Python would warn of ends a program that they start, or is a line on its stderr.
-# A file that nobody has closed is one, which no test would notice otherwise.
+# As for the tests themselves: whatever Python would warn of ends a program that they start, or is a line on
+# its stderr. A file that nobody has closed is one, which no test would notice otherwise.
 os.environ["PYTHONWARNINGS"] = "error"
 
 

@@ -1,4 +1,4 @@
-"""The golden journal, as tests that look at every byte or every statement want it: the same wherever they run."""
+"""The golden journal, for tests of every byte or every statement: the same wherever they run."""
 
 import gzip
 from contextlib import closing

@@ -30,7 +30,8 @@ class ItemsFile:
         self.name = "stdin" if path == "-" else path
         try:
             # Of stdin a descriptor of its own: whatever is opened when it is closed must not become stdin.
-            self._file = _readable_again(open(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb"))
+            source = open(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb")  # noqa: SIM115  see __exit__
+            self._file: BinaryIO = _readable_again(source)
             self._start = self._file.tell()
         except OSError as error:
             raise UsageError(f"cannot read {self.name}: {error.strerror}") from None
