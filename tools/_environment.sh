@@ -24,9 +24,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 (: <&0) 2>/dev/null || exec </dev/null
 
 # Sets $python to the first interpreter that will do, $interpreter to a text that identifies it.
+#
+# The newest first, down to the oldest that will do: of those named, all that is installed comes as wheels (3.15: seen in
+# November 2026). One newer than these may want a compiler, so it is taken only where there is no other.
 find_python() {
     lacking=
-    for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3; do
+    for candidate in "${PYTHON:-}" python3.15 python3.14 python3.13 python3.12 python3.11 python3; do
         [ -n "$candidate" ] || continue
         answer=$("$candidate" -c '
 import sys
