@@ -46,8 +46,10 @@ def long_report(tmp_path_factory: pytest.TempPathFactory) -> Any:
     few = ["--items", "40", "--workers", "1", "--rounds", "1", "--payload", "order"]
     few += ["--awaits-items", "60", "--beside-items", "300", "--journal-results", "50", "--flood-starts", "3"]
     few += ["--million-items", "90", "--clients", "2", "--connections", "3"]
+    few += ["--cores-list", "1", "--sleepers-list", "2", "--cores-seconds", "0.01"]
+    few += ["--small-list", "2,3", "--small-samples", "2"]
     few += ["--submit-rate", "48", "--submit-seconds", "0.5"]
-    asked = ["--only", "awaits,beside,submissions,flood,journal,million,cost"]
+    asked = ["--only", "awaits,beside,submissions,flood,journal,million,cost,cores,small"]
     return report_of(tmp_path_factory.mktemp("long"), *few, *asked)
 
 
@@ -176,6 +178,30 @@ def test_cost_repeats_what_a_run_has_written(long_report: Any) -> None:
 
 
 @pytest.mark.slow
+def test_cores_compares_every_job_with_the_best_chunk_size(long_report: Any) -> None:
+    runs = long_report["sections"]["cores"]["runs"]
+    expected = [("echo", 1, 500), ("burn_100us", 1, 100), ("burn_1ms", 1, 10)]
+    expected += [("sleep_1ms", 2, 20), ("sleep_10ms", 2, 2)]
+    assert [(run["job"], run["workers"], run["items"]) for run in runs] == expected
+    for run in runs:
+        rates = {side: facts["rounds"] for side, facts in run["items_per_s"].items()}
+        assert list(rates) == ["durable_bus", "pool", "executor"]
+        assert set(run["best_chunk"].values()) <= {1, 4, 16, 64, 256}
+        ratio = rates["durable_bus"][0] / rates["pool"][0]
+        assert run["ratios"]["durable_bus/pool"]["rounds"] == [pytest.approx(ratio, rel=0.01, abs=0.001)]
+        assert run["dispatches_per_worker"][0] >= 1
+
+
+@pytest.mark.slow
+def test_small_says_what_would_be_ideal(long_report: Any) -> None:
+    small = long_report["sections"]["small"]
+    assert {workers: facts["ideal_ms"] for workers, facts in small["fanned"].items()} == {"2": 15, "3": 10}
+    for facts in (*small["fanned"].values(), small["one_item"], small["two_fdatasyncs"]):
+        assert_percentiles(facts, 2)
+    assert_percentiles(small["one_item_beside"], 10)
+
+
+@pytest.mark.slow
 def test_every_section_can_be_printed(
     report: Any, long_report: Any, sections: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +228,7 @@ def test_one_section_and_one_variant_can_be_chosen_and_are_printed(tmp_path: Pat
         ["--variants", "x"],
         ["--items", "0"],
         ["--connections", "65"],
+        ["--cores-list", "1,0"],
         ["--payload", "x"],
     ],
 )

@@ -61,6 +61,18 @@ the same folder, with the supervisor's own settings and statements, the rows tha
 the same chunks, batches read back, answers in the same frames and in the same order, counters, dispatches, in
 as many commits. And what the parent of variant c takes. What else the machine does stretches the wall's time,
 and processor time less: it throws our data out of the caches.
+
+**cores**: items a second for 1, 2, 4, … workers, up to the machine's cores, of the XML echo and of items that
+take 100 µs and 1 ms of a core; and for 2 to 64 workers of items that sleep 1 ms and 10 ms. Beside it a
+multiprocessing.Pool (imap_unordered) and a ProcessPoolExecutor (map) with as many workers, all of them up and
+warm before and for all rounds. Of the chunk sizes 1, 4, 16, 64 and 256 each is tried once for both, and the
+fastest takes part in the rounds. Each worker gets --cores-seconds of work in each run. Also how many
+dispatches a run took, and how many of them were taken back for another worker, by the view `dispatches`.
+
+**small**: a buffer of thirty items that sleep 1 ms on a warm daemon, a hundred times for each number of
+workers, beside what it would take if nothing else took time (and what a sleep of 1 ms really takes here). A
+buffer of one item on an idle daemon, and two fdatasyncs of 4 KiB after each of them; and ten such buffers,
+one after the other, while 200 buffers of 500 sleeping items are open.
 """
 
 import argparse
@@ -75,10 +87,12 @@ from typing import Any
 
 from _bench.app import PAYLOADS
 from _bench.big_journal import big_journal, show_big_journal
+from _bench.cores import cores, doubled_cores, show_cores
 from _bench.cost import cost, show_cost
 from _bench.figures import progress
 from _bench.flood import flood, show_flood
 from _bench.machine import machine
+from _bench.small import show_small, small
 from _bench.submissions import CONNECTIONS_MAX, show_submissions, submissions
 from _bench.throughput import million, show_million, show_throughput, throughput
 from _bench.waiting import awaits, beside, latency, show_awaits, show_beside, show_latency
@@ -93,6 +107,8 @@ SECTIONS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any
     "journal": (big_journal, show_big_journal),
     "million": (million, show_million),
     "cost": (cost, show_cost),
+    "cores": (cores, show_cores),
+    "small": (small, show_small),
 }
 """Each takes the options and gives a JSON object, which the other prints."""
 UNASKED = "throughput,latency"
@@ -108,9 +124,25 @@ COUNTS = {
     "connections": (CONNECTIONS_MAX, "at once, of submissions' last load"),
     "flood_starts": (200, "beside each flood, and as many without it"),
     "journal_results": (1_000_000, ""),
+    "small_samples": (100, "buffers of each kind of small"),
     "million_items": (1_000_000, "the more of million's"),
 }
 """Options that take a whole number: the default, and what it is for."""
+
+
+LISTS = {
+    "cores_list": (doubled_cores(), "numbers of workers of cores' jobs that keep a core busy"),
+    "sleepers_list": ([2, 8, 14, 32, 64], "numbers of workers of cores' jobs that sleep"),
+    "small_list": ([2, 3, 4, 8, 16], "numbers of workers of small"),
+}
+"""Options that take whole numbers above 0: the default, and what they are for."""
+
+
+def whole_numbers(text: str) -> list[int]:
+    numbers = [int(word) for word in text.split(",")]
+    if min(numbers) < 1:
+        raise ValueError("a number below 1")
+    return numbers
 
 
 def options_of(arguments: list[str] | None) -> argparse.Namespace:
@@ -131,6 +163,18 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--submit-rate", type=float, default=1000.0, help="buffers a second, all clients'")
     parser.add_argument("--submit-seconds", type=float, default=10.0)
+    for name, (counts, help_text) in LISTS.items():
+        default_text = ",".join(map(str, counts))
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=whole_numbers,
+            default=counts,
+            metavar="N,N",
+            help=f"{help_text}; default: {default_text}",
+        )
+    parser.add_argument(
+        "--cores-seconds", type=float, default=1.0, help="how much work each worker of cores gets in a run"
+    )
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where journals go")
     parser.add_argument("--json", action="store_true", help="print JSON, at the end")
     options = parser.parse_args(arguments)
@@ -143,8 +187,8 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if options.connections > CONNECTIONS_MAX:
         parser.error(f"--connections: a daemon takes {CONNECTIONS_MAX}")
-    if min(options.submit_rate, options.submit_seconds) <= 0:
-        parser.error("--submit-rate and --submit-seconds must be above 0")
+    if min(options.submit_rate, options.submit_seconds, options.cores_seconds) <= 0:
+        parser.error("--submit-rate, --submit-seconds and --cores-seconds must be above 0")
     if not options.variants or not set(options.variants) <= set("abcde"):
         parser.error("--variants takes letters from a to e")
     return options

@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from lxml import etree
 
@@ -48,6 +50,51 @@ def echo_text(text: str) -> str:
 def warm_text(text: str) -> str:
     time.sleep(WARMING_S)
     return echo_text(text)
+
+
+# ---- jobs that take so long, for any number of workers
+
+
+def burn(cpu_s: float, text: str) -> str:
+    """Keep a core busy: for so long by the clock of this thread, which stands while others have the core."""
+    end_s = time.thread_time() + cpu_s
+    while time.thread_time() < end_s:
+        pass
+    return text
+
+
+def sleep(seconds: float, text: str) -> str:
+    time.sleep(seconds)
+    return text
+
+
+class Job(NamedTuple):
+    label: str
+    function: Callable[[str], str]
+    """What multiprocessing runs."""
+    item_s: float
+    is_exact: bool = True
+    sleeps: bool = False
+
+
+JOBS = {
+    "echo": Job("XML echo", echo_text, 20e-6, is_exact=False),
+    "burn_100us": Job("100 us of CPU", partial(burn, 100e-6), 100e-6),
+    "burn_1ms": Job("1 ms of CPU", partial(burn, 1e-3), 1e-3),
+    "sleep_1ms": Job("1 ms of sleep", partial(sleep, 1e-3), 1e-3, sleeps=True),
+    "sleep_10ms": Job("10 ms of sleep", partial(sleep, 10e-3), 10e-3, sleeps=True),
+}
+"""By the name of the listener that does the same for durable_bus."""
+
+
+def listen(name: str, function: Callable[[str], str]) -> None:
+    @bus.listener(name)
+    def job(text: str) -> Text:
+        return Text(function(text))
+
+
+for _name in ("burn_100us", "burn_1ms", "sleep_1ms", "sleep_10ms"):
+    listen(_name, JOBS[_name].function)
 
 
 # ---- items

@@ -21,9 +21,9 @@ def latency(options: argparse.Namespace) -> dict[str, Any]:
     return percentiles(samples_s)
 
 
-def seconds_of(client: Any, items: list[str]) -> float:
+def seconds_of(client: Any, items: list[str], listener: str = "echo") -> float:
     begun_s = time.perf_counter()
-    complete = client.start("echo", items).wait()
+    complete = client.start(listener, items).wait()
     taken_s = time.perf_counter() - begun_s
     assert complete.successful == len(items)
     return taken_s
