@@ -5,12 +5,14 @@ is refused by every way in; and what is no file at all, by readers too.
 import os
 import shutil
 import socket
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apps import plain
@@ -18,7 +20,7 @@ from command_line import Command, Ran, durable_bus, write_items
 from services import NOBODY, as_nobody
 from support import outcome, program, until
 
-from durable_bus.errors import JournalUnreachable
+from durable_bus.errors import JournalUnreachable, NotAJournal
 from durable_bus.journal.backup import back_up
 from durable_bus.journal.connection import open_writer
 from durable_bus.lock import JournalLock, holder_pid
@@ -182,6 +184,60 @@ def test_a_log_that_was_planted_brings_no_commit_into_the_journal(
     os.chown(f"{journal}-wal", NOBODY, NOBODY)
     assert "belongs to another user" in refused("run", journal, tmp_path, everybodys)
     assert journal.read_bytes() == before
+
+
+@as_root
+@pytest.mark.parametrize("kind", ["new", "old", "backup"])
+def test_nobody_can_put_anything_beside_a_journal_between_the_look_and_its_opening(
+    everybodys: Path, open_work: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Nor would it help to put it there and to take it away again: what SQLite opens is there before."""
+    journal = everybodys / "journal.db"
+    if kind == "old":
+        shutil.copy(open_work, journal)
+    elif kind == "backup":
+        back_up(open_work, journal)
+    real = sqlite3.connect
+    beside = [Path(f"{journal}{suffix}") for suffix in ("", "-wal", "-shm", "-journal")]
+
+    def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        for path in beside:
+            with pytest.raises(FileExistsError):
+                os.open(path, os.O_CREAT | os.O_EXCL)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with closing(open_writer(journal)) as connection:
+        connection.execute("CREATE TABLE one (x)")
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert {path.name for path in everybodys.iterdir()} == {
+            "journal.db",
+            "journal.db-wal",
+            "journal.db-shm",
+        }
+    assert [path.name for path in everybodys.iterdir()] == ["journal.db"]
+    with closing(real(journal)) as connection:
+        assert connection.execute("SELECT count(*) FROM one").fetchone() == (0,)
+
+
+def test_nothing_is_left_beside_a_database_that_is_none_of_ours(everybodys: Path) -> None:
+    database = everybodys / "other.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE one (x)")
+    with pytest.raises(NotAJournal):
+        open_writer(database)
+    assert [path.name for path in everybodys.iterdir()] == ["other.db"]
+
+
+def test_what_lies_beside_a_journal_has_its_mode_so_that_others_can_read_it(
+    everybodys: Path, open_work: Path
+) -> None:
+    journal = everybodys / "journal.db"
+    shutil.copy(open_work, journal)
+    journal.chmod(0o644)
+    with closing(open_writer(journal)):
+        for suffix in ("-wal", "-shm"):
+            assert stat.S_IMODE(Path(f"{journal}{suffix}").stat().st_mode) == 0o644
 
 
 @as_root

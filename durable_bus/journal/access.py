@@ -8,8 +8,10 @@ folder that not everybody may write to is trusted with the links in it, and can 
 that he puts in their place is refused.
 """
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from durable_bus.errors import JournalUnreachable
@@ -23,6 +25,7 @@ __all__ = [
     "refuse_no_file",
     "refuse_others",
     "refuse_owner",
+    "reserved",
 ]
 
 _LINKS_MAX = 40
@@ -114,8 +117,8 @@ def _is_trusted(uid: int) -> bool:
 
 
 def refuse_others(journal: Path) -> None:
-    """Before and after a journal is opened for writing, at its `real_path`. Raises JournalUnreachable when
-    somebody else could have put another one in its place, or could write to it or to what is beside it.
+    """Of a journal that is to be written, at its `real_path`. Raises JournalUnreachable when somebody else
+    could have put another one in its place, or could write to it or to what is beside it.
     """
     refuse_folder_of_everybody(journal.parent)
     for path in files_of(journal):
@@ -127,6 +130,38 @@ def refuse_others(journal: Path) -> None:
             refuse_owner(path, facts)  # what it is, and whether it is in use, is for who replaces it to say
         else:
             refuse_file_of_others(path, facts)
+
+
+@contextlib.contextmanager
+def reserved(journal: Path) -> Iterator[None]:
+    """While SQLite opens a journal that is there: in a folder like /tmp it finds only what was looked at, and
+    nobody can put there in between what it looks for. It takes an empty file for none. Raises as
+    `refuse_others`.
+    """
+    made: list[Path] = []
+    if journal.parent.stat().st_mode & stat.S_IWOTH:
+        mode = stat.S_IMODE(journal.stat().st_mode)
+        for suffix in ("-wal", "-shm", "-journal"):
+            path = Path(f"{journal}{suffix}")
+            with contextlib.suppress(OSError):  # it is there, or SQLite will say why it cannot be
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                made.append(path)
+                os.fchmod(fd, mode)  # as SQLite does it: who may read a journal may read these
+                os.close(fd)
+    try:
+        refuse_others(journal)
+        yield
+    except BaseException:
+        _remove_empty(made)
+        raise
+    _remove_empty([path for path in made if path.name.endswith("-journal")])  # the others are in use now
+
+
+def _remove_empty(paths: list[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size == 0:
+                path.unlink()
 
 
 def refuse_folder_of_everybody(folder: Path) -> None:

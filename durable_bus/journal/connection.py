@@ -24,7 +24,7 @@ from durable_bus.errors import (
     StorageFull,
     one_line,
 )
-from durable_bus.journal.access import refuse_no_file, refuse_others
+from durable_bus.journal.access import refuse_no_file, refuse_others, reserved
 
 __all__ = [
     "APPLICATION_ID",
@@ -133,8 +133,7 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
             raise
         except OSError as error:
             raise JournalUnreachable(f"cannot create the journal {path}: {error.strerror}") from error
-    refuse_others(path)  # from here on it is there, and nobody else can put another one in its place
-    with translated(path):
+    with reserved(path), translated(path):
         connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
         try:
             check_identity(connection, path)
@@ -154,7 +153,6 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, TEXT_BYTES_MAX)
-            refuse_others(path)  # its -wal and -shm, which are open now, are ours, too
         except BaseException:
             connection.close()
             raise
