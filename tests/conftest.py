@@ -13,8 +13,10 @@ from support import Facts, RunLog
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As for the tests themselves: whatever Python would warn of ends a program that they start, or is a line on
-# its stderr. A file that nobody has closed is one, which no test would notice otherwise.
-os.environ["PYTHONWARNINGS"] = "error"
+# its stderr. A file that nobody has closed is one, which no test would notice otherwise. But who is
+# interrupted may leave a child behind, which ends by itself; and handlers may fork.
+ALLOWED = ("ignore:subprocess:ResourceWarning", "ignore:This process:DeprecationWarning")
+os.environ["PYTHONWARNINGS"] = ",".join(["error", *ALLOWED])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -95,7 +95,8 @@ def test_ratios_are_taken_within_a_round(report: Any) -> None:
     for ratio in ("a/c", "a2/c", "a/e"):
         above, below = ratio.split("/")
         expected = [one / other for one, other in zip(rates[above], rates[below], strict=True)]
-        assert throughput["ratios"][ratio]["rounds"] == pytest.approx(expected, abs=0.002)
+        # The rates are rounded before they are printed, which shows in the ratio to a low one.
+        assert throughput["ratios"][ratio]["rounds"] == pytest.approx(expected, rel=0.01, abs=0.002)
 
 
 def assert_percentiles(facts: Any, samples: int) -> None:

@@ -220,12 +220,12 @@ def test_by_any_name_of_the_journal_it_is_one_daemon(service: Service, journal: 
 # Users
 
 CONNECT = """
-connection = socket.socket(socket.AF_UNIX)
-try:
-    connection.connect(sys.argv[1])
-    print(connection.recv(65536).decode(errors="replace"))
-except OSError as error:
-    print(error)
+with socket.socket(socket.AF_UNIX) as connection:
+    try:
+        connection.connect(sys.argv[1])
+        print(connection.recv(65536).decode(errors="replace"))
+    except OSError as error:
+        print(error)
 """
 
 
