@@ -340,6 +340,12 @@ class SocketConnections:
 
     def take_events(self) -> list[ClientSpoke | ClientClosed]:
         self._attend()
+        self._budget_bytes = READ_BYTES_MAX
+        self._share_bytes = max(_SHARE_BYTES_MIN, READ_BYTES_MAX // max(1, self._ready_clients))
+        self._ready_clients = 0
+        if not self._waiting:
+            closed, self._closed = self._closed, []
+            return list(closed)
         for connection_id, client in list(self._waiting.items()):
             if client.ended and not client.frames and not client.has_more:
                 self._drop(connection_id)  # not before what it said last was handled
@@ -351,9 +357,6 @@ class SocketConnections:
             if not client.waits:
                 del self._waiting[connection_id]
             self._watch(connection_id)
-        self._budget_bytes = READ_BYTES_MAX
-        self._share_bytes = max(_SHARE_BYTES_MIN, READ_BYTES_MAX // max(1, self._ready_clients))
-        self._ready_clients = 0
         return [*closed, *spoke]
 
     def _take_turns(self) -> list[ClientSpoke]:

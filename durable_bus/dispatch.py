@@ -6,7 +6,7 @@ buffer as ranges. All of it is memory over the journal: after a crash it is buil
 rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from durable_bus import scheduling
@@ -75,17 +75,17 @@ class Dispatcher:
             return ORDINAL_MAX
         return max(0, self._items_per_worker_max - hand.next_ordinal)
 
-    def plan(self, now_ms: int, started: Mapping[int, int]) -> list[tuple[int, bytes]]:
-        """Journal the next dispatches; the frames to send to workers after the commit. `started` is what the
-        slots of workers say.
+    def plan(self, now_ms: int, started: Callable[[int], int]) -> list[tuple[int, bytes]]:
+        """Journal the next dispatches; the frames to send to workers after the commit. `started`: what the
+        slot of a worker says.
         """
         frames: list[tuple[int, bytes]] = []
         self.scan_unfinished = False
-        self._begun = {
-            hand.worker_id: hand.begun(started.get(hand.worker_id, 0)) for hand in self.hands.values()
-        }
-        reserved = self._reserved()
         waiting = [b.seq for b in self._in_turn() if self._may_have_work(b, now_ms)]
+        if not waiting:
+            return frames
+        self._begun = {hand.worker_id: hand.begun(started(hand.worker_id)) for hand in self.hands.values()}
+        reserved = self._reserved()
         served = True
         while waiting and served:
             served = False

@@ -113,7 +113,7 @@ def _hand_out_everything(supervisor: Supervisor) -> None:
     rounds_without = 0
     while rounds_without < 2:
         dispatcher.hands[0] = hand._replace(next_ordinal=_next_ordinal(dispatcher))
-        frames = dispatcher.plan(_FAR_FUTURE_MS, {})
+        frames = dispatcher.plan(_FAR_FUTURE_MS, lambda worker_id: 0)
         rounds_without = 0 if frames or dispatcher.scan_unfinished else rounds_without + 1
 
 

@@ -87,7 +87,9 @@ NOT_BEGUN_S = 0.25
 
 
 class Load(NamedTuple):
-    """A worker that holds something it has not begun, as it is seen while another one idles."""
+    """A worker that holds something it has not begun, as it is seen while another one idles. None that was
+    given something in this turn is looked at.
+    """
 
     worker_id: int
     listener: str
@@ -101,8 +103,6 @@ class Load(NamedTuple):
     """For how long it has been seen to begin nothing."""
     watched_s: float
     """For how long somebody has idled beside it."""
-    fresh: bool = False
-    """It was given something in this turn."""
 
 
 class Theft(NamedTuple):
@@ -139,7 +139,7 @@ def thefts(idle: Sequence[Callable[[str], bool]], loads: Sequence[Load]) -> tupl
     look_again_s: list[float] = []
     for knows in idle:
         for load in [one for one in victims if knows(one.listener)]:
-            theft = None if load.fresh else _theft_from(load)
+            theft = _theft_from(load)
             if theft is not None:
                 taken.append(theft)
                 victims.remove(load)

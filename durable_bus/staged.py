@@ -68,6 +68,8 @@ class Staged(Generic[K, V]):
         return [cast(V, value) for value in {**self._lasting, **self._changes}.values() if value is not _GONE]
 
     def commit(self) -> None:
+        if not self._changes:
+            return
         for key, value in self._changes.items():
             if value is _GONE:
                 self._lasting.pop(key, None)

@@ -355,9 +355,9 @@ class Supervisor:
         self.post.wake(self._journal.now_ms)
         self.mailboxes.plan()
         self.dispatcher.given.clear()
-        hands = self.dispatcher.hands.values()
-        started = {hand.worker_id: self._pool.slot(hand.worker_id).started for hand in hands}
-        for worker_id, frame in [*self.post.plan(), *self.dispatcher.plan(self._journal.now_ms, started)]:
+        messages = self.post.plan()
+        items = self.dispatcher.plan(self._journal.now_ms, lambda one: self._pool.slot(one).started)
+        for worker_id, frame in [*messages, *items]:
             self._outbox.to_worker(worker_id, frame)
         self.withdrawal.help_idle()
         self.lateness.expect()

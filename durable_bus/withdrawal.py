@@ -15,7 +15,7 @@ from durable_bus.hands import Hand
 from durable_bus.outbox import Outbox
 from durable_bus.ports import ORDINAL_MAX, Pool
 from durable_bus.post import Post
-from durable_bus.scheduling import Load
+from durable_bus.scheduling import WATCHED_S, Load
 
 __all__ = ["Withdrawal"]
 
@@ -117,13 +117,16 @@ class Withdrawal:
     def help_idle(self) -> None:
         """When workers idle while others hold what they will not start soon: take some of that back."""
         idle = [hand for hand in self._dispatcher.hands.values() if self._is_idle(hand)]
-        loads = self._loads() if idle else []
-        if not loads:
-            self._watched = {}
-            self.look_again_s = None
+        before, self._watched, self.look_again_s = self._watched, {}, None
+        loads = self._loads(before) if idle else []
+        if not self._watched:
             return
         tables = [(hand.listeners or {}).__contains__ for hand in idle]
         taken, self.look_again_s = scheduling.thefts(tables, loads)
+        if len(loads) < len(
+            self._watched
+        ):  # somebody was given something just now, and nothing is taken of it
+            self.look_again_s = min(self.look_again_s or WATCHED_S, WATCHED_S)
         for theft in taken:
             hand = self._dispatcher.hands[theft.worker_id]
             self.withdraw(hand, self._watched[theft.worker_id][1] + theft.keep)
@@ -132,10 +135,11 @@ class Withdrawal:
         busy = hand.unanswered or hand.leaving or hand.withdrawn
         return bool(hand.listeners and not busy and self._dispatcher.room(hand))
 
-    def _loads(self) -> list[Load]:
-        """Workers that hold something they have not begun."""
+    def _loads(self, before: dict[int, tuple[int, int, int]]) -> list[Load]:
+        """Workers that hold something they have not begun. Those that were given something in this turn are only
+        watched from now on.
+        """
         now_ns = self._clock.monotonic_ns()
-        before, self._watched = self._watched, {}
         loads = []
         for hand in self._dispatcher.hands.values():
             if not hand.unanswered or hand.exclusive or hand.limit == 0:
@@ -149,6 +153,8 @@ class Withdrawal:
             if begun != begun_before:
                 stalled_ns = now_ns
             self._watched[hand.worker_id] = (since_ns, begun, stalled_ns)
+            if hand.worker_id in self._dispatcher.given:
+                continue
             last = self._dispatcher.in_hand[hand.held[-1]]
             facts = (hand.listeners or {}).get(last.listener, {"concurrency": 1})
             loads.append(
@@ -160,7 +166,6 @@ class Withdrawal:
                     runs=slot.since_ns != 0,
                     stalled_s=(now_ns - stalled_ns) / 1e9,
                     watched_s=(now_ns - since_ns) / 1e9,
-                    fresh=hand.worker_id in self._dispatcher.given,
                 )
             )
         return loads

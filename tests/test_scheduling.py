@@ -120,8 +120,6 @@ def anything(listener: str) -> bool:
         (load(10, runs=False), None),  # nothing runs: it is about to begin
         (load(10, runs=False, watched_s=0.2, stalled_s=0.2), None),
         (load(1, runs=False, stalled_s=NOT_BEGUN_S), 0),
-        (load(1_000, fresh=True), None),  # it was handed out in this turn
-        (load(10, fresh=True, stalled_s=1.0), None),
     ],
 )
 def test_an_idle_worker_takes_half_of_what_another_has_not_begun_or_all_from_one_that_is_stuck(
@@ -151,7 +149,6 @@ def test_nobody_takes_what_it_has_no_listener_for() -> None:
         (load(1, stalled_s=0.015, watched_s=0.0), STUCK_S - 0.015),
         (load(1, runs=False), NOT_BEGUN_S),
         (load(1, runs=False, stalled_s=0.2), NOT_BEGUN_S - 0.2),
-        (load(100, fresh=True), WATCHED_S),
     ],
 )
 def test_who_takes_nothing_now_looks_again_when_patience_ends(victim: Load, seconds: float) -> None:

@@ -21,6 +21,7 @@ from durable_bus import lateness, scheduling
 from durable_bus.errors import DurableBusError
 from durable_bus.journal.statements import Statements
 from durable_bus.outbox import Outbox
+from durable_bus.withdrawal import Withdrawal
 
 SEEDS = 60
 """How many schedules belong to every run of the tests; `tools/simulate.py` runs any number."""
@@ -136,6 +137,12 @@ def take_everything_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> tuple[list[scheduling.Theft], float | None]:
         return [scheduling.Theft(load.worker_id, 0) for _, load in zip(idle, loads, strict=False)], None
 
+    def help_idle(self: Withdrawal) -> None:
+        self._dispatcher.given.clear()
+        helps(self)
+
+    helps = Withdrawal.help_idle
+    monkeypatch.setattr(Withdrawal, "help_idle", help_idle)
     monkeypatch.setattr(scheduling, "thefts", thefts)
 
 
