@@ -36,7 +36,7 @@ READ_BYTES_MAX = 2 * 1024 * 1024
 FRAMES_MAX = 512
 """How many frames one turn takes from all clients together."""
 CLIENT_FRAMES_MAX = 64
-"""How many of one client are taken apart ahead of being taken; more than these are not read."""
+"""How many of one client, and how many it may have waiting before it is not read from."""
 _SHARE_BYTES_MIN = 32 * 1024
 _ACCEPTED_MAX = 16
 _ATTENDED_STEP_S_MAX = 10.0
@@ -85,6 +85,17 @@ class _Client:
         self.greeted = is_parent
         self.waiting_since_s: float | None = None if is_parent else now_s
         self.watched: tuple[bool, bool] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """It may not say more before what it has said is taken. Whose frames are kept may, a little: its end
+        would not be seen.
+        """
+        if self.ended or self.has_more:
+            return True
+        if not self.kept:
+            return bool(self.frames)
+        return sum(frame.size_bytes for frame in self.frames) >= READ_BYTES
 
     @property
     def waits(self) -> bool:
@@ -227,6 +238,9 @@ class SocketConnections:
                 return
             except OSError:
                 data = b""
+            if not data and client.is_parent:
+                self._drop(connection_id)  # nobody is left to work for, whatever it has said last
+                return
             if not data:
                 client.ended = True
                 self._waiting[connection_id] = client
@@ -248,7 +262,7 @@ class SocketConnections:
     def _feed(self, connection_id: int, client: _Client, data: bytes) -> None:
         """Raises DurableBusError or ValueError for what no client of ours would send."""
         came = False
-        room = CLIENT_FRAMES_MAX - len(client.frames)
+        room = max(0, CLIENT_FRAMES_MAX - len(client.frames))
         with contextlib.closing(client.reader.feed(data)) as frames:
             for frame in islice(frames, room):
                 came = True
@@ -256,7 +270,7 @@ class SocketConnections:
                 if not client.greeted:
                     self._greet(client, frame.header.get("k"))
                 client.frames.append(frame)
-        client.has_more = len(client.frames) == CLIENT_FRAMES_MAX
+        client.has_more = len(client.frames) >= CLIENT_FRAMES_MAX
         if came:
             self._waiting[connection_id] = client
         if client.greeted and not client.reader.pending_bytes:
@@ -364,13 +378,15 @@ class SocketConnections:
         and not all of somebody's.
         """
         spoke: list[ClientSpoke] = []
+        taken: Counter[int] = Counter()
         ids = sorted(i for i, client in self._waiting.items() if client.frames and not self._is_deaf(client))
         heard = deque([*(i for i in ids if i >= self._first_id), *(i for i in ids if i < self._first_id)])
         while heard and len(spoke) < FRAMES_MAX:
             connection_id = heard.popleft()
             frames, self._waiting[connection_id].kept = self._waiting[connection_id].frames, False
             spoke.append(ClientSpoke(connection_id, frames.popleft()))
-            if frames:
+            taken[connection_id] += 1
+            if frames and taken[connection_id] < CLIENT_FRAMES_MAX:
                 heard.append(connection_id)
         self._first_id = heard[0] if heard else 0
         return spoke
@@ -400,7 +416,7 @@ class SocketConnections:
         return client.outgoing.pending_bytes > self._limits.unsent_bytes_pause
 
     def _is_read(self, client: _Client) -> bool:
-        return not (client.waits or client.closing or self._is_deaf(client))
+        return not (client.is_full or client.closing or self._is_deaf(client))
 
     def _attend(self) -> None:
         """Drop who is late. A half-open connection or half a frame must not hold a place for ever.

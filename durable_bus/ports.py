@@ -148,7 +148,7 @@ class Connections(Protocol):
 
     def keep(self, frames: list[ClientSpoke]) -> None:
         """Take back frames that could not be handled yet. They come again in the next turn, the first one
-        first and each before what else its client has said; until then that client is not read from.
+        first and each before what else its client has said; until then not much more of it is read.
         """
         ...
 
