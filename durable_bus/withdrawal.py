@@ -136,8 +136,8 @@ class Withdrawal:
         return bool(hand.listeners and not busy and self._dispatcher.room(hand))
 
     def _loads(self, before: dict[int, tuple[int, int, int]]) -> list[Load]:
-        """Workers that hold something they have not begun. Those that were given something in this turn are only
-        watched from now on.
+        """Workers that hold something they have not begun. Those that were given something in this turn are
+        only watched from now on.
         """
         now_ns = self._clock.monotonic_ns()
         loads = []
