@@ -18,8 +18,11 @@ CHUNK_CHARS_MAX = 1536 * 1024
 BATCH_ITEMS = 8_000
 _BATCH_CHARS = 1024 * 1024
 """A chunk is sent when its items have come to this."""
-_AT_ONCE = 16
-"""How many items are asked for before the next look at how long they are: each may have 8 MiB."""
+_AT_ONCE, _AT_ONCE_SHORT = 16, 64
+"""How many items are asked for before the next look at how long they are: each may have 8 MiB. More when the
+last ones were short: each look costs 1 µs, and items of 88 characters 0.35 µs instead of 0.41.
+"""
+_SHORT_CHARS = 64 * 1024
 _UNACKNOWLEDGED_CHUNKS_MAX = 8
 
 
@@ -180,15 +183,17 @@ def _chunks(items: Iterable[object]) -> Iterator[tuple[bytes, list[bool], bool]]
     while batch:
         if set(map(type, batch)) == {str}:
             new_texts: list[str] = batch  # type: ignore[assignment]
-            forms += [text.startswith("<") or guess_is_xml(text) for text in new_texts]
+            forms += [text[:1] == "<" or guess_is_xml(text) for text in new_texts]
         else:
             pairs = [_dump(item, first_index + len(texts) + position) for position, item in enumerate(batch)]
             new_texts = [text for text, _ in pairs]
             forms += [is_xml for _, is_xml in pairs]
         texts += new_texts
-        chars += sum(map(len, new_texts))
+        new_chars = sum(map(len, new_texts))
+        chars += new_chars
         is_full = chars >= _BATCH_CHARS or len(texts) >= BATCH_ITEMS
-        batch = list(islice(iterator, 1 if is_full else _AT_ONCE))
+        at_once = _AT_ONCE if new_chars > _SHORT_CHARS else _AT_ONCE_SHORT
+        batch = list(islice(iterator, 1 if is_full else min(at_once, BATCH_ITEMS - len(texts))))
         if is_full or not batch:
             sized = _sized(texts, forms, first_index)
             chunk = next(sized)
@@ -218,7 +223,7 @@ def _sized(texts: list[str], forms: list[bool], first_index: int) -> Iterator[tu
     body = b""
     with contextlib.suppress(UnicodeEncodeError):
         body = pack(texts)
-    if not body or "\0" in "".join(texts) or len(body) > PAYLOAD_BYTES_MAX:
+    if body.count(b"\0") != len(texts) or len(body) > PAYLOAD_BYTES_MAX:
         for position, text in enumerate(texts):
             _dump(text, first_index + position)  # one of them cannot be taken: this finds and names it
     yield body, forms
