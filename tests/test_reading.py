@@ -177,3 +177,27 @@ def test_a_duration_of_any_length_is_read_as_the_longest_that_can_be_kept(
         results = list(reader.results(buffer_seq))
     assert [result.duration_ms for result in results] == [9_999_999.999, 0.0]
     assert packed([1, day_us]) == "00000000019999999999"
+
+
+def test_results_that_were_read_count_as_old_for_the_garbage_collector(
+    opened: Journal, journal: Path
+) -> None:
+    buffer_seq = buffer_of(opened, "b")
+    answer(opened, buffer_seq, 0, ITEMS, "1")
+    with JournalReader(journal) as reader:
+        results = list(reader.results(buffer_seq))
+        old = {id(one) for one in gc.get_objects(generation=2)}
+    assert {id(result) for result in results} <= old
+
+
+def test_what_somebody_has_frozen_stays_frozen(opened: Journal, journal: Path) -> None:
+    buffer_seq = buffer_of(opened, "b")
+    answer(opened, buffer_seq, 0, ITEMS, "1")
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with JournalReader(journal) as reader:
+            assert len(list(reader.results(buffer_seq))) == ITEMS
+        assert gc.get_freeze_count() > frozen * 0.9
+    finally:
+        gc.unfreeze()
