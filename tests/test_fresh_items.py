@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from durable_bus.journal import fresh_items
-from durable_bus.journal.fresh_items import FreshItems, ItemBatch
+from durable_bus.journal.fresh_items import LONG_BYTES, FreshItems, ItemBatch
 from durable_bus.journal.journal import Journal
 
 
@@ -132,6 +132,14 @@ def test_no_more_is_kept_than_there_is_room_for(opened: Journal, monkeypatch: py
     assert [fresh.batch(seq, 0, 3) is not None for seq in (kept, too_many, small)] == [True, False, True]
     assert fresh.size_bytes < 20_000
     assert batch(opened, too_many, 0, 300) == texts("item", 300)
+
+
+def test_long_items_are_not_kept() -> None:
+    fresh = FreshItems()
+    fresh.add(1, 0, [b"x" * LONG_BYTES, b"y" * LONG_BYTES], 0, [])
+    fresh.add(2, 0, [b"x" * LONG_BYTES, b"y" * LONG_BYTES + b"y"], 0, [])
+    assert fresh.batch(1, 0, 2) is not None
+    assert fresh.batch(2, 0, 2) is None
 
 
 def test_of_a_buffer_with_a_gap_only_what_comes_before_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

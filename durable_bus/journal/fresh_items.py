@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-__all__ = ["FRESH_BYTES_MAX", "FreshItems", "ItemBatch"]
+__all__ = ["FRESH_BYTES_MAX", "LONG_BYTES", "FreshItems", "ItemBatch"]
 
 FRESH_BYTES_MAX = 32 * 1024 * 1024
 """So much memory is taken for all buffers together; what comes when it is full is not kept: what came first
 goes out first.
+"""
+LONG_BYTES = 4096
+"""Chunks whose items are longer than that on average are not kept: what is saved is time an item, and what it
+costs is memory a byte.
 """
 _ITEM_BYTES = 48
 _CHUNK_BYTES = 1024
@@ -59,13 +63,15 @@ class FreshItems:
     def add(
         self, buffer_seq: int, first_index: int, items: list[bytes], form: int, exceptions: list[int]
     ) -> None:
-        """Keep a chunk that was just written, if there is room and it follows on what is kept of its
-        buffer.
+        """Keep a chunk that was just written, if it is not long, there is room, and it follows on what is
+        kept of its buffer.
         """
-        size_bytes = sum(map(len, items)) + len(items) * _ITEM_BYTES + _CHUNK_BYTES
+        text_bytes = sum(map(len, items))
+        size_bytes = text_bytes + len(items) * _ITEM_BYTES + _CHUNK_BYTES
         chunks = self._chunks.get(buffer_seq)
         follows = first_index == (chunks[-1].end_index if chunks else 0)
-        if follows and self.size_bytes + size_bytes <= FRESH_BYTES_MAX:
+        is_long = text_bytes > len(items) * LONG_BYTES
+        if follows and not is_long and self.size_bytes + size_bytes <= FRESH_BYTES_MAX:
             chunk = _Chunk(first_index, items, form, exceptions, size_bytes)
             self._chunks.setdefault(buffer_seq, deque()).append(chunk)
             self.size_bytes += size_bytes
