@@ -22,7 +22,8 @@
         └── WorkerDeath
             ├── WorkerExited
             ├── WorkerKilled
-            └── WorkerSilent
+            ├── WorkerSilent
+            └── WorkerUnresponsive
 
 A class's docstring is its meaning, and its message when none is given. Every message is one line, because the
 command line prints it as one (DESIGN section 7) and a log keeps one line an event.
@@ -64,6 +65,7 @@ __all__ = [
     "WorkerExited",
     "WorkerKilled",
     "WorkerSilent",
+    "WorkerUnresponsive",
     "encodable",
     "one_line",
     "said",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 __all__ = ["FRESH_BYTES_MAX", "LONG_BYTES", "FreshItems", "ItemBatch"]
 
-FRESH_BYTES_MAX = 32 * 1024 * 1024
+FRESH_BYTES_MAX = 16 * 1024 * 1024
 """So much memory is taken for all buffers together; what comes when it is full is not kept: what came first
 goes out first.
 """
