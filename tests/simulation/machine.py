@@ -277,7 +277,9 @@ class Machine:
 
     def _nobody_waits_for_what_has_come(self) -> None:
         supervisor = self.supervisor
-        if supervisor is not None and self.connections.keeps_any and supervisor.workforce.is_settled:
+        if supervisor is None or supervisor.has_storage_trouble:
+            return  # what is kept waits for room on disk
+        if self.connections.keeps_any and supervisor.workforce.is_settled:
             raise Violation("a client's frame waits for a worker's report, and the report has come")
 
     def close(self) -> None:
