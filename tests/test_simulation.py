@@ -45,8 +45,8 @@ def test_no_schedule_of_faults_breaks_a_promise(folder: Path) -> None:
 def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     """1389: a start was given up because of the time that no supervisor ran. 5031: a full disk turned round a
     client's hello, which waited for a worker, and its next request. 4476, 5704: a worker was told again and
-    again to give back what it had thrown away. 102101: a frame that waits for room on disk was taken for one that
-    waits for a worker.
+    again to give back what it had thrown away. 102101: a frame that waits for room on disk was taken for one
+    that waits for a worker.
     """
     run_schedule(seed, folder)
 
