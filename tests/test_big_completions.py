@@ -64,13 +64,13 @@ def test_a_completion_of_200000_results_leaves_the_supervisors_memory_flat(journ
             lambda: [one["state"] for one in client.supervisor_status()["workers"]] == ["ready"] * 2,
             "two workers",
         )
-        for buffer_id in ("nobody", "nobody-again"):  # by then every cache is as full as it gets
+        for buffer_id in ("nobody", "nobody_again"):  # SQLite's cache is full in the middle of the second
             client.start("fill", (f"{n} {length}" for n in range(count)), buffer_id=buffer_id).wait(300)
         before = memory_bytes_max(client)
         told = delivered(client, "told", count, length)
         after = memory_bytes_max(client)
     assert told == ["told", str(count), str(count), "0", str(count), digest_of(count, length)]
-    assert after - before < 8 * MIB
+    assert after - before < 4 * MIB
     assert after < 150 * MIB
 
 

@@ -124,13 +124,13 @@ def test_of_a_buffer_that_has_ended_nothing_is_kept(opened: Journal, how: str) -
 
 
 def test_no_more_is_kept_than_there_is_room_for(opened: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fresh_items, "FRESH_BYTES_MAX", 20_000)
+    monkeypatch.setattr(fresh_items, "FRESH_BYTES_MAX", 5_000)
     with opened.commit(2):
         kept, too_many = add(opened, "kept", 100), add(opened, "too_many", 300)
         small = add(opened, "small", 3)
     fresh = opened.buffers.fresh
     assert [fresh.batch(seq, 0, 3) is not None for seq in (kept, too_many, small)] == [True, False, True]
-    assert fresh.size_bytes < 20_000
+    assert fresh.size_bytes < 5_000
     assert batch(opened, too_many, 0, 300) == texts("item", 300)
 
 
@@ -143,7 +143,7 @@ def test_long_items_are_not_kept() -> None:
 
 
 def test_of_a_buffer_with_a_gap_only_what_comes_before_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fresh_items, "FRESH_BYTES_MAX", 20_000)
+    monkeypatch.setattr(fresh_items, "FRESH_BYTES_MAX", 5_000)
     fresh = FreshItems()
     fresh.add(1, 0, texts("item", 10), 0, [])
     fresh.add(1, 10, texts("item", 1_000), 0, [])  # too much

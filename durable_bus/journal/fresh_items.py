@@ -1,14 +1,18 @@
 """Items that have just been written, kept for the batches they go out in.
 
 Most items go out within seconds of their arrival, in the order they came in. To read them back takes SQLite
-0.36 µs an item of 88 bytes, and to cut them from here takes 0.03. What is not here is read from the journal,
+0.36 µs an item of 88 bytes, and to cut them from here takes 0.01. What is not here is read from the journal,
 so anything may be forgotten at any time.
+
+A chunk is kept as one body and where its items end: 200,000 small objects among others would leave memory in
+pieces that are of no use to anybody.
 """
 
 import json
+from array import array
 from collections import deque
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate
 from typing import NamedTuple
 
 __all__ = ["FRESH_BYTES_MAX", "LONG_BYTES", "FreshItems", "ItemBatch"]
@@ -21,9 +25,9 @@ LONG_BYTES = 4096
 """Chunks whose items are longer than that on average are not kept: what is saved is time an item, and what it
 costs is memory a byte.
 """
-_ITEM_BYTES = 48
 _CHUNK_BYTES = 1024
-"""What an item and a chunk take beside their text."""
+"""What a chunk takes beside what is in it."""
+_EXCEPTION_BYTES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +41,32 @@ class ItemBatch:
 
 
 class _Chunk(NamedTuple):
-    """Items as they arrived together: in UTF-8, `form` for all of them but those at `exceptions`."""
+    """Items as they arrived together: `form` for all of them but those at `exceptions`."""
 
     first_index: int
-    items: list[bytes]
+    body: bytes
+    ends: "array[int]"
+    """How long the first items are together, without their NULs: of none, one, two, and so on."""
     form: int
     exceptions: list[int]
-    size_bytes: int
+
+    @property
+    def item_count(self) -> int:
+        return len(self.ends) - 1
 
     @property
     def end_index(self) -> int:
-        return self.first_index + len(self.items)
+        return self.first_index + self.item_count
+
+    @property
+    def size_bytes(self) -> int:
+        size_bytes = len(self.body) + len(self.ends) * self.ends.itemsize
+        return size_bytes + len(self.exceptions) * _EXCEPTION_BYTES + _CHUNK_BYTES
+
+    def cut(self, of: slice) -> bytes:
+        """The body of these items."""
+        first, end = of.start, min(of.stop, self.item_count)
+        return self.body[self.ends[first] + first : self.ends[end] + end]
 
 
 class FreshItems:
@@ -66,15 +85,16 @@ class FreshItems:
         """Keep a chunk that was just written, if it is not long, there is room, and it follows on what is
         kept of its buffer.
         """
-        text_bytes = sum(map(len, items))
-        size_bytes = text_bytes + len(items) * _ITEM_BYTES + _CHUNK_BYTES
         chunks = self._chunks.get(buffer_seq)
-        follows = first_index == (chunks[-1].end_index if chunks else 0)
-        is_long = text_bytes > len(items) * LONG_BYTES
-        if follows and not is_long and self.size_bytes + size_bytes <= FRESH_BYTES_MAX:
-            chunk = _Chunk(first_index, items, form, exceptions, size_bytes)
+        if first_index != (chunks[-1].end_index if chunks else 0):
+            return
+        ends = array("I", accumulate(map(len, items), initial=0))
+        if ends[-1] > len(items) * LONG_BYTES:
+            return
+        chunk = _Chunk(first_index, b"\0".join([*items, b""]), ends, form, exceptions)
+        if self.size_bytes + chunk.size_bytes <= FRESH_BYTES_MAX:
             self._chunks.setdefault(buffer_seq, deque()).append(chunk)
-            self.size_bytes += size_bytes
+            self.size_bytes += chunk.size_bytes
             self._written.add(buffer_seq)
 
     def batch(self, buffer_seq: int, first_index: int, count: int) -> ItemBatch | None:
@@ -95,7 +115,7 @@ class FreshItems:
             for chunk in chunks
             if chunk.first_index < end_index
         ]
-        payloads = b"\0".join([*chain.from_iterable(chunk.items[of] for chunk, of in parts), b""])
+        payloads = b"".join([chunk.cut(of) for chunk, of in parts])
         return ItemBatch(payloads, count, _forms(parts, count))
 
     def forget(self, buffer_seq: int) -> None:
@@ -120,7 +140,7 @@ def _forms(parts: list[tuple[_Chunk, slice]], count: int) -> str:
         return str(parts[0][0].form)
     forms: list[int] = []
     for chunk, of in parts:
-        of_chunk = [chunk.form] * len(chunk.items)
+        of_chunk = [chunk.form] * chunk.item_count
         for position in chunk.exceptions:
             of_chunk[position] = 1 - chunk.form
         forms += of_chunk[of]
