@@ -1,6 +1,6 @@
 """What a worker has to say, on its way to the supervisor: answers in contiguous segments, failures, outcomes.
 
-Answers leave at the end of a batch, every 80 ms inside one, and at the latest after 100 ms also while a slow
+Answers leave at the end of a batch, every 95 ms inside one, and at the latest after 100 ms also while a slow
 item runs: a thread of its own sees to that.
 """
 
@@ -79,6 +79,8 @@ class Answers:
         self._outcomes: list[tuple[dict[str, Any], bytes]] = []
         self._discarded: tuple[int, int] | None = None
         self._busy = threading.Event()
+        self._since_ns = 0
+        """When the oldest answer that was not sent may have been added."""
         threading.Thread(target=self._flush_forever, name="durable_bus answers", daemon=True).start()
 
     def renew_lock(self) -> None:
@@ -93,8 +95,14 @@ class Answers:
         with self._lock:
             self._segments = [earlier for earlier in self._segments if earlier.micros]
             self._segments.append(segment)
-        self._busy.set()
+        self._work()
         return segment
+
+    def _work(self) -> None:
+        """Something was added: the flushing thread sees to it that it leaves in time."""
+        if not self._busy.is_set():
+            self._since_ns = time.monotonic_ns()
+            self._busy.set()
 
     def add_failed(
         self, work: dict[str, Any], index: int, kind: str, message: str, traceback: str, micros: int
@@ -109,13 +117,13 @@ class Answers:
         }
         with self._lock:
             self._failed.append(failed)
-        self._busy.set()
+        self._work()
 
     def add_outcome(self, work: dict[str, Any], index: int, outcome: dict[str, Any], body: bytes) -> None:
         """What the handling of an item or message led to, other than an item's answer."""
         with self._lock:
             self._outcomes.append(({"dispatch": work["dispatch"], "index": index, **outcome}, body))
-        self._busy.set()
+        self._work()
 
     def discard(self, first_ordinal: int, end_ordinal: int) -> None:
         """Ordinals that were taken back by the supervisor and will not be started."""
@@ -123,7 +131,7 @@ class Answers:
             if self._discarded is not None:
                 first_ordinal = min(first_ordinal, self._discarded[0])
             self._discarded = (first_ordinal, end_ordinal)
-        self._busy.set()
+        self._work()
 
     def flush(self) -> None:
         """Send what there is. Ends the process when that cannot be."""
@@ -132,6 +140,7 @@ class Answers:
                 self._send_all()
             except BaseException:
                 end_worker()
+            self._since_ns = time.monotonic_ns()
 
     def _send_all(self) -> None:
         ready = [(segment, len(segment.micros)) for segment in self._segments if segment.micros]
@@ -164,5 +173,8 @@ class Answers:
     def _flush_forever(self) -> None:
         while True:
             self._busy.wait()
-            time.sleep(FLUSH_S)
-            self.flush()
+            left_s = FLUSH_S - (time.monotonic_ns() - self._since_ns) / 1e9
+            if left_s > 0:
+                time.sleep(left_s)
+            else:
+                self.flush()

@@ -84,6 +84,7 @@ class Dispatcher:
         waiting = [b.seq for b in self._in_turn() if self._may_have_work(b, now_ms)]
         if not waiting:
             return frames
+        self.paces.wall_us = scheduling.batch_wall_us(len(self.hands))
         self._begun = {hand.worker_id: hand.begun(started(hand.worker_id)) for hand in self.hands.values()}
         reserved = self._reserved()
         served = True
@@ -194,7 +195,8 @@ class Dispatcher:
         """How many items of this buffer a worker should get now; 0 when it holds enough."""
         batch = min(self.paces.batch_items(buffer.target, concurrency), buffer.fitting)
         share = self._share(buffer, concurrency)
-        in_hand = scheduling.in_hand_items(batch, share, self.paces.item_us(buffer.target), concurrency)
+        item_us, wall_us = self.paces.item_us(buffer.target), self.paces.wall_us
+        in_hand = scheduling.in_hand_items(batch, share, item_us, concurrency, wall_us)
         batch = min(batch, share)
         return 0 if hand.unanswered and self._load(hand) + batch > in_hand else batch
 

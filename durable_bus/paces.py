@@ -11,6 +11,8 @@ class Paces:
     def __init__(self) -> None:
         self._item_us: dict[str, float] = {}
         self._batch: dict[str, int] = {}
+        self.wall_us = scheduling.BATCH_WALL_US
+        """How long a batch should take."""
 
     def saw(self, listener: str, item_count: int, total_us: int) -> None:
         """`item_count` items took `total_us` microseconds together."""
@@ -21,7 +23,7 @@ class Paces:
     def batch_items(self, listener: str, concurrency: int) -> int:
         """How many items to hand out at once."""
         item_us = self._item_us.get(listener)
-        size = scheduling.batch_items(self._batch.get(listener), item_us, concurrency)
+        size = scheduling.batch_items(self._batch.get(listener), item_us, concurrency, self.wall_us)
         if item_us is not None:
             self._batch[listener] = size
         return size

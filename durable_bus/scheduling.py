@@ -21,6 +21,7 @@ __all__ = [
     "Theft",
     "attend",
     "batch_items",
+    "batch_wall_us",
     "in_hand_items",
     "patience_s",
     "share_of",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 BATCH_WALL_US = 40_000
+_BATCH_WALL_US_MAX = 80_000
+_WORKER_WALL_US = 6_000
 BATCH_ITEMS_MAX = 2_000
 _GROWTH = 4
 SHARE_WALL_US = 2_000
@@ -39,17 +42,26 @@ _LAST_IN_HAND_WALL_US = 10_000
 # ---- how many items make a batch
 
 
-def aim_items(item_us: float | None, concurrency: int) -> int | None:
-    """How many items take `BATCH_WALL_US`; None when nobody knows yet how long one takes."""
-    return None if item_us is None else int(BATCH_WALL_US * concurrency / max(item_us, 1.0))
+def batch_wall_us(workers: int) -> int:
+    """How long a batch should take: 40 ms, and with many workers longer. A batch costs the supervisor half a
+    millisecond and more, its worker 0.2, whatever is in it. With 32 workers those of 40 ms took half a core.
+    """
+    return min(max(BATCH_WALL_US, workers * _WORKER_WALL_US), _BATCH_WALL_US_MAX)
 
 
-def batch_items(last: int | None, item_us: float | None, concurrency: int) -> int:
+def aim_items(item_us: float | None, concurrency: int, wall_us: int = BATCH_WALL_US) -> int | None:
+    """How many items take so long; None when nobody knows yet how long one takes."""
+    return None if item_us is None else int(wall_us * concurrency / max(item_us, 1.0))
+
+
+def batch_items(
+    last: int | None, item_us: float | None, concurrency: int, wall_us: int = BATCH_WALL_US
+) -> int:
     """How many items to hand out at once: 1 for a listener that is new to this run (a quarter of its
     concurrency, if that is more), then at most four times more than last time.
     """
     size = max(1, concurrency // 4) if last is None else last
-    aim = aim_items(item_us, concurrency)
+    aim = aim_items(item_us, concurrency, wall_us)
     return size if aim is None else max(1, min(aim, size * _GROWTH, BATCH_ITEMS_MAX))
 
 
@@ -59,17 +71,19 @@ def share_of(rest: int, workers: int, item_us: float | None, concurrency: int) -
     return max(-(-rest // max(workers, 1)), int(floor), 1)
 
 
-def in_hand_items(batch: int, share: int, item_us: float | None, concurrency: int) -> int:
+def in_hand_items(
+    batch: int, share: int, item_us: float | None, concurrency: int, wall_us: int = BATCH_WALL_US
+) -> int:
     """How many items a worker may have in hand: two batches, or of items so fast that a batch is shorter than
     it aims at, as many as take two such times, at most four batches. Less when the buffer's rest is small.
 
     With two batches of 2,000 items that take 2 us each, a worker ran dry while the supervisor waited for a
     core or for the disk: 5 % (200,000 items).
     """
-    aim = aim_items(item_us, concurrency) or batch
+    aim = aim_items(item_us, concurrency, wall_us) or batch
     most = min(2 * max(aim, batch), 4 * batch)
     if share < batch:
-        most = min(most, max(4 * share, aim * _LAST_IN_HAND_WALL_US // BATCH_WALL_US))
+        most = min(most, max(4 * share, aim * _LAST_IN_HAND_WALL_US // wall_us))
     return max(2 * concurrency, most)
 
 

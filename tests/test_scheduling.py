@@ -52,6 +52,16 @@ def test_a_batch_takes_40_ms_and_grows_fourfold(
 
 
 @pytest.mark.parametrize(
+    ("workers", "wall_us"), [(1, 40_000), (6, 40_000), (8, 48_000), (14, 80_000), (64, 80_000)]
+)
+def test_with_many_workers_a_batch_takes_longer(workers: int, wall_us: int) -> None:
+    assert scheduling.batch_wall_us(workers) == wall_us
+    assert batch_items(10_000, MS, 1, wall_us) == wall_us // 1_000
+    assert in_hand_items(wall_us // 1_000, 1_000, MS, 1, wall_us) == 2 * wall_us // 1_000
+    assert in_hand_items(wall_us // 1_000, 1, MS, 1, wall_us) == 10, "near the end 10 ms, as ever"
+
+
+@pytest.mark.parametrize(
     ("rest", "workers", "item_us", "items"),
     [
         (30, 2, MS, 15),
