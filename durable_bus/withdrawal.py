@@ -123,9 +123,8 @@ class Withdrawal:
             return
         tables = [(hand.listeners or {}).__contains__ for hand in idle]
         taken, self.look_again_s = scheduling.thefts(tables, loads)
-        if len(loads) < len(
-            self._watched
-        ):  # somebody was given something just now, and nothing is taken of it
+        if len(loads) < len(self._watched):
+            # Somebody was given something just now, of which nothing is taken yet.
             self.look_again_s = min(self.look_again_s or WATCHED_S, WATCHED_S)
         for theft in taken:
             hand = self._dispatcher.hands[theft.worker_id]
