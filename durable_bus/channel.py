@@ -121,14 +121,17 @@ class FrameReader:
         self.frame_bytes_max = frame_bytes_max
 
     def feed(self, data: bytes) -> Generator[Frame, None, None]:
-        """Take `data` and give the frames that are now whole. The rest stays here when fewer are taken:
-        `feed(b"")` goes on there.
+        """Take `data` at once, and give the frames that are now whole. The rest stays here when fewer are
+        taken, or none: `feed(b"")` goes on there.
 
-        Raises LimitExceeded for a frame that is announced longer than allowed, ValueError for one that is not
-        text or not JSON; the channel is of no use after either.
+        The frames raise LimitExceeded for one that is announced longer than allowed, ValueError for one that
+        is not text or not JSON; the channel is of no use after either.
         """
+        self._buffer += data
+        return self._whole()
+
+    def _whole(self) -> Generator[Frame, None, None]:
         buffer = self._buffer
-        buffer += data
         start = 0
         try:
             while len(buffer) - start >= _LENGTH_BYTES:

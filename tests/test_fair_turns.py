@@ -135,6 +135,18 @@ def test_what_a_client_says_beyond_its_share_stays_in_its_socket(turns: Turns) -
     assert 0 < sent < 4 * room + 64 * 1024
 
 
+def test_nothing_is_lost_of_a_client_that_goes_on_while_all_it_said_is_kept(turns: Turns) -> None:
+    client = turns.connect()
+    client.sendall(asks(CLIENT_FRAMES_MAX + 1))
+    spoke = [event for event in turns.turn() if isinstance(event, ClientSpoke)]
+    turns.connections.keep(spoke)
+    client.sendall(asks(3, first=CLIENT_FRAMES_MAX + 1))
+    heard: list[str] = []
+    while turns.connections.has_unread or not heard:
+        heard += [request for _, request in turns.heard(turns.turn())]
+    assert heard == kept(CLIENT_FRAMES_MAX + 4)
+
+
 def test_who_does_not_read_its_answers_is_not_heard_until_it_has(turns: Turns) -> None:
     deaf, other = turns.connect(), turns.connect()
     ((deaf_id, _),) = said_by(turns, deaf)
