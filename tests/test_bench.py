@@ -148,6 +148,7 @@ def test_starts_beside_each_flood_were_acknowledged(long_report: Any) -> None:
         assert measured[name]["supervisor_peak_mb"] >= measured[name]["supervisor_peak_alone_mb"]
 
 
+@pytest.mark.slow
 def test_the_commands_were_run_on_two_journals(long_report: Any) -> None:
     journal = long_report["sections"]["journal"]
     assert journal["interpreter"]["peak_mb"] > 0
