@@ -105,6 +105,7 @@ class Lateness:
         for hand in self._dispatcher.hands.values():
             if not (hand.unanswered or hand.withdrawn) or hand.worker_id in self.late:
                 continue
+            left_s.append(KILL_AFTER_S)  # it may stop between two items, which nothing else would make us see
             running = self.running(hand)
             if running is None:
                 self._judge_beginning(hand, attention.get(hand.worker_id), step_s)

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from apps import plain
+from apps import plain, unruly
 from support import Facts, RunLog
 
 from durable_bus import Client
@@ -53,6 +53,16 @@ def test_a_stopped_worker_is_replaced(journal: Path, facts: Facts) -> None:
         ("answered",),
         ("returned",),
     ]
+
+
+def test_the_only_worker_is_replaced_when_it_stops_between_items_that_have_no_time_out(
+    journal: Path, facts: Facts
+) -> None:
+    """Nobody idles who would take the rest, and nothing else happens that would make somebody look."""
+    with unruly.bus.running(journal=journal, workers=1) as client:
+        buffer = client.start("stops-after-it", ["yes", "no"], buffer_id="b")
+        assert buffer.wait(60).successful == 2
+        assert facts.value("SELECT count(*) FROM failures") == 0
 
 
 def test_small_buffers_do_not_go_from_worker_to_worker(journal: Path, facts: Facts, run_log: RunLog) -> None:
