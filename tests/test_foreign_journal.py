@@ -389,3 +389,15 @@ def test_a_named_pipe_in_the_locks_place_keeps_nobody_waiting(open_work: Path, j
     assert durable_bus("status", cwd=journal.parent, patience_s=30).code == 0
     ran = durable_bus("serve", "apps.plain:bus", cwd=journal.parent)
     assert (ran.code, ran.error) == (5, f"cannot open {lock}: it is a named pipe")
+
+
+def test_a_full_path_is_taken_also_where_the_current_folder_is_gone(
+    journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    lock = JournalLock(journal)
+    lock.release()
+    assert lock.journal == journal.resolve()

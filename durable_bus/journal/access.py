@@ -81,7 +81,7 @@ def real_path(path: str | Path) -> Path:
     refuses it where `fs.protected_symlinks` is set, and for links that lead nowhere.
     """
     at = Path("/")
-    rest = os.path.join(os.getcwd(), path).split("/")[::-1]
+    rest = str(Path(path).absolute()).split("/")[::-1]
     links = 0
     while rest:
         name = rest.pop()
