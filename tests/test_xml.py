@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,12 @@ def test_the_canonical_form_is_blind_to_quotes_and_order_only() -> None:
     assert xml.canonical("<a> </a>") != xml.canonical("<a/>")
     assert xml.canonical("plain") == "plain"
     assert xml.canonical("<a xmlns='relative'/>") in ("<a xmlns='relative'/>", '<a xmlns="relative"></a>')
+
+
+def test_whatever_python_calls_printable_is_a_text_that_can_be_in_a_document() -> None:
+    """A worker takes a short answer of such characters as it is, and does not look further. Which they are
+    grows with every Python.
+    """
+    printable = "".join(filter(str.isprintable, map(chr, range(sys.maxunicode + 1))))
+    assert len(printable) > 100_000
+    assert xml.dump(f"a{printable}") == (f"a{printable}", False)
