@@ -247,7 +247,7 @@ def test_who_is_not_read_from_is_not_late_with_the_rest_of_its_frame(turns: Turn
     while left:
         left -= len(client.recv(100_000))
         heard += turns.heard(turns.turn())
-    assert heard or turns.until_heard() == [(connection_id, "1")]
+    assert (heard or turns.until_heard()) == [(connection_id, "1")]
 
 
 class SlowClock(SystemClock):
