@@ -89,8 +89,8 @@ class Answers:
 
     def segment(self, work: dict[str, Any], first: int, success: bool, is_xml: bool) -> Segment:
         """A new segment to add to. The caller appends to its `texts` first and to its `micros` then, without
-        a lock:
-        what has no duration yet does not count as added."""
+        a lock: what has no duration yet does not count as added.
+        """
         segment = Segment(work, first, success, is_xml)
         with self._lock:
             self._segments = [earlier for earlier in self._segments if earlier.micros]

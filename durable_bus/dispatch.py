@@ -1,9 +1,9 @@
 """What goes to which worker next: whose turn it is, which range, and what comes back.
 
-Open buffers take turns by batch. A worker has about two batches in hand, so that it never waits for a commit; how
-large they are is said by `scheduling.py`. What a dead or withdrawn worker had not answered is given back to its
-buffer as ranges. All of it is memory over the journal: after a crash it is built again from the buffers'
-rows.
+Open buffers take turns by batch. A batch aims at 40 ms of wall time, with many workers at up to 80; a worker
+has about two of them in hand, so that it never waits for a commit. What a dead or withdrawn worker had not
+answered is given back to its buffer as ranges. All of it is memory over the journal: after a crash it is
+built again from the buffers' rows.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@ Functions of what is seen, and nothing else: no clock, no slot, no journal. So e
 case a line (tests/test_scheduling.py), and the simulation tries them together.
 
 Two rules keep every recall useful. What was handed out in this turn makes nobody a victim. And a theft takes
-at most half of what its victim has not begun; all of it only from one whose running item is stuck. Without
+at most half of what its victim has not begun, rounded up; all of it only from one that is stuck. Without
 them a range went from one idle worker to the next, each time before it could be begun: with three workers and
 30 items for seconds, a commit and an fsync a hop.
 """
@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 __all__ = [
     "ASK_AFTER_S",
+    "BATCH_WALL_US",
     "KILL_AFTER_S",
+    "WATCHED_S",
     "Attention",
     "Load",
     "Theft",
