@@ -158,7 +158,10 @@ class WorkerEvents:
 
         if late is not None and late.ordinal is None:
             return []  # it was ended because nothing ran in it
-        if event.current and (late is not None or (_is_own_doing(event.death) and not stopping)):
+        if event.current and late is not None:
+            # Another one's step may have begun before the kill came: it was not late.
+            return at(event.current - 1) if event.current - 1 == late.ordinal else []
+        if event.current and _is_own_doing(event.death) and not stopping:
             # Of the suspects it may be none: one that was given up before, and that went on all the same.
             return at(event.current - 1)
         if len(suspects) == 1 and not stopping:
