@@ -108,15 +108,16 @@ def main(arguments: dict[str, Any]) -> int:
         )
         return 1
     messages = MessageHandling(boot["journal"])
+    serve = _serve
+    if any(facts["is_async"] for facts in listeners.values()):
+        from durable_bus import worker_async  # asyncio costs 50 ms of boot: others do not pay it
+
+        serve = worker_async.serve
+    # Whoever is ready and begins nothing is ended after a few seconds: no import comes after this.
     answers.send({"k": "ready", "listeners": listeners})
     pid = os.getpid()
     try:
-        if any(facts["is_async"] for facts in listeners.values()):
-            from durable_bus.worker_async import serve  # asyncio costs 50 ms of boot: others do not pay it
-
-            serve(bus, read_fd, words, answers, messages)
-        else:
-            _serve(bus, read_fd, words, answers, messages)
+        serve(bus, read_fd, words, answers, messages)
     finally:
         if os.getpid() != pid:
             os._exit(0)  # a child that a handler forked: what the app does at exit is not its business
