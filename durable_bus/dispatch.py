@@ -153,9 +153,7 @@ class Dispatcher:
         able = [
             hand
             for hand in self.hands.values()
-            if _may_get(hand)
-            and self.room(hand)
-            and wanted & (hand.listeners or {}).keys()
+            if _may_get(hand) and self.room(hand) and wanted & (hand.listeners or {}).keys()
         ]
         return min(able, key=lambda hand: hand.unanswered).worker_id if able else None
 

@@ -21,7 +21,7 @@ class Paces:
         self._item_us[listener] = mean_us if before is None else (before + mean_us) / 2
 
     def batch_items(self, listener: str, concurrency: int) -> int:
-        """How many items to hand out at once."""
+        """How many items to hand out at once. Each call lets it grow: with many workers it grows fast."""
         item_us = self._item_us.get(listener)
         size = scheduling.batch_items(self._batch.get(listener), item_us, concurrency, self.wall_us)
         if item_us is not None:

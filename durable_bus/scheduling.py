@@ -174,7 +174,9 @@ ASK_AFTER_S = 1.0
 begin nothing, and answers when it comes to that.
 """
 KILL_AFTER_S = 3.0
-"""One that has still not answered is killed and replaced. Nobody is charged: nothing of it had begun."""
+"""One that has not answered so long after it was asked is killed and replaced. Nobody is charged: nothing of
+it had begun. Where a worker gets no processor for some four seconds it is lost, too, and no item is.
+"""
 
 
 class Attention(NamedTuple):

@@ -116,7 +116,7 @@ class SyncRunner:
                     else handler(argument)
                 )
                 if type(value) is str and value[:1] not in "< " and len(value) < 1000 and value.isprintable():
-                    # That is all that `dump` would find out.
+                    # That is all that `dump` would find out. A batch of them needs no limit of bytes.
                     ended_ns = monotonic_ns()
                     if segment is None or segment.is_xml or not segment.success:
                         segment = answers.segment(work, ordinal + index_from_ordinal, True, False)

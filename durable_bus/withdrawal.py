@@ -125,7 +125,7 @@ class Withdrawal:
         taken, self.look_again_s = scheduling.thefts(tables, loads)
         if len(loads) < len(self._watched):
             # Somebody was given something just now, of which nothing is taken yet.
-            self.look_again_s = min(self.look_again_s or WATCHED_S, WATCHED_S)
+            self.look_again_s = WATCHED_S if self.look_again_s is None else min(self.look_again_s, WATCHED_S)
         for theft in taken:
             hand = self._dispatcher.hands[theft.worker_id]
             self.withdraw(hand, self._watched[theft.worker_id][1] + theft.keep)
