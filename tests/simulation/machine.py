@@ -374,7 +374,9 @@ class Machine:
         self._next_commit = None
         self._sends_left = None
         self.leave_pages(None)
-        if self._code_was_another:  # else nothing saves a worker that is stopped but the supervisor
+        # Who hangs in boot is waited for as long as five minutes, while every client asks again and again.
+        hangs = any(not worker.booted for worker in self._living())
+        if hangs or self._code_was_another:  # else nothing saves a worker that is stopped but the supervisor
             self.code = self.listeners
             self.signal("reload")
         controls = [peer for peer in self.peers if isinstance(peer, Control)]

@@ -57,6 +57,9 @@ class SchedulingRules:
         self._late_ns += ns
 
     def handed_out(self, keys: list[int], worker_id: int) -> None:
+        if self._machine.has_trouble:
+            self.befell()
+            return
         running = self._machine.model.running_since()
         now_ns = self._machine.world.now_ns
         for key in keys:

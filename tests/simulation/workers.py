@@ -181,9 +181,10 @@ class SimulatedWorker:
             self.frozen = True
             self.machine.rules.befell()
             if seconds != FOR_EVER_S:
-                self.world.later(seconds, self._thaw)
+                self.world.later(seconds, self.thaw)
 
-    def _thaw(self) -> None:
+    def thaw(self) -> None:
+        """SIGCONT."""
         self.frozen = False
         self.machine.rules.befell()
         self._go_on()
