@@ -115,23 +115,10 @@ class SyncRunner:
                     if takes_metadata
                     else handler(argument)
                 )
-                if type(value) is str and value[:1] not in "< " and len(value) < 1000 and value.isprintable():
-                    # That is all that `dump` would find out. A batch of them needs no limit of bytes.
-                    ended_ns = monotonic_ns()
-                    if segment is None or segment.is_xml or not segment.success:
-                        segment = answers.segment(work, ordinal + index_from_ordinal, True, False)
-                    segment.texts.append(value)
-                    segment.micros.append((ended_ns - begun_ns) // 1000)
-                    if ended_ns < flush_at_ns:
-                        begun_ns = ended_ns
-                        continue
-                    answers.flush()
-                    begun_ns = monotonic_ns()
-                    flush_at_ns = begun_ns + _FLUSH_NS
-                    continue
                 found = None
-                dump = dumpers.get(type(value)) or self._dumper_of(value)
-                if dump is not None:
+                if type(value) is str and value[:1] not in "< " and len(value) < 1000 and value.isprintable():
+                    text, is_xml, success = value, False, True  # all that `dump` would find out
+                elif (dump := dumpers.get(type(value)) or self._dumper_of(value)) is not None:
                     text, is_xml = dump(value)
                     success = True
                 else:
