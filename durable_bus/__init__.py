@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from durable_bus.bus import Bus
-    from durable_bus.client import Client
+    from durable_bus.app.bus import Bus
+    from durable_bus.client.buffer import Buffer
+    from durable_bus.client.client import Client
     from durable_bus.errors import BufferError, DurableBusError
-    from durable_bus.following import Buffer
-    from durable_bus.messages import (
+    from durable_bus.payloads.messages import (
         BufferComplete,
         BufferDispatched,
         BufferItem,
@@ -48,25 +48,20 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Buffer": "following",
-    "Bus": "bus",
-    "Client": "client",
+    "Buffer": "client.buffer",
+    "Bus": "app.bus",
+    "Client": "client.client",
     "DurableBusError": "errors",
 }
-
-
-def _running(bus: "Bus", journal: str = "journal.db", workers: int | None = None, **options: Any) -> Any:
-    """`Bus.running`; see `running.running`. Bound here because a Bus, which workers load, knows nothing of
-    clients.
-    """
-    return import_module("durable_bus.running").running(bus, journal, workers, **options)
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'durable_bus' has no attribute {name!r}")
-    value = getattr(import_module(f"durable_bus.{_MODULES.get(name, 'messages')}"), name)
-    if name == "Bus":
-        value.running = _running
+    value = getattr(import_module(f"durable_bus.{_MODULES.get(name, 'payloads.messages')}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

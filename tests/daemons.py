@@ -11,10 +11,10 @@ from types import TracebackType
 
 from support import TESTS, environment, until
 
-from durable_bus.bus import parse_spec
-from durable_bus.client import Client
+from durable_bus.app.bus import parse_spec
+from durable_bus.client.client import Client
 from durable_bus.errors import JournalUnreachable, SupervisorLost
-from durable_bus.socket_file import connect_socket, socket_path
+from durable_bus.wire.socket_file import connect_socket, socket_path
 
 
 class Daemon:

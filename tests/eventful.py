@@ -12,8 +12,8 @@ from apps import eventful as app
 from support import Facts, kill, until
 
 from durable_bus import Client, Text
-from durable_bus.bus import app_spec
-from durable_bus.running import open_client
+from durable_bus.app.bus import app_spec
+from durable_bus.client.embedded import open_client
 
 CRASHES = 3
 HELD = 5

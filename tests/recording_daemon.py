@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from durable_bus.daemon import DaemonConfig, supervise
 from durable_bus.journal.journal import Journal
+from durable_bus.supervisor.process import DaemonConfig, supervise
 
 BUFFERS = """
 SELECT

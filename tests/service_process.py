@@ -14,10 +14,12 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-from durable_bus import housekeeping, thread_registry, workforce
-from durable_bus.connections import Limits
-from durable_bus.daemon import DaemonConfig, supervise
 from durable_bus.errors import JournalError
+from durable_bus.supervisor import maintenance as housekeeping
+from durable_bus.supervisor.io.client_sockets import Limits
+from durable_bus.supervisor.outcomes import threads as thread_registry
+from durable_bus.supervisor.process import DaemonConfig, supervise
+from durable_bus.supervisor.workers import workforce
 
 
 def tell_memory(path: Path) -> None:

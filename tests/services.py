@@ -16,11 +16,11 @@ from typing import Any
 from support import TESTS, Facts, environment, outcome, until, workers_of
 
 from durable_bus import __version__
-from durable_bus.bus import parse_spec
-from durable_bus.channel import Frame, FrameReader, encode
-from durable_bus.client import Client
+from durable_bus.app.bus import parse_spec
+from durable_bus.client.client import Client
 from durable_bus.errors import DurableBusError
-from durable_bus.socket_file import connect_daemon
+from durable_bus.wire.framing import Frame, FrameReader, encode
+from durable_bus.wire.socket_file import connect_daemon
 
 
 class Service:
@@ -220,7 +220,10 @@ NOBODY = 65534
 
 _BECOME_NOBODY = f"""
 import os, socket, sys
-from durable_bus import bus, client, daemon, errors  # while we may still read them
+from durable_bus import errors
+from durable_bus.app import bus
+from durable_bus.client import client
+from durable_bus.supervisor import process as daemon  # while we may still read them
 os.setgroups([])
 os.setgid({NOBODY})
 os.setuid({NOBODY})

@@ -9,11 +9,11 @@ from apps import talking
 from support import Facts, kill, until
 
 from durable_bus import Client, Text
-from durable_bus.bus import app_spec
+from durable_bus.app.bus import app_spec
+from durable_bus.client.embedded import open_client
 from durable_bus.journal.connection import open_reader
 from durable_bus.journal.journal import Journal
-from durable_bus.running import open_client
-from durable_bus.thread_registry import ThreadRegistry
+from durable_bus.supervisor.outcomes.threads import ThreadRegistry
 
 
 def script(todo: dict[str, Any]) -> Text:

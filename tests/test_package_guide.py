@@ -1,16 +1,28 @@
-"""durable_bus/README.md names every file of the package, and none that is not there."""
+"""Each room's README names every file and folder of the room, and none that is not there."""
 
 import re
+from pathlib import Path
 
+import pytest
 from support import REPOSITORY
 
 PACKAGE = REPOSITORY / "durable_bus"
+ROOMS = [PACKAGE, *sorted({path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE})]
+SCREEN_LINES = 60
 
 
-def test_the_guide_names_every_file_and_folder() -> None:
-    there = {path.name for path in PACKAGE.glob("*.py")}
-    there |= {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
-    rows = re.findall(r"^\| (`.+?) \|", (PACKAGE / "README.md").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(PACKAGE)))
+def test_the_readme_of_a_room_names_all_that_is_in_it(room: Path) -> None:
+    there = {path.name for path in room.glob("*.py") if path.name != "__init__.py" or room == PACKAGE}
+    there |= {f"{path.name}/" for path in room.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    text = (room / "README.md").read_text()
+    rows = re.findall(r"^\| (`.+?) \|", text, re.MULTILINE)
     named = [name for row in rows for name in re.findall(r"`([\w./]+)`", row)]
     assert len(named) == len(set(named)), "a file stands in one place"
     assert set(named) == there
+    assert room == PACKAGE or len(text.splitlines()) <= SCREEN_LINES
+
+
+def test_the_package_has_few_rooms() -> None:
+    entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 20, sorted(entries)

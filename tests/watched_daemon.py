@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from durable_bus.daemon import DaemonConfig, supervise
 from durable_bus.errors import JournalError
 from durable_bus.journal.journal import Journal
+from durable_bus.supervisor.process import DaemonConfig, supervise
 
 STATES = """
 SELECT 'buffer', buffer_id, state FROM buffers

@@ -144,7 +144,7 @@ class Notes:
 
 def run_client(folder: Path, number: int, seed: int) -> None:
     """Start buffers, be told of their ends, write both down; go on where the last process was killed."""
-    from durable_bus.client import Client
+    from durable_bus.client.client import Client
     from durable_bus.errors import JournalUnreachable, SupervisorLost
 
     notes = Notes(folder / f"client{number}.notes")
@@ -177,7 +177,7 @@ def run_client(folder: Path, number: int, seed: int) -> None:
 
 
 def take(client: object, notes: Notes, outstanding: set[str], timeout_s: float) -> None:
-    from durable_bus.client import Client
+    from durable_bus.client.client import Client
     from durable_bus.errors import TimedOut
 
     assert isinstance(client, Client)

@@ -25,7 +25,7 @@ __all__ = [
 
 
 def _steer(action: str, journal: Path, buffer_id: str, as_json: bool) -> int:
-    from durable_bus.client import Client
+    from durable_bus.client.client import Client
 
     with Client(journal) as client:
         state: str = getattr(client, action)(buffer_id)
@@ -96,7 +96,7 @@ def retry_command(buffer_id: str, journal: Path, as_json: bool) -> int:
     \b
     durable-bus retry monday
     """
-    from durable_bus.client import Client
+    from durable_bus.client.client import Client
 
     with Client(journal) as client:
         buffer = client.retry(buffer_id)
@@ -122,7 +122,7 @@ def prune_command(age: int, journal: Path, as_json: bool) -> int:
     \b
     durable-bus prune --older-than 30d
     """
-    from durable_bus.client import Client
+    from durable_bus.client.client import Client
 
     with Client(journal) as client:
         count = client.prune(time.time_ns() // 1_000_000 - age)
@@ -148,7 +148,7 @@ def send_command(to: str, payload: str, name: str, journal: Path, as_json: bool)
     \b
     durable-bus send planner 'What is new?' && durable-bus receive cli
     """
-    from durable_bus.client import Client
+    from durable_bus.client.client import Client
 
     text = _stdin_text() if payload == "-" else payload
     with Client(journal, name=name) as client:
@@ -162,7 +162,7 @@ def send_command(to: str, payload: str, name: str, journal: Path, as_json: bool)
 
 def _stdin_text() -> str:
     """All of stdin, which is UTF-8 whatever the locale says. Raises UsageError, LimitExceeded."""
-    from durable_bus.xml import PAYLOAD_BYTES_MAX
+    from durable_bus.payloads.xml import PAYLOAD_BYTES_MAX
 
     if sys.stdin is None:
         raise UsageError("cannot read stdin: it is closed")
@@ -189,7 +189,7 @@ def receive_command(name: str, timeout: float | None, journal: Path, as_json: bo
     \b
     durable-bus receive cli --timeout 60
     """
-    from durable_bus.client import Client
+    from durable_bus.client.client import Client
 
     with Client(journal, name=name) as client:
         message = client.receive(timeout)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from durable_bus.cli.embedded import Outcome
     from durable_bus.examples.code_audit import Metrics
-    from durable_bus.journal.reading import BufferContent, JournalReader
+    from durable_bus.journal.reader import BufferContent, JournalReader
 
 __all__ = ["demo_command"]
 
@@ -42,7 +42,7 @@ def demo_command(journal: Path, workers: int | None, quiet: bool) -> int:
     from durable_bus.cli.embedded import Job, run_job
     from durable_bus.cli.progress import open_progress
     from durable_bus.examples.code_audit import sources
-    from durable_bus.journal.reading import JournalReader
+    from durable_bus.journal.reader import JournalReader
 
     outcome = run_job(Job(_APP, "audit", list(sources()), journal, workers=workers), open_progress(quiet))
     with JournalReader(journal) as reader:
@@ -91,7 +91,7 @@ def _show_most_complex(console: Console, reader: JournalReader, buffer: BufferCo
 
 def _most_complex(reader: JournalReader, buffer: BufferContent) -> list[Metrics]:
     from durable_bus.examples.code_audit import Metrics
-    from durable_bus.xml import load
+    from durable_bus.payloads.xml import load
 
     successes = (result for result in reader.results(buffer.buffer_seq) if result.success)
     metrics = (cast(Metrics, load(one.payload, one.is_xml, Metrics)) for one in successes)

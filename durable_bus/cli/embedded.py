@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from durable_bus.bus import parse_spec
+from durable_bus.app.bus import parse_spec
 from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.progress import Progress
-from durable_bus.client import Client, check_buffer_id, digest_items, next_retry_id
+from durable_bus.client.client import Client, check_buffer_id, digest_items, next_retry_id
+from durable_bus.client.embedded import open_client
 from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut, UsageError
 from durable_bus.journal.access import path_to_write
-from durable_bus.journal.reading import BufferContent, JournalReader
-from durable_bus.messages import check_name
-from durable_bus.running import open_client
+from durable_bus.journal.reader import BufferContent, JournalReader
+from durable_bus.payloads.messages import check_name
 
 __all__ = ["Job", "Outcome", "retry_chain", "run_job"]
 

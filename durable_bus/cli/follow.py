@@ -20,7 +20,7 @@ from durable_bus.cli.options import (
 from durable_bus.errors import NotFound, TimedOut
 
 if TYPE_CHECKING:
-    from durable_bus.journal.reading import BufferContent, JournalReader
+    from durable_bus.journal.reader import BufferContent, JournalReader
 
 __all__ = ["follow", "results_command", "wait_command"]
 
@@ -58,7 +58,7 @@ def results_command(
     durable-bus results BUFFER --failed --format jsonl
     """
     from durable_bus.cli.output import check_output, not_ended, render, write_results
-    from durable_bus.journal.reading import JournalReader
+    from durable_bus.journal.reader import JournalReader
 
     check_output(output, journal)
     with JournalReader(journal) as reader:
@@ -88,7 +88,7 @@ def wait_command(buffer_id: str, journal: Path, timeout: float | None, as_json: 
     \b
     durable-bus wait BUFFER --timeout 60 && durable-bus results BUFFER
     """
-    from durable_bus.journal.reading import JournalReader
+    from durable_bus.journal.reader import JournalReader
 
     with JournalReader(journal) as reader:
         content = follow(reader, buffer_id, timeout, quiet)

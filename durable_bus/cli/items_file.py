@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from durable_bus.errors import LimitExceeded, UsageError
-from durable_bus.xml import PAYLOAD_BYTES_MAX, split_items
+from durable_bus.payloads.xml import PAYLOAD_BYTES_MAX, split_items
 
 __all__ = ["ItemsFile"]
 

@@ -24,8 +24,8 @@ from durable_bus.errors import JournalDamaged, NotFound, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from durable_bus.journal.checking import Finding, Report
-    from durable_bus.messages import Result
+    from durable_bus.journal.admin.check import Finding, Report
+    from durable_bus.payloads.messages import Result
 
 __all__ = ["backup_command", "check_command", "export_command", "migrate_command", "query_command"]
 
@@ -89,7 +89,7 @@ def query_command(
     durable-bus query --named slowest-items -p buffer BUFFER
     """
     from durable_bus.cli.rows import write_rows
-    from durable_bus.journal.asking import ask, column_names, question, questions
+    from durable_bus.journal.admin.query import ask, column_names, question, questions
 
     if list_questions:
         for name, means in questions().items():
@@ -136,8 +136,8 @@ def check_command(journal: Path, as_json: bool) -> int:
     \b
     durable-bus check && echo all is well
     """
-    from durable_bus.journal.checking import check
-    from durable_bus.lock import holder_pid, noted_commit
+    from durable_bus.journal.admin.check import check
+    from durable_bus.journal.lock import holder_pid, noted_commit
 
     report = check(journal, served=holder_pid(journal) is not None, noted=noted_commit(journal))
     if as_json:
@@ -148,7 +148,7 @@ def check_command(journal: Path, as_json: bool) -> int:
 
 
 def _print_report(report: Report) -> None:
-    from durable_bus.journal.checking import UNREADABLE
+    from durable_bus.journal.admin.check import UNREADABLE
 
     wrong = [finding for finding in report.checks if not finding.ok]
     unreadable = [finding for finding in wrong if UNREADABLE in finding.rows[0]]
@@ -215,8 +215,8 @@ def migrate_command(journal: Path, dry_run: bool) -> int:
 def _upgrade(journal: Path) -> None:
     from durable_bus.journal.completeness import refuse_incomplete
     from durable_bus.journal.connection import open_writer
+    from durable_bus.journal.lock import JournalLock, noted_commit
     from durable_bus.journal.schema import upgrade
-    from durable_bus.lock import JournalLock, noted_commit
 
     lock = JournalLock(journal)
     try:
@@ -250,8 +250,8 @@ def backup_command(destination: Path, journal: Path) -> int:
     \b
     durable-bus backup /var/backups/journal.db
     """
-    from durable_bus.journal.backup import back_up
-    from durable_bus.lock import holder_pid
+    from durable_bus.journal.admin.backup import back_up
+    from durable_bus.journal.lock import holder_pid
 
     size_bytes = back_up(journal, destination, served_by=holder_pid(destination))
     click.echo(f"durable-bus: {size_bytes:,} bytes in {destination}", err=True)
@@ -276,7 +276,7 @@ def export_command(buffer_id: str, journal: Path, format_name: str, output: Path
     durable-bus export BUFFER --format csv --output results.csv
     """
     from durable_bus.cli.output import check_output, not_ended, render, write_results
-    from durable_bus.journal.reading import JournalReader
+    from durable_bus.journal.reader import JournalReader
 
     check_output(output, journal)
     try:
@@ -300,7 +300,7 @@ def export_command(buffer_id: str, journal: Path, format_name: str, output: Path
 
 def _export_what_is_left(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
     from durable_bus.cli.output import render_results, write_results
-    from durable_bus.journal.salvage import Salvage
+    from durable_bus.journal.admin.salvage import Salvage
 
     salvage = Salvage(journal, buffer_id)
     read = 0

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from durable_bus.cli.rows import csv_writer
 from durable_bus.errors import StorageFailed, UsageError
-from durable_bus.messages import Result
-from durable_bus.results_document import result_item, results_document
+from durable_bus.payloads.messages import Result
+from durable_bus.payloads.results_document import result_item, results_document
 
 if TYPE_CHECKING:
-    from durable_bus.journal.reading import BufferContent, JournalReader
+    from durable_bus.journal.reader import BufferContent, JournalReader
 
 __all__ = ["check_output", "latest_results", "not_ended", "render", "render_results", "write_results"]
 

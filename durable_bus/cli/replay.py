@@ -14,7 +14,7 @@ from durable_bus.cli.options import buffer_argument, journal_option, json_option
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from durable_bus.replay import Comparison, Difference, Finished
+    from durable_bus.replay.replay import Comparison, Difference, Finished
 
 __all__ = ["replay_command"]
 
@@ -63,8 +63,8 @@ def show_command(journal: Path, show_all: bool, as_json: bool) -> int:
     durable-bus replay show --all
     """
     from durable_bus.cli.rows import printable
-    from durable_bus.journal.history import History
-    from durable_bus.lock import holder_pid
+    from durable_bus.journal.admin.history import History
+    from durable_bus.journal.lock import holder_pid
 
     served_by = holder_pid(journal)
     with History(journal) as history:
@@ -174,7 +174,7 @@ def at_command(moment: str, journal: Path, as_json: bool) -> int:
     import sys
 
     from durable_bus.cli.rows import write_rows
-    from durable_bus.journal.history import History
+    from durable_bus.journal.admin.history import History
 
     with History(journal) as history:
         then = history.at(history.commit_of(moment))
@@ -211,7 +211,7 @@ def plan_command(journal: Path, as_json: bool) -> int:
     \b
     durable-bus replay plan --json
     """
-    from durable_bus.replay import plan
+    from durable_bus.replay.replay import plan
 
     planned = plan(journal)
     if as_json:
@@ -254,7 +254,7 @@ def finish_command(app: str, journal: Path, workers: int | None, as_json: bool, 
     """
     from durable_bus.cli.progress import open_progress
     from durable_bus.errors import Interrupted
-    from durable_bus.replay import finish
+    from durable_bus.replay.replay import finish
 
     progress = open_progress(quiet)
     most = 0
@@ -305,8 +305,8 @@ def emit_command(buffer_id: str, journal: Path, as_json: bool) -> int:
     durable-bus replay emit BUFFER > complete.xml
     """
     from durable_bus.cli.output import write_results
-    from durable_bus.journal.reading import JournalReader
-    from durable_bus.replay import emit
+    from durable_bus.journal.reader import JournalReader
+    from durable_bus.replay.replay import emit
 
     with JournalReader(journal) as reader:
         emission = emit(reader, buffer_id)
@@ -358,7 +358,7 @@ def rerun_command(
     """
     from durable_bus.cli.interrupts import interrupted_by
     from durable_bus.cli.progress import open_progress
-    from durable_bus.replay import rerun
+    from durable_bus.replay.replay import rerun
 
     progress = open_progress(quiet)
     shown = 0

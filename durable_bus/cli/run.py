@@ -69,7 +69,7 @@ def run_command(
     from durable_bus.cli.items_file import ItemsFile
     from durable_bus.cli.output import check_output, render, write_results
     from durable_bus.cli.progress import duration, open_progress, rate
-    from durable_bus.journal.reading import JournalReader
+    from durable_bus.journal.reader import JournalReader
 
     check_output(output, journal, Path(items_path))
     progress = open_progress(quiet)

@@ -62,8 +62,8 @@ def serve_command(
     \b
     durable-bus serve audit:bus --workers 4 --retain 30d
     """
-    from durable_bus.bus import parse_spec
-    from durable_bus.daemon import DaemonConfig, supervise
+    from durable_bus.app.bus import parse_spec
+    from durable_bus.supervisor.process import DaemonConfig, supervise
 
     config = DaemonConfig(
         journal=journal,

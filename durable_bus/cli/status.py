@@ -18,7 +18,7 @@ from durable_bus.cli.options import journal_option, json_option
 from durable_bus.cli.supervisor_state import DISK_IS_FULL, ask_supervisor, running_text
 
 if TYPE_CHECKING:
-    from durable_bus.journal.reading import JournalReader
+    from durable_bus.journal.reader import JournalReader
 
 __all__ = ["status_command"]
 
@@ -40,7 +40,7 @@ def status_command(buffer_id: str | None, journal: Path, as_json: bool) -> int:
     durable-bus status
     durable-bus status BUFFER --json
     """
-    from durable_bus.journal.reading import JournalReader
+    from durable_bus.journal.reader import JournalReader
 
     with JournalReader(journal) as reader:
         if buffer_id is None:
@@ -75,7 +75,7 @@ class _Serving:
 
 
 def _serving(reader: JournalReader) -> _Serving:
-    from durable_bus.lock import holder_pid
+    from durable_bus.journal.lock import holder_pid
 
     supervisor = ask_supervisor(reader.path, holder_pid(reader.path))
     run = reader.row("newest_run") or {}
@@ -119,7 +119,7 @@ def _waits_for(row: dict[str, Any], reader: JournalReader, serving: _Serving) ->
 
 def _journal_facts(reader: JournalReader) -> dict[str, Any]:
     """Everything at a glance; costs the same however much the journal holds."""
-    from durable_bus.journal.wal_readers import wal_readers
+    from durable_bus.journal.admin.wal_readers import wal_readers
 
     serving = _serving(reader)
     now_ms = time.time_ns() // 1_000_000

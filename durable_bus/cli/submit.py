@@ -42,7 +42,7 @@ def submit_command(
     """
     from durable_bus.cli.follow import follow
     from durable_bus.cli.items_file import ItemsFile
-    from durable_bus.client import Client
+    from durable_bus.client.client import Client
 
     with ItemsFile(items_path) as items, Client(journal) as client:
         buffer = client.start(target, items, buffer_id=buffer_id, collect=not no_collect, return_to=return_to)

@@ -62,14 +62,14 @@ def _process_state(pid: int) -> str:
 
 def _ask(journal: Path) -> dict[str, Any]:
     """The daemon's answer to `status`. Raises TimeoutError when none comes, OSError when nobody listens."""
-    from durable_bus.channel import FrameReader, encode
-    from durable_bus.socket_file import connect_daemon, journal_file
+    from durable_bus.wire.framing import FrameReader, encode
+    from durable_bus.wire.socket_file import connect_daemon, journal_file
 
     with contextlib.closing(connect_daemon(journal, ANSWER_WITHIN_S)) as connection:
         connection.settimeout(ANSWER_WITHIN_S)
         question = {"k": "status", "request": os.urandom(16).hex(), "journal": journal_file(journal)}
         connection.sendall(encode(question))
-        reader = FrameReader()
+        reader = FrameReader[dict[str, Any]]()
         while data := _receive(connection):
             for frame in reader.feed(data):
                 if frame.header["k"] != "status":

@@ -22,7 +22,7 @@ from durable_bus.cli.options import journal_option
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from durable_bus.journal.reading import JournalReader
+    from durable_bus.journal.reader import JournalReader
 
 __all__ = ["top_command"]
 
@@ -49,7 +49,7 @@ def top_command(journal: Path) -> int:
     """
     from rich.console import Console
 
-    from durable_bus.journal.reading import JournalReader
+    from durable_bus.journal.reader import JournalReader
 
     console = Console(highlight=False)
     with JournalReader(journal) as reader:
@@ -117,7 +117,7 @@ def _screen(reader: JournalReader, pace: _Pace, height: int | None) -> Renderabl
     from rich.text import Text
 
     from durable_bus.cli.supervisor_state import DISK_IS_FULL, ask_supervisor
-    from durable_bus.lock import holder_pid
+    from durable_bus.journal.lock import holder_pid
 
     supervisor = ask_supervisor(reader.path, holder_pid(reader.path))
     run = reader.row("newest_run") or {}

@@ -32,7 +32,7 @@ _EXCEPTION_BYTES = 40
 
 @dataclass(frozen=True, slots=True)
 class ItemBatch:
-    """Items as they go to a worker: a body (`channel.pack`) nobody in between looks into."""
+    """Items as they go to a worker: a body (`payloads.packing`) nobody in between looks into."""
 
     payloads: bytes
     count: int

@@ -48,7 +48,7 @@ class Journal:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self.connection = connection
-        self.statements = Statements(connection, "statements.sql")
+        self.statements = Statements(connection, "writer.sql")
         with translated(path):
             row = self.statements.one("last_ids")
         assert row is not None

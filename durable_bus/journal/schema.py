@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from durable_bus.errors import JournalTooOld
-from durable_bus.journal.backup import back_up
+from durable_bus.journal.admin.backup import back_up
 
 __all__ = ["Step", "migrate", "migrations_folder", "pending_steps", "upgrade"]
 

@@ -10,8 +10,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from durable_bus.channel import split
 from durable_bus.journal.formats import INDEX_BITS
+from durable_bus.payloads.packing import split
 
 if TYPE_CHECKING:
     import sqlite3

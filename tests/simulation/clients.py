@@ -8,9 +8,10 @@ import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from durable_bus.channel import Frame, FrameReader, encode, pack
-from durable_bus.items import ItemsDigest, form_and_exceptions
-from durable_bus.ports import ClientClosed, ClientSpoke
+from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
+from durable_bus.payloads.packing import pack
+from durable_bus.supervisor.ports import ClientClosed, ClientSpoke
+from durable_bus.wire.framing import Frame, FrameReader, encode
 from simulation.model import Content, Violation
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from durable_bus.channel import pack
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled
-from durable_bus.items import ItemsDigest, form_and_exceptions
+from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
+from durable_bus.payloads.packing import pack
 
 __all__ = ["FOR_EVER_S", "Answers", "Call", "Dies", "Handler", "Handling", "Outcome", "Raises", "obey"]
 

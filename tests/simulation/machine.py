@@ -9,7 +9,7 @@ from typing import Any
 
 from durable_bus.errors import StorageFailed, StorageFull, WorkerKilled
 from durable_bus.journal.journal import Journal
-from durable_bus.supervisor import Supervisor, SupervisorConfig
+from durable_bus.supervisor.loop import Supervisor, SupervisorConfig
 from simulation.clients import VERSION, Control, Correspondent, Link, Peer, SimulatedConnections, Starter
 from simulation.handlers import Handler, obey
 from simulation.model import Content, Model, Violation

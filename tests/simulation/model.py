@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from durable_bus.channel import unpack
+from durable_bus.payloads.packing import unpack
 from simulation.handlers import Answers, Handling, Outcome
 from simulation.invariants import ALWAYS, IN_THE_END
 

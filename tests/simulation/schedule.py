@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
-from durable_bus import dispatch
+from durable_bus.supervisor.scheduling import dispatcher as dispatch
 from simulation.handlers import FOR_EVER_S, Handler, obey
 from simulation.machine import Faults, Machine
 from simulation.model import Content

@@ -1,6 +1,6 @@
 """The pool port: workers as a supervisor may meet them.
 
-A simulated worker goes through the same steps as `sync_runner.SyncRunner` and `worker_async._AsyncRunner`, in
+A simulated worker goes through the same steps as `sync_runner.SyncRunner` and `async_runner`, in
 the same order: say "started", look at the limit, run, collect the answer, flush. Between any two of them it
 may be stopped or die, and at any look of the supervisor into the slot it may take a step.
 """
@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from durable_bus.channel import Frame, FrameReader, encode, pack, unpack
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled, WorkerSilent
 from durable_bus.journal.formats import packed
-from durable_bus.ports import ORDINAL_MAX, WorkerEnded, WorkerSpoke
+from durable_bus.payloads.packing import pack, unpack
+from durable_bus.supervisor.ports import ORDINAL_MAX, WorkerEnded, WorkerSpoke
+from durable_bus.wire.framing import Frame, FrameReader, encode
 from simulation.handlers import FOR_EVER_S, Answers, Call, Dies, Handling, Outcome, Raises
 from simulation.model import Violation, key_of
 
@@ -371,7 +372,7 @@ class SimulatedWorker:
         self.flush()
 
     def flush(self) -> None:
-        """Write what has ended to the pipe, as `answers.Answers.flush` does."""
+        """Write what has ended to the pipe, as `replies.Answers.flush` does."""
         if not self._unsent and self._discarded is None:
             return
         unsent, self._unsent = self._unsent, []

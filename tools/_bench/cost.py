@@ -174,7 +174,7 @@ class Bare:
     def __init__(self, connection: sqlite3.Connection, history: History) -> None:
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute
-        self._texts = load("statements.sql")
+        self._texts = load("writer.sql")
         self._history = history
         self._seq = history.buffer["buffer_seq"]
         self._first_key = self._seq << INDEX_BITS

@@ -19,8 +19,8 @@ from _bench.app import items_of
 from _bench.figures import percentiles, progress, show_percentiles
 from _bench.processes import daemon, keyboard_shut, peak_mb
 from durable_bus import Client, __version__
-from durable_bus.channel import encode
-from durable_bus.socket_file import connect_daemon
+from durable_bus.wire.framing import encode
+from durable_bus.wire.socket_file import connect_daemon
 
 START_ITEMS = 10
 WRITE_FRAMES = 1000

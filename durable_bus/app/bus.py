@@ -1,0 +1,350 @@
+"""A Bus: the named listeners of an app; and how another process finds it again.
+
+The decorator only notes and checks. Nothing runs, connects or spawns here: a worker imports the app, so
+importing must stay light, and the supervisor never imports it, so a worker reports `Bus.facts()` to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+import runpy
+import sys
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+from durable_bus.app.handler_signature import is_async, resolved, signature
+from durable_bus.errors import BusNotImportable, UsageError, said
+from durable_bus.payloads.messages import SECONDS_MAX, SYSTEM_BUFFER, HandlerMetadata, check_name, is_seconds
+from durable_bus.payloads.xml import check_annotation
+
+if TYPE_CHECKING:
+    from durable_bus.client.client import Client
+
+__all__ = [
+    "Bus",
+    "Listener",
+    "app_spec",
+    "load_app",
+    "load_bus",
+    "parse_spec",
+]
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+TIMEOUT_S: Final = 3600.0
+ATTEMPTS_MAX: Final = 1000
+CONCURRENCY: Final = 100
+CONCURRENCY_MAX: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One listener as it was declared. Made by `Bus.listener`, which checks every field.
+
+    `timeout_s`: seconds per attempt, None for no limit. `attempts`: how often an exception or a time-out is
+    answered by another try, the first one counted. `backoff_s`: seconds before the second attempt, doubled
+    for each further one. `concurrency`: how many run at once in each worker; 1 for a sync handler. `peers`:
+    whom the handler may send to, None for everybody. `raw_annotation`: the payload's annotation as written, a
+    str where it could not be resolved yet.
+    """
+
+    name: str
+    handler: Callable[..., Any]
+    timeout_s: float | None
+    attempts: int
+    backoff_s: float
+    concurrency: int
+    peers: tuple[str, ...] | None
+    is_async: bool
+    takes_metadata: bool
+    raw_annotation: Any = field(repr=False)
+
+    @functools.cached_property
+    def annotation(self) -> Any:
+        """How the payload arrives: a dataclass, `etree._Element` or str.
+
+        Resolved at decoration where possible, else here: a class may stand below its handler in the file.
+
+        Raises UsageError when it cannot be resolved, or is neither of the three.
+        """
+        try:
+            annotation = resolved(self.raw_annotation, self.handler, {})
+            check_annotation(annotation)
+        except NameError as error:
+            raise UsageError(f"listener {self.name}: cannot resolve its payload's type: {error}") from None
+        except UsageError as error:
+            raise UsageError(f"listener {self.name}: {error}") from None
+        return annotation
+
+    def call(self, payload: object, metadata: HandlerMetadata) -> Any:
+        """What the handler returns; for an async one its coroutine. Raises what it raises."""
+        return self.handler(payload, metadata) if self.takes_metadata else self.handler(payload)
+
+    def facts(self) -> dict[str, Any]:
+        """What a worker tells the supervisor, as JSON values. Raises UsageError as `annotation` does."""
+        self.annotation  # noqa: B018  here, at boot, and not at the first item
+        return {
+            "name": self.name,
+            "timeout_s": self.timeout_s,
+            "attempts": self.attempts,
+            "backoff_s": self.backoff_s,
+            "concurrency": self.concurrency,
+            "is_async": self.is_async,
+            "peers": None if self.peers is None else list(self.peers),
+        }
+
+
+class Bus:
+    """The set of named listeners that an app defines. `name` is for humans. Raises UsageError for a bad name.
+
+    `module` is the name of the module that made it, `listeners` maps names to listeners in the order of
+    declaration.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Note who makes this Bus, because `running` must tell other processes where to find it."""
+        self.name = check_name(name, "bus")
+        self.listeners: dict[str, Listener] = {}
+        frame: types.FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is self:
+            frame = frame.f_back  # a subclass's __init__
+        self.module: str = "" if frame is None else str(frame.f_globals.get("__name__", ""))
+
+    def __repr__(self) -> str:
+        """The name, and how many listeners."""
+        return f"<Bus {self.name!r} of {len(self.listeners)} listeners>"
+
+    def listener(
+        self,
+        name: str,
+        *,
+        timeout: float | None = TIMEOUT_S,
+        attempts: int = 1,
+        backoff: float = 0.0,
+        concurrency: int = CONCURRENCY,
+        peers: list[str] | None = None,
+    ) -> Callable[[Handler], Handler]:
+        """Declare the decorated function, sync or async, as the listener `name`; it is returned unchanged.
+        One that other decorators have wrapped is what the outermost is: a `def` returns the answer, and no
+        coroutine.
+
+        The first parameter is the payload, and its annotation says how that arrives: a dataclass,
+        `etree._Element` (the default) or str. A second one, if it is annotated HandlerMetadata or named
+        `metadata`, is the metadata.
+
+        `timeout`, in seconds, is of each attempt; None, for no limit, must be written out. `attempts` counts
+        exceptions and time-outs; `backoff` is the seconds before the second attempt, doubled for each further
+        one. `concurrency`: how many run at once in each worker, for async handlers; sync ones run one at a
+        time. `peers`: the names this listener may send to, None for all.
+
+        Raises UsageError, naming the option, for a name or value that cannot be, a name given twice, or a
+        handler whose parameters are none of these.
+        """
+        check_name(name, "listener")
+        if name in self.listeners:
+            raise UsageError(f"listener {name} is declared twice")
+        timeout_s = None if timeout is None else _seconds(name, "timeout", timeout, zero=False)
+        attempts = _count(name, "attempts", attempts, ATTEMPTS_MAX)
+        backoff_s = _seconds(name, "backoff", backoff, zero=True)
+        peer_names = _peers(name, peers)
+        concurrency = _count(name, "concurrency", concurrency, CONCURRENCY_MAX)
+
+        def declare(handler: Handler) -> Handler:
+            if name in self.listeners:  # one decorator kept and used twice
+                raise UsageError(f"listener {name} is declared twice")
+            runs_async = is_async(name, handler)
+            raw_annotation, takes_metadata = signature(name, handler, sys._getframe(1).f_locals)
+            listener = Listener(
+                name=name,
+                handler=handler,
+                timeout_s=timeout_s,
+                attempts=attempts,
+                backoff_s=backoff_s,
+                concurrency=concurrency if runs_async else 1,
+                peers=peer_names,
+                is_async=runs_async,
+                takes_metadata=takes_metadata,
+                raw_annotation=raw_annotation,
+            )
+            if not isinstance(raw_annotation, str):
+                try:
+                    check_annotation(raw_annotation)
+                except NameError:
+                    pass  # a field's type is declared further down; `annotation` looks again
+                except UsageError as error:
+                    raise UsageError(f"listener {name}: {error}") from None
+            self.listeners[name] = listener
+            return handler
+
+        return declare
+
+    def running(
+        self,
+        journal: str | os.PathLike[str] = "journal.db",
+        workers: int | None = None,
+        *,
+        name: str | None = None,
+        durability: Literal["full", "normal"] = "full",
+        grace: float = 10.0,
+    ) -> contextlib.AbstractContextManager[Client]:
+        """A supervisor of our own for this bus, as `with bus.running(journal="journal.db", workers=4) as
+        client:`.
+
+        `workers` defaults to the usable cores. `durability` is "full" or "normal" (survives any kill, not a
+        power cut). Leaving the block finishes what runs, within `grace` seconds, and gives the rest back: the
+        same call goes on with it. Raises UsageError for a value that cannot be, BusNotImportable when workers
+        could not import the bus, JournalLocked when another process serves the journal, JournalUnreachable
+        when another user could write to it, StorageFailed, also at its end, when the disk fails.
+        """
+        # By name: workers import this module, and must not pay for clients.
+        embedded: Any = importlib.import_module("durable_bus.client.embedded")
+        manager: contextlib.AbstractContextManager[Client] = embedded.running(
+            self, journal, workers, name=name, durability=durability, grace=grace
+        )
+        return manager
+
+    def facts(self) -> list[dict[str, Any]]:
+        """The facts of every listener, as declared. Raises UsageError as `Listener.annotation` does."""
+        return [listener.facts() for listener in self.listeners.values()]
+
+
+# ---- options
+
+
+def _seconds(listener: str, option: str, value: object, zero: bool) -> float:
+    if not is_seconds(value) or value > SECONDS_MAX or (value == 0 and not zero):
+        least = "at least 0" if zero else "above 0"
+        raise UsageError(
+            f"listener {listener}: {option}={value!r:.100} is not a number of seconds {least} and at most "
+            f"{SECONDS_MAX:,}"
+        )
+    return float(value)
+
+
+def _count(listener: str, option: str, value: object, count_max: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= count_max:
+        raise UsageError(
+            f"listener {listener}: {option}={value!r:.100} is not a whole number from 1 to {count_max}"
+        )
+    return value
+
+
+def _peers(listener: str, peers: object) -> tuple[str, ...] | None:
+    if peers is None:
+        return None
+    if not isinstance(peers, (list, tuple, set, frozenset)):  # a str is iterable too, letter by letter
+        raise UsageError(f"listener {listener}: peers={peers!r:.100} is not a list of names")
+    return tuple(
+        peer if peer == SYSTEM_BUFFER else check_name(peer, f"listener {listener}: peer") for peer in peers
+    )
+
+
+# ---- finding a Bus again
+
+
+def parse_spec(spec: str) -> dict[str, Any]:
+    """The app `module:attribute`, as `load_app` takes it. Raises BusNotImportable for another form."""
+    module, colon, attribute = spec.partition(":")
+    if (
+        not colon
+        or not attribute.isidentifier()
+        or not all(part.isidentifier() for part in module.split("."))
+    ):
+        raise BusNotImportable(f"{spec!r} is not module:attribute, such as audit:bus")
+    return {"kind": "module", "value": module, "attribute": attribute}
+
+
+def load_bus(spec: str) -> Bus:
+    """The Bus that `module:attribute` names; the current folder is importable.
+
+    Raises BusNotImportable, one line saying which of the two is wrong, and how.
+    """
+    return load_app(parse_spec(spec))
+
+
+def app_spec(bus: Bus) -> dict[str, Any]:
+    """Where a fresh process finds this Bus, as JSON values for `load_app`.
+
+    `kind` "module": `value` is a module's name; "path": a script's absolute path, for a Bus made in
+    `__main__`. `attribute` is the name that holds the Bus there, `sys_path` where this process imports from.
+
+    Raises BusNotImportable when no other process could: typed at a prompt, from stdin or `-c`, or in no
+    module's name.
+    """
+    for module_name in dict.fromkeys([bus.module, "__main__", *sys.modules]):
+        module = sys.modules.get(module_name)
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+            if value is bus and attribute.isidentifier():
+                kind, where = _main(attribute) if module_name == "__main__" else ("module", module_name)
+                return {
+                    "kind": kind,
+                    "value": where,
+                    "attribute": attribute,
+                    "sys_path": _absolute_path_list(),
+                }
+    raise BusNotImportable(
+        f"no module has a name for Bus {bus.name!r}: workers import it, so assign it at the top of a module"
+    )
+
+
+def _absolute_path_list() -> list[str]:
+    """sys.path for a process that may start in another folder."""
+    return list(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))
+
+
+def _main(attribute: str) -> tuple[str, str]:
+    """How to import what this process runs as `__main__`: by name for `python -m name`, else by its file."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != "__main__":
+        return "module", str(spec.name)
+    path = getattr(main, "__file__", None)
+    if path is None or not os.path.isfile(path):
+        raise BusNotImportable(
+            f"Bus {attribute!r} was made at a prompt, from stdin or with -c, where no worker can import it: "
+            "put it into a file"
+        )
+    return "path", os.path.abspath(path)
+
+
+def load_app(app: Mapping[str, Any]) -> Bus:
+    """The Bus that `app_spec` or `parse_spec` described. For a fresh process: a script becomes its
+    `__main__`.
+
+    As multiprocessing's spawn does, a script runs under the name `__mp_main__`, so that what stands under
+    `if __name__ == "__main__":` does not run again. Without a `sys_path` the current folder is importable.
+
+    Raises BusNotImportable, one line, with the type and message of what the app raised.
+    """
+    kind, where, attribute = app["kind"], app["value"], app["attribute"]
+    if "sys_path" in app:
+        sys.path[:] = app["sys_path"]
+    elif os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(where) if kind == "module" else _run_script(where)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if kind == "module" and (where == missing or where.startswith(missing + ".")):
+            raise BusNotImportable(f"no module named {missing}") from None
+        raise BusNotImportable(f"importing {where} failed: {said(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise BusNotImportable(f"importing {where} failed: {type(error).__name__}: {said(error)}") from error
+    if not hasattr(module, attribute):
+        raise BusNotImportable(f"{where} has no attribute {attribute}")
+    bus = getattr(module, attribute)
+    if not isinstance(bus, Bus):
+        raise BusNotImportable(f"{where}:{attribute} is a {type(bus).__name__}, not a Bus")
+    return bus
+
+
+def _run_script(path: str) -> types.ModuleType:
+    module = types.ModuleType("__mp_main__")
+    module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    return module

@@ -1,0 +1,125 @@
+"""Following a buffer that was started: how far it is, its end, its results.
+
+All of it is read from the journal, so it works any number of times, for anyone, also when nobody serves the
+journal any more. The client only says sooner that something has happened.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from durable_bus.errors import NotFound, StorageFailed, UsageError
+from durable_bus.payloads.messages import BufferComplete, Result
+from durable_bus.payloads.results_document import results_document
+
+if TYPE_CHECKING:
+    from durable_bus.client.client import Client
+
+__all__ = ["Buffer", "BufferStatus", "deadline_after"]
+
+
+def deadline_after(timeout: float | None) -> float | None:
+    """When a time-out that begins now is over, by the monotonic clock; None: never. Raises UsageError for
+    NaN, which would never be over either.
+    """
+    if timeout is None:
+        return None
+    if math.isnan(timeout):
+        raise UsageError(f"timeout={timeout} is no number of seconds")
+    return time.monotonic() + timeout
+
+
+class BufferStatus(NamedTuple):
+    """How far a buffer is, from the view `buffers`."""
+
+    buffer_id: str
+    state: str
+    paused: bool
+    total: int
+    completed: int
+    successful: int
+    failed: int
+    pending: int
+
+
+class Buffer:
+    """A buffer that was started. Everything here is read from the journal, so it works as often as one
+    likes.
+    """
+
+    def __init__(self, client: "Client", buffer_id: str, buffer_seq: int, *, existed: bool) -> None:
+        self._client = client
+        self.buffer_id = buffer_id
+        self._buffer_seq = buffer_seq
+        self.existed = existed
+        """It was in the journal before this call."""
+
+    def __repr__(self) -> str:
+        return f"<Buffer {self.buffer_id!r} in {str(self._client.journal)!r}>"
+
+    def status(self) -> BufferStatus:
+        row = self._client.reader().buffer(self.buffer_id)
+        fields = {name: row[name] for name in BufferStatus._fields}
+        return BufferStatus(**{**fields, "paused": bool(row["paused"])})
+
+    def wait(self, timeout: float | None = None) -> BufferComplete:
+        """Wait until the buffer has ended. `timeout` in seconds; raises TimedOut, and SupervisorLost when a
+        supervisor of our own has ended before.
+
+        Its `results` are read from the journal when asked for; that raises NotFound when they were pruned.
+        """
+        deadline_s = deadline_after(timeout)
+        self._client.wait_until(lambda: self._counts()[3], self.buffer_id, deadline_s)
+        total, succeeded, _, _ = self._counts()
+        return BufferComplete.reading(self.buffer_id, total, succeeded, self._read_results)
+
+    def _counts(self) -> tuple[int, int, int, bool]:
+        return self._client.reader().counts(self._buffer_seq)
+
+    def _differs(self, seen: tuple[int, int, int, bool]) -> bool:
+        return self._counts() != seen
+
+    def _read_results(self) -> str:
+        """Raises NotFound when they were pruned: nothing is missing from a document that cannot be written
+        any more.
+        """
+        document = "".join(results_document(self.results(), self._counts()[0]))
+        content = self._client.reader().content(self.buffer_id)
+        if content is None or content.pruned:  # asked last: a buffer is marked before its results go
+            raise NotFound(f"the results of {self.buffer_id} were pruned")
+        return document
+
+    def results(self) -> Iterator[Result]:
+        """Every result recorded so far, in item order; of a pruned buffer none. Goes on when the client is
+        closed meanwhile.
+        """
+        return itertools.chain.from_iterable(self._pages())
+
+    def _pages(self) -> Iterator[list[Result]]:
+        after_index = -1
+        while True:
+            reader = self._client.reader()
+            try:
+                for page in reader.pages(self._buffer_seq, after_index):
+                    yield page
+                    after_index = page[-1].index
+                return
+            except StorageFailed:
+                if not reader.closed:
+                    raise
+
+    def as_completed(self, timeout: float | None = None) -> Iterator[Result]:
+        """Every result once, as they are recorded, until the buffer has ended. Raises as `wait` does."""
+        deadline_s = deadline_after(timeout)
+        after = 0
+        while True:
+            seen = self._counts()  # before the page: what is recorded between the two must end the waiting
+            page, after = self._client.reader().results_after(self._buffer_seq, after)
+            yield from page
+            if not page:
+                if seen[3]:
+                    return
+                self._client.wait_until(partial(self._differs, seen), None, deadline_s)

@@ -1,0 +1,335 @@
+"""Clients: starting buffers and following them.
+
+A client talks to a supervisor over a socket (`session.py`): its own (`embedded.py`), or a daemon's. Following
+a buffer needs only the journal (`buffer.py`); the socket merely says sooner that it has ended.
+"""
+
+import hashlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from durable_bus.app.outcomes import outcome_of
+from durable_bus.client.buffer import Buffer, deadline_after
+from durable_bus.client.session import Contact
+from durable_bus.client.upload import Upload, digest_items
+from durable_bus.errors import (
+    BufferError,
+    DurableBusError,
+    InsideHandler,
+    NotFound,
+    SupervisorLost,
+    TimedOut,
+    UnserialisableAnswer,
+    UsageError,
+)
+from durable_bus.journal.reader import BufferContent, JournalReader
+from durable_bus.payloads.messages import NAME_CHARS_MAX, check_name
+from durable_bus.payloads.xml import dump_message
+from durable_bus.wire.ids import new_id
+from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
+
+__all__ = ["Buffer", "Client", "digest_items", "next_retry_id", "refuse_inside_handler"]
+
+_RETRY_BASE_CHARS = 80
+"""How long the id before `.retry1` is where it had to be cut."""
+_RETRY_DIGEST_CHARS = 32
+
+
+class ReceivedMessage(NamedTuple):
+    """A message from a mailbox. `kind` is its root element's name, "text" for text."""
+
+    message_id: str
+    kind: str
+    from_id: str
+    thread_id: str
+    payload: str
+    is_xml: bool
+
+
+class Client:
+    """A way into one journal's supervisor.
+
+    `Client("journal.db")` talks to the daemon that serves it; `bus.running(...)` gives one that has a
+    supervisor of its own. Raises JournalUnreachable when no daemon serves the journal.
+    """
+
+    def __init__(self, journal: str | os.PathLike[str] = "journal.db", *, name: str | None = None) -> None:
+        path = Path(journal)
+        refuse_inside_handler(path)
+        if name is not None:
+            check_name(name, "client")
+        self._open(path, Contact.with_daemon(path, name), name)
+
+    @classmethod
+    def _embedded(cls, journal: Path, contact: Contact, name: str | None) -> "Client":
+        """One that has a supervisor of its own."""
+        client = cls.__new__(cls)
+        client._open(journal, contact, name)
+        return client
+
+    def _open(self, journal: Path, contact: Contact, name: str | None) -> None:
+        self.journal = journal
+        """As it was given, for messages."""
+        self._journal_path = Path(os.path.abspath(journal))
+        """The same for good: this process may change its folder."""
+        self.name = name
+        """Under which it has a mailbox; None: it has none."""
+        self.listeners: dict[str, Any] = contact.listeners
+        """The table of listeners as far as the supervisor knew it when it greeted us."""
+        self._contact = contact
+        self._reader: JournalReader | None = None
+        self._closed = False
+        self._reader_lock = threading.Lock()
+
+    @property
+    def supervisor_pid(self) -> int | None:
+        """The pid of the supervisor that was started for this client; None for a daemon's client."""
+        return self._contact.process.pid if self._contact.process else None
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Leave. A supervisor of our own finishes what runs, gives the rest back, and ends; or is killed.
+
+        Raises StorageFailed when it has ended with that instead.
+        """
+        try:
+            self._contact.close(at_once=at_once)
+        finally:
+            with self._reader_lock:
+                self._closed = True
+                reader, self._reader = self._reader, None
+            if reader is not None:
+                reader.close()
+
+    def reader(self) -> JournalReader:
+        """The journal, read-only; also when we are closed."""
+        with self._reader_lock:
+            if self._reader is None:
+                self._reader = JournalReader(self._journal_path)
+                if self._closed:  # nobody will close us again
+                    weakref.finalize(self, self._reader.close)
+            return self._reader
+
+    def start(
+        self,
+        target: str,
+        items: Iterable[object],
+        *,
+        buffer_id: str | None = None,
+        collect: bool = True,
+        return_to: str | None = None,
+    ) -> Buffer:
+        """Fan `items` out to the listener `target`; returns when all of them are on disk.
+
+        `items`: any iterable of str, Text, Xml, elements or dataclasses; it is streamed. The same `buffer_id`
+        with the same content gives the buffer that exists. Raises BufferError when the start is refused
+        (unknown target, no items, the id used with other content), UsageError or LimitExceeded for an item
+        that cannot be journaled; nothing of the buffer is in the journal then.
+        """
+        chosen = buffer_id if buffer_id is not None else new_id()
+        errors_of_name = check_buffer_id(chosen)
+        if errors_of_name:
+            raise errors_of_name
+        header = {
+            "request": new_id(),
+            "buffer_id": chosen,
+            "target": target,
+            "collect": collect,
+            "return_to": return_to or "",
+        }
+        return self._start(header, items)
+
+    def _start(self, header: dict[str, Any], items: Iterable[object]) -> Buffer:
+        answer = Upload(self._contact.link, self._contact.reconnect, header).send(items)
+        self._contact.link.watch(header["buffer_id"], asked=True)
+        return Buffer(self, header["buffer_id"], answer["buffer_seq"], existed=answer["existed"])
+
+    def retry(self, buffer_id: str) -> Buffer:
+        """Start the failed and missing items of an ended buffer again, in their order, as a buffer of their
+        own: `BUFFER.retry1`, and what fails of that as `BUFFER.retry2` (see `next_retry_id` for an id of more
+        than 93 characters).
+
+        Called twice, the second gives the buffer that exists. Raises NotFound, or BufferError when the buffer
+        has not ended, nothing of it is to be started again, or its items were pruned.
+        """
+        reader = self.reader()
+        content = reader.content(buffer_id)
+        if content is None:
+            raise NotFound(f"no buffer {buffer_id!r} in {self.journal}")
+        if not content.ended:
+            raise BufferError(buffer_id, "it has not ended yet: what failed of it is not known")
+        if content.succeeded == content.total:
+            raise BufferError(buffer_id, "every item has succeeded: nothing to start again")
+        if content.pruned:
+            raise BufferError(buffer_id, "its items and results were pruned: they cannot be started again")
+        header = {
+            "request": new_id(),
+            "buffer_id": next_retry_id(content),
+            "target": content.target,
+            "collect": content.collect,
+            "return_to": content.return_to,
+            "retry_of": buffer_id,
+        }
+        return self._start(header, reader.unsuccessful_items(content))
+
+    def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
+        """Wait for a fact in the journal. Raises TimedOut, and SupervisorLost when a supervisor of our own
+        has ended before.
+        """
+        self._contact.wait_until(done, buffer_id, deadline_s)
+
+    def send(self, to: str, payload: object) -> str:
+        """Send a message to a listener or a mailbox, on a new thread; its message id.
+
+        It is on disk when this returns. `payload`: str, Text, Xml, an element or a dataclass. Raises
+        MessageRefused for an unknown name, or a client without a name; UsageError for what cannot be
+        written, and for XML that is not one element.
+        """
+        text, is_xml = dump_message(payload)
+        answer = self._contact.request({"k": "send", "to": to, "payload": text, "is_xml": is_xml})
+        return str(answer["message_id"])
+
+    def receive(self, timeout: float | None = None) -> ReceivedMessage:
+        """The next message to this client's name. Raises TimedOut after `timeout` seconds.
+
+        It stays in the journal until `respond` or `acknowledge`, and waits again when this connection closes
+        first. Interrupted, such as by Ctrl-C, this takes no message: one that was on its way waits again.
+        """
+        request_id = new_id()
+        try:
+            return self._receive(request_id, timeout)
+        except DurableBusError:
+            raise  # the supervisor's answer, or the end of the connection: nothing is on its way to us
+        except BaseException:
+            self._contact.link.say({"k": "abandon_receiving", "request": request_id})
+            raise
+
+    def _receive(self, request_id: str, timeout: float | None) -> ReceivedMessage:
+        header = {"k": "receive", "request": request_id}
+        deadline_s = deadline_after(timeout)
+        while True:
+            link = self._contact.link
+            try:
+                link.send(header)
+                left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+                try:
+                    answer = link.answer(request_id, left_s)
+                except TimedOut:
+                    link.send({"k": "stop_receiving", "request": request_id})
+                    answer = link.answer(request_id)
+                break
+            except SupervisorLost:
+                self._contact.reconnect_within(
+                    link, deadline_s, f"no message to {self.name} within {timeout} s"
+                )
+            finally:
+                link.forget(request_id)
+        if answer["k"] == "nothing":
+            raise TimedOut(f"no message to {self.name} within {timeout} s")
+        return ReceivedMessage(**{field: answer[field] for field in ReceivedMessage._fields})
+
+    def respond(self, message: ReceivedMessage, payload: object) -> None:
+        """Answer a received message along its thread, which settles it. `payload` is what a handler may
+        answer, and None the empty text. A Huh, SystemError or BufferError fails an item that waits for it, as
+        a handler's does.
+
+        Raises MessageRefused when it was settled before, and UsageError for what a handler could not answer
+        either, such as XML that is not one element; then the message is as it was.
+        """
+        try:
+            text, is_xml, success = outcome_of(payload)
+        except UnserialisableAnswer as error:
+            raise UsageError(f"not an answer: {error}") from error
+        header = {"k": "respond", "message_id": message.message_id}
+        self._contact.request({**header, "payload": text, "is_xml": is_xml, "success": success})
+
+    def acknowledge(self, message: ReceivedMessage) -> None:
+        """Settle a received message without a response. Raises MessageRefused when it was settled before."""
+        self._contact.request({"k": "acknowledge", "message_id": message.message_id})
+
+    def cancel(self, buffer_id: str) -> str:
+        """End a buffer as it is, and those that handlers of its items have started; its state now.
+
+        Items without a result are *missing*. Of one that had ended nothing changes. One whose items still
+        arrive is given up, `gone`, and its id is free again. Raises NotFound.
+        """
+        return str(self._contact.request({"k": "cancel", "buffer_id": buffer_id})["state"])
+
+    def pause(self, buffer_id: str) -> str:
+        """Hand out nothing more of a buffer, also after restarts, until `resume`; its state. Raises
+        NotFound, and BufferError while its items arrive.
+        """
+        return str(self._contact.request({"k": "pause", "buffer_id": buffer_id})["state"])
+
+    def resume(self, buffer_id: str) -> str:
+        """Go on with a paused buffer; its state. Raises NotFound."""
+        return str(self._contact.request({"k": "resume", "buffer_id": buffer_id})["state"])
+
+    def prune(self, before_ms: int) -> int:
+        """Drop items, results and messages of what ended before a time (ms since the epoch) with nothing
+        unsettled: buffers, and conversations of clients with listeners and one another.
+
+        How many buffers; their rows stay, as `pruned`, and their ids stay used.
+        """
+        buffers = 0
+        after: list[int] | None = [0, 0]
+        while after is not None:
+            answer = self._contact.request({"k": "prune", "before_ms": before_ms, "after": after})
+            buffers += answer["buffers"]
+            after = answer["next"]
+        return buffers
+
+    def supervisor_status(self, timeout: float | None = None) -> dict[str, Any]:
+        """How the supervisor's workers are. Raises TimedOut when it does not answer: it is busy or hung."""
+        request_id = new_id()
+        link = self._contact.link
+        try:
+            link.send({"k": "status", "request": request_id})
+            return link.answer(request_id, timeout)
+        finally:
+            link.forget(request_id)
+
+    def buffer(self, buffer_id: str) -> Buffer:
+        """A buffer that was started before, by anybody. Raises NotFound."""
+        return Buffer(self, buffer_id, self.reader().facts(buffer_id).buffer_seq, existed=True)
+
+
+def check_buffer_id(buffer_id: str) -> BufferError | None:
+    try:
+        check_name(buffer_id, "buffer")
+    except UsageError as error:
+        return BufferError(str(buffer_id)[:100] or "unknown", str(error))
+    return None
+
+
+def next_retry_id(content: BufferContent) -> str:
+    """What a retry of this buffer is called: `BUFFER.retry1`, and the retry of that `BUFFER.retry2`.
+
+    Where that would be longer than a buffer id may be, BUFFER is cut, and a digest of the whole of it put in
+    place of its end: the same each time, and of no two buffers the same. It leaves room for further retries.
+    """
+    base, dot, number = content.buffer_id.rpartition(".retry")
+    if not (content.is_retry and dot and number.isdecimal()):
+        base, number = content.buffer_id, "0"
+    suffix = f".retry{int(number) + 1}"
+    if len(base) + len(suffix) > NAME_CHARS_MAX:
+        digest = hashlib.sha256(base.encode()).hexdigest()[:_RETRY_DIGEST_CHARS]
+        base = f"{base[: _RETRY_BASE_CHARS - len(digest) - 1]}.{digest}"
+    return base + suffix
+
+
+def refuse_inside_handler(journal: Path) -> None:
+    """A handler that waits for its own bus holds a worker that the answer may need. Raises InsideHandler."""
+    served = os.environ.get(INSIDE_HANDLER_VARIABLE)
+    if served and os.path.realpath(served) == os.path.realpath(journal):
+        raise InsideHandler

@@ -1,0 +1,103 @@
+"""A supervisor of our own: started for one client, and ended with it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from durable_bus.app.bus import Bus, app_spec
+from durable_bus.client.client import Client, refuse_inside_handler
+from durable_bus.client.session import Contact
+from durable_bus.errors import UsageError
+from durable_bus.journal.connection import DURABILITIES
+from durable_bus.payloads.messages import check_name, is_seconds
+from durable_bus.wire.spawning import spawn
+
+__all__ = ["open_client", "running", "spawn_supervisor"]
+
+
+def spawn_supervisor(
+    app: dict[str, Any],
+    app_name: str,
+    journal: Path,
+    workers: int,
+    *,
+    durability: str = "full",
+    grace_s: float = 10.0,
+    verbose: bool = False,
+) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+    """A supervisor process of our own, that ends when we do, and our end of the socket to it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    config = {
+        "fd": theirs.fileno(),
+        "parent_pid": os.getpid(),
+        "journal": str(journal),
+        "app": app,
+        "app_name": app_name,
+        "workers": workers,
+        "durability": durability,
+        "grace_s": grace_s,
+        "verbose": verbose,
+    }
+    # Ctrl-C reaches the whole foreground group: the supervisor is born with SIGINT blocked, and ignores it
+    # then.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process = spawn("durable_bus.supervisor.process", config, [theirs.fileno()])
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return process, ours
+
+
+@contextlib.contextmanager
+def running(
+    bus: Bus,
+    journal: str | os.PathLike[str] = "journal.db",
+    workers: int | None = None,
+    *,
+    name: str | None = None,
+    durability: str = "full",
+    grace: float = 10.0,
+) -> Iterator[Client]:
+    """See `Bus.running`."""
+    path = Path(journal)
+    refuse_inside_handler(path)
+    with open_client(
+        app_spec(bus), bus.name, path, workers, name=name, durability=durability, grace_s=grace
+    ) as client:
+        yield client
+
+
+def open_client(
+    app: dict[str, Any],
+    app_name: str,
+    journal: Path,
+    workers: int | None,
+    *,
+    name: str | None = None,
+    durability: str = "full",
+    grace_s: float = 10.0,
+    verbose: bool = False,
+) -> Client:
+    """A client with a supervisor of its own. Raises UsageError, before one is spawned."""
+    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise UsageError(f"workers={workers!r:.100} is not a whole number of at least 1")
+    if durability not in list(DURABILITIES):
+        raise UsageError(f"durability={durability!r:.100} is not {' or '.join(map(repr, DURABILITIES))}")
+    if not is_seconds(grace_s):
+        raise UsageError(f"grace={grace_s!r:.100} is not a number of seconds of at least 0")
+    if name is not None:
+        check_name(name, "client")
+    process, connection = spawn_supervisor(
+        app, app_name, journal, count, durability=durability, grace_s=float(grace_s), verbose=verbose
+    )
+    return Client._embedded(journal, Contact(journal, connection, process, name), name)

@@ -1,0 +1,162 @@
+"""The past of a journal: its runs and crashes, and how every buffer stood after any commit."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from durable_bus.errors import NotFound, UsageError
+from durable_bus.journal.connection import open_reader, translated
+from durable_bus.journal.formats import INDEX_BITS
+from durable_bus.journal.paging import PAGE_CHARS
+from durable_bus.journal.statements import Statements
+from durable_bus.payloads.messages import Text, Xml
+
+__all__ = ["History", "iso_time"]
+
+_PAGE_ROWS = 2_000
+
+
+def iso_time(time_ms: int | None) -> str | None:
+    """As the views write times."""
+    if time_ms is None:
+        return None
+    return (
+        datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+    )
+
+
+class History:
+    """Read-only; each method sees one state of the journal. Raises as `open_reader` does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection = open_reader(path)
+        self._statements = Statements(self._connection, "history.sql")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> "History":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _rows(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
+        with translated(self.path):
+            return [dict(row) for row in self._statements.rows(name, **parameters)]
+
+    def runs(self, *, served: bool) -> list[dict[str, Any]]:
+        """Every run with what happened in it; `ended` is `clean`, `crashed`, or `running` for the newest
+        while the journal is served.
+        """
+        with self._one_state():
+            runs = self._rows("runs")
+            by_id = {run["run_id"]: run for run in runs}
+            newest = max(by_id, default=0)
+            for run in runs:
+                alive = served and run["run_id"] == newest and run["stopped_at"] is None
+                run["ended"] = "running" if alive else "crashed" if run["stopped_at"] is None else "clean"
+                for name in ("started_at", "stopped_at", "last_commit_at"):
+                    run[name] = iso_time(run[name])
+                first, last = run["first_commit"], run["last_commit"]
+                run |= self._rows("recorded_between", first_commit=first, last_commit=last)[0]
+                run |= dict.fromkeys(("opened", "completed", "cancelled", "pruned", "workers_died"), 0)
+                run["interrupted"] = []
+            for row in self._rows("buffer_events"):
+                by_id[row["run_id"]][row["what"]] = row["buffers"]
+            for row in self._rows("worker_deaths"):
+                by_id[row["run_id"]]["workers_died"] = row["workers"]
+            for row in self._rows("interrupted"):
+                run = by_id[row.pop("run_id")]
+                if not (row.pop("in_flight") and run["ended"] == "running"):
+                    run["interrupted"].append({**row, "sent_at": iso_time(row["sent_at"])})
+            return runs
+
+    def commit_of(self, moment: str) -> int:
+        """The commit that a number or a time names. A time is ISO 8601, UTC unless it says otherwise.
+
+        Raises NotFound when there was none yet, UsageError for anything else.
+        """
+        newest = self._value("newest_commit") or 0
+        if moment.isdecimal():
+            if int(moment) > newest:
+                raise NotFound(f"there is no commit {moment} yet: the newest of {self.path} is {newest}")
+            return int(moment)
+        try:
+            time = datetime.fromisoformat(moment)
+        except ValueError:
+            raise UsageError(
+                f"{moment!r:.60} is neither a commit's number nor a time such as 2026-01-31T12:00:00.500Z"
+            ) from None
+        time = time if time.tzinfo else time.replace(tzinfo=UTC)
+        commit_id = self._value("last_commit_until", time_ms=int(time.timestamp() * 1000))
+        if commit_id is None:
+            raise NotFound(f"nothing had happened at {moment}: the journal begins later")
+        return int(commit_id)
+
+    def at(self, commit_id: int) -> dict[str, Any]:
+        """Every buffer as it was after a commit: the columns of the view `buffers` that can be known of then,
+        and `in_flight`, items in somebody's hands.
+        """
+        with self._one_state():
+            newest = self._value("newest_commit") or 0
+            (commit,) = self._rows("commit", commit_id=commit_id) or [{"run_id": None, "committed_at": None}]
+            buffers = self._rows("buffers_at", commit_id=commit_id)
+        for row in buffers:
+            known = row["successful"] is not None
+            row["paused"] = bool(row["paused"])
+            row["completed"] = row["successful"] + row["failed"] if known else None
+            row["pending"] = (
+                0 if row["state"] != "open" else row["total"] - row["completed"] if known else None
+            )
+        return {
+            "commit": commit_id,
+            "newest_commit": newest,
+            "run_id": commit["run_id"],
+            "committed_at": iso_time(commit["committed_at"]),
+            "buffers": buffers,
+        }
+
+    def items(self, buffer_seq: int) -> Iterator[Text | Xml]:
+        """The items of a buffer as they were given, in their order, in pages."""
+        after_key = (buffer_seq << INDEX_BITS) - 1
+        last_key = (buffer_seq << INDEX_BITS) + (1 << INDEX_BITS) - 1
+        while True:
+            with translated(self.path):
+                page = self._statements.some(
+                    "items_page", PAGE_CHARS, after_key=after_key, last_key=last_key, limit=_PAGE_ROWS
+                )
+            if not page:
+                return
+            after_key = page[-1][0]
+            for _, payload, is_xml in page:
+                yield Xml(payload) if is_xml else Text(payload)
+
+    def open_work(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
+        """Open buffers, each with what it waits for, and how many unsettled messages each listener has."""
+        with self._one_state():
+            messages = {row["to_id"]: row["messages"] for row in self._rows("unsettled_messages")}
+            return self._rows("open_work"), messages
+
+    @contextlib.contextmanager
+    def _one_state(self) -> Iterator[None]:
+        """Several statements see the same state of the journal."""
+        with translated(self.path):
+            self._connection.execute("BEGIN")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # Damage may have rolled back by itself; and what the statement said is what is to be said.
+                if self._connection.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._connection.execute("ROLLBACK")
+                raise
+
+    def _value(self, name: str, **parameters: Any) -> Any:
+        with translated(self.path):
+            return self._statements.value(name, **parameters)

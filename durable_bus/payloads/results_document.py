@@ -1,0 +1,43 @@
+"""The results document: what `BufferComplete.results` holds and `--format xml` prints (DESIGN section 7).
+
+Rendered from the rows each time, never stored, and never failing: every answer was checked where it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from durable_bus.payloads.characters import escape, representable
+from durable_bus.payloads.messages import Result
+
+__all__ = ["result_item", "results_document"]
+
+
+def result_item(index: int, success: bool, payload: str, is_xml: bool, missing: bool = False) -> str:
+    """One `<item>` of the results document: XML inside as answered, text escaped; a missing one is empty."""
+    if missing:
+        return f'<item index="{index}" success="false" missing="true"/>'
+    if not is_xml:
+        payload = escape(representable(payload))
+    return f'<item index="{index}" success="{"true" if success else "false"}">{payload}</item>'
+
+
+def results_document(results: Iterable[Result], total: int) -> Iterator[str]:
+    """The results document in pieces of one item, streamed: joined they are `<results>…</results>`.
+
+    `results` come in item order; an index below `total` that none of them has is rendered as missing.
+
+    Raises ValueError when they are out of order or beyond `total`: then the reader is broken, not the data.
+    """
+    yield "<results>"
+    next_index = 0
+    for result in results:
+        if not next_index <= result.index < total:
+            raise ValueError(f"result {result.index} where {next_index} to {total - 1} may come")
+        for index in range(next_index, result.index):
+            yield result_item(index, False, "", False, missing=True)
+        yield result_item(result.index, result.success, result.payload, result.is_xml)
+        next_index = result.index + 1
+    for index in range(next_index, total):
+        yield result_item(index, False, "", False, missing=True)
+    yield "</results>"

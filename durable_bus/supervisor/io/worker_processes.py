@@ -1,0 +1,241 @@
+"""Worker processes: spawn, watch, feed, kill.
+
+Each worker is a fresh process with its own pair of pipes and its own page of shared memory. Nothing is shared
+between workers, so a SIGKILL spoils only its own channel: a process that is killed inside a multiprocessing
+lock would hold it for ever. Deaths are seen by pidfd, at once; a pipe's end of file would wait for whatever
+else the handler left running.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled
+from durable_bus.supervisor.io.reactor import SelectorReactor
+from durable_bus.supervisor.ports import ORDINAL_MAX, WorkerEnded, WorkerSpoke
+from durable_bus.wire.framing import READ_BYTES, FrameReader, Outgoing, encode
+from durable_bus.wire.spawning import spawn
+
+__all__ = ["READ_BYTES_MAX", "SharedSlot", "WorkerPool"]
+
+PIPE_BYTES = 1024 * 1024
+READ_BYTES_MAX = 2 * 1024 * 1024
+"""How much one turn takes from all workers together."""
+_SLOT_BYTES = 4096
+_GONE_SLOTS_MAX = 1000
+_STARTED, _SINCE, _LIMIT, _CURRENT = 0, 1, 2, 3
+
+
+class SharedSlot:
+    """The page that a worker and the supervisor share (see `ports.Slot`). A word is written by one side
+    only.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._memory = mmap.mmap(fd, _SLOT_BYTES)
+        # One aligned eight-byte store or load each: never torn on any machine that Linux and CPython run on.
+        self.words: memoryview[int] | list[int] = memoryview(self._memory).cast("q")
+
+    def keep_last(self) -> None:
+        """Its worker is gone: keep the last words, and let go of the page, which holds a descriptor open."""
+        assert isinstance(self.words, memoryview)
+        shared, self.words = self.words, self.words[: _CURRENT + 1].tolist()
+        shared.release()
+        self._memory.close()
+
+    @property
+    def started(self) -> int:
+        return self.words[_STARTED]
+
+    @property
+    def since_ns(self) -> int:
+        return self.words[_SINCE]
+
+    @property
+    def current(self) -> int:
+        return self.words[_CURRENT]
+
+    @property
+    def limit(self) -> int:
+        return self.words[_LIMIT]
+
+    @limit.setter
+    def limit(self, ordinal: int) -> None:
+        self.words[_LIMIT] = ordinal
+
+
+class _Worker:
+    """The supervisor's side of one worker process."""
+
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", slot: SharedSlot, read_fd: int, write_fd: int
+    ) -> None:
+        self.process = process
+        self.slot = slot
+        self.read_fd = read_fd
+        self.pid_fd = os.pidfd_open(process.pid)
+        self.reader = FrameReader[Any]()
+        self.outgoing = Outgoing(write_fd)
+        self.ended = False
+
+
+class WorkerPool:
+    """The real `ports.Pool`."""
+
+    def __init__(self, reactor: SelectorReactor, app: dict[str, Any], journal_path: Path) -> None:
+        self._reactor = reactor
+        # The path is absolute, as a handler may change its folder. Folders may have names that are not UTF-8,
+        # which ASCII JSON can hold (`json.dumps`) and a header cannot.
+        boot = {"app": app, "journal": os.path.abspath(journal_path)}
+        self._boot_frame = encode({"k": "boot"}, json.dumps(boot).encode())
+        self._workers: dict[int, _Worker] = {}
+        self._gone_slots: dict[int, SharedSlot] = {}
+        """Of workers whose end the supervisor may not have taken in yet (a full disk makes it wait), newest
+        last.
+        """
+        self._events: list[WorkerSpoke | WorkerEnded] = []
+        self._next_id = 1
+        self._budget_bytes = READ_BYTES_MAX
+        self._paused = False
+        self._unread = False
+
+    def spawn(self) -> int:
+        worker_id = self._next_id
+        self._next_id += 1
+        to_worker_read, to_worker_write = os.pipe2(os.O_CLOEXEC)
+        from_worker_read, from_worker_write = os.pipe2(os.O_CLOEXEC)
+        slot_fd = os.memfd_create("durable_bus slot", os.MFD_CLOEXEC)
+        child_fds = (to_worker_read, from_worker_write, slot_fd)
+        try:
+            for fd in (to_worker_write, from_worker_read):
+                os.set_blocking(fd, False)
+                # Two batches must fit, or the worker waits for us between them. More than the user's share:
+                # the default.
+                with contextlib.suppress(PermissionError):
+                    fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            os.ftruncate(slot_fd, _SLOT_BYTES)
+            slot = SharedSlot(slot_fd)
+            slot.limit = ORDINAL_MAX
+            process = spawn(
+                "durable_bus.worker.process", {"fds": child_fds, "parent": os.getpid()}, child_fds
+            )
+        finally:
+            for fd in child_fds:
+                os.close(fd)
+        worker = _Worker(process, slot, from_worker_read, to_worker_write)
+        self._workers[worker_id] = worker
+        if not self._paused:
+            self._watch(worker_id, worker)
+        self.send(worker_id, self._boot_frame)
+        return worker_id
+
+    def _watch(self, worker_id: int, worker: _Worker) -> None:
+        self._reactor.watch(worker.read_fd, lambda mask: self._readable(worker_id))
+        self._reactor.watch(worker.pid_fd, lambda mask: self._ended(worker_id))
+
+    def pid(self, worker_id: int) -> int:
+        return self._workers[worker_id].process.pid
+
+    def slot(self, worker_id: int) -> SharedSlot:
+        worker = self._workers.get(worker_id)
+        return worker.slot if worker else self._gone_slots[worker_id]
+
+    def send(self, worker_id: int, data: bytes) -> None:
+        worker = self._workers.get(worker_id)
+        if worker is not None:
+            worker.outgoing.append(data)
+            self._writable(worker_id)
+
+    def kill(self, worker_id: int) -> None:
+        worker = self._workers.get(worker_id)
+        if worker is not None:
+            worker.process.kill()
+
+    def take_events(self) -> list[WorkerSpoke | WorkerEnded]:
+        events, self._events = self._events, []
+        self._unread = self._budget_bytes <= 0 and not self._paused
+        self._budget_bytes = READ_BYTES_MAX
+        return events
+
+    @property
+    def has_unread(self) -> bool:
+        return self._unread
+
+    def pause_reading(self, paused: bool) -> None:
+        if paused != self._paused:
+            self._paused = paused
+            for worker_id, worker in self._workers.items():
+                if paused:
+                    self._reactor.forget(worker.read_fd)
+                    self._reactor.forget(worker.pid_fd)
+                else:
+                    self._watch(worker_id, worker)
+
+    def _readable(self, worker_id: int) -> None:
+        if self._budget_bytes > 0:
+            self._read(self._workers[worker_id], worker_id, self._budget_bytes)
+
+    def _read(self, worker: _Worker, worker_id: int, bytes_max: int) -> None:
+        """Read what is there, at most about `bytes_max`."""
+        while bytes_max > 0:
+            try:
+                data = os.read(worker.read_fd, min(bytes_max, READ_BYTES))
+            except BlockingIOError:
+                return
+            if not data:
+                self._reactor.forget(worker.read_fd)
+                # It has ended, or is about to; or a handler has closed its pipe, and whatever it goes on to
+                # answer would reach nobody.
+                worker.process.kill()
+                return
+            bytes_max -= len(data)
+            self._budget_bytes -= len(data)
+            for frame in worker.reader.feed(data):
+                self._events.append(WorkerSpoke(worker_id, frame))
+
+    def _writable(self, worker_id: int) -> None:
+        worker = self._workers[worker_id]
+        try:
+            empty = worker.outgoing.flush()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+                raise
+            empty = True  # it is gone; its pidfd tells
+        if empty:
+            self._reactor.forget(worker.outgoing.fd)
+        else:
+            self._reactor.watch(
+                worker.outgoing.fd, lambda mask: self._writable(worker_id), write=True, read=False
+            )
+
+    def _ended(self, worker_id: int) -> None:
+        """A worker is gone. Its pipe is drained before anybody is told: the answer of an item may still lie
+        in it.
+        """
+        worker = self._workers[worker_id]
+        self._read(worker, worker_id, sys.maxsize)
+        code = worker.process.wait()
+        death: WorkerDeath = WorkerKilled(-code) if code < 0 else WorkerExited(code)
+        for fd in (worker.read_fd, worker.pid_fd, worker.outgoing.fd):
+            self._reactor.forget(fd)
+            os.close(fd)
+        del self._workers[worker_id]
+        worker.slot.keep_last()
+        self._gone_slots[worker_id] = worker.slot
+        if len(self._gone_slots) > _GONE_SLOTS_MAX:
+            del self._gone_slots[next(iter(self._gone_slots))]
+        self._events.append(WorkerEnded(worker_id, death, worker.slot.started, worker.slot.current))
+
+    def close(self) -> None:
+        """Kill every worker and wait for it."""
+        for worker in self._workers.values():
+            worker.process.kill()
+        for worker in self._workers.values():
+            worker.process.wait()

@@ -1,0 +1,82 @@
+"""What leaves the supervisor in this turn: gathered inside a commit, sent after it, forgotten when it is
+refused.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from durable_bus.errors import DurableBusError
+from durable_bus.supervisor.ports import Connections, Pool
+from durable_bus.wire.framing import encode
+
+__all__ = ["Outbox"]
+
+
+class Outbox:
+    """Frames to workers and clients, and what else is to be done once the commit has happened."""
+
+    def __init__(
+        self, pool: Pool, connections: Connections, log: Callable[..., None] = lambda event, **facts: None
+    ) -> None:
+        self._pool = pool
+        self._connections = connections
+        self._log = log
+        self._to_workers: list[tuple[int, bytes]] = []
+        self._to_clients: list[tuple[int, dict[str, Any]]] = []
+        self._hang_ups: set[int] = set()
+        self._kills: list[int] = []
+        self._events: list[tuple[str, dict[str, Any]]] = []
+
+    def to_worker(self, worker_id: int, data: bytes) -> None:
+        self._to_workers.append((worker_id, data))
+
+    def to_client(self, connection_id: int, header: dict[str, Any]) -> None:
+        self._to_clients.append((connection_id, header))
+
+    def hang_up(self, connection_id: int, error: DurableBusError) -> None:
+        """Close a connection, and say why. What its client has said meanwhile is not to be heard any more."""
+        header = {"k": "error", "request": None, "type": type(error).__name__, "message": str(error)}
+        self.to_client(connection_id, header)
+        self._hang_ups.add(connection_id)
+
+    def is_hanging_up(self, connection_id: int) -> bool:
+        return connection_id in self._hang_ups
+
+    def kill(self, worker_id: int) -> None:
+        self._kills.append(worker_id)
+
+    def log(self, event: str, **facts: Any) -> None:
+        """A line for the log; what a refused commit did has not happened, and is not told."""
+        self._events.append((event, facts))
+
+    def send(self) -> None:
+        """The commit has happened. If we die half-way, the next start finds every fact and sends again what
+        matters.
+        """
+        for worker_id, data in _joined(self._to_workers).items():
+            self._pool.send(worker_id, data)
+        to_clients = [(connection_id, encode(header)) for connection_id, header in self._to_clients]
+        for connection_id, data in _joined(to_clients).items():
+            self._connections.send(connection_id, data)
+        for connection_id in self._hang_ups:
+            self._connections.close(connection_id)
+        for worker_id in self._kills:
+            self._pool.kill(worker_id)
+        for event, facts in self._events:
+            self._log(event, **facts)
+        self.clear()
+
+    def clear(self) -> None:
+        self._to_workers.clear()
+        self._to_clients.clear()
+        self._hang_ups.clear()
+        self._kills.clear()
+        self._events.clear()
+
+
+def _joined(frames: list[tuple[int, bytes]]) -> dict[int, bytes]:
+    """All that one receiver is sent in this turn, at once: a write costs more than what is written."""
+    by_receiver: dict[int, list[bytes]] = {}
+    for receiver_id, data in frames:
+        by_receiver.setdefault(receiver_id, []).append(data)
+    return {receiver_id: b"".join(parts) for receiver_id, parts in by_receiver.items()}

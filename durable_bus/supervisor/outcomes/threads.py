@@ -1,0 +1,152 @@
+"""Threads: an id, and behind it the chain of hops it has come along.
+
+A hop is a name (a listener or a mailbox) or an item of a buffer. The last hop is who the thread is with.
+There is one rule for responses: drop your own hop, deliver to what is then last; an item means the collector.
+Items need no row: the thread of item 3 of buffer b1 on thread T is `T/b1/3`, the same at every attempt, and
+its chain follows from the buffer's.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from durable_bus.payloads.messages import check_name
+
+if TYPE_CHECKING:
+    from durable_bus.journal.journal import Journal
+
+__all__ = ["CHAIN_HOPS_MAX", "THREAD_MESSAGES_MAX", "Chain", "Hop", "ItemHop", "ThreadRegistry"]
+
+
+CHAIN_HOPS_MAX = 1_000
+"""Longest chain. A conversation that grows beyond it goes round in circles, and is ended as `routing`."""
+THREAD_MESSAGES_MAX = 10_000
+"""After so many messages on one thread nothing more is forwarded or started on it: a conversation whose
+answers always come back, and are never the last, does not grow its chain, and is ended here, as `routing`
+too. Each item has a thread of its own.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemHop:
+    """An item of a buffer, as a station of a thread."""
+
+    buffer_id: str
+    index: int
+
+    def __str__(self) -> str:
+        return f"buffer_{self.buffer_id}_w{self.index}"
+
+
+Hop = str | ItemHop
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The hops of a thread, the first one first."""
+
+    hops: tuple[Hop, ...] = ()
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.hops))
+
+    @property
+    def last(self) -> Hop | None:
+        return self.hops[-1] if self.hops else None
+
+    def extended(self, hop: Hop) -> "Chain":
+        return Chain((*self.hops, hop))
+
+    def responding(self) -> "Chain":
+        """What is left when who the thread is with has responded."""
+        return Chain(self.hops[:-1])
+
+    def handed_to(self, name: str) -> "Chain":
+        """The last name replaced: a BufferComplete that returns to somebody else than the starter."""
+        return Chain((*self.hops[:-1], name)) if isinstance(self.last, str) else self.extended(name)
+
+    def down_to_item(self) -> "Chain | None":
+        """The chain cut after its nearest item; None when there is none below."""
+        for length in range(len(self.hops), 0, -1):
+            if isinstance(self.hops[length - 1], ItemHop):
+                return Chain(self.hops[:length])
+        return None
+
+    def dump(self) -> str:
+        return json.dumps([hop if isinstance(hop, str) else [hop.buffer_id, hop.index] for hop in self.hops])
+
+    @classmethod
+    def parse(cls, text: str) -> "Chain":
+        hops = json.loads(text)
+        return cls(tuple(hop if isinstance(hop, str) else ItemHop(hop[0], hop[1]) for hop in hops))
+
+
+class ThreadRegistry:
+    """Threads and their chains. Everything is in the journal: a window, not a copy."""
+
+    def __init__(self, journal: "Journal") -> None:
+        self._journal = journal
+
+    def lookup(self, thread_id: str) -> Chain | None:
+        """The chain behind a thread id, None when there is no such thread."""
+        text = self._journal.messages.chain(thread_id)
+        if text is not None:
+            return Chain.parse(text)
+        return self._of_item(thread_id)
+
+    def _of_item(self, thread_id: str) -> Chain | None:
+        buffer_thread_id, _, index = thread_id.rpartition("/")
+        buffer_id = buffer_thread_id.rpartition("/")[2]
+        below = self._journal.messages.chain(buffer_thread_id)
+        row = self._journal.buffers.by_id(buffer_id) if below is not None and index.isdecimal() else None
+        if below is None or row is None or row["thread_id"] != buffer_thread_id:
+            return None
+        return Chain.parse(below).extended(ItemHop(buffer_id, int(index))).extended(row["target"])
+
+    def get_or_create(self, thread_id: str, chain: Chain) -> Chain:
+        """The thread's chain; `chain`, recorded, when it is new."""
+        known = self.lookup(thread_id)
+        if known is not None:
+            return known
+        self.set(thread_id, chain)
+        return chain
+
+    def extend(self, thread_id: str, name: str) -> Chain:
+        """Append a hop: the thread is now with `name`. `system.*` is never a hop."""
+        check_name(name, "hop")
+        chain = self._known(thread_id).extended(name)
+        self.set(thread_id, chain)
+        return chain
+
+    def respond(self, thread_id: str) -> Chain:
+        """Drop the last hop: whoever had the thread has responded. Its new last hop is who gets the
+        response.
+        """
+        chain = self._known(thread_id).responding()
+        self.set(thread_id, chain)
+        return chain
+
+    def limit_reached(self, thread_id: str) -> str | None:
+        """Why nothing more may be forwarded or started on a thread, None while it may. Two listeners that
+        ask each other, or buffers nested for ever, must end somewhere.
+        """
+        chain = self.lookup(thread_id)
+        if chain is not None and len(chain.hops) >= CHAIN_HOPS_MAX:
+            return f"this thread has {len(chain.hops)} hops already, the limit is {CHAIN_HOPS_MAX}"
+        messages = self._journal.messages.count_on_thread(thread_id, THREAD_MESSAGES_MAX)
+        if messages >= THREAD_MESSAGES_MAX:
+            return f"this thread has {messages} messages already, the limit is {THREAD_MESSAGES_MAX}"
+        return None
+
+    def set(self, thread_id: str, chain: Chain) -> None:
+        self._journal.messages.set_chain(chain.dump(), thread_id)
+
+    def begin(self, chain: Chain, *thread_ids: str) -> None:
+        """New threads with the same chain."""
+        self._journal.messages.set_chain(chain.dump(), *thread_ids)
+
+    def _known(self, thread_id: str) -> Chain:
+        chain = self.lookup(thread_id)
+        if chain is None:
+            raise KeyError(f"no thread {thread_id}")
+        return chain

@@ -1,0 +1,168 @@
+"""What the supervisor is handed from outside: workers, clients and a way to wait.
+
+The real ones are `io.worker_processes` and `io.client_sockets`; a simulation hands it others, and
+runs the real supervisor on the real SQLite against workers that die, stop, answer late or twice.
+`clock.Clock` is the fourth port.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from durable_bus.errors import WorkerDeath
+from durable_bus.wire.framing import Frame
+
+__all__ = [
+    "ORDINAL_MAX",
+    "ClientClosed",
+    "ClientSpoke",
+    "Connections",
+    "Pool",
+    "Reactor",
+    "Slot",
+    "WorkerEnded",
+    "WorkerSpoke",
+]
+
+ORDINAL_MAX = (1 << 63) - 1
+
+
+class Slot(Protocol):
+    """Four aligned words of memory that a worker and the supervisor share, each written by one side only.
+
+    Whatever a worker is given has an ordinal: 0 for the first item it ever gets, and so on.
+    """
+
+    @property
+    def started(self) -> int:
+        """How many ordinals the worker has started; the one it started last is `started - 1`. Written by the
+        worker.
+        """
+        ...
+
+    @property
+    def since_ns(self) -> int:
+        """When it started that one (sync), began the step that it is in, or its event loop last turned
+        (async), monotonic; 0: idle. By the worker.
+        """
+        ...
+
+    @property
+    def current(self) -> int:
+        """The ordinal, plus one, of the async item whose step runs just now; 0: none. By the worker.
+
+        An item that was given up, and goes on all the same, may be it.
+        """
+        ...
+
+    limit: int
+    """The first ordinal it may not start. Written by the supervisor."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpoke:
+    """A frame from a worker."""
+
+    worker_id: int
+    frame: Frame[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded:
+    """A worker process is gone, and its pipe was read to the end before this."""
+
+    worker_id: int
+    death: WorkerDeath
+    started: int
+    """What its slot said last."""
+    current: int = 0
+    """The same; whose step it was in which it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSpoke:
+    """A frame from a client."""
+
+    connection_id: int
+    frame: Frame[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientClosed:
+    """A client's connection has ended."""
+
+    connection_id: int
+    is_parent: bool = False
+    """It is the client that this supervisor was started for."""
+
+
+class Pool(Protocol):
+    """Worker processes."""
+
+    def spawn(self) -> int:
+        """Start a worker; its id, never used before in this run."""
+        ...
+
+    def pid(self, worker_id: int) -> int: ...
+
+    def slot(self, worker_id: int) -> Slot: ...
+
+    def send(self, worker_id: int, data: bytes) -> None:
+        """Queue a frame; never waits, and is silent when the worker is gone: `WorkerEnded` says so."""
+        ...
+
+    def kill(self, worker_id: int) -> None:
+        """SIGKILL; `WorkerEnded` follows. Silent when it is gone already."""
+        ...
+
+    def take_events(self) -> list[WorkerSpoke | WorkerEnded]:
+        """What has happened since the last call."""
+        ...
+
+    def pause_reading(self, paused: bool) -> None:
+        """Stop or go on reading answers: what a full disk cannot take stays in the pipes."""
+        ...
+
+    @property
+    def has_unread(self) -> bool:
+        """More lies in the pipes than the last turn took: nobody may be judged late yet."""
+        ...
+
+
+class Connections(Protocol):
+    """Clients."""
+
+    def send(self, connection_id: int, data: bytes) -> None:
+        """Queue a frame; never waits, and is silent when the client is gone."""
+        ...
+
+    def close(self, connection_id: int) -> None:
+        """Close after what is queued is sent."""
+        ...
+
+    def take_events(self) -> list[ClientSpoke | ClientClosed]:
+        """What has happened since the last call: a few frames of each client, in order.
+
+        A client's end comes only when no frame of it is kept.
+        """
+        ...
+
+    def keep(self, frames: list[ClientSpoke]) -> None:
+        """Take back frames that could not be handled yet. They come again in the next turn, the first one
+        first and each before what else its client has said; until then not much more of it is read.
+        """
+        ...
+
+    @property
+    def has_unread(self) -> bool:
+        """More has come than the last turn took."""
+        ...
+
+
+class Reactor(Protocol):
+    """The one place where the supervisor waits."""
+
+    def poll(self, timeout_s: float | None) -> None:
+        """Wait until something is ready, or for `timeout_s` seconds, and let pool and connections read and
+        write it.
+        """
+        ...

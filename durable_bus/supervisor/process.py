@@ -1,0 +1,244 @@
+"""The supervisor's process: lock, journal, pool, connections, signals; then the loop.
+
+Started in two ways. `durable-bus serve` *is* this process. `run` and `bus.running` spawn it with an inherited
+socketpair (`python -m durable_bus.supervisor.process`), and it ends when that client does. It never imports
+the app: workers do.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from durable_bus import __version__
+from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable, said
+from durable_bus.journal.access import real_path, refuse_folder_of_everybody, refuse_owner
+from durable_bus.journal.completeness import refuse_incomplete
+from durable_bus.journal.journal import Journal
+from durable_bus.journal.lock import JournalLock, noted_commit
+from durable_bus.supervisor.io.client_sockets import Limits, SocketConnections
+from durable_bus.supervisor.io.clock import SystemClock
+from durable_bus.supervisor.io.log import Log
+from durable_bus.supervisor.io.reactor import SelectorReactor
+from durable_bus.supervisor.io.worker_processes import WorkerPool
+from durable_bus.supervisor.loop import HOUSEKEEPING_S, Supervisor, SupervisorConfig
+from durable_bus.supervisor.requests.requests import RECEIVING_TIMEOUT_MS
+from durable_bus.wire.framing import encode
+from durable_bus.wire.ids import new_id
+from durable_bus.wire.socket_file import bind_socket, journal_file, socket_path, unlink_socket
+from durable_bus.wire.spawning import arguments_of
+
+__all__ = ["DaemonConfig", "Parent", "main", "supervise"]
+
+LAST_WORDS_S = 5.0
+"""How long the client of an embedded supervisor may take to read why that has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """How a supervisor is to be run."""
+
+    journal: Path
+    app: dict[str, Any]
+    app_name: str
+    workers: int
+    durability: str = "full"
+    grace_s: float = 10.0
+    log_format: str = "text"
+    verbose: bool = True
+    items_per_worker_max: int | None = None
+    retain_ms: int | None = None
+    socket: Path | None = None
+    """Where a daemon listens; None: beside the journal."""
+    limits: Limits = field(default_factory=Limits)
+    receiving_timeout_ms: int = RECEIVING_TIMEOUT_MS
+    """A buffer whose client has vanished is given up this long after its last chunk."""
+    housekeeping_s: float = HOUSEKEEPING_S
+
+
+class Parent(NamedTuple):
+    """The client that this process was started for: our end of the socket to it, and its pidfd.
+
+    The end of the socket does not tell of its death when it has forked: the child holds the other end, too.
+    """
+
+    connection: socket.socket
+    pid_fd: int
+
+
+def supervise(config: DaemonConfig, parent: Parent | None) -> int:
+    """Own the journal until asked to stop. `parent`: the client this process was started for, None for a
+    daemon.
+
+    Raises JournalLocked, or another JournalError, when the journal cannot be had.
+    """
+    with contextlib.ExitStack() as cleanup:
+        log = Log(log_format=config.log_format, quiet=not config.verbose)
+        cleanup.callback(log.close)
+        clock = SystemClock()
+        if parent is None:
+            check_access(config)
+        lock = JournalLock(config.journal)
+        cleanup.callback(lock.release)
+        journal = _open_journal(config, lock)
+        cleanup.callback(journal.close)
+        reactor = SelectorReactor()
+        connections = SocketConnections(reactor, lambda: clock.monotonic_ns() / 1e9, config.limits, log)
+        cleanup.callback(connections.close_all)
+        if parent is None:
+            _listen(config, connections, lock, cleanup)
+        else:
+            connections.add_parent(parent.connection, parent.pid_fd)
+        pool = WorkerPool(reactor, config.app, config.journal)
+        cleanup.callback(pool.close)
+        supervisor = _supervisor(config, journal, pool, connections, reactor, clock, log)
+        names: dict[signal.Signals, str] = {
+            signal.SIGTERM: "stop",
+            signal.SIGINT: "stop",
+            signal.SIGHUP: "reload",
+        }
+        if parent is not None:
+            # Ctrl-C reaches the whole foreground group; what it means is the client's to say.
+            names = {signal.SIGTERM: "stop"}
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        reactor.note_signals(names, supervisor.signals)
+        supervisor.start()
+        # So that the file alone says that this run has begun: then a copy without its -wal is seen to be one.
+        journal.checkpoint()
+        if parent is None:
+            tell_service_manager("READY=1")
+        supervisor.run()
+    return 0
+
+
+def _open_journal(config: DaemonConfig, lock: JournalLock) -> Journal:
+    """Raises JournalDamaged, before anything is written, when the journal may lack its last commits."""
+    path = lock.journal
+    refuse_incomplete(path, noted_commit(path))
+    journal = Journal.open(path, config.durability)
+    survives_power_cut = config.durability == "full"
+    lock.begin_to_note(journal.ids.commit, survives_power_cut=survives_power_cut)
+    if survives_power_cut:
+        journal.note_commit = lock.note_commit
+    return journal
+
+
+def _supervisor(
+    config: DaemonConfig,
+    journal: Journal,
+    pool: WorkerPool,
+    connections: SocketConnections,
+    reactor: SelectorReactor,
+    clock: SystemClock,
+    log: Log,
+) -> Supervisor:
+    return Supervisor(
+        SupervisorConfig(
+            app_name=config.app_name,
+            pid=os.getpid(),
+            version=__version__,
+            workers=config.workers,
+            grace_s=config.grace_s,
+            items_per_worker_max=config.items_per_worker_max,
+            retain_ms=config.retain_ms,
+            receiving_timeout_ms=config.receiving_timeout_ms,
+            housekeeping_s=config.housekeeping_s,
+            journal_path=str(config.journal),
+            journal_file=journal_file(config.journal),
+        ),
+        journal,
+        pool,
+        connections,
+        reactor,
+        clock,
+        new_id,
+        log,
+    )
+
+
+def _listen(
+    config: DaemonConfig, connections: SocketConnections, lock: JournalLock, cleanup: contextlib.ExitStack
+) -> None:
+    """If we die in here, the next start replaces the socket: it holds the lock then."""
+    path = socket_path(config.journal) if config.socket is None else Path(os.path.abspath(config.socket))
+    connections.listen(bind_socket(path))
+    cleanup.callback(unlink_socket, path, path.lstat())
+    if config.socket is not None:
+        lock.note_socket(path)
+
+
+def check_access(config: DaemonConfig) -> None:
+    """Whom a daemon's clients find at its socket must be the daemon: so the folders are to be ours, which is
+    more than the journal's writer wants (`journal.access`). Raises JournalUnreachable.
+    """
+    journal = real_path(config.journal)
+    sockets = socket_path(journal) if config.socket is None else Path(os.path.abspath(config.socket))
+    for folder in dict.fromkeys([journal.parent, sockets.parent]):
+        try:
+            facts = folder.stat()
+        except OSError as error:
+            raise JournalUnreachable(f"cannot use the folder {folder}: {error.strerror}") from None
+        if not stat.S_ISDIR(facts.st_mode):
+            raise JournalUnreachable(f"cannot use {folder}: it is not a folder")
+        if facts.st_uid not in (os.geteuid(), 0):
+            raise JournalUnreachable(f"the folder {folder} belongs to another user (uid {facts.st_uid})")
+        refuse_folder_of_everybody(folder)
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        refuse_owner(sockets, sockets.lstat())
+
+
+def tell_service_manager(state: str) -> None:
+    """Tell systemd, when it asks to be told (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(state.encode(), address)
+
+
+def main(options: dict[str, Any]) -> int:
+    """An embedded supervisor. `options`: the client's pid, the socket's descriptor, the config."""
+    # Whatever ends the supervisor, it closes its connections first, and we have something to say after that.
+    with socket.socket(fileno=options.pop("fd")) as connection, connection.dup() as last_words:
+        connection.set_inheritable(False)
+        pid_fd = _pidfd_of_parent(options.pop("parent_pid"))
+        if pid_fd is None:
+            return 0  # nobody is left to work for
+        config = DaemonConfig(**{**options, "journal": Path(options["journal"])})
+        try:
+            return supervise(config, Parent(connection, pid_fd))
+        except (DurableBusError, OSError) as error:
+            kind = type(error).__name__ if isinstance(error, DurableBusError) else "StorageFailed"
+            refusal = {
+                "k": "fatal",
+                "type": kind,
+                "message": said(error),
+                "holder_pid": getattr(error, "holder_pid", None),
+            }
+            try:
+                last_words.settimeout(LAST_WORDS_S)
+                last_words.sendall(encode(refusal))
+            except OSError:
+                pass  # the client is gone too, or does not read
+            return error.exit_code if isinstance(error, JournalError) else 5
+
+
+def _pidfd_of_parent(parent_pid: int) -> int | None:
+    """None when it has gone: a pid is nobody else's as long as its process is our parent."""
+    try:
+        pid_fd = os.pidfd_open(parent_pid)
+    except ProcessLookupError:
+        return None
+    return pid_fd if os.getppid() == parent_pid else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(arguments_of(sys.argv[1])))

@@ -1,0 +1,106 @@
+"""What a handler is given: the payload as its annotation wants it, and the metadata."""
+
+from typing import TYPE_CHECKING, Any
+
+from lxml import etree
+
+from durable_bus.app.bus import Listener
+from durable_bus.errors import MalformedItem
+from durable_bus.payloads.messages import (
+    BufferComplete,
+    HandlerMetadata,
+)
+from durable_bus.payloads.packing import unpack
+from durable_bus.payloads.xml import load, result_item, to_element
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from durable_bus.payloads.messages import Result
+
+__all__ = ["INLINE_RESULTS_BYTES_MAX", "MessageHandling", "metadata_of"]
+
+INLINE_RESULTS_BYTES_MAX = 4 * 1024 * 1024
+"""A BufferComplete's results document up to this size is in it; above, `results` is empty and the metadata
+streams.
+"""
+
+
+def metadata_of(work: dict[str, Any], index: int) -> HandlerMetadata:
+    """Of an item. The thread id is the same at every attempt: a handler's idempotency key."""
+    thread_id = f"{work['thread']}/{index}"
+    return HandlerMetadata(
+        thread_id=thread_id,
+        from_id=f"buffer_{work['buffer_id']}_w{index}",
+        own_name=work["listener"],
+        is_self_call=False,
+        message_id=thread_id,
+        attempt=work["attempt"],
+        buffer_id=work["buffer_id"],
+        index=index,
+    )
+
+
+class MessageHandling:
+    """Loads a message for its handler, and says what its return value leads to."""
+
+    def __init__(self, journal: str) -> None:
+        self._journal = journal
+
+    def arguments(
+        self, listener: Listener, work: dict[str, Any], bodies: list[bytes]
+    ) -> tuple[Any, HandlerMetadata]:
+        """The payload as the handler wants it, and the metadata. Raises MalformedItem."""
+        message = work["message"]
+        (payload,) = unpack(bodies[0])
+        buffer_seq = message["completes"]
+        metadata = HandlerMetadata(
+            thread_id=message["thread"],
+            from_id=message["from"],
+            own_name=work["listener"],
+            is_self_call=message["from"] == work["listener"],
+            message_id=message["id"],
+            attempt=work["attempt"],
+            _results=(lambda: self._results(buffer_seq)) if buffer_seq else None,
+        )
+        if buffer_seq:
+            return self._complete(listener, payload, buffer_seq), metadata
+        return load(payload, work["form"] == 1, listener.annotation), metadata
+
+    def _results(self, buffer_seq: int) -> "Iterator[Result]":
+        from durable_bus.journal.reader import JournalReader  # sqlite3 is for the few workers that need it
+
+        with JournalReader(self._journal) as reader:
+            yield from reader.results(buffer_seq)
+
+    def _complete(self, listener: Listener, payload: str, buffer_seq: int) -> Any:
+        """BufferComplete with its results document, rendered from the rows: the message itself never holds
+        it.
+        """
+        fields: Any = load(payload, True, BufferComplete)
+        parts: list[str] = []
+        size = 0
+        next_index = 0
+        for result in self._results(buffer_seq):
+            missing = [
+                result_item(index, False, "", False, True) for index in range(next_index, result.index)
+            ]
+            part = "".join(missing) + result_item(result.index, result.success, result.payload, result.is_xml)
+            next_index = result.index + 1
+            size += len(part)
+            if size > INLINE_RESULTS_BYTES_MAX:
+                parts = []
+                break
+            parts.append(part)
+        else:
+            parts += [result_item(index, False, "", False, True) for index in range(next_index, fields.total)]
+        document = f"<results>{''.join(parts)}</results>" if parts else ""
+        complete = BufferComplete(fields.buffer_id, fields.total, fields.successful, document)
+        if listener.annotation is BufferComplete:
+            return complete
+        element = to_element(complete)
+        if listener.annotation is etree._Element:
+            return element
+        if listener.annotation is str:
+            return etree.tostring(element, encoding="unicode")
+        raise MalformedItem(f"{listener.annotation.__name__} expected, BufferComplete came")

@@ -1,0 +1,130 @@
+"""What runs inside a worker process: import the app, take batches, run handlers, answer.
+
+A worker dies with its supervisor, never writes the journal, and can be killed at any moment: whatever it has
+not sent is run again by somebody else. Its first frame is the app's table of listeners, or why the app cannot
+be imported.
+
+A handler may do anything to its process. What it raises, returns or prints is dealt with here; a death is
+seen, and dealt with, by the supervisor. The memory that it shares with us says which item was started last,
+so that a death is charged to the right one.
+"""
+
+import ctypes
+import json
+import mmap
+import os
+import signal
+import sys
+import traceback
+from typing import Any
+
+from durable_bus.app.bus import Bus, load_app
+from durable_bus.errors import BusNotImportable, DurableBusError, encodable
+from durable_bus.wire.framing import Frame, read_frame
+from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, arguments_of
+from durable_bus.worker.handling import MessageHandling
+from durable_bus.worker.replies import Answers
+from durable_bus.worker.sync_runner import SyncRunner, describe
+
+__all__ = ["main"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Be killed when the process that started us ends. Looks right after whether that has happened
+    already.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def _disown_forks(fds: tuple[int, int], words: "memoryview[int]", answers: Answers) -> None:
+    """A handler may fork. The child is no worker: it must read no frame, answer nothing and run no item.
+
+    Its ends of the pipes lead nowhere from the first moment, which also lets the supervisor see the end of
+    ours; the slot is gone, so that a child that returns from the handler stops at its next look at it.
+    """
+
+    def in_child() -> None:
+        null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in fds:
+            os.dup2(null_fd, fd, inheritable=False)
+        os.close(null_fd)
+        words.release()
+        answers.renew_lock()  # the flushing thread, which may have held it, is not in the child
+
+    os.register_at_fork(after_in_child=in_child)
+
+
+def _where(error: BaseException | None) -> str:
+    """The line of the app that raised, for the one line that a user sees of it."""
+    frames = [] if error is None else traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith("<frozen")]
+    if not own or isinstance(error, SyntaxError):  # which says it itself
+        return ""
+    return encodable(f" ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})")
+
+
+def _serve(
+    bus: Bus, read_fd: int, words: "memoryview[int]", answers: Answers, messages: MessageHandling
+) -> None:
+    runner = SyncRunner(words, answers, messages)
+    while True:
+        frame: Frame[Any] | None = read_frame(read_fd)
+        if frame is None:
+            return
+        runner.run(bus.listeners[frame.header["listener"]], frame.header, frame.bodies)
+
+
+def main(arguments: dict[str, Any]) -> int:
+    """The worker process. `arguments`: fds (read, write, slot), parent (pid)."""
+    die_with_parent(arguments["parent"])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    read_fd, write_fd, slot_fd = arguments["fds"]
+    for fd in (read_fd, write_fd, slot_fd):
+        os.set_inheritable(fd, False)
+    words = memoryview(mmap.mmap(slot_fd, 4096)).cast("q")
+    answers = Answers(write_fd)
+    _disown_forks((read_fd, write_fd), words, answers)
+    frame: Frame[Any] | None = read_frame(read_fd)
+    if frame is None:
+        return 0
+    boot = json.loads(frame.bodies[0])
+    sys.argv = [sys.argv[0]]
+    os.environ[INSIDE_HANDLER_VARIABLE] = boot["journal"]
+    try:
+        bus = load_app(boot["app"])
+        listeners = {facts["name"]: facts for facts in bus.facts()}
+    except DurableBusError as error:
+        answers.send(
+            {
+                "k": "import_error",
+                "error": f"{error}{_where(error.__cause__)}",
+                "traceback": "" if error.__cause__ is None else describe(error.__cause__)[2],
+                "is_import": isinstance(error, BusNotImportable),
+            }
+        )
+        return 1
+    messages = MessageHandling(boot["journal"])
+    serve = _serve
+    if any(facts["is_async"] for facts in listeners.values()):
+        from durable_bus.worker import (
+            async_runner as worker_async,  # asyncio costs 50 ms of boot: others do not pay it
+        )
+
+        serve = worker_async.serve
+    # Whoever is ready and begins nothing is ended after a few seconds: no import comes after this.
+    answers.send({"k": "ready", "listeners": listeners})
+    pid = os.getpid()
+    try:
+        serve(bus, read_fd, words, answers, messages)
+    finally:
+        if os.getpid() != pid:
+            os._exit(0)  # a child that a handler forked: what the app does at exit is not its business
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(arguments_of(sys.argv[1])))

@@ -1,0 +1,181 @@
+"""What a worker has to say, on its way to the supervisor: answers in contiguous segments, failures, outcomes.
+
+Answers leave at the end of a batch, every 95 ms inside one, and at the latest after 100 ms also while a slow
+item runs: a thread of its own sees to that.
+"""
+
+import os
+import threading
+import time
+import traceback
+from typing import Any, NoReturn
+
+from durable_bus.journal.formats import packed
+from durable_bus.payloads.packing import pack
+from durable_bus.wire.framing import encode, write_all
+
+__all__ = ["Answers", "Segment", "end_worker"]
+
+FLUSH_S = 0.1
+FLUSH_BYTES_MAX = 1024 * 1024
+
+
+class Segment:
+    """A contiguous range of answers of one dispatch that are alike in `success` and `is_xml`."""
+
+    __slots__ = ("attempt", "buffer", "dispatch", "first", "is_xml", "micros", "success", "texts")
+
+    def __init__(self, work: dict[str, Any], first: int, success: bool, is_xml: bool) -> None:
+        self.dispatch: int = work["dispatch"]
+        self.buffer: int = work["buffer"]
+        self.attempt: int = work["attempt"]
+        self.first = first
+        self.success = success
+        self.is_xml = is_xml
+        self.texts: list[str] = []
+        self.micros: list[int] = []
+
+    def header(self, count: int) -> dict[str, Any]:
+        """What the supervisor is told of its first `count` answers, beside their texts."""
+        micros = self.micros[:count]
+        return {
+            "dispatch": self.dispatch,
+            "buffer": self.buffer,
+            "first": self.first,
+            "count": count,
+            "success": self.success,
+            "is_xml": self.is_xml,
+            "attempt": self.attempt,
+            "total_us": sum(micros),
+            "durations": packed(micros),
+        }
+
+    def drop(self, count: int) -> None:
+        """The first `count` answers have been sent."""
+        del self.texts[:count], self.micros[:count]
+        self.first += count
+
+
+def end_worker() -> NoReturn:
+    """Print the exception that is being handled, and end the process.
+
+    For what must not fail: a worker that went on without it would hold its items for ever, since to the
+    supervisor it looks well; those of a dead one go out again. Raising would not do: a thread or a task would
+    end alone, and an event loop would cancel innocent items before it ends.
+    """
+    try:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+class Answers:
+    """Collects and sends. The thread that runs handlers adds; it and the flushing thread send."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._segments: list[Segment] = []
+        self._failed: list[dict[str, Any]] = []
+        self._outcomes: list[tuple[dict[str, Any], bytes]] = []
+        self._discarded: tuple[int, int] | None = None
+        self._busy = threading.Event()
+        self._since_ns = 0
+        """When the oldest answer that was not sent may have been added."""
+        threading.Thread(target=self._flush_forever, name="durable_bus answers", daemon=True).start()
+
+    def renew_lock(self) -> None:
+        """In a forked child, where the thread that may hold the lock does not exist."""
+        self._lock = threading.Lock()
+
+    def segment(self, work: dict[str, Any], first: int, success: bool, is_xml: bool) -> Segment:
+        """A new segment to add to. The caller appends to its `texts` first and to its `micros` then, without
+        a lock: what has no duration yet does not count as added.
+        """
+        segment = Segment(work, first, success, is_xml)
+        with self._lock:
+            self._segments = [earlier for earlier in self._segments if earlier.micros]
+            self._segments.append(segment)
+        self._work()
+        return segment
+
+    def _work(self) -> None:
+        """Something was added: the flushing thread sees to it that it leaves in time."""
+        if not self._busy.is_set():
+            self._since_ns = time.monotonic_ns()
+            self._busy.set()
+
+    def add_failed(
+        self, work: dict[str, Any], index: int, kind: str, message: str, traceback: str, micros: int
+    ) -> None:
+        failed = {
+            "dispatch": work["dispatch"],
+            "index": index,
+            "kind": kind,
+            "message": message,
+            "traceback": traceback,
+            "durations": packed([micros]),
+        }
+        with self._lock:
+            self._failed.append(failed)
+        self._work()
+
+    def add_outcome(self, work: dict[str, Any], index: int, outcome: dict[str, Any], body: bytes) -> None:
+        """What the handling of an item or message led to, other than an item's answer."""
+        with self._lock:
+            self._outcomes.append(({"dispatch": work["dispatch"], "index": index, **outcome}, body))
+        self._work()
+
+    def discard(self, first_ordinal: int, end_ordinal: int) -> None:
+        """Ordinals that were taken back by the supervisor and will not be started."""
+        with self._lock:
+            if self._discarded is not None:
+                first_ordinal = min(first_ordinal, self._discarded[0])
+            self._discarded = (first_ordinal, end_ordinal)
+        self._work()
+
+    def flush(self) -> None:
+        """Send what there is. Ends the process when that cannot be."""
+        with self._lock:
+            try:
+                self._send_all()
+            except BaseException:
+                end_worker()
+            self._since_ns = time.monotonic_ns()
+
+    def _send_all(self) -> None:
+        ready = [(segment, len(segment.micros)) for segment in self._segments if segment.micros]
+        if not (ready or self._failed or self._outcomes or self._discarded):
+            return
+        header = {
+            "k": "answers",
+            "segments": [segment.header(count) for segment, count in ready],
+            "failed": self._failed,
+            "outcomes": [outcome for outcome, _ in self._outcomes],
+            "discarded": self._discarded,
+        }
+        bodies = [pack(segment.texts[:count]) for segment, count in ready]
+        self.send(header, *bodies, *(body for _, body in self._outcomes))
+        for segment, count in ready:
+            segment.drop(count)
+        self._failed, self._outcomes, self._discarded = [], [], None
+
+    def send(self, header: dict[str, Any], *bodies: bytes) -> None:
+        """Send a frame. Ends the process when the supervisor is gone: nobody is left to tell."""
+        try:
+            write_all(self._fd, encode(header, *bodies))
+        except OSError:
+            os._exit(1)
+
+    def idle(self) -> None:
+        """Everything is sent; the flushing thread may rest."""
+        self._busy.clear()
+
+    def _flush_forever(self) -> None:
+        while True:
+            self._busy.wait()
+            left_s = FLUSH_S - (time.monotonic_ns() - self._since_ns) / 1e9
+            if left_s > 0:
+                time.sleep(left_s)
+            else:
+                self.flush()

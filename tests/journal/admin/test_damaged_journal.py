@@ -1,0 +1,551 @@
+"""A damaged journal is recognised, named in words and never written to; what can be read is exported."""
+
+import csv
+import hashlib
+import json
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from command_line import durable_bus, write_items
+from eventful import supervised, texts
+from support import Facts, kill, until
+from synthetic import make
+
+from durable_bus.errors import JournalDamaged
+from durable_bus.journal.admin.check import check
+from durable_bus.journal.admin.salvage import Salvage
+from durable_bus.journal.completeness import refuse_incomplete
+from durable_bus.journal.connection import PAGE_BYTES
+from durable_bus.journal.lock import noted_commit
+
+COMMANDS = (
+    "check",
+    "status",
+    "replay show",
+    "replay plan",
+    "replay at 1",
+    "query --named stuck",
+    "backup copy.db",
+    "migrate",
+    "results big",
+    "export big",
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole") / "journal.db"
+    make(path, 20_000, 10)
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    return path
+
+
+@pytest.fixture
+def damaged(whole: Path, journal: Path) -> Path:
+    return Path(shutil.copy(whole, journal))
+
+
+def fingerprint(journal: Path) -> str:
+    return hashlib.sha256(journal.read_bytes()).hexdigest()
+
+
+def cut_off(journal: Path) -> int:
+    """All from the twentieth page before the last one with results is missing; how many bytes."""
+    size = journal.stat().st_size
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro&immutable=1", uri=True)) as connection:
+        pages = leaf_pages(connection, ("result",))
+    os.truncate(journal, (pages[-20] - 1) * PAGE_BYTES)
+    return size - journal.stat().st_size
+
+
+def scramble(journal: Path, *tables: str) -> int:
+    """Overwrite every tenth page of these tables; how many."""
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro&immutable=1", uri=True)) as connection:
+        pages = leaf_pages(connection, tables)
+    with open(journal, "r+b") as file:
+        for page in pages[::10]:
+            file.seek((page - 1) * PAGE_BYTES)
+            file.write(b"\xa5" * PAGE_BYTES)
+    return len(pages[::10])
+
+
+def leaf_pages(connection: sqlite3.Connection, tables: tuple[str, ...]) -> list[int]:
+    """Found by their first byte (13: a leaf of a table), below the root of each table."""
+    found: list[int] = []
+    path = connection.execute("PRAGMA database_list").fetchone()[2]
+    data = Path(path).read_bytes()
+    for table in tables:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        below = [root]
+        while below:
+            start = (below.pop() - 1) * PAGE_BYTES
+            if data[start] == 13:
+                found.append(start // PAGE_BYTES + 1)
+                continue
+            assert data[start] == 5  # an inner page of a table
+            below += children(data[start : start + PAGE_BYTES])
+    return sorted(found)
+
+
+def test_a_truncated_journal_is_named_and_never_written_to(damaged: Path, tmp_path: Path) -> None:
+    missing = cut_off(damaged)
+    before = fingerprint(damaged)
+    checked = durable_bus("check", "--journal", damaged, cwd=tmp_path)
+    assert checked.code == 5
+    assert (
+        f"the file was cut off: {missing} of its {damaged.stat().st_size + missing} bytes are missing"
+        in checked.out
+    )
+    for command in COMMANDS:
+        ran = durable_bus(*command.split(), "--journal", damaged, cwd=tmp_path)
+        assert ran.code == 5, command
+        assert "Traceback" not in ran.err
+    write_items(tmp_path, "fine")
+    for command in ("run apps.eventful:bus work --items items.txt", "serve apps.eventful:bus"):
+        ran = durable_bus(*command.split(), "--journal", damaged, cwd=tmp_path)
+        assert ran.code == 5, command
+        assert "damaged" in ran.err
+    assert fingerprint(damaged) == before
+    assert not (tmp_path / "copy.db").exists()
+
+
+@pytest.mark.parametrize("damage", [cut_off, lambda path: scramble(path, "result", "answer")])
+def test_what_can_be_read_is_exported(whole: Path, damaged: Path, tmp_path: Path, damage: object) -> None:
+    assert callable(damage)
+    damage(damaged)
+    before = fingerprint(damaged)
+    ran = durable_bus(
+        "export", "big", "--journal", damaged, "--format", "jsonl", "--output", "saved.jsonl", cwd=tmp_path
+    )
+    assert (ran.code, ran.out) == (5, "")
+    saved = {
+        row["index"]: row for row in map(json.loads, (tmp_path / "saved.jsonl").read_text().splitlines())
+    }
+    assert f"{len(saved):,} results of big could be read, of 20,000 that were recorded" in ran.err
+    assert 0 < len(saved) < 20_000
+    true = dict(Facts(whole).rows("SELECT item_index, payload FROM results"))
+    assert {index: row["payload"] for index, row in saved.items()}.items() <= true.items()
+    assert fingerprint(damaged) == before
+
+
+@pytest.fixture(scope="module")
+def tall(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal of small pages, so that its trees are tall; some results do not fit their page."""
+    path = tmp_path_factory.mktemp("tall") / "journal.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA page_size = 1024")
+        connection.execute("PRAGMA journal_mode = WAL")
+    make(path, 20_000, 10)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(
+            "UPDATE result SET payload = payload || printf('%.*c', 5000, '+') WHERE item_key % 500 = 7"
+        )
+    return path
+
+
+@pytest.mark.parametrize("damage", ["upper pages", "root", "cut off"])
+def test_leaves_are_read_whatever_has_become_of_the_pages_above_them(
+    tall: Path, journal: Path, tmp_path: Path, damage: str
+) -> None:
+    shutil.copy(tall, journal)
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro&immutable=1", uri=True)) as connection:
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'result'").fetchone()
+    data = journal.read_bytes()
+    pages = [data[start : start + page_bytes] for start in range(0, len(data), page_bytes)]
+    if damage == "cut off":
+        os.truncate(journal, len(data) * 9 // 10)
+    else:
+        below = [root] if damage == "root" else children(pages[root - 1])
+        assert pages[below[0] - 1][0] == 5  # a page that has no rows
+        with open(journal, "r+b") as file:
+            for number in below:
+                file.seek((number - 1) * page_bytes)
+                file.write(b"\xa5" * page_bytes)
+    before = fingerprint(journal)
+    ran = durable_bus(
+        "export", "big", "--journal", journal, "--format", "jsonl", "--output", "saved", cwd=tmp_path
+    )
+    saved = {row["index"]: row for row in map(json.loads, (tmp_path / "saved").read_text().splitlines())}
+    assert ran.code == 5
+    assert f"{len(saved):,} results of big could be read" in ran.err
+    assert f"of 20,000 that were recorded; {20_000 - len(saved):,} could not" in ran.err
+    true = dict(Facts(tall).rows("SELECT item_index, payload FROM results"))
+    assert {index: row["payload"] for index, row in saved.items()}.items() <= true.items()
+    assert len(saved) > 15_000 if damage == "cut off" else len(saved) == 20_000
+    assert fingerprint(journal) == before
+
+
+def children(page: bytes) -> list[int]:
+    """The pages below an inner page of a table."""
+    cells = int.from_bytes(page[3:5], "big")
+    offsets = [int.from_bytes(page[12 + 2 * cell : 14 + 2 * cell], "big") for cell in range(cells)]
+    return [int.from_bytes(page[at : at + 4], "big") for at in [*offsets, 8]]
+
+
+@pytest.fixture(scope="module")
+def with_many_buffers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """So many that their table is a tree of pages; each has the one result that it is named after."""
+    path = tmp_path_factory.mktemp("many") / "journal.db"
+    make(path, 1, 10)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(buffer)")]
+        changed = {
+            "buffer_seq": "buffer_seq + n.i",
+            "buffer_id": "'many-' || n.i",
+            "thread_id": "'many-' || n.i",
+            "request_id": "'many-' || n.i",
+        }
+        values = ", ".join(changed.get(name, name) for name in columns)
+        numbers = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
+        connection.execute(
+            f"{numbers} INSERT INTO buffer SELECT {values} FROM buffer, n WHERE buffer_id = 'big'"
+        )
+        connection.execute(
+            f"{numbers} INSERT INTO result (item_key, payload, success, is_xml, answer_id) "
+            "SELECT item_key + (n.i << 32), 'of many-' || n.i, success, is_xml, answer_id FROM result, n"
+        )
+    return path
+
+
+def test_a_buffer_is_found_though_the_root_of_the_buffers_cannot_be_read(
+    with_many_buffers: Path, journal: Path, tmp_path: Path
+) -> None:
+    shutil.copy(with_many_buffers, journal)
+    overwrite_root(journal, "buffer")
+    ran = durable_bus("export", "many-700", "--format", "jsonl", "--journal", journal, cwd=tmp_path)
+    assert ran.code == 5
+    assert json.loads(ran.out)["payload"] == "of many-700"
+    assert "1 results of many-700 could be read, of 1 that were recorded; 0 could not" in ran.err
+    with pytest.raises(JournalDamaged, match="so damaged that 'nobody' cannot be found in it"):
+        Salvage(journal, "nobody")
+
+
+@pytest.mark.parametrize("damage", ["root", "cut off"])
+def test_where_no_buffer_is_left_an_export_ends_and_says_so(
+    damaged: Path, tmp_path: Path, damage: str
+) -> None:
+    if damage == "root":
+        overwrite_root(damaged, "buffer")
+    else:
+        os.truncate(damaged, PAGE_BYTES)
+    ran = durable_bus("export", "big", "--journal", damaged, "--output", "saved.xml", cwd=tmp_path)
+    assert (ran.code, ran.out) == (5, "")
+    assert "so damaged that 'big' cannot be found in it" in ran.err
+    assert not (tmp_path / "saved.xml").exists()
+
+
+@pytest.mark.parametrize("table", ["run", "journal_commit", "buffer", "dispatch"])
+def test_a_past_that_cannot_be_read_is_named_in_one_line(damaged: Path, tmp_path: Path, table: str) -> None:
+    overwrite_root(damaged, table)
+    ran = durable_bus("replay", "show", "--journal", damaged, cwd=tmp_path)
+    assert (ran.code, ran.out) == (5, "")
+    assert "is damaged" in ran.error
+
+
+def overwrite_root(journal: Path, table: str) -> None:
+    """The first page of a table: what leads to all others, where there are others."""
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro&immutable=1", uri=True)) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    with open(journal, "r+b") as file:
+        file.seek((root - 1) * PAGE_BYTES)
+        file.write(b"\xa5" * PAGE_BYTES)
+
+
+def test_results_that_are_still_in_the_log_are_read_too(journal: Path, tmp_path: Path) -> None:
+    make(journal, 20_000, 10)
+    with closing(sqlite3.connect(journal, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("UPDATE result SET payload = 'in the log' WHERE item_key & 4294967295 = 19990")
+        connection.execute("BEGIN")  # what is not committed must not count
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("UPDATE result SET payload = 'not committed'")
+        copy = tmp_path / "copy.db"
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{journal}{suffix}", f"{copy}{suffix}")
+    assert Path(f"{copy}-wal").stat().st_size > 1_000_000
+    with closing(Salvage(copy, "big")) as salvage:
+        payloads = [result.payload for result in salvage.results()]
+    assert len(payloads) == 20_000
+    assert payloads[19990] == "in the log"
+    assert "not committed" not in payloads
+
+
+def test_the_other_formats_are_exported_too(damaged: Path, tmp_path: Path) -> None:
+    scramble(damaged, "result")
+    command = ("export", "big", "--journal", damaged, "--format")
+    document = durable_bus(*command, "xml", cwd=tmp_path)
+    table = durable_bus(*command, "csv", cwd=tmp_path)
+    assert (document.code, table.code) == (5, 5)
+    rows = list(csv.DictReader(table.out.splitlines()))
+    assert document.out.count("<item ") == 20_000
+    assert document.out.count('missing="true"') == 20_000 - len(rows)
+
+
+def test_structural_damage_is_found_by_check(damaged: Path, tmp_path: Path) -> None:
+    scramble(damaged, "dispatch")
+    before = fingerprint(damaged)
+    ran = durable_bus("check", "--journal", damaged, "--json", cwd=tmp_path)
+    assert ran.code == 5
+    wrong = {finding["name"] for finding in json.loads(ran.out)["checks"] if not finding["ok"]}
+    assert {"sqlite_integrity", "answers_belong_to_a_dispatch"} <= wrong
+    assert fingerprint(damaged) == before
+
+
+def test_damage_elsewhere_costs_no_result(whole: Path, damaged: Path, tmp_path: Path) -> None:
+    scramble(damaged, "dispatch", "item", "failure")
+    ran = durable_bus("export", "big", "--journal", damaged, "--output", "saved.xml", cwd=tmp_path)
+    assert ran.code in (0, 5)
+    good = durable_bus("export", "big", "--journal", whole, "--output", "good.xml", cwd=tmp_path)
+    assert good.code == 0
+    assert (tmp_path / "saved.xml").read_bytes() == (tmp_path / "good.xml").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["text", "another database", "no header"])
+def test_another_applications_file_is_named_and_left_alone(
+    whole: Path, journal: Path, tmp_path: Path, kind: str
+) -> None:
+    if kind == "text":
+        journal.write_text("dear diary\n" * 1000)
+    elif kind == "no header":
+        journal.write_bytes(b"\0" * PAGE_BYTES + whole.read_bytes()[PAGE_BYTES:])
+    else:
+        with closing(sqlite3.connect(journal)) as connection:
+            connection.execute("CREATE TABLE diary (day TEXT, entry TEXT)")
+    before = fingerprint(journal)
+    for command in COMMANDS:
+        ran = durable_bus(*command.split(), "--journal", journal, cwd=tmp_path)
+        assert ran.code == 5, command
+        assert "is not a durable_bus journal" in ran.error
+    assert fingerprint(journal) == before
+
+
+def test_an_empty_file_is_no_journal_yet(journal: Path, tmp_path: Path) -> None:
+    journal.touch()
+    for command in COMMANDS:
+        ran = durable_bus(*command.split(), "--journal", journal, cwd=tmp_path)
+        assert ran.code == 3, command
+        assert "is empty" in ran.error
+    assert journal.stat().st_size == 0
+
+
+# A -wal that is missing
+
+
+SERVED_BY = (
+    "serve apps.eventful:bus",
+    "run apps.eventful:bus work --items items.txt",
+    "replay finish apps.eventful:bus",
+)
+
+
+LACKS_WAL = "may lack whatever was committed last: its run 1 has not said that it ended, and the copy.db-wal"
+
+
+@pytest.fixture
+def crashed(journal: Path, facts: Facts) -> Path:
+    """A journal whose supervisor was killed with commits in its log that were not brought home."""
+    with supervised(journal) as client:
+        client.start("work", texts("fine"), buffer_id="home").wait(60)
+        until(lambda: wal_bytes(journal) == 0, "an idle supervisor brings the log home")
+        client.start("work", texts("fine"), buffer_id="in-the-log").wait(60)
+        assert client.supervisor_pid is not None
+        kill(client.supervisor_pid)
+    assert wal_bytes(journal) > 0
+    return journal
+
+
+def wal_bytes(journal: Path) -> int:
+    return Path(f"{journal}-wal").stat().st_size
+
+
+def buffers(journal: Path, folder: Path) -> list[str]:
+    ran = durable_bus(
+        "query", "SELECT buffer_id FROM buffers", "--format", "csv", "--journal", journal, cwd=folder
+    )
+    assert ran.code == 0
+    return ran.out.split()[1:]
+
+
+def assert_refused(journal: Path, folder: Path, says: str) -> None:
+    before = fingerprint(journal)
+    write_items(folder, "fine")
+    checked = durable_bus("check", "--journal", journal, cwd=folder)
+    assert (checked.code, says in checked.out) == (5, True), checked.out
+    for command in SERVED_BY:
+        ran = durable_bus(*command.split(), "--journal", journal, cwd=folder)
+        assert (ran.code, ran.out) == (5, ""), command
+        assert says in ran.err, command
+        assert "durable-bus backup NEW" in ran.err
+    assert fingerprint(journal) == before
+
+
+def assert_gone_on_with(journal: Path, *buffer_ids: str) -> None:
+    with supervised(journal) as client:
+        for buffer_id in buffer_ids:
+            assert client.buffer(buffer_id).wait(60).successful == 1
+        assert client.start("work", texts("fine"), buffer_id="after").wait(60).successful == 1
+    assert check(journal, noted=noted_commit(journal)).ok
+
+
+def test_a_copy_without_its_wal_is_named_and_not_gone_on_with(crashed: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere" / "copy.db"
+    copy.parent.mkdir()
+    shutil.copy(crashed, copy)
+    assert_refused(copy, tmp_path, LACKS_WAL)
+    # Whoever reads it leaves an empty -wal there, which must not look like one.
+    assert buffers(copy, tmp_path) == ["home"]
+    assert wal_bytes(copy) == 0
+    assert_refused(copy, tmp_path, LACKS_WAL)
+    assert durable_bus("export", "home", "--journal", copy, cwd=tmp_path).code == 0
+    assert durable_bus("backup", "taken.db", "--journal", copy, cwd=tmp_path).code == 0
+    assert_gone_on_with(tmp_path / "taken.db", "home")
+
+
+def cut_to_a_header(wal: Path) -> None:
+    os.truncate(wal, 32)
+
+
+def cut_within_a_frame(wal: Path) -> None:
+    os.truncate(wal, 100)
+
+
+def cut_in_half(wal: Path) -> None:
+    os.truncate(wal, wal.stat().st_size // 2)
+
+
+def overwritten(wal: Path) -> None:
+    wal.write_bytes(random.Random(1).randbytes(wal.stat().st_size))
+
+
+def copied_with(journal: Path, folder: Path, *suffixes: str) -> Path:
+    folder.mkdir()
+    for suffix in suffixes:
+        shutil.copy(f"{journal}{suffix}", folder / f"copy.db{suffix}")
+    return folder / "copy.db"
+
+
+@pytest.mark.parametrize("damage", [cut_to_a_header, cut_within_a_frame, cut_in_half, overwritten])
+def test_a_copy_whose_wal_is_not_whole_is_known_by_its_lock(
+    crashed: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    copy = copied_with(crashed, tmp_path / "elsewhere", "", "-wal", ".lock")
+    assert durable_bus("check", "--journal", copy, cwd=tmp_path).code == 0
+    damage(Path(f"{copy}-wal"))
+    assert_refused(copy, tmp_path, "copy.db may lack the last ")
+    assert durable_bus("backup", "taken.db", "--journal", copy, cwd=tmp_path).code == 0
+    assert_gone_on_with(tmp_path / "taken.db", "home")
+
+
+@pytest.mark.parametrize("damage", [cut_to_a_header, cut_within_a_frame, overwritten])
+def test_a_wal_that_is_no_log_counts_as_empty_without_a_lock(
+    crashed: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    copy = copied_with(crashed, tmp_path / "elsewhere", "", "-wal")
+    assert durable_bus("check", "--journal", copy, cwd=tmp_path).code == 0
+    damage(Path(f"{copy}-wal"))
+    assert_refused(copy, tmp_path, LACKS_WAL)
+
+
+def test_an_older_copy_of_a_run_that_ended_lacks_nothing_whatever_the_lock_says(
+    journal: Path, tmp_path: Path
+) -> None:
+    with supervised(journal) as client:
+        client.start("work", texts("fine"), buffer_id="home").wait(60)
+    older = copied_with(journal, tmp_path / "elsewhere", "")
+    assert_gone_on_with(journal, "home")  # so that its lock file tells of more commits
+    os.replace(older, journal)
+    assert durable_bus("check", "--journal", journal, cwd=tmp_path).code == 0
+    assert_gone_on_with(journal, "home")
+
+
+def test_a_lock_that_has_not_said_of_which_file_it_tells_accuses_none(crashed: Path, tmp_path: Path) -> None:
+    """As with --durability normal: a power cut may leave fewer commits than were noted."""
+    copy = copied_with(crashed, tmp_path / "elsewhere", "", "-wal", ".lock")
+    lock = Path(f"{copy}.lock")
+    pid, socket, _ = lock.read_text().splitlines()
+    lock.write_text(f"{pid}\n{socket}\n{10**6:020d} 0\n")
+    assert noted_commit(copy) == (10**6, None)
+    assert durable_bus("check", "--journal", copy, cwd=tmp_path).code == 0
+    assert_gone_on_with(copy, "home", "in-the-log")
+
+
+def test_a_young_journal_is_known_without_its_wal_too(journal: Path, tmp_path: Path) -> None:
+    """Nothing but its run's first commit was brought home yet."""
+    with supervised(journal) as client:
+        client.start("work", texts("fine"), buffer_id="young").wait(60)
+        assert client.supervisor_pid is not None
+        kill(client.supervisor_pid)
+    copy = Path(shutil.copy(journal, tmp_path / "copy.db"))
+    assert_refused(copy, tmp_path, LACKS_WAL)
+
+
+def test_a_journal_whose_wal_was_deleted_is_not_gone_on_with_before_it_is_back(
+    crashed: Path, tmp_path: Path
+) -> None:
+    wal = Path(f"{crashed}-wal")
+    kept = wal.rename(tmp_path / "kept")
+    newest = noted_commit(crashed)
+    assert newest is not None
+    assert buffers(crashed, tmp_path) == ["home"]
+    assert_refused(crashed, tmp_path, f"its supervisor has made {newest[0]}: the last ")
+    kept.rename(wal)
+    assert durable_bus("check", "--journal", crashed, cwd=tmp_path).code == 0
+    assert_gone_on_with(crashed, "home", "in-the-log")
+
+
+def test_a_wal_that_somebody_brought_home_is_not_missed(crashed: Path, tmp_path: Path) -> None:
+    """Any program that opens the journal for writing and closes it does so."""
+    with closing(sqlite3.connect(crashed)) as connection:
+        connection.execute("SELECT count(*) FROM buffers").fetchall()
+    assert not Path(f"{crashed}-wal").exists()
+    assert durable_bus("check", "--journal", crashed, cwd=tmp_path).code == 0
+    assert_gone_on_with(crashed, "home", "in-the-log")
+
+
+def test_a_supervisor_killed_while_idle_has_an_empty_wal_and_lacks_nothing(
+    journal: Path, tmp_path: Path
+) -> None:
+    with supervised(journal) as client:
+        client.start("work", texts("fine"), buffer_id="home").wait(60)
+        until(lambda: wal_bytes(journal) == 0, "an idle supervisor brings the log home")
+        assert client.supervisor_pid is not None
+        kill(client.supervisor_pid)
+    assert wal_bytes(journal) == 0
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in tmp_path.glob("journal.db*"):  # what the lock file says comes along
+        shutil.copy(path, moved / path.name)
+    for where in (journal, moved / "journal.db"):
+        assert durable_bus("check", "--journal", where, cwd=tmp_path).code == 0
+        assert_gone_on_with(where, "home")
+
+
+def test_a_backup_of_an_open_run_lacks_nothing_also_in_the_journals_place(
+    crashed: Path, tmp_path: Path
+) -> None:
+    assert durable_bus("backup", "whole.db", "--journal", crashed, cwd=tmp_path).code == 0
+    whole = tmp_path / "whole.db"
+    assert durable_bus("check", "--journal", whole, cwd=tmp_path).code == 0
+    early = tmp_path / "early.db"
+    shutil.copy(whole, early)
+    assert_gone_on_with(crashed, "home", "in-the-log")  # so that its lock file tells of more commits
+    shutil.copyfile(early, crashed)
+    assert durable_bus("check", "--journal", crashed, cwd=tmp_path).code == 0
+    assert_gone_on_with(crashed, "home", "in-the-log")
+
+
+def test_a_migration_refuses_what_lacks_its_wal_too(crashed: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(crashed, tmp_path / "copy.db"))
+    before = fingerprint(copy)
+    with pytest.raises(JournalDamaged, match="may lack whatever was committed last"):
+        refuse_incomplete(copy, noted_commit(copy))
+    assert fingerprint(copy) == before
+    assert not Path(f"{copy}-wal").exists()

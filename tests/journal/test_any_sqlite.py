@@ -1,0 +1,321 @@
+"""Whatever SQLite runs this: every named statement and every view runs on it, and finds something.
+
+A new SQLite is a new program, and so is a new sqlite3 module: no command must be the first to notice. The
+journal is the golden one, the same wherever this runs, with a few rows more, so that none looks in vain.
+"""
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from golden_journal import upgraded_golden_journal
+from simulation import run_schedule
+
+from durable_bus.journal import statements
+from durable_bus.journal.admin.check import check
+from durable_bus.journal.admin.query import ask, question, questions
+from durable_bus.journal.admin.scratch import copy_of_open_work
+from durable_bus.journal.connection import open_writer
+from durable_bus.journal.journal import Journal
+from durable_bus.journal.reader import JournalReader
+from durable_bus.journal.schema import migrate
+from durable_bus.journal.statements import load
+
+PREPARED = """
+INSERT INTO buffer (
+    buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect, request_id,
+    touched_at, created_commit, received, next_chunk, dropped_commit, low_water
+) VALUES
+    (13, 'arriving', 'work', '', 'cli', 'arriving/b', 'arriving', 1, 'r13', 1, 60, 1, 1, NULL, 0),
+    (14, 'given-up', 'work', '', 'cli', 'given-up/b', 'given-up', 1, 'r14', 1, 60, 3, 1, 60, 0),
+    (15, 'gone', 'work', '', 'cli', 'gone/b', 'gone', 1, 'r15', 1, 60, 0, 1, 60, 0);
+INSERT INTO item (item_key, payload, is_xml) VALUES (13 << 32, 'one', 0), (14 << 32, 'two', 0);
+INSERT INTO thread (thread_id, chain, created_commit, changed_commit)
+    SELECT thread_id, '["cli"]', 60, 60 FROM buffer WHERE buffer_seq > 12
+    UNION SELECT starter_thread_id, '["cli"]', 60, 60 FROM buffer WHERE buffer_seq > 12
+    UNION VALUES ('talk', '["cli"]', 60, 60), ('silent', '["cli"]', 60, 60);
+INSERT INTO dispatch (dispatch_id, commit_id, buffer_seq, first_index, item_count, attempt, alone, worker_pid)
+    VALUES (101, 60, 12, 10, 5, 1, 0, 4242);
+INSERT INTO failure (failure_id, commit_id, item_key, attempt, kind, message, retry_at)
+    VALUES (101, 60, (12 << 32) + 15, 1, 'exception', 'ValueError: later', 1);
+INSERT INTO forwarded_item (item_key, commit_id, dispatch_id, attempt) VALUES ((12 << 32) + 16, 60, 101, 1);
+INSERT INTO message (
+    message_seq, message_id, kind, from_id, to_id, thread_id, payload, is_xml, due_at, created_commit,
+    delivered_commit, settled_commit
+)
+    SELECT 101, 'waiting', 'text', 'cli', 'nobody', thread_id || '/16', 'hello', 0, 5, 60, NULL, NULL
+    FROM buffer WHERE buffer_seq = 12
+    UNION ALL VALUES
+        (102, 'delivered', 'text', 'cli', 'work', 'talk', 'hello', 0, 0, 60, 60, NULL),
+        (103, 'settled', 'text', 'cli', 'work', 'silent', 'hello', 0, 0, 60, 60, 60),
+        (104, 'newest', 'text', 'cli', 'work', 'talk', 'hello', 0, 0, 60, 60, NULL);
+INSERT INTO failure (failure_id, commit_id, message_seq, attempt, kind, message)
+    VALUES (102, 60, 103, 1, 'exception', 'ValueError: no');
+INSERT INTO answer (
+    answer_id, commit_id, dispatch_id, buffer_seq, first_index, item_count, recorded, success, attempt,
+    worker_pid, durations
+) VALUES (101, 60, 101, 12, 17, 1, 1, 0, 1, 4242, '0000000001');
+INSERT INTO result (item_key, payload, success, is_xml, answer_id) VALUES ((12 << 32) + 17, 'no', 0, 0, 101);
+UPDATE buffer SET failed = 1 WHERE buffer_seq = 12;
+INSERT INTO request (request_id, commit_id, answer) VALUES ('asked', 60, '{}');
+INSERT INTO traceback (digest, body) VALUES ('seen', 'b');
+"""
+
+PLAIN, HALTED = 1 << 32, 12 << 32
+"""The first keys of a buffer that is complete, and of the one that is open."""
+
+VALUES: dict[str, Any] = {
+    "after": 0, "after_commit": 0, "after_key": PLAIN - 1, "after_seq": 0, "alone": 0, "answer": "{}",
+    "answer_id": 1, "app": "app", "at_most": 10, "attempt": 1, "base": HALTED, "before_commit": 60,
+    "before_ms": 1 << 50, "body": "b", "buffer": None, "buffer_id": "halted", "buffer_seq": 12, "collect":
+    1, "commit_id": 60, "digest": "d", "dispatch_id": 101, "due_at": 5, "durations": "", "end_key": PLAIN
+    + 10, "error": "e", "failed": 0, "failure_id": 101, "failures": 0, "first_commit": 1, "first_index":
+    0, "first_key": PLAIN, "from_id": "f", "how": "answered", "interrupted": 1, "is_xml": 0, "item": 5,
+    "item_count": 1, "item_key": HALTED + 17, "kind": "lost", "last_commit": 60, "last_key": PLAIN + 9,
+    "last_seq": 1000, "limit": 100, "listeners": "[]", "low_water": 2, "message": "m", "message_id":
+    "new", "message_seq": 101, "name": "cli", "names": '["nobody"]', "next_chunk": 1, "now_ms": 1 << 50,
+    "number": 1, "opened_commit": 60, "payload": "p", "pid": 1, "received": 0, "recorded": 1,
+    "request_id": "new", "results": 0, "retry_at": None, "retry_of": None, "return_to": "",
+    "returned_from": 12, "returned_id": 201, "run_id": 4, "settled": 0, "since_ms": 0,
+    "starter_thread_id": "s", "succeeded": 0, "success": 1, "success_max": 1, "supervisor_died": 0,
+    "target": "work", "thread": "talk", "thread_id": "talk", "thread_ids": '["silent"]', "thread_prefix":
+    "", "thread_prefix_end": "~", "time_ms": 1 << 50, "to_id": "nobody", "total": 1, "traceback_id": None,
+    "version": "v", "worker_pid": 1,
+}  # fmt: skip
+"""What each parameter is, unless a statement says otherwise."""
+
+OF_HALTED = {"first_key": HALTED, "end_key": HALTED + 20, "after_key": HALTED - 1, "last_key": HALTED + 19}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "add_answer": {"answer_id": 1001},
+    "add_buffer": {"buffer_seq": 16, "buffer_id": "new"},
+    "add_commit": {"commit_id": 61},
+    "add_dispatch": {"dispatch_id": 201},
+    "add_failure": {"message_seq": None},
+    "add_mailbox": {"name": "new"},
+    "add_result": {"item_key": HALTED + 18},
+    "chunk_received": {"buffer_seq": 13},
+    "clear_failures": OF_HALTED,
+    "clear_forwarded": OF_HALTED,
+    "clear_starter_thread": {"thread_id": "gone"},
+    "count_last_results": {"succeeded": 17},
+    "drop_buffer": {"buffer_seq": 13},
+    "failed_because": {"first_key": 2 << 32, "last_key": (2 << 32) + 3},
+    "failure_of": {"item_key": 2 << 32},
+    "forget_threads": {"thread_ids": '["gone"]'},
+    "forward_item": {"item_key": HALTED + 18},
+    "forwarded_attempt": {"item_key": HALTED + 16},
+    "has_forwarded": OF_HALTED,
+    "item_failures": {"item_key": HALTED + 15},
+    "message_by_id": {"message_id": "waiting"},
+    "message_failures": {"message_seq": 103},
+    "next_message_due_at": {"now_ms": 0},
+    "open_buffer": {"buffer_seq": 13},
+    "outstanding_items": OF_HALTED,
+    "pause_buffer": {"buffer_seq": 13},
+    "redeliver_message": {"message_id": "settled"},
+    "request_answer": {"request_id": "asked"},
+    "set_received": {"buffer_seq": 14},
+    "stop_run": {"run_id": 3},
+    "traceback_id": {"digest": "seen"},
+    "undeliver_message": {"message_seq": 102},
+    "unsuccessful_items": OF_HALTED,
+    "worker-of-item": {"buffer": "plain"},
+}
+"""Where a statement finds something with other values only."""
+
+BY_METHOD: dict[str, Callable[[Journal], object]] = {
+    "add_item": lambda journal: journal.buffers.add_chunk(13, 1, 1, [b"a", b"<b/>"], 0, [1]),
+    "add_items": lambda journal: journal.buffers.add_chunk(13, 1, 1, [b"a"] * 311, 0, []),
+    "add_results": lambda journal: record(journal, 3, passed_on=False),
+    "add_result_not_forwarded": lambda journal: record(journal, 15, passed_on=True),
+    "set_thread": lambda journal: journal.messages.set_chain("[]", "talk", "new"),
+}
+"""Who runs the statements whose parameters are a sequence."""
+
+FILES = (
+    "writer.sql",
+    "reader.sql",
+    "history.sql",
+    "salvage.sql",
+    "check.sql",
+    "questions.sql",
+    "scratch.sql",
+)
+_INTO = re.compile(r"INSERT INTO (\w+)")
+_NOT_CODE = re.compile(r"--[^\n]*|'[^']*'")
+_NAMED = re.compile(r"(?<!:):([a-z]\w*)")
+_NAMED_OR_NUMBERED = re.compile(r"[:@$]\w|\?\d")
+
+
+def record(journal: Journal, first_index: int, *, passed_on: bool) -> int:
+    """Answers to two items of the open buffer, of which item 16 was passed on."""
+    return journal.work.record_results(
+        buffer_seq=12, first_index=first_index, item_count=2, payloads=b"a\0b\0", success=True, is_xml=False,
+        dispatch_id=101, attempt=1, worker_pid=1, durations="", passed_on=passed_on,
+    )  # fmt: skip
+
+
+def code_of(sql: str) -> str:
+    """Without comments and strings."""
+    return _NOT_CODE.sub("", sql)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = upgraded_golden_journal(tmp_path_factory.mktemp("any") / "journal.db")
+    with closing(open_writer(path)) as connection:
+        connection.executescript(PREPARED)
+    return path
+
+
+@pytest.fixture(scope="module")
+def writer(prepared: Path) -> Iterator[Journal]:
+    with closing(Journal.open(prepared)) as journal:
+        yield journal
+
+
+@pytest.fixture(scope="module")
+def reader(prepared: Path) -> Iterator[JournalReader]:
+    with JournalReader(prepared) as reader:
+        yield reader
+
+
+def parameters_of(name: str, sql: str) -> dict[str, Any]:
+    special = SPECIAL.get(name, {})
+    return {one: special.get(one, VALUES[one]) for one in _NAMED.findall(code_of(sql))}
+
+
+def finds(connection: sqlite3.Connection, name: str, sql: str) -> bool:
+    """Whether it finds rows that say something, or changes one."""
+    cursor = connection.execute(sql, parameters_of(name, sql))
+    if cursor.description is None:
+        return cursor.rowcount > 0
+    return any(value not in (None, 0) for row in cursor.fetchall() for value in row)
+
+
+@pytest.mark.parametrize("name", load("writer.sql"))
+def test_every_statement_of_the_supervisor_runs_and_finds_something(writer: Journal, name: str) -> None:
+    sql = load("writer.sql")[name]
+    writer.connection.execute("BEGIN IMMEDIATE")
+    try:
+        if name in BY_METHOD:
+            before = writer.connection.total_changes
+            BY_METHOD[name](writer)
+            found = writer.connection.total_changes > before
+        else:
+            found = finds(writer.connection, name, sql)
+    finally:
+        writer.connection.execute("ROLLBACK")
+    assert found
+
+
+@pytest.mark.parametrize(
+    ("file_name", "name"),
+    [(file, name) for file in ("reader.sql", "history.sql", "salvage.sql") for name in load(file)],
+)
+def test_every_statement_of_readers_runs_and_finds_something(
+    reader: JournalReader, file_name: str, name: str
+) -> None:
+    assert finds(reader.connection, name, load(file_name)[name])
+
+
+@pytest.mark.parametrize("name", questions())
+def test_every_question_runs_and_finds_something(prepared: Path, name: str) -> None:
+    sql, _ = question(name, {})
+    assert list(ask(prepared, sql, parameters_of(name, sql), time_limit_s=60))
+
+
+def test_every_view_runs_and_shows_something(reader: JournalReader) -> None:
+    sql = "SELECT name FROM sqlite_master WHERE type = 'view'"
+    views = [name for (name,) in reader.connection.execute(sql)]
+    assert len(views) == 9
+    for name in views:
+        assert reader.connection.execute(f"SELECT * FROM {name}").fetchall(), name
+
+
+def test_every_statement_that_copies_open_work_copies_some(prepared: Path) -> None:
+    names = list(load("scratch.sql"))
+    with closing(sqlite3.connect("")) as connection:
+        migrate(connection)
+        connection.execute("ATTACH ? AS source", (str(prepared),))
+        copied = {name: finds(connection, name, load("scratch.sql")[name]) for name in names}
+        connection.rollback()
+    assert copied == dict.fromkeys(names, True)
+    with copy_of_open_work(prepared) as journal:
+        assert journal.buffers.outstanding(12, 0, 20, 100)
+
+
+def test_every_invariant_runs_and_holds_of_a_whole_journal(tmp_path: Path) -> None:
+    report = check(upgraded_golden_journal(tmp_path / "journal.db"))
+    assert [finding for finding in report.checks if not finding.ok] == []
+    assert {finding.name for finding in report.checks} >= load("check.sql").keys()
+
+
+def test_no_file_of_statements_is_left_out() -> None:
+    folder = Path(statements.__file__).with_name("sql")
+    assert {path.name for path in folder.glob("*.sql")} == set(FILES)
+
+
+# Placeholders. From Python 3.12 on the name of each is asked for when the parameters are a sequence: it takes
+# the longer the more there are, for each of them; some of these Pythons warn of a name, others refuse it.
+
+
+class Watched(sqlite3.Cursor):
+    """Notes what is executed with a sequence of parameters."""
+
+    seen: set[str]
+
+    def execute(self, sql: str, parameters: Any = (), /) -> "Watched":
+        self._note(sql, parameters)
+        return super().execute(sql, parameters)
+
+    def executemany(self, sql: str, rows: Any, /) -> "Watched":
+        rows = list(rows)
+        for row in rows:
+            self._note(sql, row)
+        return super().executemany(sql, rows)
+
+    def _note(self, sql: str, parameters: Any) -> None:
+        if parameters and not isinstance(parameters, dict):
+            self.seen.add(sql)
+
+
+def watched(seen: set[str]) -> type[sqlite3.Connection]:
+    class Noting(Watched):
+        pass
+
+    class Connection(sqlite3.Connection):
+        def cursor(self, factory: Any = None) -> Any:
+            return super().cursor(factory or Noting)
+
+        def execute(self, sql: str, parameters: Any = (), /) -> Any:
+            return self.cursor().execute(sql, parameters)
+
+        def executemany(self, sql: str, rows: Any, /) -> Any:
+            return self.cursor().executemany(sql, rows)
+
+    Noting.seen = seen
+    return Connection
+
+
+def test_what_is_executed_with_a_sequence_has_neither_names_nor_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=watched(seen)))
+    for seed in range(3):
+        run_schedule(seed, tmp_path)
+    path = upgraded_golden_journal(tmp_path / "journal.db")
+    with closing(Journal.open(path)) as journal:
+        journal.connection.executescript(PREPARED)
+        for run in BY_METHOD.values():
+            journal.connection.execute("BEGIN IMMEDIATE")
+            run(journal)
+            journal.connection.execute("ROLLBACK")
+    assert {"item", "result", "thread"} <= {table for sql in seen for table in _INTO.findall(sql)}
+    assert [sql for sql in sorted(seen) if _NAMED_OR_NUMBERED.search(code_of(sql))] == []

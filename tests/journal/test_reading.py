@@ -1,0 +1,203 @@
+"""What a reader makes of the rows of results, whatever shape the answers have that they came in."""
+
+import gc
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support import Facts
+
+from durable_bus.journal.formats import packed
+from durable_bus.journal.journal import Journal
+from durable_bus.journal.reader import CHARS_TOGETHER_MAX, JournalReader
+from durable_bus.payloads.messages import Result
+from durable_bus.payloads.packing import pack
+
+ITEMS = 6_000
+
+
+@pytest.fixture
+def opened(journal: Path) -> Iterator[Journal]:
+    with closing(Journal.open(journal)) as opened:
+        with opened.commit(1):
+            opened.start_run(1, "reading", "0")
+        yield opened
+
+
+def buffer_of(opened: Journal, buffer_id: str) -> int:
+    with opened.commit(2):
+        row = opened.buffers.add_whole(
+            [b""] * ITEMS,
+            0,
+            [],
+            digest="digest",
+            buffer_id=buffer_id,
+            target="work",
+            return_to="",
+            from_id="cli",
+            thread_id=f"t/{buffer_id}",
+            starter_thread_id="t",
+            collect=True,
+            request_id=buffer_id,
+            retry_of=None,
+        )
+    return int(row["buffer_seq"])
+
+
+def answer(
+    opened: Journal,
+    buffer_seq: int,
+    first: int,
+    count: int,
+    by: str,
+    *,
+    measured: bool = True,
+    padding: str = "",
+) -> None:
+    """One answer of `count` items, whose text says who gave it. Every third answerer fails."""
+    with opened.commit(3):
+        opened.work.record_results(
+            buffer_seq=buffer_seq,
+            first_index=first,
+            item_count=count,
+            payloads=pack([f"{padding}{by} says {index}" for index in range(first, first + count)]),
+            success=int(by) % 3 > 0,
+            is_xml=int(by) % 2 == 0,
+            dispatch_id=None,  # type: ignore[arg-type]  # the supervisor's own
+            attempt=int(by) % 5 + 1,
+            worker_pid=7,
+            durations=packed([index * 11 for index in range(first, first + count)]) if measured else "",
+            passed_on=False,
+        )
+
+
+def as_the_view_says(journal: Path, buffer_id: str) -> list[Result]:
+    columns = "item_index, success, payload, is_xml, error, attempt, coalesce(duration_ms, 0.0)"
+    rows = Facts(journal).rows(
+        f"SELECT {columns} FROM results WHERE buffer_id = ? ORDER BY item_index", buffer_id
+    )
+    return [Result(row[0], bool(row[1]), row[2], bool(row[3]), *row[4:]) for row in rows]
+
+
+def as_recorded(reader: JournalReader, buffer_seq: int) -> list[Result]:
+    read: list[Result] = []
+    after = 0
+    while True:
+        page, after = reader.results_after(buffer_seq, after)
+        if not page:
+            return read
+        read += page
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_results_are_what_the_view_says_whatever_answers_overlap(
+    opened: Journal, journal: Path, seed: int
+) -> None:
+    """Answers of one item and of thousands, one after the other and over one another, with gaps left."""
+    chance = random.Random(seed)
+    before, buffer_seq, behind = (buffer_of(opened, name) for name in ("before", "b", "behind"))
+    for by in range(40):
+        count = chance.choice([1, 2, 31, 32, 33, 500, 2_500])
+        first = chance.randrange(ITEMS - count + 1)
+        answer(opened, buffer_seq, first, count, str(by), measured=chance.random() < 0.8)
+        answer(opened, chance.choice([before, behind]), first, count, str(by))
+    with JournalReader(journal) as reader:
+        in_order = list(reader.results(buffer_seq))
+        expected = as_the_view_says(journal, "b")
+        assert 0 < len(expected) < ITEMS
+        assert in_order == expected
+        assert all(result.payload.endswith(f" says {result.index}") for result in in_order)
+        assert sorted(as_recorded(reader, buffer_seq)) == expected
+
+
+def test_pages_grow_until_they_are_as_long_as_a_page_may_be(opened: Journal, journal: Path) -> None:
+    buffer_seq = buffer_of(opened, "b")
+    padding = "x" * (CHARS_TOGETHER_MAX // 1_000)
+    for first in range(0, ITEMS, 250):
+        answer(opened, buffer_seq, first, 250, "1", padding=padding)
+    with JournalReader(journal) as reader:
+        pages = list(reader.pages(buffer_seq))
+    assert [len(page) for page in pages] == [250, 500, *[1_000] * 5, 250]
+    assert [result.index for page in pages for result in page] == list(range(ITEMS))
+
+
+def test_results_of_a_damaged_row_do_not_move_to_other_items(opened: Journal, journal: Path) -> None:
+    """No answer holds a NUL. If a row comes to hold one all the same, its neighbours keep their places."""
+    buffer_seq = buffer_of(opened, "b")
+    answer(opened, buffer_seq, 0, 100, "1")
+    with opened.commit(4):
+        opened.connection.execute(
+            "UPDATE result SET payload = 'a' || char(0) || 'b' WHERE item_key & 255 = 50"
+        )
+    with JournalReader(journal) as reader:
+        results = list(reader.results(buffer_seq))
+    assert [result.index for result in results] == list(range(100))
+    assert results[50].payload == "a\0b"
+    assert results[51].payload == "1 says 51"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_reading_leaves_the_garbage_collector_as_it_was(
+    opened: Journal, journal: Path, enabled: bool
+) -> None:
+    buffer_seq = buffer_of(opened, "b")
+    answer(opened, buffer_seq, 0, 100, "1")
+    was_enabled = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with JournalReader(journal) as reader:
+            for _ in reader.results(buffer_seq):
+                assert gc.isenabled() is enabled
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
+
+
+def test_a_duration_of_any_length_is_read_as_the_longest_that_can_be_kept(
+    journal: Path, opened: Journal
+) -> None:
+    """Ten digits of microseconds are 2 h 46 min; one that took eleven made all of its answer unreadable."""
+    buffer_seq = buffer_of(opened, "b")
+    day_us = 24 * 3600 * 1_000_000
+    in_an_older_journal = str(day_us)
+    with opened.commit(3):
+        for index, durations in enumerate([packed([day_us]), in_an_older_journal]):
+            opened.work.record_result(
+                buffer_seq=buffer_seq,
+                index=index,
+                payload="took a day",
+                success=True,
+                is_xml=False,
+                attempt=1,
+                durations=durations,
+            )
+    with JournalReader(journal) as reader:
+        results = list(reader.results(buffer_seq))
+    assert [result.duration_ms for result in results] == [9_999_999.999, 0.0]
+    assert packed([1, day_us]) == "00000000019999999999"
+
+
+def test_results_that_were_read_count_as_old_for_the_garbage_collector(
+    opened: Journal, journal: Path
+) -> None:
+    buffer_seq = buffer_of(opened, "b")
+    answer(opened, buffer_seq, 0, ITEMS, "1")
+    with JournalReader(journal) as reader:
+        results = list(reader.results(buffer_seq))
+        old = {id(one) for one in gc.get_objects(generation=2)}
+    assert {id(result) for result in results} <= old
+
+
+def test_what_somebody_has_frozen_stays_frozen(opened: Journal, journal: Path) -> None:
+    buffer_seq = buffer_of(opened, "b")
+    answer(opened, buffer_seq, 0, ITEMS, "1")
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with JournalReader(journal) as reader:
+            assert len(list(reader.results(buffer_seq))) == ITEMS
+        assert gc.get_freeze_count() > frozen * 0.9
+    finally:
+        gc.unfreeze()

@@ -1,0 +1,556 @@
+"""Replay says what happened, how it was then and what comes next, and does recorded work again to compare."""
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from command_line import Command, durable_bus
+from daemons import client_of
+from eventful import CRASHES, HALTED, Story, in_flight, supervised, texts
+from support import REPOSITORY, TESTS, Facts, environment, kill, until
+
+from durable_bus.app.bus import parse_spec
+from durable_bus.client.client import Client
+from durable_bus.journal.admin.backup import back_up
+from durable_bus.journal.admin.history import History
+from durable_bus.replay import replay
+
+
+def as_json(*arguments: object, cwd: Path, code: int = 0, **options: Any) -> Any:
+    ran = durable_bus("replay", *arguments, "--json", cwd=cwd, **options)
+    assert ran.code == code, ran.err
+    return json.loads(ran.out)
+
+
+# show
+
+
+def test_show_names_what_each_crash_interrupted(story: Story, tmp_path: Path) -> None:
+    shown = as_json("show", "--journal", story.journal, cwd=tmp_path)
+    runs = shown["runs"]
+    assert shown["served_by"] is None
+    assert [run["ended"] for run in runs] == ["crashed"] * CRASHES + ["clean"]
+    assert [run["pid"] for run in runs] == story.supervisors
+    interrupted = [
+        {
+            (one["buffer_id"], index)
+            for one in run["interrupted"]
+            for index in range(one["first_index"], one["first_index"] + one["item_count"])
+        }
+        for run in runs
+    ]
+    assert interrupted == [*story.crashed, set()]
+    assert sum(run["results"] for run in runs) == Facts(story.journal).value("SELECT count(*) FROM results")
+    assert (runs[-1]["cancelled"], runs[0]["workers_died"] > 0) == (1, True)
+    for run, next_run in pairwise(runs):
+        assert run["last_commit"] + 1 == next_run["first_commit"]
+
+
+def test_show_is_text_for_people(story: Story, tmp_path: Path) -> None:
+    ran = durable_bus("replay", "show", "--journal", story.journal, cwd=tmp_path)
+    assert ran.code == 0
+    assert ran.out.count("crashed") == CRASHES
+    assert "interrupted items 0 to 0 of held" in ran.out
+    assert "\x1b" not in ran.out  # no terminal, no colours
+
+
+@pytest.mark.parametrize("name", ["[old]", "[", "x[", "[bold]\x1b[31m"])
+def test_show_takes_the_journals_name_as_it_is(story: Story, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    back_up(story.journal, folder / "j.db")
+    if name == "x[":
+        (folder / "y].db").mkdir()  # so that the path has a closing tag
+        (folder / "j.db").rename(folder / "y].db" / "j.db")
+        name = "x[/y].db"
+    ran = durable_bus("replay", "show", "--journal", f"{name}/j.db", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith(f"{name}/j.db: nobody serves it\n".replace("\x1b", " "))
+
+
+def test_a_run_that_lives_is_running_and_what_it_has_is_not_interrupted(journal: Path, facts: Facts) -> None:
+    gate = journal.parent / "gate"
+    with supervised(journal) as client:
+        client.start("work", texts(f"gate {gate}"), buffer_id="held")
+        facts.until("SELECT count(*) FROM in_flight")
+        shown = as_json("show", "--journal", journal, cwd=journal.parent)
+        (run,) = shown["runs"]
+        assert (run["ended"], run["interrupted"]) == ("running", [])
+        assert shown["served_by"] == client.supervisor_pid
+        gate.touch()
+
+
+# at
+
+
+PARTLY_RETURNED = """
+SELECT count(*) FROM dispatch d
+WHERE d.ended_how = 'returned'
+    AND EXISTS (SELECT 1 FROM dispatch e WHERE e.dispatch_id < d.dispatch_id AND e.commit_id > d.commit_id)
+"""
+"""What is taken back is a row of its own, as old as the one it was taken from."""
+
+
+class RecordingDaemon:
+    """See recording_daemon.py."""
+
+    def __init__(self, journal: Path, record: Path) -> None:
+        options = {
+            "journal": str(journal),
+            "app": parse_spec("apps.eventful:bus"),
+            "app_name": "eventful",
+            "workers": 2,
+            "verbose": False,
+            "grace_s": 0.5,
+            "record": str(record),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, str(TESTS / "recording_daemon.py"), json.dumps(options)],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+        )
+
+    def __enter__(self) -> "RecordingDaemon":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        kill(self.process.pid)
+        self.process.wait()
+
+
+def part_is_taken_back(client: Client, facts: Facts, buffer_id: str) -> bool:
+    """Of the batch in which an item waits, nearly always; unless that is its last."""
+    opened = client.journal.with_name(f"{buffer_id}-opened")
+    lines = ["fine"] * 2_000 + [f"gate {opened}"] + ["fine"] * 6_000
+    client.start("work", texts(*lines), buffer_id=buffer_id)
+    facts.until_recorded(buffer_id, 8_000)  # what the waiting worker holds goes to the other one
+    opened.touch()
+    client.buffer(buffer_id).wait(60)
+    return bool(facts.value(PARTLY_RETURNED) > 0)
+
+
+def test_at_every_commit_it_says_what_was_recorded_then(journal: Path, facts: Facts) -> None:
+    """Three crashes, a cancel, a pause, retries, nested buffers, and dispatches of which a part is taken
+    back; the daemon writes down each commit.
+    """
+    record, gate = journal.parent / "record", journal.parent / "gate"
+    names = (f"shared{number}" for number in count())
+    with RecordingDaemon(journal, record), client_of(journal, "cli") as client:
+        until(lambda: part_is_taken_back(client, facts, next(names)), "a part of a dispatch is taken back")
+        client.start("work", texts("fine", "flaky", "bad"), buffer_id="done").wait(60)
+        client.start("planner", texts("a", "b"), buffer_id="outer")
+        client.start("work", texts(*["fine", f"gate {gate}"] * 10), buffer_id="held")
+        facts.until("SELECT count(*) > 0 FROM in_flight WHERE buffer_id = 'held'")
+    with RecordingDaemon(journal, record), client_of(journal, "cli") as client:
+        client.start("work", texts(*[f"gate {gate}"] * 9), buffer_id="stopped")
+        client.pause("held")
+        facts.until("SELECT count(*) > 0 FROM in_flight WHERE run_id = 2")
+    with RecordingDaemon(journal, record), client_of(journal, "cli") as client:
+        client.cancel("stopped")
+        client.resume("held")
+        facts.until("SELECT count(*) > 0 FROM in_flight WHERE run_id = 3")
+    with RecordingDaemon(journal, record) as daemon, client_of(journal, "cli") as client:
+        gate.touch()
+        client.buffer("held").wait(60)
+        client.buffer("outer").wait(60)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(60) == 0
+    recorded = [json.loads(line) for line in record.read_text().splitlines()]
+    # A kill may come between a commit and its line.
+    assert len(recorded) >= facts.value("SELECT count(*) FROM journal_commit") - 3
+    with History(journal) as history:
+        for then in recorded:
+            said = history.at(then["commit"])["buffers"]
+            assert comparable(said) == comparable(then["buffers"]), then["commit"]
+
+
+def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By id; how many items had arrived of a buffer that was being received is known of the present only."""
+    columns = (
+        "buffer_id", "state", "paused", "target", "completed", "successful", "failed", "pending", "in_flight",
+    )  # fmt: skip
+    return sorted(
+        (
+            {name: row[name] for name in columns}
+            | ({"total": row["total"]} if row["state"] != "receiving" else {})
+            for row in rows
+        ),
+        key=lambda row: row["buffer_id"],
+    )
+
+
+def test_at_takes_a_commit_or_a_time(story: Story, tmp_path: Path) -> None:
+    (begun, last) = Facts(story.journal).rows("SELECT min(started_at), max(last_commit_at) FROM runs")[0]
+    newest = Facts(story.journal).value("SELECT max(commit_id) FROM journal_commit")
+    by_time = as_json("at", last, "--journal", story.journal, cwd=tmp_path)
+    by_number = as_json("at", newest, "--journal", story.journal, cwd=tmp_path)
+    assert by_time == by_number
+    assert by_number["newest_commit"] == newest
+    states = {row["buffer_id"]: row["state"] for row in by_number["buffers"]}
+    assert (states["plain"], states["stopped"], states["halted"]) == ("complete", "cancelled", "open")
+    early = as_json("at", 2, "--journal", story.journal, cwd=tmp_path)
+    assert len(early["buffers"]) < len(by_number["buffers"])
+    for moment, code in (("2001-01-01", 3), (newest + 1, 3), ("yesterday", 2)):
+        ran = durable_bus("replay", "at", moment, "--journal", story.journal, cwd=tmp_path)
+        assert ran.code == code
+        assert str(moment) in ran.error
+    assert begun < last
+
+
+def test_at_the_beginning_nothing_had_happened(story: Story, tmp_path: Path) -> None:
+    newest = Facts(story.journal).value("SELECT max(commit_id) FROM journal_commit")
+    ran = durable_bus("replay", "at", 0, "--journal", story.journal, cwd=tmp_path)
+    assert (ran.code, ran.out) == (0, f"after commit 0 of {newest}, nothing had happened yet\n")
+    then = as_json("at", 0, "--journal", story.journal, cwd=tmp_path)
+    assert (then["newest_commit"], then["run_id"], then["buffers"]) == (newest, None, [])
+
+
+# plan
+
+
+def planned(journal: Path) -> set[tuple[str, int]]:
+    return {
+        (buffer["buffer_id"], index)
+        for buffer in replay.plan(journal).buffers
+        for first, count in buffer["ranges"]
+        for index in range(first, first + count)
+    }
+
+
+def dispatched(facts: Facts, run_id: int) -> set[tuple[str, int]]:
+    return {
+        (buffer_id, index)
+        for buffer_id, first, count in facts.rows(
+            "SELECT buffer_id, first_index, item_count FROM dispatches WHERE run_id = ?", run_id
+        )
+        for index in range(first, first + count)
+    }
+
+
+def interrupt(journal: Path, facts: Facts) -> Path:
+    """A crash with much in it: what was in hand, never out, half done, passed on, and paused. The gate that
+    lets it go on.
+
+    What waits at the gate keeps its worker: all that is to be done before the crash is waited for before the
+    next such item is started.
+    """
+    gate = journal.parent / "gate"
+    with supervised(journal) as client:
+        client.start("work", texts("fine", "flaky", "bad"), buffer_id="done").wait(60)
+        client.start("planner", texts("a", "b"), buffer_id="outer")
+        facts.until(
+            "SELECT count(*) = 2 FROM items WHERE buffer_id = 'outer' AND state IN ('forwarded', 'succeeded')"
+        )
+        client.start("work", texts(*["fine"] * 5, *[f"gate {gate}"] * 400), buffer_id="held")
+        facts.until_recorded("held", 5)
+        client.start("work", texts(*["fine"] * 300), buffer_id="waiting")
+        client.start("work", texts(*[f"gate {gate}"] * HALTED), buffer_id="halted")
+        client.pause("halted")
+        facts.until("SELECT count(*) >= 2 FROM in_flight")
+        assert client.supervisor_pid is not None
+        kill(client.supervisor_pid)
+    return gate
+
+
+def test_plan_is_exactly_what_the_next_start_hands_out(journal: Path, facts: Facts) -> None:
+    gate = interrupt(journal, facts)
+    plan = planned(journal)
+    assert {("held", index) for index in range(5, 405)} <= plan
+    assert {buffer_id for buffer_id, _ in plan} <= {"held", "waiting", "outer", "inner-0", "inner-1"}
+    answered = set(facts.rows("SELECT buffer_id, item_index FROM results"))
+    assert in_flight(facts) - answered - {("halted", index) for index in range(HALTED)} <= plan
+    gate.touch()
+    with supervised(journal) as client:
+        for buffer_id in ("held", "waiting", "outer"):
+            client.buffer(buffer_id).wait(60)
+    known = {buffer_id for (buffer_id,) in facts.rows("SELECT buffer_id FROM buffers WHERE state <> 'open'")}
+    assert {one for one in dispatched(facts, 2) if one[0] in known} == plan
+    assert planned(journal) == set()
+    assert replay.plan(journal).paused == ["halted"]
+
+
+def test_plan_writes_nothing_and_is_the_same_of_a_copy(journal: Path, facts: Facts, tmp_path: Path) -> None:
+    interrupt(journal, facts)
+    before = fingerprints(journal)
+    shown = as_json("plan", "--journal", journal, cwd=tmp_path)
+    assert fingerprints(journal) == before
+    copy = tmp_path / "elsewhere" / "copy.db"
+    copy.parent.mkdir()
+    for suffix in ("", "-wal"):
+        shutil.copy(f"{journal}{suffix}", f"{copy}{suffix}")
+    assert as_json("plan", "--journal", copy, cwd=tmp_path) == shown
+    assert set(shown) == {"buffers"}
+    for buffer in shown["buffers"]:
+        assert set(buffer) == {"buffer_id", "outstanding", "ranges"}
+        assert buffer["outstanding"] == sum(count for _, count in buffer["ranges"])
+
+
+def fingerprints(journal: Path) -> dict[str, str]:
+    """Of the file and its log; the -shm is shared memory and not the journal."""
+    return {
+        suffix: hashlib.sha256(Path(f"{journal}{suffix}").read_bytes()).hexdigest()
+        for suffix in ("", "-wal")
+        if Path(f"{journal}{suffix}").exists()
+    }
+
+
+@pytest.mark.parametrize("kept", [("", "-wal", "-shm"), ("", "-wal")])
+def test_a_journal_without_write_permission_is_read(
+    journal: Path, facts: Facts, kept: tuple[str, ...]
+) -> None:
+    interrupt(journal, facts)
+    folder = journal.parent / "locked"
+    folder.mkdir()
+    for suffix in kept:
+        shutil.copy(f"{journal}{suffix}", folder / f"journal.db{suffix}")
+        (folder / f"journal.db{suffix}").chmod(0o444)
+    folder.chmod(0o555)
+    expected = as_json("plan", "--journal", journal, cwd=journal.parent)
+    locked = folder / "journal.db"
+    try:
+        assert as_json("plan", "--journal", locked, cwd=journal.parent, almighty=False) == expected
+        shown = as_json("show", "--journal", locked, cwd=journal.parent, almighty=False)
+        assert [run["ended"] for run in shown["runs"]] == ["crashed"]
+        assert as_json("at", "1", "--journal", locked, cwd=journal.parent, almighty=False)["commit"] == 1
+    finally:
+        folder.chmod(0o755)
+
+
+# finish
+
+
+def test_finish_completes_what_a_crash_left_and_names_what_it_leaves(journal: Path, facts: Facts) -> None:
+    gate = interrupt(journal, facts)
+    gate.touch()
+    ran = durable_bus("replay", "finish", "apps.eventful:bus", "--journal", journal, cwd=TESTS)
+    assert ran.code == 4
+    assert f"left: halted: {HALTED} items, it is paused" in ran.err
+    assert "held: complete, 405 of 405" in ran.out
+    states = dict(facts.rows("SELECT buffer_id, state FROM buffers"))
+    assert states.pop("halted") == "open"
+    assert set(states.values()) == {"complete"}
+    assert facts.rows("SELECT ended FROM runs ORDER BY run_id") == [("crashed",), ("clean",)]
+
+
+def test_finish_without_anything_to_do_starts_nothing(journal: Path, facts: Facts) -> None:
+    with supervised(journal) as client:
+        client.start("work", texts("fine"), buffer_id="done").wait(60)
+        client.acknowledge(client.receive(60))
+    ran = durable_bus("replay", "finish", "apps.eventful:bus", "--journal", journal, cwd=TESTS)
+    assert (ran.code, ran.out) == (0, "")
+    assert facts.value("SELECT count(*) FROM runs") == 1
+
+
+def test_finish_of_what_has_failed_items_ends_with_1(journal: Path, facts: Facts) -> None:
+    gate = journal.parent / "gate"
+    with supervised(journal) as client:
+        client.start("work", texts("bad", f"gate {gate}"), buffer_id="held")
+        facts.until_recorded("held", 1)
+        assert client.supervisor_pid is not None
+        kill(client.supervisor_pid)
+    gate.touch()
+    ran = durable_bus("replay", "finish", "apps.eventful:bus", "--journal", journal, cwd=TESTS)
+    assert ran.code == 1
+    assert "held: complete, 2 of 2, 1 failed" in ran.out
+
+
+def test_finish_says_it_for_programs_too(journal: Path, facts: Facts) -> None:
+    gate, never = journal.parent / "gate", journal.parent / "never"
+    with supervised(journal) as client:
+        client.start("work", texts(f"gate {gate}"), buffer_id="held")
+        facts.until("SELECT count(*) FROM in_flight")
+        client.start("work", texts(*[f"gate {never}"] * HALTED), buffer_id="halted")
+        client.pause("halted")
+        assert client.supervisor_pid is not None
+        kill(client.supervisor_pid)
+    gate.touch()
+    command = ("finish", "apps.eventful:bus", "--journal", journal)
+    finished = as_json(*command, cwd=TESTS, code=4)
+    buffers = {row.pop("buffer_id"): row for row in finished["buffers"]}
+    assert buffers == {
+        "halted": {"state": "open", "total": HALTED, "completed": 0, "successful": 0, "failed": 0},
+        "held": {"state": "complete", "total": 1, "completed": 1, "successful": 1, "failed": 0},
+    }
+    assert finished["left"] == [f"halted: {HALTED} items, it is paused"]
+    again = as_json(*command, cwd=TESTS, code=4)
+    assert [row["buffer_id"] for row in again["buffers"]] == ["halted"]
+
+
+# emit
+
+
+def test_emit_prints_the_completion_with_the_same_id(story: Story, tmp_path: Path) -> None:
+    for buffer_id in ("plain", "failing", "stopped"):
+        ran = durable_bus("replay", "emit", buffer_id, "--journal", story.journal, cwd=tmp_path)
+        assert (ran.code, ran.err) == (0, f"message {buffer_id}/complete\n")
+        complete = ElementTree.fromstring(ran.out)
+        row = Facts(story.journal).dicts("SELECT * FROM buffers WHERE buffer_id = ?", buffer_id)[0]
+        assert complete.tag == "BufferComplete"
+        assert complete.findtext("total") == str(row["total"])
+        assert complete.findtext("successful") == str(row["successful"])
+        results = durable_bus("results", buffer_id, "--journal", story.journal, cwd=tmp_path)
+        assert complete.findtext("results") == results.out.rstrip("\n")
+        shown = as_json("emit", buffer_id, "--journal", story.journal, cwd=tmp_path)
+        assert shown["message_id"] == f"{buffer_id}/complete"
+        assert shown["results"] == complete.findtext("results")
+
+
+@pytest.mark.parametrize(("buffer_id", "code"), [("halted", 2), ("untold", 2), ("nobody", 3)])
+def test_what_has_no_completion_is_refused(story: Story, tmp_path: Path, buffer_id: str, code: int) -> None:
+    ran = durable_bus("replay", "emit", buffer_id, "--journal", story.journal, cwd=tmp_path)
+    assert (ran.code, ran.out) == (code, "")
+    assert buffer_id in ran.error
+
+
+# rerun
+
+
+HANDLERS = """
+from durable_bus import Bus
+
+bus = Bus("handlers")
+
+
+@bus.listener("measure")
+def measure(text: str) -> str:
+    if text == "bad":
+        raise ValueError(text)
+    return f"<size of='{len(text)}' first='{text[:1]}'><long>{len(text) > 5}</long></size>"
+"""
+
+
+@pytest.fixture
+def measured(journal: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an app, and a journal of what it answered. No bytecode: two versions of one size within a
+    second would share it.
+    """
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    folder = journal.parent
+    (folder / "handlers.py").write_text(HANDLERS)
+    words = ["one", "bad", "three", "sixteen", "hundred"] * 10
+    (folder / "words.txt").write_text("\n".join(words))
+    ran = durable_bus(
+        "run",
+        "handlers:bus",
+        "measure",
+        "--items",
+        "words.txt",
+        "--buffer-id",
+        "words",
+        "--workers",
+        2,
+        cwd=folder,
+    )
+    assert ran.code == 1, ran.err
+    return folder
+
+
+def test_rerun_of_the_same_code_finds_no_difference(measured: Path) -> None:
+    before = fingerprints(measured / "journal.db")
+    ran = durable_bus("replay", "rerun", "words", "handlers:bus", "--json", "--workers", 2, cwd=measured)
+    assert ran.code == 0
+    assert json.loads(ran.out) == {"compared": 50, "differ": []}
+    assert fingerprints(measured / "journal.db") == before
+
+
+def test_rerun_takes_another_spelling_of_the_same_xml_for_the_same(measured: Path) -> None:
+    spelling = '<size first=\\"{text[:1]}\\" of=\\"{len(text)}\\"><long >{len(text) > 5}</long></size>'
+    source = HANDLERS.replace(
+        "<size of='{len(text)}' first='{text[:1]}'><long>{len(text) > 5}</long></size>", spelling
+    )
+    assert source != HANDLERS
+    (measured / "handlers.py").write_text(source)
+    assert as_json("rerun", "words", "handlers:bus", cwd=measured) == {"compared": 50, "differ": []}
+
+
+def test_rerun_of_a_changed_line_finds_exactly_what_it_changes(measured: Path) -> None:
+    (measured / "handlers.py").write_text(HANDLERS.replace("len(text) > 5", "len(text) > 6"))
+    assert as_json("rerun", "words", "handlers:bus", cwd=measured) == {"compared": 50, "differ": []}
+    (measured / "handlers.py").write_text(HANDLERS.replace("len(text) > 5", "len(text) > 4"))
+    threes = [index for index in range(50) if index % 5 == 2]
+    found = as_json("rerun", "words", "handlers:bus", cwd=measured, code=1)
+    assert found == {"compared": 50, "differ": threes}
+    ran = durable_bus("replay", "rerun", "words", "handlers:bus", "--show", 2, cwd=measured)
+    assert ran.code == 1
+    assert "item 2: three\n" in ran.out
+    assert "    - <long>False</long>\n    + <long>True</long>\n" in ran.out
+    assert ran.out.endswith("… and 8 differences more\n50 answers compared, 10 differ\n")
+
+
+def test_rerun_shows_no_fewer_differences_than_none(measured: Path) -> None:
+    ran = durable_bus("replay", "rerun", "words", "handlers:bus", "--show", -3, cwd=measured)
+    assert (ran.code, ran.out) == (2, "")
+    (measured / "handlers.py").write_text(HANDLERS.replace("len(text) > 5", "len(text) > 4"))
+    ran = durable_bus("replay", "rerun", "words", "handlers:bus", "--show", 0, cwd=measured)
+    assert ran.out == "… and 10 differences more\n50 answers compared, 10 differ\n"
+
+
+def test_rerun_prints_no_control_characters(measured: Path) -> None:
+    (measured / "words.txt").write_text("a\x1b]0;owned\x07b\n")
+    command = ["--items", "words.txt", "--buffer-id", "evil", "--workers", 2]
+    ran = durable_bus("run", "handlers:bus", "measure", *command, cwd=measured)
+    assert ran.code == 0, ran.err
+    # Of these, text that is representable in XML may have those above 127.
+    (measured / "handlers.py").write_text(HANDLERS.replace('return f"', 'return "now\x9b31m" or f"'))
+    ran = durable_bus("replay", "rerun", "evil", "handlers:bus", cwd=measured)
+    assert (ran.code, ran.out.splitlines()[0]) == (1, "item 0: a ]0;owned b")
+    assert "    + now 31m\n" in ran.out
+    assert "".join(ran.out.splitlines()).isprintable()
+
+
+def test_rerun_compares_failures_and_forms_too(measured: Path) -> None:
+    (measured / "handlers.py").write_text(HANDLERS.replace('if text == "bad"', 'if text == "one"'))
+    found = as_json("rerun", "words", "handlers:bus", cwd=measured, code=1)
+    assert found["differ"] == [index for index in range(50) if index % 5 in (0, 1)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_rerun_that_is_ended_leaves_no_scratch_journal(measured: Path, number: signal.Signals) -> None:
+    temporary = measured / "temporary"
+    temporary.mkdir()
+    waiting = 'open("begun", "w").close(); import time; time.sleep(600); return f"'
+    (measured / "handlers.py").write_text(HANDLERS.replace('return f"', waiting))
+    rerun = Command("replay", "rerun", "words", "handlers:bus", cwd=measured, TMPDIR=str(temporary))
+    until((measured / "begun").exists, "an item is run again")
+    assert list(temporary.glob("durable_bus_rerun_*/rerun.db"))
+    rerun.process.send_signal(number)
+    assert rerun.ended() == (4, "", "durable-bus: interrupted\n")
+    assert list(temporary.iterdir()) == []
+
+
+def test_rerun_without_the_listener_is_refused(measured: Path) -> None:
+    (measured / "handlers.py").write_text(HANDLERS.replace('"measure"', '"other"'))
+    ran = durable_bus("replay", "rerun", "words", "handlers:bus", cwd=measured)
+    assert (ran.code, ran.out) == (2, "")
+    assert "unknown target 'measure'" in ran.err
+
+
+def test_rerun_compares_what_is_recorded_of_a_buffer_that_has_not_ended(story: Story) -> None:
+    recorded = Facts(story.journal).recorded("plain")
+    found = as_json("rerun", "plain", "apps.eventful:bus", "--journal", story.journal, cwd=TESTS)
+    assert found == {"compared": recorded, "differ": []}
+
+
+# The tool
+
+
+def test_the_tool_is_the_same_without_an_installed_package(story: Story, tmp_path: Path) -> None:
+    variables = {name: value for name, value in environment().items() if name != "PYTHONPATH"}
+    ran = subprocess.run(
+        [sys.executable, REPOSITORY / "tools" / "replay.py", "show", "--journal", story.journal, "--json"],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == as_json("show", "--journal", story.journal, cwd=tmp_path)

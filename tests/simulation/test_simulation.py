@@ -1,0 +1,314 @@
+"""The simulation keeps every promise, and each planted bug breaks one."""
+
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support import REPOSITORY
+
+from durable_bus.errors import DurableBusError
+from durable_bus.journal.statements import Statements
+from durable_bus.supervisor.outbox import Outbox
+from durable_bus.supervisor.scheduling import rules as scheduling
+from durable_bus.supervisor.scheduling import timeouts as lateness
+from durable_bus.supervisor.scheduling.recall import Withdrawal
+from simulation import Machine, Violation, run_schedule
+from simulation.model import Content
+from simulation.schedule import cuts, some_content, some_letters
+from simulation.storage import AT_COMMIT, fast_folder
+
+SEEDS = 60
+"""How many schedules belong to every run of the tests; `tools/simulate.py` runs any number."""
+SEEDS_TO_FIND_A_BUG = 40
+SIMULATE = REPOSITORY / "tools" / "simulate.py"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = fast_folder()
+    yield path
+    shutil.rmtree(path)
+
+
+def test_no_schedule_of_faults_breaks_a_promise(folder: Path) -> None:
+    for seed in range(SEEDS):
+        run_schedule(seed, folder)
+
+
+@pytest.mark.parametrize("seed", [1389, 4476, 5031, 5704, 102101])
+def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
+    """1389: a start was given up because of the time that no supervisor ran. 5031: a full disk turned round a
+    client's hello, which waited for a worker, and its next request. 4476, 5704: a worker was told again and
+    again to give back what it had thrown away. 102101: a frame that waits for room on disk was taken for one
+    that waits for a worker.
+    """
+    run_schedule(seed, folder)
+
+
+def test_a_worker_that_is_to_stop_again_as_it_has_stopped_goes_on(folder: Path) -> None:
+    """A second pause came in the turn in which both workers had said that they threw away what the first one
+    took back. They say it once, and were waited for as if they had not: neither got anything any more.
+    """
+    machine = Machine(0, folder, workers=2)
+    try:
+        for seed, talk in ((5151, 0.0), (0, 0.0), (2345, 0.0), (39822, 0.3)):
+            if seed == 39822:
+                for _ in range(2):
+                    machine.control("pause", "b3")
+                machine.control("pause", "b0")
+            rng = random.Random(seed)
+            content = some_content(rng, f"b{seed % 4}", 12, [*machine.listeners], talk, None)
+            machine.start_buffer(content, cuts(rng, len(content.texts)))
+            if seed == 5151:
+                machine.control("pause", "b3")
+        machine.settle()
+    finally:
+        machine.close()
+
+
+def test_the_same_seed_is_the_same_schedule(folder: Path) -> None:
+    assert [run_schedule(7, folder), run_schedule(8, folder)] == [
+        run_schedule(7, folder),
+        run_schedule(8, folder),
+    ]
+
+
+@pytest.mark.slow
+def test_ten_thousand_schedules_need_one_command() -> None:
+    """In the small: the command, its summary, and one process for each core."""
+    done = subprocess.run(
+        [sys.executable, str(SIMULATE), "--seeds", "40", "--start", "1000"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("40 schedules, 0 failed: ")
+
+
+# Planted bugs
+
+
+def send_before_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def to_worker(self: Outbox, worker_id: int, data: bytes) -> None:
+        self._pool.send(worker_id, data)
+
+    monkeypatch.setattr(Outbox, "to_worker", to_worker)
+
+
+def forget_the_unique_constraint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last answer wins, instead of the first."""
+    init = Statements.__init__
+
+    def __init__(self: Statements, *arguments: Any) -> None:
+        init(self, *arguments)
+        self._texts = {
+            name: text.replace("INSERT INTO result", "INSERT OR REPLACE INTO result").replace(
+                "ON CONFLICT (item_key) DO NOTHING", ""
+            )
+            for name, text in self._texts.items()
+        }
+
+    monkeypatch.setattr(Statements, "__init__", __init__)
+
+
+def count_instead_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every answer that comes counts as recorded."""
+    run_rows = Statements.run_rows
+
+    def counting(
+        self: Statements, name: str, last: str, constants: tuple[int, ...], texts: Sequence[bytes]
+    ) -> int:
+        changed = run_rows(self, name, last, constants, texts)
+        return len(texts) if name == "add_results" else changed
+
+    monkeypatch.setattr(Statements, "run_rows", counting)
+
+
+def take_everything_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ping-pong that there was: whoever idles takes all of it, though it was handed out just now."""
+
+    def thefts(
+        idle: Sequence[Callable[[str], bool]], loads: Sequence[scheduling.Load]
+    ) -> tuple[list[scheduling.Theft], float | None]:
+        return [scheduling.Theft(load.worker_id, 0) for _, load in zip(idle, loads, strict=False)], None
+
+    def help_idle(self: Withdrawal) -> None:
+        self._dispatcher.given.clear()
+        helps(self)
+
+    helps = Withdrawal.help_idle
+    monkeypatch.setattr(Withdrawal, "help_idle", help_idle)
+    monkeypatch.setattr(scheduling, "thefts", thefts)
+
+
+def take_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduling, "thefts", lambda idle, loads: ([], None))
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        send_before_commit,
+        forget_the_unique_constraint,
+        count_instead_of_rows,
+        take_everything_at_once,
+        take_nothing,
+    ],
+)
+def test_a_planted_bug_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    # What the supervisor itself notices (a named constraint, the journal's refusal) has found it too.
+    with pytest.raises((Violation, DurableBusError)):
+        for seed in range(SEEDS_TO_FIND_A_BUG):
+            run_schedule(seed, folder)
+
+
+# Workers that are stopped
+
+
+def stop_workers(folder: Path, seed: int) -> None:
+    """Buffers of a few items each; workers are stopped at any of their steps, half of them for good."""
+    machine = Machine(seed, folder, workers=1 + seed % 3)
+    machine.faults.freeze = 0.03
+    try:
+        for number in range(4):
+            content = Content(f"b{number}", "once", True, ("item 0 ok",) * 3, (False,) * 3)
+            machine.start_buffer(content, [3], delay_s=number)
+        for _ in range(60):
+            machine.turn()
+        machine.settle()
+        assert machine.model.query("SELECT count(*) FROM failure WHERE kind = 'lost'") == [(0,)]
+    finally:
+        machine.close()
+
+
+def test_every_buffer_ends_though_workers_are_stopped_at_any_step(folder: Path) -> None:
+    """And nobody is charged with the end of a worker in which nothing ran."""
+    for seed in range(SEEDS):
+        stop_workers(folder, seed)
+
+
+def test_without_looking_at_who_does_not_begin_a_buffer_would_not_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lateness, "ASK_AFTER_S", float("inf"))
+    monkeypatch.setattr(lateness, "KILL_AFTER_S", float("inf"))
+    with pytest.raises(Violation, match="it never came true: every buffer ends"):
+        for seed in range(SEEDS):
+            stop_workers(folder, seed)
+
+
+# What hypothesis thinks of
+
+
+class ASupervisorInTrouble(RuleBasedStateMachine):
+    """The same machine, its trouble chosen by hypothesis, which then looks for the shortest way to it."""
+
+    machine: Machine | None = None
+
+    @initialize(seed=st.integers(0, 1 << 32), workers=st.integers(1, 3))
+    def start(self, seed: int, workers: int) -> None:
+        self.folder = fast_folder()
+        self.machine = Machine(seed, self.folder, workers=workers)
+        self.machine.faults.answer_twice = 0.1
+
+    @precondition(lambda self: self.machine and len(self.machine.starters) < 4)
+    @rule(
+        seed=st.integers(0, 1 << 16),
+        talk=st.sampled_from([0.0, 0.3]),
+        mailbox=st.sampled_from([None, "alice"]),
+    )
+    def a_client_starts_a_buffer(self, seed: int, talk: float, mailbox: str | None) -> None:
+        assert self.machine is not None
+        rng = random.Random(seed)
+        content = some_content(rng, f"b{seed % 4}", 12, [*self.machine.listeners], talk, mailbox)
+        self.machine.start_buffer(content, cuts(rng, len(content.texts)), mailbox=mailbox)
+
+    @precondition(lambda self: self.machine and len(self.machine.peers) < 6)
+    @rule(seed=st.integers(0, 1 << 16))
+    def a_client_sends_messages(self, seed: int) -> None:
+        assert self.machine is not None
+        self.machine.correspond("alice", some_letters(random.Random(seed), [*self.machine.listeners], 0.3))
+
+    @precondition(lambda self: self.machine and self.machine.starters)
+    @rule(number=st.integers(0, 3), verb=st.sampled_from(["pause", "resume", "cancel"]))
+    def a_buffer_is_to(self, number: int, verb: str) -> None:
+        assert self.machine is not None
+        starters = self.machine.starters
+        self.machine.control(verb, starters[number % len(starters)].content.buffer_id)
+
+    @rule(count=st.integers(1, 12))
+    def time_passes(self, count: int) -> None:
+        assert self.machine is not None
+        for _ in range(count):
+            self.machine.turn()
+
+    @rule(fault=st.sampled_from(AT_COMMIT))
+    def the_next_commit_goes_wrong(self, fault: str) -> None:
+        assert self.machine is not None
+        self.machine.at_next_commit(fault)
+        self.machine.turn()
+
+    @rule()
+    def the_supervisor_is_killed(self) -> None:
+        assert self.machine is not None
+        self.machine.crash()
+
+    @rule(pages=st.one_of(st.none(), st.integers(0, 2)))
+    def the_disk_has_room_for(self, pages: int | None) -> None:
+        assert self.machine is not None
+        self.machine.leave_pages(pages)
+
+    @rule(number=st.integers(0, 2))
+    def a_worker_is_killed(self, number: int) -> None:
+        assert self.machine is not None
+        self.machine.kill_worker(number)
+
+    @rule(number=st.integers(0, 2), seconds=st.sampled_from([0.01, 0.5, 5.0]))
+    def a_worker_is_stopped_for(self, number: int, seconds: float) -> None:
+        assert self.machine is not None
+        self.machine.freeze_worker(number, seconds)
+
+    @rule(name=st.sampled_from(["stop", "reload"]))
+    def a_signal_comes(self, name: str) -> None:
+        assert self.machine is not None
+        self.machine.signal(name)
+
+    @precondition(lambda self: self.machine and self.machine.starters)
+    @rule(number=st.integers(0, 3), what=st.sampled_from(["break_connection", "vanish", "ask_again"]))
+    def a_client_has_trouble(self, number: int, what: str) -> None:
+        assert self.machine is not None
+        starters = self.machine.starters
+        getattr(starters[number % len(starters)], what)()
+
+    @invariant()
+    def all_promises_are_kept(self) -> None:
+        if self.machine is not None:
+            self.machine.model.check()
+
+    def teardown(self) -> None:
+        if self.machine is not None:
+            try:
+                self.machine.settle()
+            finally:
+                self.machine.close()
+                shutil.rmtree(self.folder)
+
+
+ASupervisorInTrouble.TestCase.settings = settings(
+    max_examples=40,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+TestASupervisorInTrouble = ASupervisorInTrouble.TestCase
