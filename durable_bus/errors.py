@@ -23,6 +23,7 @@
             ├── WorkerExited
             ├── WorkerKilled
             ├── WorkerSilent
+            ├── WorkerUnintelligible
             └── WorkerUnresponsive
 
 A class's docstring is its meaning, and its message when none is given. Every message is one line, because the
@@ -65,6 +66,7 @@ __all__ = [
     "WorkerExited",
     "WorkerKilled",
     "WorkerSilent",
+    "WorkerUnintelligible",
     "WorkerUnresponsive",
     "encodable",
     "one_line",
@@ -287,6 +289,14 @@ class WorkerSilent(WorkerDeath):
         """`timeout_s`: the listener's time-out in seconds."""
         self.timeout_s = timeout_s
         super().__init__(f"no answer within {timeout_s:g} s")
+
+
+class WorkerUnintelligible(WorkerDeath):
+    """The worker process was ended because it wrote what is none of a worker's frames."""
+
+    def __init__(self, reason: str) -> None:
+        """`reason`: what was wrong with it."""
+        super().__init__(f"worker wrote what is no frame of a worker: {reason}")
 
 
 class WorkerUnresponsive(WorkerDeath):

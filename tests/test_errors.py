@@ -90,7 +90,7 @@ def test_what_fails_an_item_says_its_kind_of_failure() -> None:
     assert kinds["UnserialisableAnswer"] == "answer"
     assert kinds["WorkerExited"] == kinds["WorkerKilled"] == "lost"
     assert kinds["WorkerSilent"] == "timeout"
-    assert kinds["WorkerUnresponsive"] == "lost"
+    assert kinds["WorkerUnresponsive"] == kinds["WorkerUnintelligible"] == "lost"
 
 
 def test_an_exception_whose_str_raises_is_still_said() -> None:

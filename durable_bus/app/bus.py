@@ -1,7 +1,7 @@
 """A Bus: the named listeners of an app; and how another process finds it again.
 
 The decorator only notes and checks. Nothing runs, connects or spawns here: a worker imports the app, so
-importing must stay light, and the supervisor never imports it, so a worker reports `Bus.facts()` to it.
+importing must stay light, and the supervisor never imports it, so a worker reports `Bus.settings()` to it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from durable_bus.app.handler_signature import is_async, resolved, signature
 from durable_bus.errors import BusNotImportable, UsageError, said
 from durable_bus.payloads.messages import SECONDS_MAX, SYSTEM_BUFFER, HandlerMetadata, check_name, is_seconds
+from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.payloads.xml import check_annotation
 
 if TYPE_CHECKING:
@@ -44,25 +45,13 @@ CONCURRENCY_MAX: Final = 10_000
 
 @dataclass(frozen=True)
 class Listener:
-    """One listener as it was declared. Made by `Bus.listener`, which checks every field.
+    """One listener as it was declared. Made by `Bus.listener`, which checks every field."""
 
-    `timeout_s`: seconds per attempt, None for no limit. `attempts`: how often an exception or a time-out is
-    answered by another try, the first one counted. `backoff_s`: seconds before the second attempt, doubled
-    for each further one. `concurrency`: how many run at once in each worker; 1 for a sync handler. `peers`:
-    whom the handler may send to, None for everybody. `raw_annotation`: the payload's annotation as written, a
-    str where it could not be resolved yet.
-    """
-
-    name: str
+    settings: ListenerSettings
     handler: Callable[..., Any]
-    timeout_s: float | None
-    attempts: int
-    backoff_s: float
-    concurrency: int
-    peers: tuple[str, ...] | None
-    is_async: bool
     takes_metadata: bool
     raw_annotation: Any = field(repr=False)
+    """The payload's annotation as written, a str where it could not be resolved yet."""
 
     @functools.cached_property
     def annotation(self) -> Any:
@@ -76,27 +65,16 @@ class Listener:
             annotation = resolved(self.raw_annotation, self.handler, {})
             check_annotation(annotation)
         except NameError as error:
-            raise UsageError(f"listener {self.name}: cannot resolve its payload's type: {error}") from None
+            raise UsageError(
+                f"listener {self.settings.name}: cannot resolve its payload's type: {error}"
+            ) from None
         except UsageError as error:
-            raise UsageError(f"listener {self.name}: {error}") from None
+            raise UsageError(f"listener {self.settings.name}: {error}") from None
         return annotation
 
     def call(self, payload: object, metadata: HandlerMetadata) -> Any:
         """What the handler returns; for an async one its coroutine. Raises what it raises."""
         return self.handler(payload, metadata) if self.takes_metadata else self.handler(payload)
-
-    def facts(self) -> dict[str, Any]:
-        """What a worker tells the supervisor, as JSON values. Raises UsageError as `annotation` does."""
-        self.annotation  # noqa: B018  here, at boot, and not at the first item
-        return {
-            "name": self.name,
-            "timeout_s": self.timeout_s,
-            "attempts": self.attempts,
-            "backoff_s": self.backoff_s,
-            "concurrency": self.concurrency,
-            "is_async": self.is_async,
-            "peers": None if self.peers is None else list(self.peers),
-        }
 
 
 class Bus:
@@ -159,17 +137,14 @@ class Bus:
                 raise UsageError(f"listener {name} is declared twice")
             runs_async = is_async(name, handler)
             raw_annotation, takes_metadata = signature(name, handler, sys._getframe(1).f_locals)
-            listener = Listener(
+            settings = ListenerSettings(
                 name=name,
-                handler=handler,
                 timeout_s=timeout_s,
                 attempts=attempts,
                 backoff_s=backoff_s,
                 concurrency=concurrency if runs_async else 1,
-                peers=peer_names,
                 is_async=runs_async,
-                takes_metadata=takes_metadata,
-                raw_annotation=raw_annotation,
+                peers=peer_names,
             )
             if not isinstance(raw_annotation, str):
                 try:
@@ -178,7 +153,7 @@ class Bus:
                     pass  # a field's type is declared further down; `annotation` looks again
                 except UsageError as error:
                     raise UsageError(f"listener {name}: {error}") from None
-            self.listeners[name] = listener
+            self.listeners[name] = Listener(settings, handler, takes_metadata, raw_annotation)
             return handler
 
         return declare
@@ -208,9 +183,13 @@ class Bus:
         )
         return manager
 
-    def facts(self) -> list[dict[str, Any]]:
-        """The facts of every listener, as declared. Raises UsageError as `Listener.annotation` does."""
-        return [listener.facts() for listener in self.listeners.values()]
+    def settings(self) -> dict[str, ListenerSettings]:
+        """The settings of every listener by its name, in the order of declaration. Raises UsageError as
+        `Listener.annotation` does: at boot, and not at the first item.
+        """
+        for listener in self.listeners.values():
+            listener.annotation  # noqa: B018  it is resolved here
+        return {name: listener.settings for name, listener in self.listeners.items()}
 
 
 # ---- options

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from durable_bus.app.outcomes import outcome_of
 from durable_bus.client.buffer import Buffer, deadline_after
 from durable_bus.client.session import Contact
 from durable_bus.client.upload import Upload, digest_items
@@ -29,6 +28,7 @@ from durable_bus.errors import (
 )
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.messages import NAME_CHARS_MAX, check_name
+from durable_bus.payloads.outcomes import outcome_of
 from durable_bus.payloads.xml import dump_message
 from durable_bus.wire.ids import new_id
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE

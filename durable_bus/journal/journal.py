@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from durable_bus.journal.buffers import BufferTable
 from durable_bus.journal.connection import open_writer, transaction, translate, translated
 from durable_bus.journal.messages import MessageTable
 from durable_bus.journal.schema import upgrade
 from durable_bus.journal.statements import Statements
 from durable_bus.journal.work import WorkTable
+from durable_bus.payloads.settings import ListenerSettings
 
 __all__ = ["Journal", "NewIds"]
 
@@ -143,8 +146,9 @@ class Journal:
     def stop_run(self) -> None:
         self.statements.run("stop_run", run_id=self.run_id, now_ms=self.now_ms)
 
-    def set_listeners(self, listeners: dict[str, Any]) -> None:
-        self.statements.run("set_run_listeners", run_id=self.run_id, listeners=json.dumps(listeners))
+    def set_listeners(self, listeners: dict[str, ListenerSettings]) -> None:
+        table = msgspec.json.encode(listeners).decode()
+        self.statements.run("set_run_listeners", run_id=self.run_id, listeners=table)
 
     def set_worker_error(self, error: str) -> None:
         self.statements.run("set_run_worker_error", run_id=self.run_id, error=error)
@@ -153,9 +157,9 @@ class Journal:
         """Write, so that a commit which was nothing but this succeeds only when there is room on disk."""
         self.statements.run("prove_room", run_id=self.run_id)
 
-    def last_listeners(self) -> dict[str, Any] | None:
+    def last_listeners(self) -> dict[str, ListenerSettings] | None:
         text = self.statements.value("last_listeners")
-        return dict(json.loads(text)) if text else None
+        return msgspec.json.decode(text, type=dict[str, ListenerSettings]) if text else None
 
     def request_answer(self, request_id: str) -> dict[str, Any] | None:
         """What a request with this id was answered, None when it was not yet."""

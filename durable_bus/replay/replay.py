@@ -29,6 +29,7 @@ from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.characters import escape, representable
 from durable_bus.payloads.messages import Result
 from durable_bus.payloads.results_document import results_document
+from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.payloads.xml import canonical
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.loop import Supervisor, SupervisorConfig
@@ -105,11 +106,11 @@ def _say_nothing(*_: object, **__: object) -> None:
 def _hand_out_everything(supervisor: Supervisor) -> None:
     """Give all there is to one worker that knows every listener and always has room."""
     dispatcher = supervisor.dispatcher
-    facts = {"concurrency": 1, "timeout_s": None, "attempts": 1, "backoff_s": 0.0, "is_async": False}
     targets = {buffer.target for buffer in supervisor.registry.list_active()}
+    listeners = {target: ListenerSettings(target, None, 1, 0.0, 1, False, None) for target in targets}
     for target in targets:
         dispatcher.paces.saw(target, 1, 1)  # fast, so that batches are as large as they may be
-    hand = Hand(worker_id=0, pid=os.getpid(), listeners=dict.fromkeys(targets, facts))
+    hand = Hand(worker_id=0, pid=os.getpid(), listeners=listeners)
     rounds_without = 0
     while rounds_without < 2:
         dispatcher.hands[0] = hand._replace(next_ordinal=_next_ordinal(dispatcher))

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from durable_bus.errors import WorkerDeath
 from durable_bus.wire.framing import Frame
+from durable_bus.wire.protocol import Report
+from durable_bus.wire.slot import ORDINAL_MAX, Slot
 
 __all__ = [
     "ORDINAL_MAX",
@@ -23,47 +25,13 @@ __all__ = [
     "WorkerSpoke",
 ]
 
-ORDINAL_MAX = (1 << 63) - 1
-
-
-class Slot(Protocol):
-    """Four aligned words of memory that a worker and the supervisor share, each written by one side only.
-
-    Whatever a worker is given has an ordinal: 0 for the first item it ever gets, and so on.
-    """
-
-    @property
-    def started(self) -> int:
-        """How many ordinals the worker has started; the one it started last is `started - 1`. Written by the
-        worker.
-        """
-        ...
-
-    @property
-    def since_ns(self) -> int:
-        """When it started that one (sync), began the step that it is in, or its event loop last turned
-        (async), monotonic; 0: idle. By the worker.
-        """
-        ...
-
-    @property
-    def current(self) -> int:
-        """The ordinal, plus one, of the async item whose step runs just now; 0: none. By the worker.
-
-        An item that was given up, and goes on all the same, may be it.
-        """
-        ...
-
-    limit: int
-    """The first ordinal it may not start. Written by the supervisor."""
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpoke:
     """A frame from a worker."""
 
     worker_id: int
-    frame: Frame[Any]
+    frame: Frame[Report]
 
 
 @dataclass(frozen=True, slots=True)

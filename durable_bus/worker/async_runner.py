@@ -21,23 +21,17 @@ from types import CoroutineType
 from typing import Any
 
 from durable_bus.app.bus import Bus, Listener
-from durable_bus.app.outcomes import message_outcome, outcome_of, passed_on
 from durable_bus.errors import WorkerSilent
-from durable_bus.payloads.messages import HandlerResponse
+from durable_bus.payloads.messages import HandlerMetadata, HandlerResponse
+from durable_bus.payloads.outcomes import Outcome, message_outcome, outcome_of, passed_on
 from durable_bus.payloads.packing import unpack
 from durable_bus.payloads.xml import load
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader
+from durable_bus.wire.protocol import Work, WorkMessage, decode_work
+from durable_bus.wire.slot import CURRENT, LIMIT, SINCE, STARTED
 from durable_bus.worker.handling import MessageHandling, metadata_of
-from durable_bus.worker.replies import FLUSH_S, Answers, end_worker
-from durable_bus.worker.sync_runner import (
-    CURRENT,
-    LIMIT,
-    SINCE,
-    STARTED,
-    SyncRunner,
-    describe,
-    forms_of,
-)
+from durable_bus.worker.replies import FLUSH_S, Replies, end_worker
+from durable_bus.worker.sync_runner import SyncRunner, describe, forms_of
 
 __all__ = ["serve"]
 
@@ -49,18 +43,21 @@ _CANCEL_GRACE_S = 1.0
 class _Item:
     """An item or a message, from its start until it is settled, which happens once."""
 
-    __slots__ = ("begun_ns", "index", "is_late", "listener", "ordinal", "settled", "task", "timer", "work")
+    __slots__ = ("batch", "begun_ns", "is_late", "position", "settled", "task", "timer")
 
-    def __init__(self, listener: Listener, work: dict[str, Any], index: int, ordinal: int) -> None:
-        self.listener = listener
-        self.work = work
-        self.index = index
-        self.ordinal = ordinal
+    def __init__(self, batch: "_Batch") -> None:
+        self.batch = batch
+        self.position = batch.position
         self.begun_ns = time.monotonic_ns()
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.is_late = False
         self.settled = False
+
+    @property
+    def index(self) -> int:
+        work = self.batch.work
+        return 0 if isinstance(work, WorkMessage) else work.first + self.position
 
     @property
     def micros(self) -> int:
@@ -73,10 +70,11 @@ class _Steps(Coroutine[Any, Any, None]):
     It costs 0.7 us a step; an item that awaits once has two.
     """
 
-    __slots__ = ("_inner", "_item", "_words")
+    __slots__ = ("_inner", "_item", "_ordinal", "_words")
 
     def __init__(self, item: _Item, inner: "CoroutineType[Any, Any, None]", words: "memoryview[int]") -> None:
         self._item = item
+        self._ordinal = item.batch.work.ordinal + item.position
         self._inner = inner
         self._words = words
 
@@ -109,7 +107,7 @@ class _Steps(Coroutine[Any, Any, None]):
     def _begin(self) -> None:
         if not self._item.settled:  # or an idle worker would say that it is busy
             self._words[SINCE] = time.monotonic_ns()
-        self._words[CURRENT] = self._item.ordinal + 1
+        self._words[CURRENT] = self._ordinal + 1
 
     def _end(self) -> None:
         try:
@@ -121,38 +119,49 @@ class _Steps(Coroutine[Any, Any, None]):
 class _Batch:
     """What one frame has brought, and how far it is started."""
 
-    def __init__(self, listener: Listener, frame: Frame[Any]) -> None:
+    def __init__(self, listener: Listener, frame: Frame[Work]) -> None:
         self.listener = listener
-        self.work = frame.header
-        self.bodies = frame.bodies
+        self.work, self.bodies = frame.header, frame.bodies
         self.payloads = unpack(frame.bodies[0])
-        self.forms = forms_of(frame.header, frame.bodies, len(self.payloads))
+        self.forms = [] if isinstance(self.work, WorkMessage) else forms_of(self.work, len(self.payloads))
         self.position = 0
+
+    @property
+    def ordinal(self) -> int:
+        """Of what is started next."""
+        return self.work.ordinal + self.position
+
+    def arguments(self, item: _Item, messages: MessageHandling) -> tuple[Any, HandlerMetadata]:
+        """What the handler is given. Raises MalformedItem."""
+        if isinstance(self.work, WorkMessage):
+            return messages.arguments(self.listener, self.work, self.bodies)
+        is_xml = self.forms[item.position] == 1
+        argument = load(self.payloads[item.position], is_xml, self.listener.annotation)
+        return argument, metadata_of(self.work, item.index)
 
 
 class _AsyncRunner:
     """Feeds items to handlers in the order they came, as far as each listener's concurrency allows."""
 
     def __init__(
-        self, bus: Bus, words: "memoryview[int]", answers: Answers, messages: MessageHandling
+        self, bus: Bus, words: "memoryview[int]", replies: Replies, messages: MessageHandling
     ) -> None:
         self._bus = bus
         self._messages = messages
         self._words = words
-        self._answers = answers
-        self._sync = SyncRunner(words, answers, messages)
+        self._replies = replies
+        self._sync = SyncRunner(words, replies, messages)
         self._loop = asyncio.new_event_loop()
-        self._reader = FrameReader[Any]()
+        self._reader = FrameReader(decode_work)
         self._ended = False
-        self._frames: deque[Frame[Any]] = deque()
+        self._frames: deque[Frame[Work]] = deque()
         self._batch: _Batch | None = None
         """The one that is being started: what has come behind it waits."""
         self._feed_planned = False
-        self._room = {name: one.concurrency for name, one in bus.listeners.items()}
+        self._room = {name: one.settings.concurrency for name, one in bus.listeners.items()}
         self._running = 0
         self._beating = False
         self._pid = os.getpid()
-        self._done: list[tuple[dict[str, Any], int, str, bool, bool, int]] = []
         self._flush_planned = False
         self._items: set[_Item] = set()
         """Those that are not settled: a loop holds its tasks weakly."""
@@ -215,86 +224,81 @@ class _AsyncRunner:
         while self._batch is not None or self._frames:
             if self._batch is None:
                 frame = self._frames.popleft()
-                listener = self._bus.listeners[frame.header["listener"]]
-                if not listener.is_async:
+                listener = self._bus.listeners[frame.header.listener]
+                if not listener.settings.is_async:
                     self._run_sync(listener, frame)
                     self._plan_feed()  # the loop turns in between
                     return
                 self._batch = _Batch(listener, frame)
             batch = self._batch
-            if not self._room[batch.listener.name]:
+            if not self._room[batch.listener.settings.name]:
                 return
             self._start_next(batch)
             if batch.position == len(batch.payloads):
                 self._batch = None
 
-    def _run_sync(self, listener: Listener, frame: Frame[Any]) -> None:
+    def _run_sync(self, listener: Listener, frame: Frame[Work]) -> None:
+        self._replies.flush()  # what coroutines have answered must not wait until it ends
         self._sync.run(listener, frame.header, frame.bodies)
         if self._running:  # the sync runner says that it is idle, but the coroutines go on
             self._words[SINCE] = time.monotonic_ns()
 
     def _start_next(self, batch: _Batch) -> None:
-        work, position = batch.work, batch.position
-        ordinal = work["ordinal"] + position
+        ordinal = batch.ordinal
         self._words[STARTED] = ordinal + 1  # before looking at the limit, see sync_runner.SyncRunner.run
         if ordinal >= self._words[LIMIT]:
             self._words[STARTED] = ordinal
-            self._answers.discard(ordinal, work["ordinal"] + len(batch.payloads))
+            self._replies.discard(ordinal, batch.work.ordinal + len(batch.payloads))
             batch.position = len(batch.payloads)
             self._flush()
             return
+        item = _Item(batch)
         batch.position += 1
-        self._room[batch.listener.name] -= 1
+        self._room[batch.listener.settings.name] -= 1
         self._running += 1
         if not self._beating:
             self._beat()
         elif self._running == 1:
             self._words[SINCE] = time.monotonic_ns()  # the next beat may never come
-        item = _Item(batch.listener, work, work["first"] + position, ordinal)
-        running: Any = self._run(item, batch.payloads[position], batch.forms[position], batch.bodies)
+        running: Any = self._run(item)
         item.task = self._loop.create_task(_Steps(item, running, self._words))
         self._items.add(item)
 
-    async def _run(self, item: _Item, payload: str, form: int, bodies: list[bytes]) -> None:
+    async def _run(self, item: _Item) -> None:
         """Handle one item or message. Whatever it raises stays in here: SystemExit and KeyboardInterrupt, let
         out of a task, would end the whole loop and with it every neighbour.
 
         A task of its own is all an item gets. An inner one, waited for with a time-out, cost 28 µs an item.
         """
-        listener, work = item.listener, item.work
-        found: tuple[dict[str, Any], bytes] | None = None
+        listener, work = item.batch.listener, item.batch.work
+        outcome: tuple[Outcome, bytes] | None = None
         try:
-            if "message" in work:
-                argument, metadata = self._messages.arguments(listener, work, bodies)
-            else:
-                argument = load(payload, form == 1, listener.annotation)
-                metadata = metadata_of(work, item.index)
-            awaitable = listener.call(argument, metadata)
-            if listener.timeout_s is not None:
-                item.timer = self._loop.call_later(listener.timeout_s, self._late, item)
+            awaitable = listener.call(*item.batch.arguments(item, self._messages))
+            if listener.settings.timeout_s is not None:
+                item.timer = self._loop.call_later(listener.settings.timeout_s, self._late, item)
             value = await awaitable
-            if "message" in work:
-                found = message_outcome(value)
+            if isinstance(work, WorkMessage):
+                outcome = message_outcome(value)
             elif isinstance(value, HandlerResponse):
-                found = passed_on(value)
+                outcome = passed_on(value)
                 value = value.payload
-            if found is None:
-                text, is_xml, success = outcome_of(value)
+            if outcome is None:
+                answer = outcome_of(value)
         except BaseException as error:
             if item.is_late:
                 self._give_up(item)
             elif not item.settled:
                 self._settled(item)
-                self._answers.add_failed(work, item.index, *describe(error), item.micros)
+                self._replies.add_failed(work, item.index, describe(error), item.micros)
         else:
             if item.is_late:  # what it answers all the same is too late
                 self._give_up(item)
-            elif found is not None:
-                self._settled(item)
-                self._answers.add_outcome(work, item.index, *found)
-            else:
-                self._settled(item)
-                self._done.append((work, item.index, text, is_xml, success, item.micros))
+                return
+            self._settled(item)
+            if outcome is not None:
+                self._replies.add_outcome(work, item.index, *outcome)
+            elif not isinstance(work, WorkMessage):
+                self._replies.add_answer(work, item.index, answer, item.micros)
         finally:
             if os.getpid() != self._pid:
                 os._exit(0)  # a child that the handler forked, see worker.py
@@ -309,9 +313,10 @@ class _AsyncRunner:
     def _give_up(self, item: _Item) -> None:
         if not item.settled:
             self._settled(item)
-            assert item.listener.timeout_s is not None
-            silent = WorkerSilent(item.listener.timeout_s)
-            self._answers.add_failed(item.work, item.index, *describe(silent), item.micros)
+            timeout_s = item.batch.listener.settings.timeout_s
+            assert timeout_s is not None
+            silent = describe(WorkerSilent(timeout_s))
+            self._replies.add_failed(item.batch.work, item.index, silent, item.micros)
 
     def _settled(self, item: _Item) -> None:
         """Its outcome is known: make room for another, and say so soon, with what else comes."""
@@ -321,7 +326,7 @@ class _AsyncRunner:
             item.timer.cancel()
         self._items.discard(item)
         self._running -= 1
-        self._room[item.listener.name] += 1
+        self._room[item.batch.listener.settings.name] += 1
         if self._batch is not None:
             self._plan_feed()
         if not self._flush_planned:
@@ -329,28 +334,17 @@ class _AsyncRunner:
             self._loop.call_later(_FLUSH_EVERY_S if self._running else 0, self._flush)
 
     def _flush(self) -> None:
-        """Put what has come in, in whatever order, into contiguous segments, and send it."""
+        """Send what has come."""
         self._flush_planned = False
-        done, self._done = self._done, []
-        done.sort(key=lambda answer: (answer[0]["dispatch"], answer[1]))
-        segment = None
-        next_index = -1
-        for work, index, text, is_xml, success, micros in done:
-            same = segment is not None and segment.dispatch == work["dispatch"] and index == next_index
-            if segment is None or not same or (segment.is_xml, segment.success) != (is_xml, success):
-                segment = self._answers.segment(work, index, success, is_xml)
-            segment.texts.append(text)
-            segment.micros.append(micros)
-            next_index = index + 1
-        self._answers.flush()
+        self._replies.flush()
         if not self._running:
             self._words[SINCE] = 0
-            self._answers.idle()
+            self._replies.idle()
 
 
 def serve(
-    bus: Bus, read_fd: int, words: "memoryview[int]", answers: Answers, messages: MessageHandling
+    bus: Bus, read_fd: int, words: "memoryview[int]", replies: Replies, messages: MessageHandling
 ) -> None:
     """Run until the supervisor closes the pipe."""
     os.set_blocking(read_fd, False)
-    _AsyncRunner(bus, words, answers, messages).serve(read_fd)
+    _AsyncRunner(bus, words, replies, messages).serve(read_fd)

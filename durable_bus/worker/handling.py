@@ -6,12 +6,10 @@ from lxml import etree
 
 from durable_bus.app.bus import Listener
 from durable_bus.errors import MalformedItem
-from durable_bus.payloads.messages import (
-    BufferComplete,
-    HandlerMetadata,
-)
+from durable_bus.payloads.messages import BufferComplete, HandlerMetadata
 from durable_bus.payloads.packing import unpack
 from durable_bus.payloads.xml import load, result_item, to_element
+from durable_bus.wire.protocol import WorkItems, WorkMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,46 +24,45 @@ streams.
 """
 
 
-def metadata_of(work: dict[str, Any], index: int) -> HandlerMetadata:
+def metadata_of(work: WorkItems, index: int) -> HandlerMetadata:
     """Of an item. The thread id is the same at every attempt: a handler's idempotency key."""
-    thread_id = f"{work['thread']}/{index}"
+    thread_id = f"{work.thread}/{index}"
     return HandlerMetadata(
         thread_id=thread_id,
-        from_id=f"buffer_{work['buffer_id']}_w{index}",
-        own_name=work["listener"],
+        from_id=f"buffer_{work.buffer_id}_w{index}",
+        own_name=work.listener,
         is_self_call=False,
         message_id=thread_id,
-        attempt=work["attempt"],
-        buffer_id=work["buffer_id"],
+        attempt=work.attempt,
+        buffer_id=work.buffer_id,
         index=index,
     )
 
 
 class MessageHandling:
-    """Loads a message for its handler, and says what its return value leads to."""
+    """Loads a message for its handler."""
 
     def __init__(self, journal: str) -> None:
         self._journal = journal
 
     def arguments(
-        self, listener: Listener, work: dict[str, Any], bodies: list[bytes]
+        self, listener: Listener, work: WorkMessage, bodies: list[bytes]
     ) -> tuple[Any, HandlerMetadata]:
         """The payload as the handler wants it, and the metadata. Raises MalformedItem."""
-        message = work["message"]
         (payload,) = unpack(bodies[0])
-        buffer_seq = message["completes"]
+        buffer_seq = work.completes
         metadata = HandlerMetadata(
-            thread_id=message["thread"],
-            from_id=message["from"],
-            own_name=work["listener"],
-            is_self_call=message["from"] == work["listener"],
-            message_id=message["id"],
-            attempt=work["attempt"],
-            _results=(lambda: self._results(buffer_seq)) if buffer_seq else None,
+            thread_id=work.thread,
+            from_id=work.from_id,
+            own_name=work.listener,
+            is_self_call=work.from_id == work.listener,
+            message_id=work.message_id,
+            attempt=work.attempt,
+            _results=None if buffer_seq is None else lambda: self._results(buffer_seq),
         )
-        if buffer_seq:
+        if buffer_seq is not None:
             return self._complete(listener, payload, buffer_seq), metadata
-        return load(payload, work["form"] == 1, listener.annotation), metadata
+        return load(payload, work.is_xml, listener.annotation), metadata
 
     def _results(self, buffer_seq: int) -> "Iterator[Result]":
         from durable_bus.journal.reader import JournalReader  # sqlite3 is for the few workers that need it

@@ -11,7 +11,6 @@ so that a death is charged to the right one.
 
 import ctypes
 import json
-import mmap
 import os
 import signal
 import sys
@@ -19,11 +18,13 @@ import traceback
 from typing import Any
 
 from durable_bus.app.bus import Bus, load_app
-from durable_bus.errors import BusNotImportable, DurableBusError, encodable
-from durable_bus.wire.framing import Frame, read_frame
+from durable_bus.errors import DurableBusError, encodable
+from durable_bus.wire.framing import read_frame, untyped
+from durable_bus.wire.protocol import AppNotImportable, Ready, decode_work
+from durable_bus.wire.slot import SharedSlot
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, arguments_of
 from durable_bus.worker.handling import MessageHandling
-from durable_bus.worker.replies import Answers
+from durable_bus.worker.replies import Replies
 from durable_bus.worker.sync_runner import SyncRunner, describe
 
 __all__ = ["main"]
@@ -40,7 +41,7 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(1)
 
 
-def _disown_forks(fds: tuple[int, int], words: "memoryview[int]", answers: Answers) -> None:
+def _disown_forks(fds: tuple[int, int], words: "memoryview[int]", replies: Replies) -> None:
     """A handler may fork. The child is no worker: it must read no frame, answer nothing and run no item.
 
     Its ends of the pipes lead nowhere from the first moment, which also lets the supervisor see the end of
@@ -53,7 +54,7 @@ def _disown_forks(fds: tuple[int, int], words: "memoryview[int]", answers: Answe
             os.dup2(null_fd, fd, inheritable=False)
         os.close(null_fd)
         words.release()
-        answers.renew_lock()  # the flushing thread, which may have held it, is not in the child
+        replies.renew_lock()  # the flushing thread, which may have held it, is not in the child
 
     os.register_at_fork(after_in_child=in_child)
 
@@ -68,14 +69,11 @@ def _where(error: BaseException | None) -> str:
 
 
 def _serve(
-    bus: Bus, read_fd: int, words: "memoryview[int]", answers: Answers, messages: MessageHandling
+    bus: Bus, read_fd: int, words: "memoryview[int]", replies: Replies, messages: MessageHandling
 ) -> None:
-    runner = SyncRunner(words, answers, messages)
-    while True:
-        frame: Frame[Any] | None = read_frame(read_fd)
-        if frame is None:
-            return
-        runner.run(bus.listeners[frame.header["listener"]], frame.header, frame.bodies)
+    runner = SyncRunner(words, replies, messages)
+    while (frame := read_frame(read_fd, decode_work)) is not None:
+        runner.run(bus.listeners[frame.header.listener], frame.header, frame.bodies)
 
 
 def main(arguments: dict[str, Any]) -> int:
@@ -85,10 +83,10 @@ def main(arguments: dict[str, Any]) -> int:
     read_fd, write_fd, slot_fd = arguments["fds"]
     for fd in (read_fd, write_fd, slot_fd):
         os.set_inheritable(fd, False)
-    words = memoryview(mmap.mmap(slot_fd, 4096)).cast("q")
-    answers = Answers(write_fd)
-    _disown_forks((read_fd, write_fd), words, answers)
-    frame: Frame[Any] | None = read_frame(read_fd)
+    words = SharedSlot(slot_fd).words
+    replies = Replies(write_fd)
+    _disown_forks((read_fd, write_fd), words, replies)
+    frame = read_frame(read_fd, untyped)
     if frame is None:
         return 0
     boot = json.loads(frame.bodies[0])
@@ -96,30 +94,24 @@ def main(arguments: dict[str, Any]) -> int:
     os.environ[INSIDE_HANDLER_VARIABLE] = boot["journal"]
     try:
         bus = load_app(boot["app"])
-        listeners = {facts["name"]: facts for facts in bus.facts()}
+        listeners = bus.settings()
     except DurableBusError as error:
-        answers.send(
-            {
-                "k": "import_error",
-                "error": f"{error}{_where(error.__cause__)}",
-                "traceback": "" if error.__cause__ is None else describe(error.__cause__)[2],
-                "is_import": isinstance(error, BusNotImportable),
-            }
-        )
+        trace = "" if error.__cause__ is None else describe(error.__cause__)[2]
+        replies.send(AppNotImportable(f"{error}{_where(error.__cause__)}", trace))
         return 1
     messages = MessageHandling(boot["journal"])
     serve = _serve
-    if any(facts["is_async"] for facts in listeners.values()):
+    if any(settings.is_async for settings in listeners.values()):
         from durable_bus.worker import (
             async_runner as worker_async,  # asyncio costs 50 ms of boot: others do not pay it
         )
 
         serve = worker_async.serve
     # Whoever is ready and begins nothing is ended after a few seconds: no import comes after this.
-    answers.send({"k": "ready", "listeners": listeners})
+    replies.send(Ready(listeners))
     pid = os.getpid()
     try:
-        serve(bus, read_fd, words, answers, messages)
+        serve(bus, read_fd, words, replies, messages)
     finally:
         if os.getpid() != pid:
             os._exit(0)  # a child that a handler forked: what the app does at exit is not its business

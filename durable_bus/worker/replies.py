@@ -8,52 +8,83 @@ import os
 import threading
 import time
 import traceback
-from typing import Any, NoReturn
+from typing import NamedTuple, NoReturn
+
+import msgspec
 
 from durable_bus.journal.formats import packed
+from durable_bus.payloads.outcomes import Outcome
 from durable_bus.payloads.packing import pack
 from durable_bus.wire.framing import encode, write_all
+from durable_bus.wire.protocol import Answers, Failed, Handled, Segment, Work, WorkItems
 
-__all__ = ["Answers", "Segment", "end_worker"]
+__all__ = ["OpenSegment", "Replies", "end_worker"]
 
 FLUSH_S = 0.1
 FLUSH_BYTES_MAX = 1024 * 1024
 
 
-class Segment:
-    """A contiguous range of answers of one dispatch that are alike in `success` and `is_xml`."""
+class OpenSegment:
+    """A `protocol.Segment` that grows until it is sent."""
 
-    __slots__ = ("attempt", "buffer", "dispatch", "first", "is_xml", "micros", "success", "texts")
+    __slots__ = ("first", "is_xml", "micros", "success", "texts", "work")
 
-    def __init__(self, work: dict[str, Any], first: int, success: bool, is_xml: bool) -> None:
-        self.dispatch: int = work["dispatch"]
-        self.buffer: int = work["buffer"]
-        self.attempt: int = work["attempt"]
+    def __init__(self, work: WorkItems, first: int, success: bool, is_xml: bool) -> None:
+        self.work = work
         self.first = first
         self.success = success
         self.is_xml = is_xml
         self.texts: list[str] = []
         self.micros: list[int] = []
 
-    def header(self, count: int) -> dict[str, Any]:
+    def header(self, count: int) -> Segment:
         """What the supervisor is told of its first `count` answers, beside their texts."""
         micros = self.micros[:count]
-        return {
-            "dispatch": self.dispatch,
-            "buffer": self.buffer,
-            "first": self.first,
-            "count": count,
-            "success": self.success,
-            "is_xml": self.is_xml,
-            "attempt": self.attempt,
-            "total_us": sum(micros),
-            "durations": packed(micros),
-        }
+        return Segment(
+            dispatch=self.work.dispatch,
+            buffer=self.work.buffer,
+            first=self.first,
+            count=count,
+            success=self.success,
+            is_xml=self.is_xml,
+            attempt=self.work.attempt,
+            total_us=sum(micros),
+            durations=packed(micros),
+        )
 
     def drop(self, count: int) -> None:
         """The first `count` answers have been sent."""
         del self.texts[:count], self.micros[:count]
         self.first += count
+
+
+class _Answer(NamedTuple):
+    """An answer that came out of turn."""
+
+    work: WorkItems
+    item_index: int
+    text: str
+    is_xml: bool
+    success: bool
+    micros: int
+
+
+def _joined(answers: list[_Answer]) -> list[OpenSegment]:
+    """Answers that came in whatever order, as segments."""
+    segments: list[OpenSegment] = []
+    last: _Answer | None = None
+    for answer in sorted(answers, key=lambda one: (one.work.dispatch, one.item_index)):
+        if last is None or (last.work, last.item_index + 1, last.is_xml, last.success) != (
+            answer.work,
+            answer.item_index,
+            answer.is_xml,
+            answer.success,
+        ):
+            segments.append(OpenSegment(answer.work, answer.item_index, answer.success, answer.is_xml))
+        segments[-1].texts.append(answer.text)
+        segments[-1].micros.append(answer.micros)
+        last = answer
+    return segments
 
 
 def end_worker() -> NoReturn:
@@ -69,15 +100,16 @@ def end_worker() -> NoReturn:
         os._exit(1)
 
 
-class Answers:
+class Replies:
     """Collects and sends. The thread that runs handlers adds; it and the flushing thread send."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._lock = threading.Lock()
-        self._segments: list[Segment] = []
-        self._failed: list[dict[str, Any]] = []
-        self._outcomes: list[tuple[dict[str, Any], bytes]] = []
+        self._segments: list[OpenSegment] = []
+        self._out_of_turn: list[_Answer] = []
+        self._failed: list[Failed] = []
+        self._outcomes: list[tuple[Handled, bytes]] = []
         self._discarded: tuple[int, int] | None = None
         self._busy = threading.Event()
         self._since_ns = 0
@@ -88,11 +120,11 @@ class Answers:
         """In a forked child, where the thread that may hold the lock does not exist."""
         self._lock = threading.Lock()
 
-    def segment(self, work: dict[str, Any], first: int, success: bool, is_xml: bool) -> Segment:
+    def segment(self, work: WorkItems, first: int, success: bool, is_xml: bool) -> OpenSegment:
         """A new segment to add to. The caller appends to its `texts` first and to its `micros` then, without
         a lock: what has no duration yet does not count as added.
         """
-        segment = Segment(work, first, success, is_xml)
+        segment = OpenSegment(work, first, success, is_xml)
         with self._lock:
             self._segments = [earlier for earlier in self._segments if earlier.micros]
             self._segments.append(segment)
@@ -105,25 +137,23 @@ class Answers:
             self._since_ns = time.monotonic_ns()
             self._busy.set()
 
-    def add_failed(
-        self, work: dict[str, Any], index: int, kind: str, message: str, traceback: str, micros: int
-    ) -> None:
-        failed = {
-            "dispatch": work["dispatch"],
-            "index": index,
-            "kind": kind,
-            "message": message,
-            "traceback": traceback,
-            "durations": packed([micros]),
-        }
+    def add_answer(self, work: WorkItems, index: int, answer: tuple[str, bool, bool], micros: int) -> None:
+        """An answer, as `outcome_of` gives it, that comes in whatever order."""
+        with self._lock:
+            self._out_of_turn.append(_Answer(work, index, *answer, micros))
+        self._work()
+
+    def add_failed(self, work: Work, index: int, described: tuple[str, str, str], micros: int) -> None:
+        """An attempt that came to nothing, and why: (kind, message, traceback)."""
+        failed = Failed(work.dispatch, index, *described, packed([micros]))
         with self._lock:
             self._failed.append(failed)
         self._work()
 
-    def add_outcome(self, work: dict[str, Any], index: int, outcome: dict[str, Any], body: bytes) -> None:
+    def add_outcome(self, work: Work, index: int, outcome: Outcome, body: bytes) -> None:
         """What the handling of an item or message led to, other than an item's answer."""
         with self._lock:
-            self._outcomes.append(({"dispatch": work["dispatch"], "index": index, **outcome}, body))
+            self._outcomes.append((Handled(work.dispatch, index, outcome), body))
         self._work()
 
     def discard(self, first_ordinal: int, end_ordinal: int) -> None:
@@ -144,23 +174,23 @@ class Answers:
             self._since_ns = time.monotonic_ns()
 
     def _send_all(self) -> None:
-        ready = [(segment, len(segment.micros)) for segment in self._segments if segment.micros]
+        segments, self._out_of_turn = [*self._segments, *_joined(self._out_of_turn)], []
+        ready = [(segment, len(segment.micros)) for segment in segments if segment.micros]
         if not (ready or self._failed or self._outcomes or self._discarded):
             return
-        header = {
-            "k": "answers",
-            "segments": [segment.header(count) for segment, count in ready],
-            "failed": self._failed,
-            "outcomes": [outcome for outcome, _ in self._outcomes],
-            "discarded": self._discarded,
-        }
+        header = Answers(
+            [segment.header(count) for segment, count in ready],
+            self._failed,
+            [outcome for outcome, _ in self._outcomes],
+            self._discarded,
+        )
         bodies = [pack(segment.texts[:count]) for segment, count in ready]
         self.send(header, *bodies, *(body for _, body in self._outcomes))
         for segment, count in ready:
             segment.drop(count)
         self._failed, self._outcomes, self._discarded = [], [], None
 
-    def send(self, header: dict[str, Any], *bodies: bytes) -> None:
+    def send(self, header: msgspec.Struct, *bodies: bytes) -> None:
         """Send a frame. Ends the process when the supervisor is gone: nobody is left to tell."""
         try:
             write_all(self._fd, encode(header, *bodies))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from lxml import etree
+from msgspec.structs import replace
 
 from durable_bus.app.bus import Bus, load_bus
 from durable_bus.errors import UsageError
 from durable_bus.payloads.messages import HandlerMetadata
+from durable_bus.payloads.settings import ListenerSettings
 
 if TYPE_CHECKING:
     from nowhere import Nothing
@@ -64,37 +65,17 @@ def test_the_defaults_are_those_of_the_contract(bus: Bus) -> None:
     @bus.listener("async")
     async def later(payload: str) -> None: ...
 
-    assert bus.facts() == [
-        {
-            "name": "sync",
-            "timeout_s": 3600.0,
-            "attempts": 1,
-            "backoff_s": 0.0,
-            "concurrency": 1,
-            "is_async": False,
-            "peers": None,
-        },
-        {
-            "name": "async",
-            "timeout_s": 3600.0,
-            "attempts": 1,
-            "backoff_s": 0.0,
-            "concurrency": 100,
-            "is_async": True,
-            "peers": None,
-        },
-    ]
+    default = ListenerSettings("sync", 3600.0, 1, 0.0, 1, False, None)
+    of_async = replace(default, name="async", concurrency=100, is_async=True)
+    assert list(bus.settings().items()) == [("sync", default), ("async", of_async)]
 
 
-def test_the_facts_are_json_and_carry_every_option(bus: Bus) -> None:
+def test_the_settings_carry_every_option(bus: Bus) -> None:
     @bus.listener("work", timeout=None, attempts=3, backoff=1, concurrency=7, peers=["helper", "cli"])
     async def work(payload: str) -> None: ...
 
-    facts = bus.facts()[0]
-    assert json.loads(json.dumps(facts)) == facts
-    assert facts["timeout_s"] is None
-    assert (facts["attempts"], facts["backoff_s"], facts["concurrency"]) == (3, 1.0, 7)
-    assert facts["peers"] == ["helper", "cli"]
+    peers = ("helper", "cli")
+    assert bus.settings() == {"work": ListenerSettings("work", None, 3, 1.0, 7, True, peers)}
 
 
 @pytest.mark.parametrize("name", ["", "a b", "system.other", "buffer_x", "x" * 101, None, 3])
@@ -215,7 +196,7 @@ def test_a_class_that_never_comes_is_an_error_at_boot_and_not_at_the_first_item(
     def work(payload: Nothing) -> None: ...
 
     with pytest.raises(UsageError, match=r"listener work: .*Nothing"):
-        bus.facts()
+        bus.settings()
 
 
 def test_a_return_type_that_cannot_be_resolved_is_nobodys_business(bus: Bus) -> None:
@@ -270,10 +251,10 @@ def test_callables_of_every_kind_are_handlers() -> None:
 
     sync = declared(Bus("test"), Sync())
     assert sync.call(Source("p"), meta()) == "p"
-    assert (sync.is_async, sync.annotation) == (False, Source)
-    assert declared(Bus("test"), Async()).is_async
+    assert (sync.settings.is_async, sync.annotation) == (False, Source)
+    assert declared(Bus("test"), Async()).settings.is_async
     method = declared(Bus("test"), Sync().method)
-    assert (method.is_async, method.takes_metadata) == (True, True)
+    assert (method.settings.is_async, method.takes_metadata) == (True, True)
     partial = declared(Bus("test"), functools.partial(options, "a"))
     assert partial.call("b", meta()) == "ab"
     assert partial.annotation is str
@@ -309,7 +290,7 @@ def test_a_wrapper_is_sync_or_async_by_itself_whatever_it_wraps() -> None:
         (functools.partial(async_around_sync), True),
     ):
         listener = declared(Bus("test"), handler)
-        assert (listener.is_async, listener.annotation) == (runs_async, Source)
+        assert (listener.settings.is_async, listener.annotation) == (runs_async, Source)
 
 
 def test_what_is_no_handler_is_refused() -> None:

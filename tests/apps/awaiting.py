@@ -7,6 +7,7 @@ import os
 import sys
 import time
 
+from apps import plain
 from apps.plain import log_run
 from apps.unruly import DeadlyToAskError
 from durable_bus import Bus, HandlerMetadata
@@ -30,9 +31,14 @@ async def together(text: str, metadata: HandlerMetadata) -> str:
 @bus.listener("gate", concurrency=10)
 async def gate(text: str, metadata: HandlerMetadata) -> str:
     log_run(metadata.index)
-    while text and not os.path.exists(text):
+    while text.startswith("hold the loop until ") and not os.path.exists(text.split()[-1]):
+        time.sleep(0.005)
+    while text.startswith("/") and not os.path.exists(text):
         await asyncio.sleep(0.005)
     return f"{os.getpid()}"
+
+
+bus.listener("sync-gate")(plain.gate)
 
 
 @bus.listener("late", timeout=0.2, concurrency=10)

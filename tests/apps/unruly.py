@@ -212,10 +212,29 @@ def broken_answer(text: str) -> object:
 def double_close(text: str) -> str:
     """A library that closes a descriptor twice: the second time it is the worker's way to the supervisor."""
     if text == "close":
-        for fd in range(3, 50):
-            with contextlib.suppress(OSError):
-                mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
-                if stat.S_ISFIFO(os.fstat(fd).st_mode) and mode == os.O_WRONLY:
-                    os.close(fd)
-                    os.open(os.devnull, os.O_WRONLY)  # and its number is somebody else's
+        for fd in ways_out():
+            os.close(fd)
+            os.open(os.devnull, os.O_WRONLY)  # and its number is somebody else's
     return text
+
+
+def ways_out() -> list[int]:
+    """The pipes that this process writes to."""
+    found = []
+    for fd in range(3, 50):
+        with contextlib.suppress(OSError):
+            mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+            if stat.S_ISFIFO(os.fstat(fd).st_mode) and mode == os.O_WRONLY:
+                found.append(fd)
+    return found
+
+
+@bus.listener("speaks-for-its-worker")
+def speaks_for_its_worker(header: str) -> str:
+    """Writes a frame of its own to the supervisor."""
+    if header != "good":
+        part = len(header.encode()).to_bytes(4, "big") + header.encode()
+        for fd in ways_out():
+            os.write(fd, len(part).to_bytes(4, "big") + part)
+        time.sleep(60)
+    return header

@@ -5,13 +5,14 @@ answers. See `ACTS` for the words.
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled
+from durable_bus.payloads import outcomes
 from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
 from durable_bus.payloads.packing import pack
+from durable_bus.wire.protocol import Work, WorkMessage
 
 __all__ = ["FOR_EVER_S", "Answers", "Call", "Dies", "Handler", "Handling", "Outcome", "Raises", "obey"]
 
@@ -29,13 +30,13 @@ class Call:
     attempt: int
     before: int
     """How often this item or message was begun before, in any run."""
-    header: Mapping[str, Any]
-    """The frame's: an item's dispatch, or a message."""
+    work: Work
+    """What the frame says: an item's dispatch, or a message."""
     index: int
 
     @property
     def is_message(self) -> bool:
-        return "message" in self.header
+        return isinstance(self.work, WorkMessage)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Outcome:
     """The handler passes its work on: an entry of `outcomes` in the frame of answers, and its body."""
 
     seconds: float
-    fields: Mapping[str, Any]
+    what: outcomes.Outcome
     body: bytes
 
 
@@ -106,11 +107,11 @@ def obey(call: Call) -> Handling:
     seconds = _seconds(call.rng)
     times = int(detail) if detail.isdecimal() else 1_000_000
     if what == "to":
-        return Outcome(seconds, {"do": "forward", "to": detail, "is_xml": False}, pack([rest]))
+        return Outcome(seconds, outcomes.Forward(detail, is_xml=False), pack([rest]))
     if what in ("fan", "drop"):
         return _fan_out(call, seconds, detail.split(":"), rest, collect=what == "fan")
     if what == "none":
-        return Outcome(seconds, {"do": "none"}, b"") if call.is_message else Answers(seconds, "")
+        return Outcome(seconds, outcomes.End(), b"") if call.is_message else Answers(seconds, "")
     if what == "raise" and call.before < times:
         return Raises(seconds, "exception")
     if what == "malformed":
@@ -147,7 +148,7 @@ def _handle_unscripted(call: Call) -> Handling:
     if chance < 0.08:
         return Dies(seconds)
     if chance < 0.15:
-        return Outcome(seconds, {"do": "none"}, b"")
+        return Outcome(seconds, outcomes.End(), b"")
     return _answer(call, seconds)
 
 
@@ -165,17 +166,16 @@ def _fan_out(call: Call, seconds: float, details: list[str], rest: str, *, colle
     form, exceptions = form_and_exceptions(forms)
     return Outcome(
         seconds,
-        {
-            "do": "start",
-            "target": target,
-            "collect": collect,
-            "return_to": return_to,
-            "buffer_id": buffer_id,
-            "count": len(texts),
-            "form": form,
-            "exceptions": exceptions,
-            "digest": digest.hexdigest(),
-        },
+        outcomes.Start(
+            target=target,
+            collect=collect,
+            return_to=return_to,
+            buffer_id=buffer_id,
+            count=len(texts),
+            form=form,
+            exceptions=exceptions,
+            digest=digest.hexdigest(),
+        ),
         pack(texts),
     )
 

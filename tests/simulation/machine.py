@@ -9,6 +9,7 @@ from typing import Any
 
 from durable_bus.errors import StorageFailed, StorageFull, WorkerKilled
 from durable_bus.journal.journal import Journal
+from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.loop import Supervisor, SupervisorConfig
 from simulation.clients import VERSION, Control, Correspondent, Link, Peer, SimulatedConnections, Starter
 from simulation.handlers import Handler, obey
@@ -27,9 +28,9 @@ _CHECK_EVERY = 25
 """Turns between two looks at everything; results are looked at after every commit."""
 
 
-def listener(name: str, **facts: Any) -> dict[str, Any]:
-    """A row of the table that a worker reports, as `Bus.facts` gives it."""
-    default = {
+def listener(name: str, **settings: Any) -> ListenerSettings:
+    """A row of the table that a worker reports, as `Bus.settings` gives it."""
+    default: dict[str, Any] = {
         "timeout_s": 1.0,
         "attempts": 1,
         "backoff_s": 0.0,
@@ -37,17 +38,17 @@ def listener(name: str, **facts: Any) -> dict[str, Any]:
         "is_async": False,
         "peers": None,
     }
-    return {"name": name, **default, **facts}
+    return ListenerSettings(name, **{**default, **settings})
 
 
-LISTENERS: dict[str, dict[str, Any]] = {
-    facts["name"]: facts
-    for facts in (
+LISTENERS: dict[str, ListenerSettings] = {
+    settings.name: settings
+    for settings in (
         listener("once"),
         listener("thrice", attempts=3, backoff_s=0.5),
         listener("at-once", attempts=3),
         listener("many", concurrency=5, is_async=True, attempts=2, backoff_s=0.1),
-        listener("guarded", attempts=2, peers=["once", "system.buffer"]),
+        listener("guarded", attempts=2, peers=("once", "system.buffer")),
     )
 }
 
@@ -79,7 +80,7 @@ class Machine:
         folder: Path,
         *,
         workers: int = 2,
-        listeners: dict[str, dict[str, Any]] | None = None,
+        listeners: dict[str, ListenerSettings] | None = None,
         handler: Handler = obey,
     ) -> None:
         self.world = World(seed)
@@ -93,7 +94,7 @@ class Machine:
         self.journal_path = folder / f"{seed}.db"
         copy_of_template(self.journal_path)
         self.model = Model(self.journal_path)
-        self.model.attempts = {name: facts["attempts"] for name, facts in self.listeners.items()}
+        self.model.attempts = {name: settings.attempts for name, settings in self.listeners.items()}
         self.rules = SchedulingRules(self)
         self.peers: list[Peer] = []
         self.supervisor: Supervisor | None = None
@@ -354,7 +355,7 @@ class Machine:
             self.supervisor.signals.append(name)
             self._stopping = self._stopping or name == "stop"
 
-    def new_code(self, listeners: dict[str, dict[str, Any]]) -> None:
+    def new_code(self, listeners: dict[str, ListenerSettings]) -> None:
         """The app on disk is another one; a reload, or a new worker, imports it."""
         self.code = listeners
         self._code_was_another = True

@@ -4,15 +4,16 @@ The model knows what clients asked for, what workers were sent, ran and answered
 in. It looks at the journal through a second connection, which sees only what is committed.
 """
 
-import json
 import sqlite3
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from durable_bus.payloads.outcomes import End, Respond, Start
 from durable_bus.payloads.packing import unpack
+from durable_bus.wire import protocol
+from durable_bus.wire.protocol import Work, WorkItems, WorkMessage
 from simulation.handlers import Answers, Handling, Outcome
 from simulation.invariants import ALWAYS, IN_THE_END
 
@@ -27,9 +28,9 @@ class Violation(AssertionError):
     """A promise is broken."""
 
 
-def key_of(work: Mapping[str, Any], index: int) -> int:
+def key_of(work: Work, index: int) -> int:
     """Of an item as in the journal, `buffer_seq << 32 | item_index`; of a message minus its `message_seq`."""
-    return int(work["dispatch"]) if "message" in work else (int(work["buffer"]) << INDEX_BITS) + index
+    return work.dispatch if isinstance(work, WorkMessage) else (work.buffer << INDEX_BITS) + index
 
 
 @dataclass(frozen=True)
@@ -112,26 +113,26 @@ class Model:
 
     # What leaves the supervisor
 
-    def frame_sent(self, header: dict[str, Any], bodies: list[bytes], pid: int) -> None:
+    def frame_sent(self, work: Work, bodies: list[bytes], pid: int) -> None:
         """Work leaves for a worker: at this moment it is on disk, whatever dies next."""
-        if "message" in header:
-            self._message_sent(header, bodies, pid)
+        if isinstance(work, WorkMessage):
+            self._message_sent(work, bodies, pid)
         else:
-            self._items_sent(header, bodies, pid)
+            self._items_sent(work, bodies, pid)
 
-    def _items_sent(self, header: dict[str, Any], bodies: list[bytes], pid: int) -> None:
+    def _items_sent(self, work: WorkItems, bodies: list[bytes], pid: int) -> None:
         """It is journaled, it is what was given, and nothing of it is recorded."""
-        first, texts = header["first"], unpack(bodies[0])
+        first, texts = work.first, unpack(bodies[0])
         count = len(texts)
-        name = f"dispatch {header['dispatch']} of {header['buffer_id']}"
+        name = f"dispatch {work.dispatch} of {work.buffer_id}"
         rows = self.query(
             "SELECT buffer_seq, first_index, item_count, attempt, worker_pid FROM dispatch"
             " WHERE dispatch_id = ?",
-            header["dispatch"],
+            work.dispatch,
         )
-        if rows != [(header["buffer"], first, count, header["attempt"], pid)]:
-            raise Violation(f"{name} was sent before its commit: {header}, on disk {rows}")
-        key = (header["buffer"] << INDEX_BITS) + first
+        if rows != [(work.buffer, first, count, work.attempt, pid)]:
+            raise Violation(f"{name} was sent before its commit: {work}, on disk {rows}")
+        key = (work.buffer << INDEX_BITS) + first
         recorded = self.query(
             "SELECT item_key & 4294967295 FROM result WHERE item_key >= ? AND item_key < ? UNION ALL"
             " SELECT item_key & 4294967295 FROM forwarded_item WHERE item_key >= ? AND item_key < ?",
@@ -139,31 +140,29 @@ class Model:
         )
         if recorded:
             raise Violation(f"{name} holds items {recorded}, which have their outcome")
-        if self.query(
-            "SELECT 1 FROM pause WHERE buffer_seq = ? AND resumed_commit IS NULL", header["buffer"]
-        ):
+        if self.query("SELECT 1 FROM pause WHERE buffer_seq = ? AND resumed_commit IS NULL", work.buffer):
             raise Violation(f"{name} was sent while the buffer is paused")
-        content = self._content(header["buffer"])
-        is_xml = [header["form"]] * count if "form" in header else json.loads(bodies[1])
+        content = self._content(work.buffer)
+        is_xml = [work.forms] * count if isinstance(work.forms, int) else work.forms
         forms = tuple(bool(form) for form in is_xml)
         end = first + count
         if (tuple(texts), forms) != (content.texts[first:end], content.forms[first:end]):
             raise Violation(f"{name} does not hold what was given")
-        self.buffer_of_dispatch[header["dispatch"]] = header["buffer"]
+        self.buffer_of_dispatch[work.dispatch] = work.buffer
         for index in range(first, end):
-            self.item_of_thread[f"{header['thread']}/{index}"] = (header["buffer"] << INDEX_BITS) + index
+            self.item_of_thread[f"{work.thread}/{index}"] = (work.buffer << INDEX_BITS) + index
         self.dispatched += count
 
-    def _message_sent(self, header: dict[str, Any], bodies: list[bytes], pid: int) -> None:
+    def _message_sent(self, work: WorkMessage, bodies: list[bytes], pid: int) -> None:
         """It is journaled as delivered to this worker, and nobody has settled it."""
         rows = self.query(
             "SELECT to_id, worker_pid, payload, delivered_commit IS NOT NULL, settled_commit FROM message"
             " WHERE message_seq = ?",
-            -header["dispatch"],
+            -work.dispatch,
         )
         (text,) = unpack(bodies[0])
-        if rows != [(header["listener"], pid, text, 1, None)]:
-            raise Violation(f"message {header} was sent, and on disk is {rows}")
+        if rows != [(work.listener, pid, text, 1, None)]:
+            raise Violation(f"message {work} was sent, and on disk is {rows}")
         self.dispatched += 1
 
     def _content(self, buffer_seq: int) -> Content:
@@ -291,30 +290,27 @@ class Model:
                 since[one.worker_id] = min(one.begun_ns, since.get(one.worker_id, one.begun_ns))
         return since
 
-    def ends(self, work: Mapping[str, Any], index: int, handling: Handling) -> None:
+    def ends(self, work: Work, index: int, handling: Handling) -> None:
         """A handler has returned or raised."""
         self.executions[key_of(work, index)].state = "ended"
         self.hears_of(work, index, handling)
 
-    def hears_of(self, work: Mapping[str, Any], index: int, handling: Handling) -> None:
+    def hears_of(self, work: Work, index: int, handling: Handling) -> None:
         """What a handler has really said."""
         key = key_of(work, index)
         if isinstance(handling, Answers):
             answer = Answer(handling.text, handling.success, handling.is_xml)
             self.given.setdefault(key, set()).add(answer)
         elif isinstance(handling, Outcome):
-            fields, texts = handling.fields, unpack(handling.body)
-            if fields["do"] == "start":
-                forms = tuple(bool(fields["form"]) for _ in texts)
-                content = Content(
-                    fields["buffer_id"], fields["target"], fields["collect"], tuple(texts), forms
-                )
-                self.started[fields["digest"]] = (key, content)
-            elif fields["do"] == "respond":
-                thread_id = work["message"]["thread"]
-                self.said(thread_id, texts[0], success=fields["success"], is_xml=fields["is_xml"])
-            elif fields["do"] == "none":
-                self.said(work["message"]["thread"], "", success=True, is_xml=False)
+            what, texts = handling.what, unpack(handling.body)
+            if isinstance(what, Start):
+                forms = tuple(bool(what.form) for _ in texts)
+                content = Content(what.buffer_id, what.target, what.collect, tuple(texts), forms)
+                self.started[what.digest] = (key, content)
+            elif isinstance(what, Respond):
+                self.said(work.thread, texts[0], success=what.success, is_xml=what.is_xml)
+            elif isinstance(what, End):
+                self.said(work.thread, "", success=True, is_xml=False)
 
     def said(self, thread_id: str, text: str, *, success: bool, is_xml: bool) -> None:
         """Somebody has answered on a thread: it may become the result of the item below."""
@@ -351,15 +347,15 @@ class Model:
 
     # What the supervisor takes in
 
-    def hands_in(self, header: dict[str, Any], bodies: list[bytes]) -> None:
+    def hands_in(self, answers: protocol.Answers, bodies: list[bytes]) -> None:
         """A frame of answers is about to be looked at, in this order."""
-        for segment, body in zip(header["segments"], bodies, strict=False):
-            key = (segment["buffer"] << INDEX_BITS) + segment["first"]
+        for segment, body in zip(answers.segments, bodies, strict=False):
+            key = (segment.buffer << INDEX_BITS) + segment.first
             for position, text in enumerate(unpack(body)):
-                self.taken.append((key + position, Answer(text, segment["success"], segment["is_xml"])))
-        for other in [*header["failed"], *header["outcomes"]]:
-            if other["dispatch"] in self.buffer_of_dispatch:
-                key = (self.buffer_of_dispatch[other["dispatch"]] << INDEX_BITS) + other["index"]
+                self.taken.append((key + position, Answer(text, segment.success, segment.is_xml)))
+        for other in [*answers.failed, *answers.outcomes]:
+            if other.dispatch in self.buffer_of_dispatch:
+                key = (self.buffer_of_dispatch[other.dispatch] << INDEX_BITS) + other.index
                 self.taken.append((key, None))
 
     def committed(self) -> None:

@@ -5,19 +5,25 @@ the same order: say "started", look at the limit, run, collect the answer, flush
 may be stopped or die, and at any look of the supervisor into the slot it may take a step.
 """
 
-import json
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled, WorkerSilent
 from durable_bus.journal.formats import packed
+from durable_bus.payloads.outcomes import Respond
 from durable_bus.payloads.packing import pack, unpack
-from durable_bus.supervisor.ports import ORDINAL_MAX, WorkerEnded, WorkerSpoke
+from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
+from durable_bus.wire import protocol
 from durable_bus.wire.framing import Frame, FrameReader, encode
+from durable_bus.wire.protocol import Failed, Handled, Report, Segment, Work, WorkItems, WorkMessage
+from durable_bus.wire.slot import ORDINAL_MAX
 from simulation.handlers import FOR_EVER_S, Answers, Call, Dies, Handling, Outcome, Raises
-from simulation.model import Violation, key_of
+from simulation.model import key_of
 
 if TYPE_CHECKING:
     from simulation.machine import Machine
@@ -70,7 +76,7 @@ class SimulatedSlot:
 class _Done:
     """A handling that has ended and was not sent yet."""
 
-    work: Mapping[str, Any]
+    work: Work
     index: int
     handling: Handling
     micros: int
@@ -80,14 +86,14 @@ class SimulatedWorker:
     """One worker process."""
 
     def __init__(
-        self, machine: "Machine", worker_id: int, pid: int, listeners: dict[str, dict[str, Any]]
+        self, machine: "Machine", worker_id: int, pid: int, listeners: dict[str, ListenerSettings]
     ) -> None:
         self.machine = machine
         self.world = machine.world
         self.worker_id = worker_id
         self.pid = pid
         self.listeners = listeners
-        self.is_async = any(facts["is_async"] for facts in listeners.values())
+        self.is_async = any(settings.is_async for settings in listeners.values())
         self.slot = SimulatedSlot(self._race)
         self.alive = True
         self.frozen = False
@@ -95,13 +101,13 @@ class SimulatedWorker:
         self.reported = False
         """The kernel has told the supervisor of the death."""
         self.booted = False
-        self.pipe: deque[Frame] = deque()
+        self.pipe: deque[Frame[Report]] = deque()
         """What it has written and the supervisor has not read. Survives it."""
-        self._unwritten: deque[tuple[Frame, list[tuple[int, str]]]] = deque()
+        self._unwritten: deque[tuple[Frame[Report], list[tuple[int, str]]]] = deque()
         """What the pipe has no room for, and what that says of which items. Until then it waits."""
-        self._inbox: deque[Frame] = deque()
-        self._reader = FrameReader()
-        self._frame: Frame | None = None
+        self._inbox: deque[Frame[Work]] = deque()
+        self._reader = FrameReader(protocol.decode_work)
+        self._frame: Frame[Work] | None = None
         self._texts: list[str] = []
         self._forms: list[int] = []
         self._position = 0
@@ -150,7 +156,7 @@ class SimulatedWorker:
 
     @property
     def _is_held_up(self) -> bool:
-        return self._frame is not None and not self._facts["is_async"]
+        return self._frame is not None and not self._settings.is_async
 
     def _step(self, action: Callable[[], None]) -> None:
         """The next micro-step: some microseconds from now, or while the supervisor looks."""
@@ -221,11 +227,11 @@ class SimulatedWorker:
         if fault == "die":
             self.die(WorkerExited(1))
         elif fault == "import error":
-            self._send({"k": "import_error", "error": "simulated", "is_import": True}, says=[])
+            self._send(protocol.AppNotImportable("simulated"), says=[])
             self.die(WorkerExited(1))
         elif fault != "hang":
             self.booted = True
-            self._send({"k": "ready", "listeners": self.listeners}, says=[])
+            self._send(protocol.Ready(self.listeners), says=[])
             self._step(self._feed)
 
     # What it is given
@@ -246,71 +252,71 @@ class SimulatedWorker:
             self._frame = self._inbox.popleft()
             self._position = 0
             self._texts = unpack(self._frame.bodies[0])
-            count = len(self._texts)
-            header = self._frame.header
-            self._forms = [header["form"]] * count if "form" in header else json.loads(self._frame.bodies[1])
+            work = self._frame.header
+            forms = work.forms if isinstance(work, WorkItems) else int(work.is_xml)
+            self._forms = [forms] * len(self._texts) if isinstance(forms, int) else forms
             self._last_flush_ns = self.world.now_ns
         if self._position == len(self._texts):
             self._end_frame()
             return
-        facts = self._facts
-        if facts["is_async"] and self._running[facts["name"]] >= facts["concurrency"]:
+        settings = self._settings
+        if settings.is_async and self._running[settings.name] >= settings.concurrency:
             return  # an item that ends goes on from here
         self.slot.worker_started = self._ordinal + 1
-        self.looking_at = (self.world.now_ns, key_of(self._header, self._index))
+        self.looking_at = (self.world.now_ns, key_of(self._work, self._index))
         self._step(self._look)
 
     @property
-    def _header(self) -> dict[str, Any]:
+    def _work(self) -> Work:
         assert self._frame is not None
         return self._frame.header
 
     @property
-    def _facts(self) -> dict[str, Any]:
-        return self.listeners[self._header["listener"]]
+    def _settings(self) -> ListenerSettings:
+        return self.listeners[self._work.listener]
 
     @property
     def _index(self) -> int:
-        return int(self._header["first"]) + self._position
+        return 0 if isinstance(self._work, WorkMessage) else self._work.first + self._position
 
     @property
     def _ordinal(self) -> int:
-        return int(self._header["ordinal"]) + self._position
+        return self._work.ordinal + self._position
 
     def _look(self) -> None:
         """It said "started"; now it looks at the limit."""
         self.looking_at = None
         if self._ordinal >= self.slot.worker_limit:
             self.slot.worker_started = self._ordinal
-            first, end = self._ordinal, self._header["ordinal"] + len(self._texts)
+            first, end = self._ordinal, self._work.ordinal + len(self._texts)
             self._discarded = (min(first, self._discarded[0]) if self._discarded else first, end)
             self.world.note(f"worker {self.worker_id} discards ordinals {first} to {end - 1}")
             self._end_frame()
             return
-        header, facts, index = self._header, self._facts, self._index
-        timeout_s = facts["timeout_s"]
-        key = key_of(header, index)
+        work, settings, index = self._work, self._settings, self._index
+        timeout_s = settings.timeout_s
+        key = key_of(work, index)
         self.slot.worker_since_ns = self.world.now_ns
         before = self.machine.model.begins(key, self.worker_id, self.world.now_ns, timeout_s)
         self.machine.rules.begun(key)
         text, is_xml = self._texts[self._position], bool(self._forms[self._position])
-        call = Call(self.world.rng, facts["name"], text, is_xml, header["attempt"], before, header, index)
+        call = Call(self.world.rng, settings.name, text, is_xml, work.attempt, before, work, index)
         handling = self._handle(call)
         seconds = handling.seconds
         is_over = timeout_s is not None and seconds > timeout_s
-        if facts["is_async"] and is_over and not isinstance(handling, Dies):
+        if settings.is_async and is_over and not isinstance(handling, Dies):
             handling = Raises(timeout_s, "timeout", str(WorkerSilent(timeout_s)))
             seconds = timeout_s
             self.machine.model.late[key] += 1
         if isinstance(handling, Dies):
             self.later(seconds, lambda: self.die(handling.death))
         elif seconds != FOR_EVER_S:
-            done = _Done(header, index, handling, int(seconds * 1e6))
-            after = self._on_loop if facts["is_async"] else self.later
-            after(seconds, lambda: self._finish(done, facts))
+            done = _Done(work, index, handling, int(seconds * 1e6))
+            after = self._on_loop if settings.is_async else self.later
+            after(seconds, lambda: self._finish(done, settings))
         self._position += 1
-        if facts["is_async"]:
-            self._running[facts["name"]] += 1
+        if settings.is_async:
+            self._running[settings.name] += 1
             if not self._beating:
                 self._beat()
             self._step(self._feed)
@@ -321,8 +327,8 @@ class SimulatedWorker:
         """Call the handler; what it answers to a message is an outcome."""
         handling = self.machine.handler(call)
         if isinstance(handling, Answers) and call.is_message and handling.seconds != FOR_EVER_S:
-            fields = {"do": "respond", "is_xml": handling.is_xml, "success": handling.success}
-            handling = Outcome(handling.seconds, fields, pack([handling.text]))
+            what = Respond(handling.is_xml, handling.success)
+            handling = Outcome(handling.seconds, what, pack([handling.text]))
         return handling
 
     def _beat(self) -> None:
@@ -332,15 +338,15 @@ class SimulatedWorker:
         if self._beating:
             self._on_loop(_FLUSH_THREAD_S, self._beat)
 
-    def _finish(self, done: _Done, facts: dict[str, Any]) -> None:
+    def _finish(self, done: _Done, settings: ListenerSettings) -> None:
         """A handler has returned."""
         self.machine.model.ends(done.work, done.index, done.handling)
         self._unsent.append(done)
         if not self._flush_thread_planned:
             self._flush_thread_planned = True
             self.later(_FLUSH_THREAD_S, self._flush_thread)
-        if facts["is_async"]:
-            self._running[facts["name"]] -= 1
+        if settings.is_async:
+            self._running[settings.name] -= 1
             self._on_loop(0.02 if sum(self._running.values()) else 0.0, self._flush_async)
         else:
             self._busy = False
@@ -351,7 +357,7 @@ class SimulatedWorker:
             self._step(self._feed)
 
     def _end_frame(self) -> None:
-        if not (self._facts["is_async"] and sum(self._running.values())):
+        if not (self._settings.is_async and sum(self._running.values())):
             self.slot.worker_since_ns = 0
         self._frame = None
         held_up, self._held_up = self._held_up, []
@@ -388,9 +394,7 @@ class SimulatedWorker:
     def _say_again(self, sent: list[_Done]) -> None:
         """The same answers once more, or others to the same items."""
         # A message's attempts share its id: a failure that is told again would count for the next attempt.
-        sent = [
-            done for done in sent if not (isinstance(done.handling, Raises) and done.work["dispatch"] < 0)
-        ]
+        sent = [done for done in sent if not (isinstance(done.handling, Raises) and done.work.dispatch < 0)]
         again = []
         how = self.world.rng.choice(["the same", "another", "a failure", "an answer"])
         for done in sent:
@@ -401,7 +405,7 @@ class SimulatedWorker:
                 )
             elif how == "an answer" and isinstance(handling, Raises):
                 handling = Answers(handling.seconds, f"too late {self.world.rng.getrandbits(32):08x}")
-            elif how == "a failure" and "message" not in done.work:
+            elif how == "a failure" and isinstance(done.work, WorkItems):
                 handling = Raises(handling.seconds, "exception", "said too late")
             if not isinstance(handling, (Raises, Dies)):
                 self.machine.model.hears_of(done.work, done.index, handling)
@@ -412,60 +416,55 @@ class SimulatedWorker:
     def _send_answers(
         self, unsent: list[_Done], discarded: tuple[int, int] | None, says: list[tuple[int, str]]
     ) -> None:
-        segments: list[dict[str, Any]] = []
+        segments: list[Segment] = []
         bodies: list[list[str]] = []
         micros: list[list[int]] = []
         failed = []
-        outcomes: list[dict[str, Any]] = []
+        outcomes: list[Handled] = []
         outcome_bodies = []
-        for done in sorted(unsent, key=lambda done: (done.work["dispatch"], done.index)):
+        for done in sorted(unsent, key=lambda done: (done.work.dispatch, done.index)):
             work, handling = done.work, done.handling
             if isinstance(handling, Raises):
-                failed.append(
-                    {
-                        "dispatch": work["dispatch"],
-                        "index": done.index,
-                        "kind": handling.kind,
-                        "message": handling.message,
-                        "traceback": "a traceback" if handling.kind == "exception" else "",
-                        "durations": packed([done.micros]),
-                    }
-                )
+                trace = "a traceback" if handling.kind == "exception" else ""
+                described = (handling.kind, handling.message, trace)
+                failed.append(Failed(work.dispatch, done.index, *described, packed([done.micros])))
             elif isinstance(handling, Outcome):
-                outcomes.append({"dispatch": work["dispatch"], "index": done.index, **handling.fields})
+                outcomes.append(Handled(work.dispatch, done.index, handling.what))
                 outcome_bodies.append(handling.body)
             elif isinstance(handling, Answers):
+                assert isinstance(work, WorkItems)
+                fresh = Segment(
+                    dispatch=work.dispatch,
+                    buffer=work.buffer,
+                    first=done.index,
+                    count=0,
+                    success=handling.success,
+                    is_xml=handling.is_xml,
+                    attempt=work.attempt,
+                    total_us=0,
+                    durations="",
+                )
                 last = segments[-1] if segments else None
-                same = {
-                    "dispatch": work["dispatch"],
-                    "buffer": work["buffer"],
-                    "success": handling.success,
-                    "is_xml": handling.is_xml,
-                    "attempt": work["attempt"],
-                }
-                if (
-                    last is None
-                    or last["first"] + len(bodies[-1]) != done.index
-                    or any(last[name] != value for name, value in same.items())
-                ):
-                    segments.append({**same, "first": done.index})
+                next_index = last.first + len(bodies[-1]) if last else None
+                if next_index != done.index or replace(fresh, first=last.first) != last:
+                    segments.append(fresh)
                     bodies.append([])
                     micros.append([])
                 bodies[-1].append(handling.text)
                 micros[-1].append(done.micros)
-        for segment, texts, durations in zip(segments, bodies, micros, strict=True):
-            segment |= {"count": len(texts), "total_us": sum(durations), "durations": packed(durations)}
-        header = {
-            "k": "answers",
-            "segments": segments,
-            "failed": failed,
-            "outcomes": outcomes,
-            "discarded": discarded,
-        }
+        header = protocol.Answers(
+            [
+                replace(segment, count=len(texts), total_us=sum(durations), durations=packed(durations))
+                for segment, texts, durations in zip(segments, bodies, micros, strict=True)
+            ],
+            failed,
+            outcomes,
+            discarded,
+        )
         self._send(header, *(pack(texts) for texts in bodies), *outcome_bodies, says=says)
 
-    def _send(self, header: dict[str, Any], *bodies: bytes, says: list[tuple[int, str]]) -> None:
-        (frame,) = FrameReader().feed(encode(header, *bodies))
+    def _send(self, header: Report, *bodies: bytes, says: list[tuple[int, str]]) -> None:
+        (frame,) = FrameReader(protocol.decode_report).feed(encode(header, *bodies))
         self._unwritten.append((frame, says))
         self.write()
 
@@ -492,7 +491,7 @@ class SimulatedPool:
         self._world = machine.world
         self.workers: dict[int, SimulatedWorker] = {}
         self._slots: dict[int, SimulatedSlot] = {}
-        self._reader = FrameReader()
+        self._reader = FrameReader(protocol.decode_work)
         self._paused = False
         self._unread = False
         self._next_id = 1
@@ -525,15 +524,13 @@ class SimulatedPool:
         if worker is None:
             return
         for frame in self._reader.feed(data):
-            if frame.header["k"] != "work":
-                raise Violation(f"a worker was sent {frame.header}")
-            self._machine.model.frame_sent(frame.header, frame.bodies, worker.pid)
-            if "message" not in frame.header:
+            work = frame.header
+            self._machine.model.frame_sent(work, frame.bodies, worker.pid)
+            if isinstance(work, WorkItems):
                 count = len(unpack(frame.bodies[0]))
-                first = key_of(frame.header, int(frame.header["first"]))
+                first = key_of(work, work.first)
                 self._machine.rules.handed_out([*range(first, first + count)], worker_id)
-            facts = ", ".join(f"{name}={value}" for name, value in frame.header.items() if name != "k")
-            self._world.note(f"to worker {worker_id}: {facts}, {len(unpack(frame.bodies[0]))} payloads")
+            self._world.note(f"to worker {worker_id}: {work}, {len(unpack(frame.bodies[0]))} payloads")
         if worker.alive and worker.arrives_ns <= self._world.now_ns and self._world.chance(0.5):
             worker.receive(data)  # it is faster than the supervisor, which still has things to do
         elif worker.alive:
@@ -564,7 +561,7 @@ class SimulatedPool:
                 continue
             while worker.pipe:
                 frame = worker.pipe.popleft()
-                if frame.header["k"] == "answers":
+                if isinstance(frame.header, protocol.Answers):
                     self._machine.model.hands_in(frame.header, frame.bodies)
                 events.append(WorkerSpoke(worker.worker_id, frame))
             worker.was_read()

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import Facts
 
 from durable_bus.errors import WorkerKilled, WorkerSilent
 from durable_bus.journal.journal import Journal
+from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.io.client_sockets import SocketConnections
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.io.reactor import SelectorReactor
@@ -20,16 +20,7 @@ from durable_bus.supervisor.scheduling.leases import Hand
 from durable_bus.supervisor.scheduling.timeouts import Late
 from durable_bus.wire.ids import new_id
 
-LISTENERS: dict[str, Any] = {
-    "work": {
-        "name": "work",
-        "is_async": True,
-        "concurrency": 4,
-        "timeout_s": 1.0,
-        "attempts": 1,
-        "backoff_s": 1.0,
-    }
-}
+LISTENERS = {"work": ListenerSettings("work", 1.0, 1, 1.0, concurrency=4, is_async=True, peers=None)}
 
 
 @pytest.fixture

@@ -124,11 +124,42 @@ def test_a_death_is_one_failed_item_after_three_attempts(client: Client, what: s
     ]
 
 
+NO_FRAMES = {
+    "not JSON": ("{", "Input data was truncated"),
+    "a name that no worker's frame has": ('{"k": "hello"}', "Invalid value 'hello' - at `$.k`"),
+    "a field of another type": (
+        '{"k": "answers", "segments": 3}',
+        "Expected `array`, got `int` - at `$.segments`",
+    ),
+    "a field that is not there": ('{"k": "ready"}', "Object missing required field `listeners`"),
+    "a field too many": ('{"k": "answers", "x": 1}', "Object contains unknown field `x`"),
+    "brackets without end": ('{"k": ' + "[" * 100_000, "maximum recursion depth exceeded"),
+    "an outcome without a body": (
+        '{"k": "answers", "outcomes": [{"dispatch": 1, "index": 0, "outcome": {"do": "none"}}]}',
+        "0 bodies for 1 segments and outcomes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("header", "reason"), NO_FRAMES.values(), ids=NO_FRAMES)
+def test_a_worker_that_writes_what_is_no_frame_of_a_worker_is_ended_and_replaced(
+    client: Client, header: str, reason: str
+) -> None:
+    results, failures = run(client, "speaks-for-its-worker", ["good", header, "good"])
+    assert [result.success for result in results] == [True, False, True]
+    assert [row["kind"] for row in failures] == ["lost"] * 3
+    assert {row["message"].partition(": ")[0] for row in failures} == {
+        "worker wrote what is no frame of a worker"
+    }
+    assert reason in failures[0]["message"]
+
+
 UNSENDABLE = """
 import os, threading
-from durable_bus.worker.replies import Answers
-answers = Answers(os.pipe()[1])
-work = {"dispatch": 1, "buffer": 1, "attempt": 1}
+from durable_bus.wire.protocol import WorkItems
+from durable_bus.worker.replies import Replies
+answers = Replies(os.pipe()[1])
+work = WorkItems(1, 1, "b", "t/b", "work", 0, 1, 0, 0)
 segment = answers.segment(work, 0, True, False)
 segment.texts.append("\\udcff")
 segment.micros.append(1)

@@ -139,6 +139,26 @@ def test_a_sync_handler_past_its_own_time_is_late_also_while_a_coroutine_waits(
     assert facts.failures("waits") == []
 
 
+def test_what_coroutines_have_answered_does_not_wait_for_the_sync_handler_that_comes_next(
+    journal: Path, facts: Facts, run_log: RunLog
+) -> None:
+    """Item 1 holds the loop until the sync one is in the pipe, so that nothing comes between the two."""
+    door, over, sync_over = (journal.parent / name for name in ("door", "over", "sync_over"))
+    delivered = "SELECT state = 'delivered' FROM messages WHERE to_id = 'sync-gate'"
+    with awaiting.bus.running(journal=journal, workers=1, name="cli") as client:
+        buffer = client.start("gate", [str(door), f"hold the loop until {over}"], buffer_id="b")
+        run_log.until_started(0, 1)
+        client.send("sync-gate", str(sync_over))
+        facts.until(delivered)
+        over.touch()
+        facts.until_recorded("b", 1)
+        assert facts.value(delivered), "the sync handler still runs"
+        sync_over.touch()
+        door.touch()
+        assert client.receive(60).payload == "open"
+        assert buffer.wait(60).successful == 2
+
+
 def test_a_coroutine_that_stops_the_loop_costs_nobody_anything(journal: Path, facts: Facts) -> None:
     items = ["good"] * 30
     items[13] = "stop"

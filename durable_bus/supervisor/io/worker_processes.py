@@ -10,65 +10,28 @@ import contextlib
 import errno
 import fcntl
 import json
-import mmap
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled
+import msgspec
+
+from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled, WorkerUnintelligible, said
 from durable_bus.supervisor.io.reactor import SelectorReactor
-from durable_bus.supervisor.ports import ORDINAL_MAX, WorkerEnded, WorkerSpoke
-from durable_bus.wire.framing import READ_BYTES, FrameReader, Outgoing, encode
+from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
+from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, Outgoing, encode
+from durable_bus.wire.protocol import Answers, Report, decode_report
+from durable_bus.wire.slot import ORDINAL_MAX, SLOT_BYTES, SharedSlot
 from durable_bus.wire.spawning import spawn
 
-__all__ = ["READ_BYTES_MAX", "SharedSlot", "WorkerPool"]
+__all__ = ["READ_BYTES_MAX", "WorkerPool"]
 
 PIPE_BYTES = 1024 * 1024
 READ_BYTES_MAX = 2 * 1024 * 1024
 """How much one turn takes from all workers together."""
-_SLOT_BYTES = 4096
 _GONE_SLOTS_MAX = 1000
-_STARTED, _SINCE, _LIMIT, _CURRENT = 0, 1, 2, 3
-
-
-class SharedSlot:
-    """The page that a worker and the supervisor share (see `ports.Slot`). A word is written by one side
-    only.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self._memory = mmap.mmap(fd, _SLOT_BYTES)
-        # One aligned eight-byte store or load each: never torn on any machine that Linux and CPython run on.
-        self.words: memoryview[int] | list[int] = memoryview(self._memory).cast("q")
-
-    def keep_last(self) -> None:
-        """Its worker is gone: keep the last words, and let go of the page, which holds a descriptor open."""
-        assert isinstance(self.words, memoryview)
-        shared, self.words = self.words, self.words[: _CURRENT + 1].tolist()
-        shared.release()
-        self._memory.close()
-
-    @property
-    def started(self) -> int:
-        return self.words[_STARTED]
-
-    @property
-    def since_ns(self) -> int:
-        return self.words[_SINCE]
-
-    @property
-    def current(self) -> int:
-        return self.words[_CURRENT]
-
-    @property
-    def limit(self) -> int:
-        return self.words[_LIMIT]
-
-    @limit.setter
-    def limit(self, ordinal: int) -> None:
-        self.words[_LIMIT] = ordinal
 
 
 class _Worker:
@@ -81,9 +44,18 @@ class _Worker:
         self.slot = slot
         self.read_fd = read_fd
         self.pid_fd = os.pidfd_open(process.pid)
-        self.reader = FrameReader[Any]()
+        self.reader = FrameReader(decode_report)
         self.outgoing = Outgoing(write_fd)
-        self.ended = False
+        self.unintelligible: WorkerUnintelligible | None = None
+        """Why nothing more is read of it."""
+
+
+def _check_bodies(frame: Frame[Report]) -> None:
+    """Raises ValueError when a frame has not as many bodies as its header speaks of."""
+    answers = frame.header
+    expected = len(answers.segments) + len(answers.outcomes) if isinstance(answers, Answers) else 0
+    if len(frame.bodies) != expected:
+        raise ValueError(f"{len(frame.bodies)} bodies for {expected} segments and outcomes")
 
 
 class WorkerPool:
@@ -120,7 +92,7 @@ class WorkerPool:
                 # the default.
                 with contextlib.suppress(PermissionError):
                     fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            os.ftruncate(slot_fd, _SLOT_BYTES)
+            os.ftruncate(slot_fd, SLOT_BYTES)
             slot = SharedSlot(slot_fd)
             slot.limit = ORDINAL_MAX
             process = spawn(
@@ -184,7 +156,7 @@ class WorkerPool:
 
     def _read(self, worker: _Worker, worker_id: int, bytes_max: int) -> None:
         """Read what is there, at most about `bytes_max`."""
-        while bytes_max > 0:
+        while bytes_max > 0 and worker.unintelligible is None:
             try:
                 data = os.read(worker.read_fd, min(bytes_max, READ_BYTES))
             except BlockingIOError:
@@ -197,8 +169,14 @@ class WorkerPool:
                 return
             bytes_max -= len(data)
             self._budget_bytes -= len(data)
-            for frame in worker.reader.feed(data):
-                self._events.append(WorkerSpoke(worker_id, frame))
+            try:
+                for frame in worker.reader.feed(data):
+                    _check_bodies(frame)
+                    self._events.append(WorkerSpoke(worker_id, frame))
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                worker.unintelligible = WorkerUnintelligible(said(error))
+                self._reactor.forget(worker.read_fd)
+                worker.process.kill()
 
     def _writable(self, worker_id: int) -> None:
         worker = self._workers[worker_id]
@@ -223,6 +201,7 @@ class WorkerPool:
         self._read(worker, worker_id, sys.maxsize)
         code = worker.process.wait()
         death: WorkerDeath = WorkerKilled(-code) if code < 0 else WorkerExited(code)
+        death = worker.unintelligible or death
         for fd in (worker.read_fd, worker.pid_fd, worker.outgoing.fd):
             self._reactor.forget(fd)
             os.close(fd)

@@ -6,15 +6,17 @@ result is on disk and its completion is not.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from durable_bus.payloads.dataclass_xml import codec_of
 from durable_bus.payloads.messages import SECONDS_MAX, BufferComplete
+from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.payloads.xml import error_payload
 from durable_bus.supervisor.outbox import Outbox
 from durable_bus.supervisor.outcomes.buffers import BufferRegistry, OpenBuffer, Range
 from durable_bus.supervisor.outcomes.threads import ThreadRegistry
 from durable_bus.supervisor.scheduling.message_dispatcher import Post
+from durable_bus.wire.protocol import Segment
 
 if TYPE_CHECKING:
     from durable_bus.journal.buffers import BufferRow
@@ -41,11 +43,9 @@ def complete_message_id(buffer_id: str) -> str:
     return f"{buffer_id}/complete"
 
 
-def backoff_ms(facts: dict[str, Any], charged: int) -> int:
-    """How long to wait after so many failed attempts that count, with the facts of their listener: each time
-    twice as long.
-    """
-    return int(1000 * min(facts["backoff_s"] * 2 ** min(charged - 1, _BACKOFF_DOUBLINGS_MAX), SECONDS_MAX))
+def backoff_ms(settings: ListenerSettings, charged: int) -> int:
+    """How long to wait after so many failed attempts that count: each time twice as long."""
+    return int(1000 * min(settings.backoff_s * 2 ** min(charged - 1, _BACKOFF_DOUBLINGS_MAX), SECONDS_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,26 +91,25 @@ class Collector:
         """The buffer, as long as it is open."""
         return self._registry.get(buffer_seq)
 
-    def record(self, segment: dict[str, Any], payloads: bytes, attempt: int, worker_pid: int) -> None:
+    def record(self, segment: Segment, payloads: bytes, worker_pid: int) -> None:
         """A contiguous range of answers. Of items that have their outcome already nothing is kept."""
-        buffer = self._registry.get(segment["buffer"])
+        buffer = self._registry.get(segment.buffer)
         if buffer is None:
             return
-        success = bool(segment["success"])
         recorded = self._journal.work.record_results(
             buffer_seq=buffer.seq,
-            first_index=segment["first"],
-            item_count=segment["count"],
+            first_index=segment.first,
+            item_count=segment.count,
             payloads=payloads,
-            success=success,
-            is_xml=bool(segment["is_xml"]),
-            dispatch_id=segment["dispatch"],
-            attempt=attempt,
+            success=segment.success,
+            is_xml=segment.is_xml,
+            dispatch_id=segment.dispatch,
+            attempt=segment.attempt,
             worker_pid=worker_pid,
-            durations=segment["durations"],
+            durations=segment.durations,
             passed_on=buffer.passed_on,
         )
-        self._count(buffer.seq, recorded, success)
+        self._count(buffer.seq, recorded, segment.success)
 
     def passed_on(self, buffer: OpenBuffer) -> None:
         """An item's outcome is that its handler passed its work on."""
@@ -146,10 +145,10 @@ class Collector:
         else:
             buffers.count(buffer_seq, succeeded, failed)
 
-    def attempt_failed(self, failed: FailedAttempt, facts: dict[str, Any] | None) -> None:
+    def attempt_failed(self, failed: FailedAttempt, settings: ListenerSettings | None) -> None:
         """An attempt failed: journal it, and either plan the next one or record the item as failed.
 
-        `facts` is the listener's row of the newest table; without it (today's app lacks the listener) nothing
+        `settings` is the listener's in the newest table; without it (today's app lacks the listener) nothing
         is retried.
         """
         buffer = self._registry.get(failed.buffer_seq)
@@ -161,8 +160,8 @@ class Collector:
         again_alone = False
         if failed.kind in ("exception", "timeout"):
             charged = before.charged + 1
-            if facts and charged < facts["attempts"]:
-                retry_at = self._journal.now_ms + backoff_ms(facts, charged)
+            if settings and charged < settings.attempts:
+                retry_at = self._journal.now_ms + backoff_ms(settings, charged)
         elif failed.kind == "lost":
             so_far = before.lost_with_supervisor if failed.supervisor_died else before.lost
             again_alone = so_far + 1 < (LOST_WITH_SUPERVISOR_MAX if failed.supervisor_died else LOST_MAX)

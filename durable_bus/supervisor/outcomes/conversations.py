@@ -17,6 +17,7 @@ from durable_bus.payloads.messages import (
     BufferStart,
     check_name,
 )
+from durable_bus.payloads.outcomes import End, Forward, Outcome, Start
 from durable_bus.payloads.packing import split, unpack
 from durable_bus.payloads.xml import dump, error_payload
 from durable_bus.supervisor.outcomes.collector import (
@@ -79,7 +80,7 @@ class Conversations:
 
     # Outcomes
 
-    def item_outcome(self, held: InHand, index: int, outcome: dict[str, Any], body: bytes) -> None:
+    def item_outcome(self, held: InHand, index: int, outcome: Outcome, body: bytes) -> None:
         """The handler of an item passed its work on. Nothing follows when the item has its outcome
         already.
         """
@@ -90,7 +91,7 @@ class Conversations:
             self._collector.passed_on(buffer)
             self._carry_out(_Handled(buffer.target, f"{buffer.thread_id}/{index}"), outcome, body)
 
-    def message_outcome(self, message_seq: int, outcome: dict[str, Any], body: bytes) -> None:
+    def message_outcome(self, message_seq: int, outcome: Outcome, body: bytes) -> None:
         """The handler of a message came to an end. Nothing follows when the message was settled before, or
         when the buffer that it was said for has ended meanwhile, as by a cancel.
         """
@@ -108,23 +109,22 @@ class Conversations:
         row = self._journal.buffers.by_id(below.last.buffer_id)
         return row is None or row["ended_commit"] is not None
 
-    def _carry_out(self, handled: _Handled, outcome: dict[str, Any], body: bytes) -> None:
-        todo = outcome["do"]
+    def _carry_out(self, handled: _Handled, outcome: Outcome, body: bytes) -> None:
         own_name, thread_id, _ = handled
-        limit = self._threads.limit_reached(thread_id) if todo in ("forward", "start") else None
+        goes_on = isinstance(outcome, Forward | Start)
+        limit = self._threads.limit_reached(thread_id) if goes_on else None
         if limit is not None:
             self.end(thread_id, error_payload("routing", limit), is_xml=True, success=False)
-        elif todo == "none":
+        elif isinstance(outcome, End):
             self.end(thread_id, "", is_xml=False, success=True)
-        elif todo == "start":
+        elif isinstance(outcome, Start):
             self._start(handled, outcome, body)
         else:
             (payload,) = unpack(body)
-            is_xml = bool(outcome["is_xml"])
-            if todo == "forward":
-                self._forward(handled, str(outcome["to"]), payload, is_xml)
+            if isinstance(outcome, Forward):
+                self._forward(handled, outcome.to, payload, outcome.is_xml)
             else:
-                self.respond(own_name, thread_id, payload, is_xml=is_xml, success=bool(outcome["success"]))
+                self.respond(own_name, thread_id, payload, is_xml=outcome.is_xml, success=outcome.success)
 
     def message_failed(
         self, held_attempt: int, message_seq: int, kind: str, message: str, **options: Any
@@ -137,12 +137,12 @@ class Conversations:
         if row["settled_commit"] is not None:
             return
         before = self._journal.work.message_attempts(message_seq)
-        facts = (self._workforce.listeners or {}).get(row["to_id"])
+        settings = (self._workforce.listeners or {}).get(row["to_id"])
         due_at: int | None = None
         if kind in ("exception", "timeout"):
             charged = before.charged + 1
-            if facts and charged < facts["attempts"]:
-                due_at = self._journal.now_ms + backoff_ms(facts, charged)
+            if settings and charged < settings.attempts:
+                due_at = self._journal.now_ms + backoff_ms(settings, charged)
         elif kind == "lost":
             died = options.get("supervisor_died", False)
             so_far = before.lost_with_supervisor if died else before.lost
@@ -249,7 +249,8 @@ class Conversations:
 
     def _refusal(self, own_name: str, names: list[str]) -> str | None:
         """Why this listener may not address one of these, None when it may."""
-        peers = (self._workforce.listeners or {}).get(own_name, {}).get("peers")
+        settings = (self._workforce.listeners or {}).get(own_name)
+        peers = settings.peers if settings else None
         for name in names:
             if peers is not None and name not in peers:
                 return (
@@ -259,11 +260,11 @@ class Conversations:
 
     # Buffers started by handlers
 
-    def _start(self, handled: _Handled, start: dict[str, Any], body: bytes) -> None:
+    def _start(self, handled: _Handled, start: Start, body: bytes) -> None:
         own_name, thread_id, _ = handled
-        addressed = [SYSTEM_BUFFER, start["target"]]
-        if start["return_to"] not in ("", own_name):  # the starter itself, written out or not, needs no peer
-            addressed.append(start["return_to"])
+        addressed = [SYSTEM_BUFFER, start.target]
+        if start.return_to not in ("", own_name):  # the starter itself, written out or not, needs no peer
+            addressed.append(start.return_to)
         refusal = self._refusal(own_name, addressed)
         if refusal is not None:
             self._refused(handled, error_payload("routing", refusal))
@@ -277,25 +278,25 @@ class Conversations:
                 return
             self._post.add(from_id=SYSTEM_BUFFER, to_id=own_name, thread_id=thread_id, payload=payload)
 
-    def _open(self, own_name: str, thread_id: str, start: dict[str, Any], body: bytes) -> None:
-        buffer_id = start["buffer_id"] or self._new_id()
-        self.check_start(start["buffer_id"] or "unknown", buffer_id, start["target"], start["return_to"])
-        if start["count"] == 0:
-            raise BufferError(start["buffer_id"] or "unknown", "No items specified")
+    def _open(self, own_name: str, thread_id: str, start: Start, body: bytes) -> None:
+        buffer_id = start.buffer_id or self._new_id()
+        self.check_start(start.buffer_id or "unknown", buffer_id, start.target, start.return_to)
+        if start.count == 0:
+            raise BufferError(start.buffer_id or "unknown", "No items specified")
         row = self._journal.buffers.by_id(buffer_id)
         if row is None:
             opened = self._journal.buffers.add_whole(
                 split(body),
-                start["form"],
-                start["exceptions"],
-                digest=start["digest"],
+                start.form,
+                start.exceptions,
+                digest=start.digest,
                 buffer_id=buffer_id,
-                target=start["target"],
-                return_to=start["return_to"] or own_name,
+                target=start.target,
+                return_to=start.return_to or own_name,
                 from_id=own_name,
                 thread_id=f"{thread_id}/{buffer_id}",
                 starter_thread_id=thread_id,
-                collect=start["collect"],
+                collect=start.collect,
                 request_id=self._new_id(),
                 retry_of=None,
             )
@@ -304,7 +305,7 @@ class Conversations:
         else:
             self._compare(row, own_name, thread_id, start)
             message_id = complete_message_id(buffer_id)
-            if start["collect"] and row["ended_commit"] and self._journal.messages.redeliver(message_id):
+            if start.collect and row["ended_commit"] and self._journal.messages.redeliver(message_id):
                 self._post.waiting_names.add(row["return_to"])
                 # Its BufferComplete is no new message. This is one, and so counts on the thread: who asks
                 # again each time it is told must come to an end, too.
@@ -312,12 +313,12 @@ class Conversations:
                 self._post.add(
                     from_id=own_name, to_id=SYSTEM_BUFFER, thread_id=thread_id, payload=asked, settled=True
                 )
-        if not start["collect"]:
-            payload, _ = dump(BufferDispatched(buffer_id, start["count"]))
+        if not start.collect:
+            payload, _ = dump(BufferDispatched(buffer_id, start.count))
             self._post.add(from_id=SYSTEM_BUFFER, to_id=own_name, thread_id=thread_id, payload=payload)
 
     @staticmethod
-    def _compare(row: "sqlite3.Row", own_name: str, thread_id: str, start: dict[str, Any]) -> None:
+    def _compare(row: "sqlite3.Row", own_name: str, thread_id: str, start: Start) -> None:
         """The same id with the same content, on the same thread, is the buffer that exists."""
         same = (
             row["starter_thread_id"],
@@ -327,10 +328,10 @@ class Conversations:
             row["return_to"],
         ) == (
             thread_id,
-            start["target"],
-            start["digest"],
-            start["collect"],
-            start["return_to"] or own_name,
+            start.target,
+            start.digest,
+            start.collect,
+            start.return_to or own_name,
         )
         if not same:
             raise BufferError(row["buffer_id"], "this id is used already, by another start")

@@ -10,6 +10,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from durable_bus.errors import (
     BufferError,
     DurableBusError,
@@ -268,7 +270,7 @@ class Requests:
         if name is not None:
             self._mailboxes.open(connection_id, name, listeners or {})
         self._greeted.add(connection_id)
-        return {"k": "welcome", "listeners": listeners or {}}
+        return {"k": "welcome", "listeners": msgspec.to_builtins(listeners or {})}
 
     def _submit(self, connection_id: int, frame: Frame[Any]) -> dict[str, Any] | None:
         """A start whose items fit into one chunk: all of it in one frame."""

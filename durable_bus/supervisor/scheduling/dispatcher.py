@@ -6,6 +6,7 @@ answered is given back to its buffer as ranges. All of it is memory over the jou
 built again from the buffers' rows.
 """
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from durable_bus.supervisor.scheduling.batch_size import Paces
 from durable_bus.supervisor.scheduling.leases import Hand, InHand, contiguous
 from durable_bus.supervisor.staged import Staged
 from durable_bus.wire.framing import encode
+from durable_bus.wire.protocol import WorkItems
 
 if TYPE_CHECKING:
     from durable_bus.journal.fresh_items import ItemBatch
@@ -174,7 +176,7 @@ class Dispatcher:
                 continue
             if only_alone and not any(candidate.alone for candidate in buffer.returned):
                 continue
-            batch = self._fitting_batch(hand, buffer, listeners[buffer.target]["concurrency"])
+            batch = self._fitting_batch(hand, buffer, listeners[buffer.target].concurrency)
             if not batch:
                 open_to.discard(buffer.target)
                 continue
@@ -220,20 +222,18 @@ class Dispatcher:
                 first_ordinal=hand.next_ordinal,
             ),
         )
-        header = {
-            "k": "work",
-            "dispatch": dispatch_id,
-            "buffer": buffer_seq,
-            "buffer_id": buffer.buffer_id,
-            "thread": buffer.thread_id,
-            "listener": buffer.target,
-            "first": found.first,
-            "attempt": found.attempt,
-            "ordinal": hand.next_ordinal,
-        }
-        if items.forms in "01":
-            return encode({**header, "form": int(items.forms)}, items.payloads)
-        return encode(header, items.payloads, items.forms.encode())
+        work = WorkItems(
+            dispatch=dispatch_id,
+            buffer=buffer_seq,
+            buffer_id=buffer.buffer_id,
+            thread=buffer.thread_id,
+            listener=buffer.target,
+            first=found.first,
+            attempt=found.attempt,
+            ordinal=hand.next_ordinal,
+            forms=json.loads(items.forms),
+        )
+        return encode(work, items.payloads)
 
     def hold(self, hand: Hand, given: InHand) -> None:
         """A worker is given a dispatch or a message."""

@@ -4,8 +4,9 @@ Values, never changed in place: what a turn decides about them counts when its c
 (`staged.Staged`).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.ports import ORDINAL_MAX
 
 __all__ = ["Hand", "InHand", "contiguous"]
@@ -16,7 +17,7 @@ class Hand(NamedTuple):
 
     worker_id: int
     pid: int
-    listeners: dict[str, dict[str, Any]] | None = None
+    listeners: dict[str, ListenerSettings] | None = None
     """Its table, by name; None until it has reported it. Never changed in place."""
     is_async: bool = False
     """Some of its listeners are."""

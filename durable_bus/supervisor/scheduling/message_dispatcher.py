@@ -10,6 +10,7 @@ from durable_bus.payloads.xml import payload_kind
 from durable_bus.supervisor.scheduling.dispatcher import Dispatcher
 from durable_bus.supervisor.scheduling.leases import Hand, InHand
 from durable_bus.wire.framing import encode
+from durable_bus.wire.protocol import WorkMessage
 
 if TYPE_CHECKING:
     import sqlite3
@@ -129,12 +130,12 @@ class Post:
         """
         best: Hand | None = None
         for hand in self._dispatcher.hands.values():
-            facts = (hand.listeners or {}).get(listener)
-            if facts is None or hand.leaving or hand.withdrawn or hand.exclusive:
+            settings = (hand.listeners or {}).get(listener)
+            if settings is None or hand.leaving or hand.withdrawn or hand.exclusive:
                 continue
             if not self._dispatcher.room(hand):
                 continue
-            room = max(2, 2 * facts["concurrency"]) - hand.messages
+            room = max(2, 2 * settings.concurrency) - hand.messages
             if room <= 0 or (alone and hand.unanswered):
                 continue
             if best is None or hand.unanswered < best.unanswered:
@@ -160,20 +161,15 @@ class Post:
                 message_seq=message_seq,
             ),
         )
-        header = {
-            "k": "work",
-            "dispatch": -message_seq,
-            "buffer": 0,
-            "listener": row["to_id"],
-            "first": 0,
-            "attempt": attempt,
-            "ordinal": hand.next_ordinal,
-            "form": row["is_xml"],
-            "message": {
-                "id": row["message_id"],
-                "thread": row["thread_id"],
-                "from": row["from_id"],
-                "completes": row["kind"] == "BufferComplete" and row["buffer_seq"],
-            },
-        }
-        return encode(header, pack([row["payload"]]))
+        work = WorkMessage(
+            dispatch=-message_seq,
+            message_id=row["message_id"],
+            thread=row["thread_id"],
+            from_id=row["from_id"],
+            listener=row["to_id"],
+            attempt=attempt,
+            ordinal=hand.next_ordinal,
+            is_xml=bool(row["is_xml"]),
+            completes=row["buffer_seq"] if row["kind"] == "BufferComplete" else None,
+        )
+        return encode(work, pack([row["payload"]]))

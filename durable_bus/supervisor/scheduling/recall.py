@@ -155,13 +155,14 @@ class Withdrawal:
             if hand.worker_id in self._dispatcher.given:
                 continue
             last = self._dispatcher.in_hand[hand.held[-1]]
-            facts = (hand.listeners or {}).get(last.listener, {"concurrency": 1})
+            settings = (hand.listeners or {}).get(last.listener)
             loads.append(
                 Load(
                     hand.worker_id,
                     last.listener,
                     unbegun,
-                    (self._dispatcher.paces.item_us(last.listener) or 0.0) / facts["concurrency"],
+                    (self._dispatcher.paces.item_us(last.listener) or 0.0)
+                    / (settings.concurrency if settings else 1),
                     runs=slot.since_ns != 0,
                     stalled_s=(now_ns - stalled_ns) / 1e9,
                     watched_s=(now_ns - since_ns) / 1e9,

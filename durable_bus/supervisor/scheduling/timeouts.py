@@ -85,7 +85,8 @@ class Lateness:
 
     @staticmethod
     def is_async(hand: Hand, held: InHand) -> bool:
-        return bool((hand.listeners or {}).get(held.listener, {}).get("is_async", False))
+        settings = (hand.listeners or {}).get(held.listener)
+        return settings is not None and settings.is_async
 
     def judge(self) -> None:
         """Kill workers whose item has run past its listener's time-out, or that do not begin what they have.
@@ -124,7 +125,8 @@ class Lateness:
                 since_s = now_s
             self._seem_late[hand.worker_id] = (running.ordinal, since_s)
             if now_s - since_s >= LOOK_AGAIN_S:
-                timeout_s = (hand.listeners or {})[running.held.listener]["timeout_s"]
+                timeout_s = self._timeout_s(hand, running.held)
+                assert timeout_s is not None
                 self._kill(hand, Late(WorkerSilent(timeout_s), running.ordinal))
         self._look_s = now_s + min(left_s) if left_s else None
 
@@ -147,11 +149,13 @@ class Lateness:
         self._outbox.kill(hand.worker_id)
 
     @staticmethod
-    def _allowed_s(hand: Hand, held: InHand, *, has_thread: bool = True) -> float | None:
-        facts = (hand.listeners or {}).get(held.listener)
-        if facts is None or facts["timeout_s"] is None:
-            return None
-        return float(facts["timeout_s"]) + (0.0 if has_thread else ASYNC_GRACE_S)
+    def _timeout_s(hand: Hand, held: InHand) -> float | None:
+        settings = (hand.listeners or {}).get(held.listener)
+        return settings.timeout_s if settings else None
+
+    def _allowed_s(self, hand: Hand, held: InHand, *, has_thread: bool = True) -> float | None:
+        timeout_s = self._timeout_s(hand, held)
+        return None if timeout_s is None else timeout_s + (0.0 if has_thread else ASYNC_GRACE_S)
 
     def expect(self) -> None:
         """Who was given something in this turn is to be looked at: it may not begin that, or not end it."""

@@ -4,7 +4,7 @@ and blame.
 
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from durable_bus.errors import WorkerDeath, WorkerKilled
 from durable_bus.supervisor.outcomes.collector import Collector, FailedAttempt
@@ -17,6 +17,7 @@ from durable_bus.supervisor.scheduling.message_dispatcher import Post
 from durable_bus.supervisor.scheduling.recall import Withdrawal
 from durable_bus.supervisor.scheduling.timeouts import Late, Lateness
 from durable_bus.supervisor.workers.workforce import Workforce
+from durable_bus.wire.protocol import Answers, Ready
 
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
@@ -52,56 +53,62 @@ class WorkerEvents:
         self._log = log
 
     def spoke(self, event: WorkerSpoke) -> None:
-        header = event.frame.header
-        kind = header["k"]
-        if kind == "answers":
-            self._answers(event.worker_id, header, event.frame.bodies)
+        report = event.frame.header
+        if isinstance(report, Answers):
+            self._answers(event.worker_id, report, event.frame.bodies)
             self._retire_worn_out(event.worker_id)
-        elif kind == "ready":
+        elif isinstance(report, Ready):
             hand = self._dispatcher.hands.get(event.worker_id)
-            self._log("worker ready", pid=hand.pid if hand else None, listeners=len(header["listeners"]))
-            for old in self._workforce.ready(event.worker_id, header["listeners"]):
+            self._log("worker ready", pid=hand.pid if hand else None, listeners=len(report.listeners))
+            for old in self._workforce.ready(event.worker_id, report.listeners):
                 self._withdrawal.let_go(old)
             for worker in self._dispatcher.hands.values():
                 self._retire_worn_out(worker.worker_id)
             self._mailboxes.give_up(self._workforce.listeners or {})
-            self._journal.set_listeners(header["listeners"])
-        elif kind == "import_error":
-            self._workforce.failed_import(event.worker_id, header["error"])
-            facts = {"traceback": header["traceback"]} if header.get("traceback") else {}
-            self._cannot_import(header["error"], **facts)
+            self._journal.set_listeners(report.listeners)
+        else:
+            self._workforce.failed_import(event.worker_id, report.error)
+            facts = {"traceback": report.traceback} if report.traceback else {}
+            self._cannot_import(report.error, **facts)
 
     def _cannot_import(self, error: str, **facts: str) -> None:
         self._journal.set_worker_error(error)
         self._log("worker cannot import the app", error=error, **facts)
 
-    def _answers(self, worker_id: int, header: dict[str, Any], bodies: list[bytes]) -> None:
+    def _answers(self, worker_id: int, answers: Answers, bodies: list[bytes]) -> None:
         hand = self._dispatcher.hands.get(worker_id)
         pid = hand.pid if hand else 0
-        for segment, payloads in zip(header["segments"], bodies, strict=False):
-            held = self._dispatcher.answered(segment["dispatch"], segment["first"], segment["count"])
+        for segment, payloads in zip(answers.segments, bodies, strict=False):
+            held = self._dispatcher.answered(segment.dispatch, segment.first, segment.count)
             if held is not None:
-                self._dispatcher.paces.saw(held.listener, segment["count"], segment["total_us"])
-            self._collector.record(segment, payloads, segment["attempt"], pid)
-        for failed in header["failed"]:
-            held = self._dispatcher.in_hand.get(failed["dispatch"])
+                self._dispatcher.paces.saw(held.listener, segment.count, segment.total_us)
+            self._collector.record(segment, payloads, pid)
+        for failed in answers.failed:
+            held = self._dispatcher.in_hand.get(failed.dispatch)
             if held is None or held.worker_id != worker_id:
                 continue  # somebody else has it by now
-            if held.answered >> (failed["index"] - held.first) & 1:
+            if held.answered >> (failed.index - held.first) & 1:
                 continue  # answered before: the first outcome stands, and a failure is not even one
-            self._dispatcher.answered(failed["dispatch"], failed["index"], 1)
-            facts = {key: failed[key] for key in ("kind", "message", "traceback", "durations")}
-            self._attempt_failed(held, failed["index"] - held.first, pid, **facts)
-        for outcome, body in zip(header["outcomes"], bodies[len(header["segments"]) :], strict=True):
-            held = self._dispatcher.answered(outcome["dispatch"], outcome["index"], 1)
+            self._dispatcher.answered(failed.dispatch, failed.index, 1)
+            self._attempt_failed(
+                held,
+                failed.index - held.first,
+                pid,
+                kind=failed.kind,
+                message=failed.message,
+                traceback=failed.traceback,
+                durations=failed.durations,
+            )
+        for handled, body in zip(answers.outcomes, bodies[len(answers.segments) :], strict=True):
+            held = self._dispatcher.answered(handled.dispatch, handled.index, 1)
             if held is None:
                 continue
             if held.message_seq:
-                self._conversations.message_outcome(held.message_seq, outcome, body)
+                self._conversations.message_outcome(held.message_seq, handled.outcome, body)
             else:
-                self._conversations.item_outcome(held, outcome["index"], outcome, body)
-        if header["discarded"] is not None:
-            self._withdrawal.discarded(worker_id, *header["discarded"])
+                self._conversations.item_outcome(held, handled.index, handled.outcome, body)
+        if answers.discarded is not None:
+            self._withdrawal.discarded(worker_id, *answers.discarded)
 
     def _retire_worn_out(self, worker_id: int) -> None:
         """A worker that was given as many items as it may run is replaced: a fresh one boots while it answers

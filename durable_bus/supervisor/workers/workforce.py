@@ -2,9 +2,8 @@
 when.
 """
 
-from typing import Any
-
 from durable_bus.errors import BusNotImportable, WorkerDeath
+from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.io.clock import Clock
 from durable_bus.supervisor.ports import Pool
 from durable_bus.supervisor.scheduling.dispatcher import Dispatcher
@@ -34,7 +33,7 @@ class Workforce:
         self._dispatcher = dispatcher
         self._clock = clock
         self.wanted = wanted
-        self.listeners: dict[str, dict[str, Any]] | None = None
+        self.listeners: dict[str, ListenerSettings] | None = None
         """The newest table that a worker of this run has reported."""
         self.import_error: str | None = None
         """Why the app could not be imported, when the last worker that tried could not."""
@@ -89,7 +88,7 @@ class Workforce:
         self._hung.update(hung)
         return hung
 
-    def ready(self, worker_id: int, listeners: dict[str, dict[str, Any]]) -> list[int]:
+    def ready(self, worker_id: int, listeners: dict[str, ListenerSettings]) -> list[int]:
         """A worker has imported the app. The workers of older code, which now get nothing more."""
         self._booting.pop(worker_id, None)
         self._hung.discard(worker_id)
@@ -97,7 +96,7 @@ class Workforce:
         hand = self._dispatcher.hands.get(worker_id)
         if hand is None:
             return []
-        is_async = any(facts["is_async"] for facts in listeners.values())
+        is_async = any(settings.is_async for settings in listeners.values())
         self._dispatcher.hands[worker_id] = hand._replace(listeners=listeners, is_async=is_async)
         if self._generation.get(worker_id) != self.generation:
             if self.listeners is None:
@@ -176,7 +175,7 @@ class Workforce:
     def is_old(self, worker_id: int) -> bool:
         return self._generation.get(worker_id, 0) < self.generation
 
-    def require_app(self) -> dict[str, dict[str, Any]]:
+    def require_app(self) -> dict[str, ListenerSettings]:
         """The newest table. Raises Deferred before any worker has tried, BusNotImportable when none could."""
         if not self.is_settled:
             raise Deferred

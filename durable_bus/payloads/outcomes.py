@@ -1,11 +1,12 @@
 """What the return value of a handler leads to, as the worker tells it to the supervisor.
 
-For an item a bare value, None or a response is its answer and takes the fast way (`replies.Segment`).
-Everything else is an *outcome*: a dict with `do` = respond, none, forward or start. It is recorded once,
-whatever else comes later.
+For an item a bare value, None or a response is its answer. Everything else is an *outcome*, one of four
+types, and a body of payloads. It is recorded once, whatever else comes later.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import msgspec
 
 from durable_bus.errors import DurableBusError, UnserialisableAnswer, encodable
 from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
@@ -21,10 +22,50 @@ from durable_bus.payloads.messages import (
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.xml import dump, dump_item, guess_is_xml, split_items
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["End", "Forward", "Outcome", "Respond", "Start", "message_outcome", "outcome_of", "passed_on"]
 
-__all__ = ["message_outcome", "outcome_of", "passed_on"]
+
+class _Outcome(msgspec.Struct, tag_field="do", forbid_unknown_fields=True, frozen=True, gc=False):
+    """What all outcomes have in common. `do` is the tag."""
+
+
+class Respond(_Outcome, tag="respond", frozen=True):
+    """The answer to a message: one payload, for whom its thread was with before."""
+
+    is_xml: bool
+    success: bool
+
+
+class End(_Outcome, tag="none", frozen=True):
+    """Nothing is answered to a message, and its thread ends here. No body."""
+
+
+class Forward(_Outcome, tag="forward", frozen=True):
+    """One payload for another name, on the same thread."""
+
+    to: str
+    is_xml: bool
+
+
+class Start(_Outcome, tag="start", frozen=True):
+    """A buffer: the body is its items. The fields are those of `messages.BufferStart`, and what the items
+    are.
+    """
+
+    target: str
+    collect: bool
+    return_to: str
+    buffer_id: str
+    count: int
+    form: int
+    """The form of most items: 1 for XML, 0 for text."""
+    exceptions: list[int]
+    """The positions of those that have the other form."""
+    digest: str
+    """See `items.ItemsDigest`."""
+
+
+Outcome = Respond | End | Forward | Start
 
 
 def outcome_of(value: Any) -> tuple[str, bool, bool]:
@@ -33,7 +74,7 @@ def outcome_of(value: Any) -> tuple[str, bool, bool]:
     return text, is_xml, not isinstance(value, (Huh, SystemError, BufferError))
 
 
-def passed_on(value: HandlerResponse) -> tuple[dict[str, Any], bytes] | None:
+def passed_on(value: HandlerResponse) -> tuple[Forward | Start, bytes] | None:
     """A forward or a start, with its body; None for a response. Raises UnserialisableAnswer."""
     if value.to == RESPOND:
         return None
@@ -41,7 +82,7 @@ def passed_on(value: HandlerResponse) -> tuple[dict[str, Any], bytes] | None:
         return _start(value.payload)
     to = _name("HandlerResponse.to", value.to)
     text, is_xml, _ = outcome_of(value.payload)
-    return {"do": "forward", "to": to, "is_xml": is_xml}, pack([text])
+    return Forward(to, is_xml), pack([text])
 
 
 def _name(what: str, value: object) -> str:
@@ -55,7 +96,7 @@ def _name(what: str, value: object) -> str:
     return name
 
 
-def _start(start: BufferStart) -> tuple[dict[str, Any], bytes]:
+def _start(start: BufferStart) -> tuple[Start, bytes]:
     try:
         if isinstance(start.items, str):
             texts = split_items(start.items)
@@ -71,20 +112,20 @@ def _start(start: BufferStart) -> tuple[dict[str, Any], bytes]:
     digest = ItemsDigest()
     digest.update(body, forms)
     form, exceptions = form_and_exceptions(forms)
-    return {
-        "do": "start",
-        "target": _name("BufferStart.target", start.target),
-        "collect": bool(start.collect),
-        "return_to": _name("BufferStart.return_to", start.return_to),
-        "buffer_id": _name("BufferStart.buffer_id", start.buffer_id),
-        "count": len(texts),
-        "form": form,
-        "exceptions": exceptions,
-        "digest": digest.hexdigest(),
-    }, body
+    outcome = Start(
+        target=_name("BufferStart.target", start.target),
+        collect=bool(start.collect),
+        return_to=_name("BufferStart.return_to", start.return_to),
+        buffer_id=_name("BufferStart.buffer_id", start.buffer_id),
+        count=len(texts),
+        form=form,
+        exceptions=exceptions,
+        digest=digest.hexdigest(),
+    )
+    return outcome, body
 
 
-def message_outcome(value: Any) -> tuple[dict[str, Any], bytes]:
+def message_outcome(value: Any) -> tuple[Outcome, bytes]:
     """What the handling of a message led to, with its body. Raises UnserialisableAnswer."""
     if isinstance(value, HandlerResponse):
         found = passed_on(value)
@@ -92,6 +133,6 @@ def message_outcome(value: Any) -> tuple[dict[str, Any], bytes]:
             return found
         value = value.payload
     if value is None:
-        return {"do": "none"}, b""
+        return End(), b""
     text, is_xml, success = outcome_of(value)
-    return {"do": "respond", "is_xml": is_xml, "success": success}, pack([text])
+    return Respond(is_xml, success), pack([text])

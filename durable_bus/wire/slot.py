@@ -1,0 +1,82 @@
+"""The slot: a page of memory that a worker and the supervisor share.
+
+Four of its words are used, each aligned and eight bytes long, so that one store or load is never torn on any
+machine that Linux and CPython run on. A word is written by one side only.
+
+Whatever a worker is given has an ordinal: 0 for the first item it ever gets, and so on.
+"""
+
+import mmap
+from typing import Protocol
+
+__all__ = ["CURRENT", "LIMIT", "ORDINAL_MAX", "SINCE", "SLOT_BYTES", "STARTED", "SharedSlot", "Slot"]
+
+ORDINAL_MAX = (1 << 63) - 1
+SLOT_BYTES = 4096
+STARTED, SINCE, LIMIT, CURRENT = 0, 1, 2, 3
+"""Where the words are; `Slot` says what they mean. A worker uses `SharedSlot.words`, as a property costs more
+than an item may.
+"""
+
+
+class Slot(Protocol):
+    """The slot as the supervisor sees it."""
+
+    @property
+    def started(self) -> int:
+        """How many ordinals the worker has started; the one it started last is `started - 1`. Written by the
+        worker.
+        """
+        ...
+
+    @property
+    def since_ns(self) -> int:
+        """When it started that one (sync), began the step that it is in, or its event loop last turned
+        (async), monotonic; 0: idle. By the worker.
+        """
+        ...
+
+    @property
+    def current(self) -> int:
+        """The ordinal, plus one, of the async item whose step runs just now; 0: none. By the worker.
+
+        An item that was given up, and goes on all the same, may be it.
+        """
+        ...
+
+    limit: int
+    """The first ordinal it may not start. Written by the supervisor."""
+
+
+class SharedSlot:
+    """The real one, on a descriptor of at least `SLOT_BYTES` bytes of memory that both processes have."""
+
+    def __init__(self, fd: int) -> None:
+        self._memory = mmap.mmap(fd, SLOT_BYTES)
+        self.words: memoryview[int] = memoryview(self._memory).cast("q")
+
+    def keep_last(self) -> None:
+        """Its worker is gone: keep the last words, and let go of the page, which holds a descriptor open."""
+        shared, self.words = self.words, memoryview(bytearray(self.words[: CURRENT + 1])).cast("q")
+        shared.release()
+        self._memory.close()
+
+    @property
+    def started(self) -> int:
+        return self.words[STARTED]
+
+    @property
+    def since_ns(self) -> int:
+        return self.words[SINCE]
+
+    @property
+    def current(self) -> int:
+        return self.words[CURRENT]
+
+    @property
+    def limit(self) -> int:
+        return self.words[LIMIT]
+
+    @limit.setter
+    def limit(self, ordinal: int) -> None:
+        self.words[LIMIT] = ordinal
