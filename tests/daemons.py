@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from msgspec import to_builtins
 from support import TESTS, environment, until
 
 from durable_bus.app.bus import parse_spec
@@ -36,7 +37,7 @@ class Daemon:
     ) -> None:
         options = {
             "journal": str(journal),
-            "app": parse_spec(app),
+            "app": to_builtins(parse_spec(app)),
             "app_name": app,
             "workers": workers,
             "verbose": False,

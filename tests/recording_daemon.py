@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from msgspec import convert
+
 from durable_bus.journal.journal import Journal
+from durable_bus.payloads.settings import AppSpec
 from durable_bus.supervisor.process import DaemonConfig, supervise
 
 BUFFERS = """
@@ -43,7 +46,12 @@ def record_commits(path: str) -> None:
 
 def main(options: dict[str, Any]) -> int:
     record_commits(options.pop("record"))
-    return supervise(DaemonConfig(**{**options, "journal": Path(options["journal"])}), None)
+    return supervise(
+        DaemonConfig(
+            **{**options, "journal": Path(options["journal"]), "app": convert(options["app"], AppSpec)}
+        ),
+        None,
+    )
 
 
 if __name__ == "__main__":

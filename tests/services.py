@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from msgspec import to_builtins
 from support import TESTS, Facts, environment, outcome, until, workers_of
 
 from durable_bus import __version__
@@ -48,7 +49,7 @@ class Service:
         self._variables = variables or {}
         self._options = {
             "journal": str(journal),
-            "app": parse_spec(app),
+            "app": to_builtins(parse_spec(app)),
             "app_name": app,
             "workers": workers,
             **options,

@@ -14,8 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from msgspec import convert
+
 from durable_bus.errors import JournalError
 from durable_bus.journal.journal import Journal
+from durable_bus.payloads.settings import AppSpec
 from durable_bus.supervisor.process import DaemonConfig, supervise
 
 STATES = """
@@ -93,7 +96,9 @@ def watch_commits(watch: Watch) -> None:
 
 def main(options: dict[str, Any]) -> int:
     watch_commits(Watch(options.pop("die_at"), options.pop("when"), options.pop("states")))
-    config = DaemonConfig(**{**options, "journal": Path(options["journal"])})
+    config = DaemonConfig(
+        **{**options, "journal": Path(options["journal"]), "app": convert(options["app"], AppSpec)}
+    )
     try:
         return supervise(config, None)
     except JournalError as error:

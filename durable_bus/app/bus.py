@@ -13,14 +13,16 @@ import os
 import runpy
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+from msgspec.structs import replace
 
 from durable_bus.app.handler_signature import is_async, resolved, signature
 from durable_bus.errors import BusNotImportable, UsageError, said
 from durable_bus.payloads.messages import SECONDS_MAX, SYSTEM_BUFFER, HandlerMetadata, check_name, is_seconds
-from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.payloads.settings import AppSpec, ListenerSettings
 from durable_bus.payloads.xml import check_annotation
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ __all__ = [
     "load_app",
     "load_bus",
     "parse_spec",
+    "spec_here",
 ]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -226,7 +229,7 @@ def _peers(listener: str, peers: object) -> tuple[str, ...] | None:
 # ---- finding a Bus again
 
 
-def parse_spec(spec: str) -> dict[str, Any]:
+def parse_spec(spec: str) -> AppSpec:
     """The app `module:attribute`, as `load_app` takes it. Raises BusNotImportable for another form."""
     module, colon, attribute = spec.partition(":")
     if (
@@ -235,7 +238,12 @@ def parse_spec(spec: str) -> dict[str, Any]:
         or not all(part.isidentifier() for part in module.split("."))
     ):
         raise BusNotImportable(f"{spec!r} is not module:attribute, such as audit:bus")
-    return {"kind": "module", "value": module, "attribute": attribute}
+    return AppSpec("module", module, attribute)
+
+
+def spec_here(spec: str) -> AppSpec:
+    """The same for other processes: in our current folder first, as `python -m` would, then as we import."""
+    return replace(parse_spec(spec), sys_path=[os.getcwd(), *map(os.path.abspath, sys.path)])
 
 
 def load_bus(spec: str) -> Bus:
@@ -246,11 +254,8 @@ def load_bus(spec: str) -> Bus:
     return load_app(parse_spec(spec))
 
 
-def app_spec(bus: Bus) -> dict[str, Any]:
-    """Where a fresh process finds this Bus, as JSON values for `load_app`.
-
-    `kind` "module": `value` is a module's name; "path": a script's absolute path, for a Bus made in
-    `__main__`. `attribute` is the name that holds the Bus there, `sys_path` where this process imports from.
+def app_spec(bus: Bus) -> AppSpec:
+    """Where a fresh process finds this Bus.
 
     Raises BusNotImportable when no other process could: typed at a prompt, from stdin or `-c`, or in no
     module's name.
@@ -259,39 +264,32 @@ def app_spec(bus: Bus) -> dict[str, Any]:
         module = sys.modules.get(module_name)
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is bus and attribute.isidentifier():
-                kind, where = _main(attribute) if module_name == "__main__" else ("module", module_name)
-                return {
-                    "kind": kind,
-                    "value": where,
-                    "attribute": attribute,
-                    "sys_path": _absolute_path_list(),
-                }
+                found = AppSpec("module", module_name, attribute)
+                if module_name == "__main__":
+                    found = _main(attribute)
+                # A process may start in another folder.
+                return replace(found, sys_path=list(dict.fromkeys(map(os.path.abspath, sys.path))))
     raise BusNotImportable(
         f"no module has a name for Bus {bus.name!r}: workers import it, so assign it at the top of a module"
     )
 
 
-def _absolute_path_list() -> list[str]:
-    """sys.path for a process that may start in another folder."""
-    return list(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))
-
-
-def _main(attribute: str) -> tuple[str, str]:
+def _main(attribute: str) -> AppSpec:
     """How to import what this process runs as `__main__`: by name for `python -m name`, else by its file."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name != "__main__":
-        return "module", str(spec.name)
+        return AppSpec("module", str(spec.name), attribute)
     path = getattr(main, "__file__", None)
     if path is None or not os.path.isfile(path):
         raise BusNotImportable(
             f"Bus {attribute!r} was made at a prompt, from stdin or with -c, where no worker can import it: "
             "put it into a file"
         )
-    return "path", os.path.abspath(path)
+    return AppSpec("path", os.path.abspath(path), attribute)
 
 
-def load_app(app: Mapping[str, Any]) -> Bus:
+def load_app(app: AppSpec) -> Bus:
     """The Bus that `app_spec` or `parse_spec` described. For a fresh process: a script becomes its
     `__main__`.
 
@@ -300,16 +298,16 @@ def load_app(app: Mapping[str, Any]) -> Bus:
 
     Raises BusNotImportable, one line, with the type and message of what the app raised.
     """
-    kind, where, attribute = app["kind"], app["value"], app["attribute"]
-    if "sys_path" in app:
-        sys.path[:] = app["sys_path"]
+    where, attribute = app.value, app.attribute
+    if app.sys_path is not None:
+        sys.path[:] = app.sys_path
     elif os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        module = importlib.import_module(where) if kind == "module" else _run_script(where)
+        module = importlib.import_module(where) if app.kind == "module" else _run_script(where)
     except ModuleNotFoundError as error:
         missing = error.name or ""
-        if kind == "module" and (where == missing or where.startswith(missing + ".")):
+        if app.kind == "module" and (where == missing or where.startswith(missing + ".")):
             raise BusNotImportable(f"no module named {missing}") from None
         raise BusNotImportable(f"importing {where} failed: {said(error)}") from error
     except (Exception, SystemExit) as error:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from durable_bus.app.bus import parse_spec
+from durable_bus.app.bus import parse_spec, spec_here
 from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.progress import Progress
 from durable_bus.client.client import Client, check_buffer_id, digest_items, next_retry_id
@@ -202,10 +200,8 @@ class _Session:
 
     def _supervised(self) -> Client:
         if self._client is None:
-            # The app is looked for in the current folder first, as `python -m` would.
-            app = {**parse_spec(self._job.app), "sys_path": [os.getcwd(), *map(os.path.abspath, sys.path)]}
             self._client = open_client(
-                app,
+                spec_here(self._job.app),
                 self._job.app,
                 self._job.journal,
                 self._job.workers,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -62,12 +61,12 @@ def serve_command(
     \b
     durable-bus serve audit:bus --workers 4 --retain 30d
     """
-    from durable_bus.app.bus import parse_spec
+    from durable_bus.app.bus import spec_here
     from durable_bus.supervisor.process import DaemonConfig, supervise
 
     config = DaemonConfig(
         journal=journal,
-        app={**parse_spec(app), "sys_path": [os.getcwd(), *map(os.path.abspath, sys.path)]},
+        app=spec_here(app),
         app_name=app,
         workers=workers or len(os.sched_getaffinity(0)),
         durability=durability,

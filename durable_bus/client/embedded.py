@@ -7,7 +7,6 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from durable_bus.app.bus import Bus, app_spec
 from durable_bus.client.client import Client, refuse_inside_handler
@@ -15,13 +14,14 @@ from durable_bus.client.session import Contact
 from durable_bus.errors import UsageError
 from durable_bus.journal.connection import DURABILITIES
 from durable_bus.payloads.messages import check_name, is_seconds
-from durable_bus.wire.spawning import spawn
+from durable_bus.payloads.settings import AppSpec
+from durable_bus.wire.spawning import SupervisorArguments, spawn
 
 __all__ = ["open_client", "running", "spawn_supervisor"]
 
 
 def spawn_supervisor(
-    app: dict[str, Any],
+    app: AppSpec,
     app_name: str,
     journal: Path,
     workers: int,
@@ -32,22 +32,22 @@ def spawn_supervisor(
 ) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     """A supervisor process of our own, that ends when we do, and our end of the socket to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    config = {
-        "fd": theirs.fileno(),
-        "parent_pid": os.getpid(),
-        "journal": str(journal),
-        "app": app,
-        "app_name": app_name,
-        "workers": workers,
-        "durability": durability,
-        "grace_s": grace_s,
-        "verbose": verbose,
-    }
+    arguments = SupervisorArguments(
+        fd=theirs.fileno(),
+        parent_pid=os.getpid(),
+        journal=str(journal),
+        app=app,
+        app_name=app_name,
+        workers=workers,
+        durability=durability,
+        grace_s=grace_s,
+        verbose=verbose,
+    )
     # Ctrl-C reaches the whole foreground group: the supervisor is born with SIGINT blocked, and ignores it
     # then.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process = spawn("durable_bus.supervisor.process", config, [theirs.fileno()])
+        process = spawn("durable_bus.supervisor.process", arguments, [theirs.fileno()])
     except BaseException:
         ours.close()
         raise
@@ -77,7 +77,7 @@ def running(
 
 
 def open_client(
-    app: dict[str, Any],
+    app: AppSpec,
     app_name: str,
     journal: Path,
     workers: int | None,

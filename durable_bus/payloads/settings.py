@@ -1,8 +1,22 @@
-"""The settings of a listener, as every process sees them."""
+"""What every process is told of an app: where it is found, and the settings of its listeners."""
+
+from typing import Literal
 
 import msgspec
 
-__all__ = ["ListenerSettings"]
+__all__ = ["AppSpec", "ListenerSettings"]
+
+
+class AppSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a fresh process finds an app's Bus."""
+
+    kind: Literal["module", "path"]
+    value: str
+    """A module's name, or a script's absolute path, for a Bus that was made in `__main__`."""
+    attribute: str
+    """The name that holds the Bus there."""
+    sys_path: list[str] | None = None
+    """Where to import from. None: as the process does, and from its current folder."""
 
 
 class ListenerSettings(msgspec.Struct, frozen=True, gc=False):

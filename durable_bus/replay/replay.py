@@ -7,7 +7,6 @@ What happened is read by `journal.history`.
 
 import difflib
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from durable_bus import __version__
-from durable_bus.app.bus import parse_spec
+from durable_bus.app.bus import spec_here
 from durable_bus.client.client import Client
 from durable_bus.client.embedded import open_client
 from durable_bus.errors import BufferError, NotFound, UsageError
@@ -156,7 +155,7 @@ def finish(
     named. `tell` is told from time to time how many buffers are open and how many items are pending. Raises a
     JournalError, also when what was open may be missing.
     """
-    spec = _app(app)
+    spec = spec_here(app)
     path_to_write(journal)  # its supervisor would say the same, but readers leave a -wal and a -shm before
     if holder_pid(journal) is None:
         refuse_incomplete(journal, noted_commit(journal))
@@ -177,11 +176,6 @@ def finish(
             left = []
     with JournalReader(journal) as reader:
         return Finished([reader.buffer(buffer["buffer_id"]) for buffer in before], left)
-
-
-def _app(app: str) -> dict[str, Any]:
-    """The app as workers find it: in the current folder first, as `python -m` would."""
-    return {**parse_spec(app), "sys_path": [os.getcwd(), *map(os.path.abspath, sys.path)]}
 
 
 def _until_nothing_moves(client: Client, history: History, tell: Callable[[int, int], None]) -> None:
@@ -304,7 +298,7 @@ def rerun(
     no recorded result are run and not compared. `tell` hears of each difference, `watch` of (total, recorded,
     failed) as it goes on. Raises NotFound, or BufferError when the app lacks the listener.
     """
-    spec = _app(app)
+    spec = spec_here(app)
     with JournalReader(journal) as reader, History(journal) as history:
         content = _content(reader, buffer_id)
         if not content.opened:

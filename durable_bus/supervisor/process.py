@@ -13,7 +13,7 @@ import stat
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from durable_bus import __version__
 from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable, said
@@ -21,6 +21,7 @@ from durable_bus.journal.access import real_path, refuse_folder_of_everybody, re
 from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.journal import Journal
 from durable_bus.journal.lock import JournalLock, noted_commit
+from durable_bus.payloads.settings import AppSpec
 from durable_bus.supervisor.io.client_sockets import Limits, SocketConnections
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.io.log import Log
@@ -31,7 +32,7 @@ from durable_bus.supervisor.requests.requests import RECEIVING_TIMEOUT_MS
 from durable_bus.wire.framing import encode
 from durable_bus.wire.ids import new_id
 from durable_bus.wire.socket_file import bind_socket, journal_file, socket_path, unlink_socket
-from durable_bus.wire.spawning import arguments_of
+from durable_bus.wire.spawning import SupervisorArguments, arguments_of
 
 __all__ = ["DaemonConfig", "Parent", "main", "supervise"]
 
@@ -44,7 +45,7 @@ class DaemonConfig:
     """How a supervisor is to be run."""
 
     journal: Path
-    app: dict[str, Any]
+    app: AppSpec
     app_name: str
     workers: int
     durability: str = "full"
@@ -204,15 +205,23 @@ def tell_service_manager(state: str) -> None:
         notify.sendto(state.encode(), address)
 
 
-def main(options: dict[str, Any]) -> int:
-    """An embedded supervisor. `options`: the client's pid, the socket's descriptor, the config."""
+def main(arguments: SupervisorArguments) -> int:
+    """An embedded supervisor."""
     # Whatever ends the supervisor, it closes its connections first, and we have something to say after that.
-    with socket.socket(fileno=options.pop("fd")) as connection, connection.dup() as last_words:
+    with socket.socket(fileno=arguments.fd) as connection, connection.dup() as last_words:
         connection.set_inheritable(False)
-        pid_fd = _pidfd_of_parent(options.pop("parent_pid"))
+        pid_fd = _pidfd_of_parent(arguments.parent_pid)
         if pid_fd is None:
             return 0  # nobody is left to work for
-        config = DaemonConfig(**{**options, "journal": Path(options["journal"])})
+        config = DaemonConfig(
+            journal=Path(arguments.journal),
+            app=arguments.app,
+            app_name=arguments.app_name,
+            workers=arguments.workers,
+            durability=arguments.durability,
+            grace_s=arguments.grace_s,
+            verbose=arguments.verbose,
+        )
         try:
             return supervise(config, Parent(connection, pid_fd))
         except (DurableBusError, OSError) as error:
@@ -241,4 +250,4 @@ def _pidfd_of_parent(parent_pid: int) -> int | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(arguments_of(sys.argv[1])))
+    sys.exit(main(arguments_of(sys.argv[1], SupervisorArguments)))

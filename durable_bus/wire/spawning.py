@@ -2,15 +2,19 @@
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-from durable_bus.wire.framing import dump_json
+import msgspec
 
-__all__ = ["INSIDE_HANDLER_VARIABLE", "arguments_of", "spawn"]
+from durable_bus.payloads.settings import AppSpec
+
+if TYPE_CHECKING:
+    import subprocess
+
+__all__ = ["INSIDE_HANDLER_VARIABLE", "SupervisorArguments", "WorkerArguments", "arguments_of", "spawn"]
 
 INSIDE_HANDLER_VARIABLE = "DURABLE_BUS_INSIDE_HANDLER"
 """Set in workers, and so in what their handlers start, to the journal they work for."""
@@ -18,17 +22,51 @@ INSIDE_HANDLER_VARIABLE = "DURABLE_BUS_INSIDE_HANDLER"
 _PACKAGE_PARENT = str(Path(__file__).resolve().parent.parent.parent)
 
 
-def spawn(module: str, arguments: Mapping[str, Any], fds: Sequence[int]) -> "subprocess.Popen[bytes]":
+class SupervisorArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client tells the supervisor of its own. See `DaemonConfig`."""
+
+    fd: int
+    """The supervisor's end of the socket between the two."""
+    parent_pid: int
+    journal: str
+    app: AppSpec
+    app_name: str
+    workers: int
+    durability: str
+    grace_s: float
+    verbose: bool
+
+
+class WorkerArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a supervisor tells its worker."""
+
+    fds: tuple[int, int, int]
+    """The pipe to read, the pipe to write, the slot."""
+    parent_pid: int
+    app: AppSpec
+    journal: str
+
+
+Arguments = TypeVar("Arguments", SupervisorArguments, WorkerArguments)
+
+
+def spawn(
+    module: str, arguments: SupervisorArguments | WorkerArguments, fds: Sequence[int]
+) -> "subprocess.Popen[bytes]":
     """Run a module with these arguments and descriptors, and with our own folder first of PYTHONPATH, however
     we were found. What it prints goes to stderr: stdout is the results'.
     """
+    import subprocess  # 10 ms, which a worker does not need: it only takes its arguments
+
     environment = dict(os.environ)
     inherited = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_PARENT, *([inherited] if inherited else [])])
+    # ASCII: a folder may have a name that is not UTF-8.
+    argument = json.dumps({**msgspec.to_builtins(arguments), "pythonpath": inherited})
     return subprocess.Popen(
         # -P: else a file of the current folder would be imported in place of Python's own. What the app needs
         # of it comes with the app's own `sys_path`.
-        [sys.executable, "-P", "-m", module, dump_json({**arguments, "pythonpath": inherited})],
+        [sys.executable, "-P", "-m", module, argument],
         pass_fds=fds,
         stdin=subprocess.DEVNULL,
         stdout=2,
@@ -36,14 +74,14 @@ def spawn(module: str, arguments: Mapping[str, Any], fds: Sequence[int]) -> "sub
     )
 
 
-def arguments_of(argument: str) -> dict[str, Any]:
+def arguments_of(argument: str, kind: type[Arguments]) -> Arguments:
     """In such a process: its arguments. PYTHONPATH is the user's again: a program that a handler starts, such
     as another Python, must not find our packages before its own.
     """
-    arguments: dict[str, Any] = json.loads(argument)
+    arguments = json.loads(argument)
     inherited = arguments.pop("pythonpath")
     if inherited is None:
         os.environ.pop("PYTHONPATH", None)
     else:
         os.environ["PYTHONPATH"] = inherited
-    return arguments
+    return msgspec.convert(arguments, kind)

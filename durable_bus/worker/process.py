@@ -10,19 +10,17 @@ so that a death is charged to the right one.
 """
 
 import ctypes
-import json
 import os
 import signal
 import sys
 import traceback
-from typing import Any
 
 from durable_bus.app.bus import Bus, load_app
 from durable_bus.errors import DurableBusError, encodable
-from durable_bus.wire.framing import read_frame, untyped
+from durable_bus.wire.framing import read_frame
 from durable_bus.wire.protocol import AppNotImportable, Ready, decode_work
 from durable_bus.wire.slot import SharedSlot
-from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, arguments_of
+from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments, arguments_of
 from durable_bus.worker.handling import MessageHandling
 from durable_bus.worker.replies import Replies
 from durable_bus.worker.sync_runner import SyncRunner, describe
@@ -76,30 +74,26 @@ def _serve(
         runner.run(bus.listeners[frame.header.listener], frame.header, frame.bodies)
 
 
-def main(arguments: dict[str, Any]) -> int:
-    """The worker process. `arguments`: fds (read, write, slot), parent (pid)."""
-    die_with_parent(arguments["parent"])
+def main(arguments: WorkerArguments) -> int:
+    """The worker process."""
+    die_with_parent(arguments.parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    read_fd, write_fd, slot_fd = arguments["fds"]
+    read_fd, write_fd, slot_fd = arguments.fds
     for fd in (read_fd, write_fd, slot_fd):
         os.set_inheritable(fd, False)
     words = SharedSlot(slot_fd).words
     replies = Replies(write_fd)
     _disown_forks((read_fd, write_fd), words, replies)
-    frame = read_frame(read_fd, untyped)
-    if frame is None:
-        return 0
-    boot = json.loads(frame.bodies[0])
     sys.argv = [sys.argv[0]]
-    os.environ[INSIDE_HANDLER_VARIABLE] = boot["journal"]
+    os.environ[INSIDE_HANDLER_VARIABLE] = arguments.journal
     try:
-        bus = load_app(boot["app"])
+        bus = load_app(arguments.app)
         listeners = bus.settings()
     except DurableBusError as error:
         trace = "" if error.__cause__ is None else describe(error.__cause__)[2]
         replies.send(AppNotImportable(f"{error}{_where(error.__cause__)}", trace))
         return 1
-    messages = MessageHandling(boot["journal"])
+    messages = MessageHandling(arguments.journal)
     serve = _serve
     if any(settings.is_async for settings in listeners.values()):
         from durable_bus.worker import (
@@ -119,4 +113,4 @@ def main(arguments: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(arguments_of(sys.argv[1])))
+    sys.exit(main(arguments_of(sys.argv[1], WorkerArguments)))

@@ -13,6 +13,7 @@ from support import REPOSITORY
 
 from durable_bus.app.bus import Bus, app_spec, load_app, load_bus, parse_spec
 from durable_bus.errors import BusNotImportable
+from durable_bus.payloads.settings import AppSpec
 
 module_bus = Bus("module-bus")
 
@@ -92,15 +93,16 @@ def run(folder: Path, *arguments: str, stdin: str = "") -> str:
 
 
 LOAD = (
-    "import json, sys; from durable_bus.app.bus import load_app\n"
-    "bus = load_app(json.loads(sys.stdin.read())); "
+    "import msgspec, sys; from durable_bus.app.bus import load_app\n"
+    "from durable_bus.payloads.settings import AppSpec\n"
+    "bus = load_app(msgspec.json.decode(sys.stdin.read(), type=AppSpec)); "
     "print(bus.name, bus.module, list(bus.listeners), sys.modules['__main__'].__name__)"
 )
 
 SCRIPT = """
-import json
 from dataclasses import dataclass
 from durable_bus.app.bus import Bus, app_spec
+from msgspec.json import encode
 import beside
 bus = Bus("script")
 @dataclass
@@ -109,14 +111,13 @@ class Source:
 @bus.listener("work")
 def work(payload: "Source"): ...
 if __name__ == "__main__":
-    print(json.dumps(app_spec(bus)))
+    print(encode(app_spec(bus)).decode())
 """
 
 
 def test_a_bus_of_a_module_is_found_by_its_module() -> None:
     spec = app_spec(module_bus)
-    assert (spec["kind"], spec["value"], spec["attribute"]) == ("module", __name__, "module_bus")
-    assert json.loads(json.dumps(spec)) == spec
+    assert (spec.kind, spec.value, spec.attribute) == ("module", __name__, "module_bus")
     assert module_bus.module == __name__
 
 
@@ -129,7 +130,7 @@ def test_a_bus_made_by_a_factory_elsewhere_is_found_where_it_is_kept(
     (folder / "keeper.py").write_text("import factory\nkept = factory.make()\n")
     bus = load_bus("keeper:kept")
     assert bus.module == "factory"
-    assert (app_spec(bus)["value"], app_spec(bus)["attribute"]) == ("keeper", "kept")
+    assert (app_spec(bus).value, app_spec(bus).attribute) == ("keeper", "kept")
 
 
 def test_a_subclass_is_found_where_it_was_made() -> None:
@@ -183,7 +184,7 @@ def test_a_bus_typed_at_a_prompt_or_piped_in_is_refused_at_once(folder: Path) ->
 def test_a_script_that_raises_is_one_line(folder: Path) -> None:
     (folder / "bad.py").write_text("1 / 0")
     with pytest.raises(BusNotImportable, match="ZeroDivisionError"):
-        load_app({"kind": "path", "value": str(folder / "bad.py"), "attribute": "bus"})
+        load_app(AppSpec("path", str(folder / "bad.py"), "bus"))
 
 
 def test_importing_a_bus_loads_nothing_heavy(folder: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from command_line import Command, durable_bus
 from daemons import client_of
 from eventful import CRASHES, HALTED, Story, in_flight, supervised, texts
+from msgspec import to_builtins
 from support import REPOSITORY, TESTS, Facts, environment, kill, until
 
 from durable_bus.app.bus import parse_spec
@@ -105,7 +106,7 @@ class RecordingDaemon:
     def __init__(self, journal: Path, record: Path) -> None:
         options = {
             "journal": str(journal),
-            "app": parse_spec("apps.eventful:bus"),
+            "app": to_builtins(parse_spec("apps.eventful:bus")),
             "app_name": "eventful",
             "workers": 2,
             "verbose": False,

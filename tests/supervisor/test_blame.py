@@ -9,7 +9,7 @@ from support import Facts
 
 from durable_bus.errors import WorkerKilled, WorkerSilent
 from durable_bus.journal.journal import Journal
-from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.payloads.settings import AppSpec, ListenerSettings
 from durable_bus.supervisor.io.client_sockets import SocketConnections
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.io.reactor import SelectorReactor
@@ -31,7 +31,7 @@ def supervisor(journal: Path) -> Iterator[Supervisor]:
         supervisor = Supervisor(
             SupervisorConfig(app_name="none", pid=1, version="1", workers=0),
             opened,
-            WorkerPool(reactor, {}, journal),
+            WorkerPool(reactor, AppSpec("module", "nobody", "bus"), journal),
             SocketConnections(reactor, lambda: 0.0),
             reactor,
             SystemClock(),

@@ -15,6 +15,7 @@ import pytest
 from services import Raw, Service, stopped
 
 from durable_bus.journal.journal import Journal
+from durable_bus.payloads.settings import AppSpec
 from durable_bus.supervisor.io.client_sockets import CLIENT_FRAMES_MAX, FRAMES_MAX, Limits, SocketConnections
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.io.reactor import SelectorReactor
@@ -267,7 +268,7 @@ def test_what_a_turn_has_no_time_for_comes_in_the_next_in_order(turns: Turns, tm
     supervisor = Supervisor(
         SupervisorConfig(app_name="none", pid=1, version="1", workers=0),
         journal,
-        WorkerPool(turns.reactor, {}, path),
+        WorkerPool(turns.reactor, AppSpec("module", "nobody", "bus"), path),
         turns.connections,
         turns.reactor,
         SlowClock(),

@@ -9,22 +9,21 @@ else the handler left running.
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled, WorkerUnintelligible, said
+from durable_bus.payloads.settings import AppSpec
 from durable_bus.supervisor.io.reactor import SelectorReactor
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
-from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, Outgoing, encode
+from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, Outgoing
 from durable_bus.wire.protocol import Answers, Report, decode_report
 from durable_bus.wire.slot import ORDINAL_MAX, SLOT_BYTES, SharedSlot
-from durable_bus.wire.spawning import spawn
+from durable_bus.wire.spawning import WorkerArguments, spawn
 
 __all__ = ["READ_BYTES_MAX", "WorkerPool"]
 
@@ -61,12 +60,10 @@ def _check_bodies(frame: Frame[Report]) -> None:
 class WorkerPool:
     """The real `ports.Pool`."""
 
-    def __init__(self, reactor: SelectorReactor, app: dict[str, Any], journal_path: Path) -> None:
+    def __init__(self, reactor: SelectorReactor, app: AppSpec, journal_path: Path) -> None:
         self._reactor = reactor
-        # The path is absolute, as a handler may change its folder. Folders may have names that are not UTF-8,
-        # which ASCII JSON can hold (`json.dumps`) and a header cannot.
-        boot = {"app": app, "journal": os.path.abspath(journal_path)}
-        self._boot_frame = encode({"k": "boot"}, json.dumps(boot).encode())
+        self._app = app
+        self._journal = os.path.abspath(journal_path)  # absolute, as a handler may change its folder
         self._workers: dict[int, _Worker] = {}
         self._gone_slots: dict[int, SharedSlot] = {}
         """Of workers whose end the supervisor may not have taken in yet (a full disk makes it wait), newest
@@ -95,9 +92,8 @@ class WorkerPool:
             os.ftruncate(slot_fd, SLOT_BYTES)
             slot = SharedSlot(slot_fd)
             slot.limit = ORDINAL_MAX
-            process = spawn(
-                "durable_bus.worker.process", {"fds": child_fds, "parent": os.getpid()}, child_fds
-            )
+            arguments = WorkerArguments(child_fds, os.getpid(), self._app, self._journal)
+            process = spawn("durable_bus.worker.process", arguments, child_fds)
         finally:
             for fd in child_fds:
                 os.close(fd)
@@ -105,7 +101,6 @@ class WorkerPool:
         self._workers[worker_id] = worker
         if not self._paused:
             self._watch(worker_id, worker)
-        self.send(worker_id, self._boot_frame)
         return worker_id
 
     def _watch(self, worker_id: int, worker: _Worker) -> None:

@@ -1,0 +1,189 @@
+"""The protocol: every frame survives the way, nothing else is let in, and the pictures show what is said."""
+
+import re
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from services import Service
+from support import REPOSITORY, RunLog, kill
+
+from durable_bus.wire import protocol
+
+DECODERS: dict[str, tuple[str, str]] = {
+    "decode_work": ("supervisor", "worker"),
+    "decode_report": ("worker", "supervisor"),
+    "decode_request": ("client", "supervisor"),
+    "decode_answer": ("supervisor", "client"),
+}
+"""Who speaks to whom."""
+
+
+def decoder(name: str) -> Callable[[bytes], Any]:
+    found: Callable[[bytes], Any] = getattr(protocol, name)
+    return found
+
+
+def frames_of(name: str) -> tuple[type[msgspec.Struct], ...]:
+    """What a decoder knows."""
+    union = decoder(name).__self__.type  # type: ignore[attr-defined]
+    return typing.get_args(union) or (union,)
+
+
+THERE = [name for name in DECODERS if hasattr(protocol, name)]
+FRAMES = [(name, frame) for name in THERE for frame in frames_of(name)]
+IDS = [f"{'-'.join(DECODERS[name])}-{frame.__name__}" for name, frame in FRAMES]
+every_frame = pytest.mark.parametrize(("name", "frame"), FRAMES, ids=IDS)
+
+# ---- what is let in
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
+VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    int: st.integers(-(2**63), 2**63 - 1),
+    str: TEXT,
+    float: st.floats(allow_nan=False, allow_infinity=False),
+    bool: st.booleans(),
+    type(None): st.none(),
+}
+
+
+def values_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Any values of a field's type."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return st.one_of([values_of(one) for one in arguments])
+    if origin is list:
+        return st.lists(values_of(arguments[0]), max_size=3)
+    if origin is dict:
+        return st.dictionaries(values_of(arguments[0]), values_of(arguments[1]), max_size=3)
+    if origin is tuple and arguments[-1] is ...:
+        return st.lists(values_of(arguments[0]), max_size=3).map(tuple)
+    if origin is tuple:
+        return st.tuples(*map(values_of, arguments))
+    if origin is typing.Literal:
+        return st.sampled_from(arguments)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return structs_of(kind)
+    return VALUES[kind]
+
+
+def structs_of(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
+    fields = msgspec.structs.fields(kind)
+    return st.builds(kind, **{field.name: values_of(field.type) for field in fields})
+
+
+@every_frame
+@given(data=st.data())
+def test_a_frame_comes_as_it_went(name: str, frame: type[msgspec.Struct], data: st.DataObject) -> None:
+    said = data.draw(structs_of(frame))
+    assert decoder(name)(msgspec.json.encode(said)) == said
+
+
+@every_frame
+@given(data=st.data())
+def test_a_frame_with_a_field_too_many_or_too_few_or_of_another_type_is_refused_with_its_name(
+    name: str, frame: type[msgspec.Struct], data: st.DataObject
+) -> None:
+    plain: dict[str, Any] = {
+        "k": frame.__struct_config__.tag,
+        **msgspec.to_builtins(data.draw(structs_of(frame))),
+    }
+    with pytest.raises(msgspec.ValidationError, match="unknown field `nobody_knows`"):
+        decoder(name)(msgspec.json.encode({**plain, "nobody_knows": 1}))
+    for field in msgspec.structs.fields(frame):
+        if field.required:
+            less = {key: value for key, value in plain.items() if key != field.name}
+            with pytest.raises(msgspec.ValidationError, match=f"required field `{field.name}`"):
+                decoder(name)(msgspec.json.encode(less))
+        if field.type is not Any:
+            with pytest.raises(msgspec.ValidationError, match=re.escape(f"$.{field.name}")):
+                decoder(name)(msgspec.json.encode({**plain, field.name: {"of": {"another": ["type"]}}}))
+
+
+@pytest.mark.parametrize("name", THERE)
+@given(st.binary(max_size=40) | st.builds(msgspec.json.encode, st.dictionaries(TEXT, TEXT | st.integers())))
+def test_whatever_comes_is_a_frame_or_refused(name: str, data: bytes) -> None:
+    try:
+        assert isinstance(decoder(name)(data), frames_of(name))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+
+
+@pytest.mark.parametrize("name", THERE)
+def test_no_two_frames_of_a_direction_have_the_same_name(name: str) -> None:
+    tags = [frame.__struct_config__.tag for frame in frames_of(name)]
+    assert len(set(tags)) == len(tags)
+
+
+# ---- the pictures
+
+README = (REPOSITORY / "durable_bus" / "wire" / "README.md").read_text()
+PICTURES = dict(re.findall(r"^## (.+?)\n\n```\n(.+?)\n```$", README, re.MULTILINE | re.DOTALL))
+Arrow = tuple[str, str, str]
+"""Sender, receiver, frame."""
+
+
+def arrows_of(picture: str) -> list[Arrow]:
+    heading, *lines = picture.splitlines()
+    columns = {match.start() + 4: match.group() for match in re.finditer(r"\w+(?: \w+)*", heading)}
+
+    def nearest(column: int) -> str:
+        return columns[min(columns, key=lambda at: abs(at - column))]
+
+    arrows = []
+    for line in lines:
+        for found in re.finditer(r"(◀?)─+ (\w+) ─+(▶?)", line):
+            assert bool(found[1]) != bool(found[3]), f"an arrow has one head: {line}"
+            left, right = nearest(found.start()), nearest(found.end())
+            sender, receiver = (left, right) if found[3] else (right, left)
+            arrows.append((sender, receiver, found[2]))
+    return arrows
+
+
+@pytest.mark.parametrize("title", PICTURES)
+def test_every_frame_in_a_picture_is_one_that_its_sender_says_to_its_receiver(title: str) -> None:
+    arrows = arrows_of(PICTURES[title])
+    assert arrows
+    for sender, receiver, frame in arrows:
+        ends = (sender.split()[-1], receiver.split()[-1])
+        (name,) = [name for name, who in DECODERS.items() if who == ends]
+        assert frame in {known.__name__ for known in frames_of(name)}
+
+
+def recorded(path: Path) -> list[Arrow]:
+    """What a daemon has written down; its first worker is called worker, the second the next one."""
+    names = {"supervisor": "supervisor"}
+    arrows = []
+    for line in path.read_text().splitlines():
+        sender, receiver, frame = line.split()
+        for process in (sender, receiver):
+            if process not in names:
+                names[process] = "next worker" if "worker" in names.values() else "worker"
+        arrows.append((names[sender], names[receiver], frame))
+    return arrows
+
+
+def test_the_conversation_of_an_item_is_the_one_in_the_picture(journal: Path) -> None:
+    record = journal.parent / "frames"
+    with Service(journal, workers=1, record_frames_to=str(record)) as service, service.client() as client:
+        assert client.start("echo", ["x"]).wait(60).successful == 1
+    assert recorded(record) == arrows_of(PICTURES["An item"])
+
+
+def test_the_conversation_of_a_workers_death_is_the_one_in_the_picture(
+    journal: Path, run_log: RunLog
+) -> None:
+    record, door = journal.parent / "frames", journal.parent / "door"
+    with Service(journal, workers=1, record_frames_to=str(record)) as service, service.client() as client:
+        buffer = client.start("gate", [str(door)])
+        run_log.until_started(0)
+        kill(run_log.worker_of(0))
+        door.touch()
+        assert buffer.wait(60).successful == 1
+    assert recorded(record) == arrows_of(PICTURES["A worker's death"])
