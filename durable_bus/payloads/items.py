@@ -2,8 +2,6 @@
 handler's start.
 """
 
-import hashlib
-
 __all__ = ["ItemsDigest", "form_and_exceptions"]
 
 
@@ -11,8 +9,10 @@ class ItemsDigest:
     """A digest of a buffer's items and their forms, which does not depend on where chunks are cut."""
 
     def __init__(self) -> None:
-        self._texts = hashlib.sha256()
-        self._forms = hashlib.sha256()
+        import hashlib  # 5 ms, which a worker pays only when a handler starts a buffer
+
+        self._sha256 = hashlib.sha256
+        self._texts, self._forms = hashlib.sha256(), hashlib.sha256()
 
     def update(self, body: bytes, forms: list[bool]) -> None:
         """Add a chunk: its body (`payloads.packing`), and whether each item is XML."""
@@ -20,7 +20,7 @@ class ItemsDigest:
         self._forms.update(bytes(forms))
 
     def hexdigest(self) -> str:
-        return hashlib.sha256(self._texts.digest() + self._forms.digest()).hexdigest()
+        return self._sha256(self._texts.digest() + self._forms.digest()).hexdigest()
 
 
 def form_and_exceptions(forms: list[bool]) -> tuple[int, list[int]]:

@@ -1,0 +1,30 @@
+"""A worker boots light: every worker pays for what it imports, and so does every item that waits for one."""
+
+import json
+import subprocess
+import sys
+
+from support import environment
+
+IMPORT = """
+import json, sys
+import lxml.etree, msgspec
+before = set(sys.modules)
+import durable_bus.worker.process
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+HEAVY = {"asyncio", "concurrent", "hashlib", "multiprocessing", "sqlite3", "subprocess"}
+
+
+def test_a_workers_boot_imports_nothing_that_only_others_need() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT], env=environment(), capture_output=True, text=True, check=True
+    )
+    modules = json.loads(done.stdout)
+    top = {name.partition(".")[0] for name in modules}
+    assert top - sys.stdlib_module_names == {"durable_bus"}, "beside lxml and msgspec"
+    assert not top & HEAVY
+    rooms = {name.split(".")[1] for name in modules if name.startswith("durable_bus.")}
+    assert rooms == {"app", "errors", "journal", "payloads", "wire", "worker"}
+    of_the_journal = [name for name in modules if name.startswith("durable_bus.journal.")]
+    assert of_the_journal == ["durable_bus.journal.formats"]
