@@ -26,8 +26,8 @@ from durable_bus.supervisor.outcomes import threads as thread_registry
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.supervisor.process import DaemonConfig, supervise
 from durable_bus.supervisor.workers import workforce
+from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import FrameReader
-from durable_bus.wire.protocol import decode_work
 
 
 def tell_memory(path: Path) -> None:

@@ -20,7 +20,7 @@ from durable_bus import __version__
 from durable_bus.app.bus import parse_spec
 from durable_bus.client.client import Client
 from durable_bus.errors import DurableBusError
-from durable_bus.wire.framing import Frame, FrameReader, encode
+from durable_bus.wire.framing import Frame, FrameReader
 from durable_bus.wire.socket_file import connect_daemon
 
 
@@ -145,14 +145,21 @@ class Service:
         raise AssertionError("it has no memory")
 
 
+def frame_of(header: dict[str, Any] | bytes, *bodies: bytes) -> bytes:
+    """A frame with any header, also one that fits no request."""
+    parts = (header if isinstance(header, bytes) else json.dumps(header).encode(), *bodies)
+    data = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return len(data).to_bytes(4, "big") + data
+
+
 class Raw:
     """A connection to a daemon below the Client: whole frames, half ones, garbage."""
 
     def __init__(self, journal: Path) -> None:
         self.socket = connect_daemon(journal, 60)  # a flood connects faster than it is accepted
         self.socket.settimeout(60)
-        self._reader = FrameReader()
-        self._frames: list[Frame] = []
+        self._reader: FrameReader[dict[str, Any]] = FrameReader(json.loads)
+        self._frames: list[Frame[dict[str, Any]]] = []
         self._asked = 0
 
     def __enter__(self) -> "Raw":
@@ -167,7 +174,7 @@ class Raw:
     def ask(self, kind: str, *bodies: bytes, **header: Any) -> dict[str, Any]:
         """Send a request; the next frame that comes."""
         self._asked += 1
-        self.write(encode({"k": kind, "request": f"{id(self)}-{self._asked}", **header}, *bodies))
+        self.write(frame_of({"k": kind, "request": f"{id(self)}-{self._asked}", **header}, *bodies))
         return self.answer()
 
     def hello(self, **header: Any) -> dict[str, Any]:

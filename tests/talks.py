@@ -13,7 +13,7 @@ from durable_bus.app.bus import app_spec
 from durable_bus.client.embedded import open_client
 from durable_bus.journal.connection import open_reader
 from durable_bus.journal.journal import Journal
-from durable_bus.supervisor.outcomes.threads import ThreadRegistry
+from durable_bus.supervisor.outcomes import threads
 
 
 def script(todo: dict[str, Any]) -> Text:
@@ -25,7 +25,7 @@ def chain_of(journal: Path, thread_id: str) -> str:
     """The chain behind a thread, with dots; "-" when there is no such thread."""
     window = Journal(journal, open_reader(journal))
     try:
-        chain = ThreadRegistry(window).lookup(thread_id)
+        chain = threads.lookup(window, thread_id)
     finally:
         window.close()
     return "-" if chain is None else str(chain)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import socket
+    from durable_bus.wire.protocol import Status
 
 __all__ = ["DISK_IS_FULL", "ask_supervisor", "running_text"]
 
@@ -40,7 +40,9 @@ def ask_supervisor(journal: Path, pid: int | None) -> dict[str, Any]:
         return {"state": "hung", "pid": pid, "reason": reason}
     except (OSError, ValueError):
         return {"state": "alive", "pid": pid, "reason": None}  # it listens to nobody, or has not begun to
-    told = {"workers": answer.get("workers", []), "storage_full": answer.get("storage_full", False)}
+    from msgspec import to_builtins
+
+    told = {"workers": to_builtins(answer.workers), "storage_full": answer.storage_full}
     return {"state": "alive", "pid": pid, "reason": None, **told}
 
 
@@ -60,23 +62,22 @@ def _process_state(pid: int) -> str:
     return ""
 
 
-def _ask(journal: Path) -> dict[str, Any]:
-    """The daemon's answer to `status`. Raises TimeoutError when none comes, OSError when nobody listens."""
+def _ask(journal: Path) -> Status:
+    """The daemon's answer to `status`. Raises TimeoutError when none comes, OSError when nobody listens, and
+    ValueError when it says what this version does not understand.
+    """
+    from durable_bus.wire.decoding import decode_answer
     from durable_bus.wire.framing import FrameReader, encode
+    from durable_bus.wire.protocol import AskStatus, Status
     from durable_bus.wire.socket_file import connect_daemon, journal_file
 
     with contextlib.closing(connect_daemon(journal, ANSWER_WITHIN_S)) as connection:
         connection.settimeout(ANSWER_WITHIN_S)
-        question = {"k": "status", "request": os.urandom(16).hex(), "journal": journal_file(journal)}
-        connection.sendall(encode(question))
-        reader = FrameReader[dict[str, Any]]()
-        while data := _receive(connection):
+        connection.sendall(encode(AskStatus(os.urandom(16).hex(), journal_file(journal))))
+        reader = FrameReader(decode_answer)
+        while data := connection.recv(64 * 1024):
             for frame in reader.feed(data):
-                if frame.header["k"] != "status":
+                if not isinstance(frame.header, Status):
                     raise OSError("it refuses to answer: it serves another journal")
                 return frame.header
     raise OSError("it has closed the connection")
-
-
-def _receive(connection: socket.socket) -> bytes:
-    return connection.recv(64 * 1024)

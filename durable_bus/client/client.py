@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from durable_bus.client.buffer import Buffer, deadline_after
-from durable_bus.client.session import Contact
+from durable_bus.client.session import Session
 from durable_bus.client.upload import Upload, digest_items
 from durable_bus.errors import (
     BufferError,
@@ -31,6 +33,25 @@ from durable_bus.payloads.messages import NAME_CHARS_MAX, check_name
 from durable_bus.payloads.outcomes import outcome_of
 from durable_bus.payloads.xml import dump_message
 from durable_bus.wire.ids import new_id
+from durable_bus.wire.protocol import (
+    AbandonReceiving,
+    Acknowledge,
+    AskStatus,
+    Cancel,
+    Controlled,
+    Message,
+    Pause,
+    Prune,
+    Pruned,
+    Receive,
+    Respond,
+    Resume,
+    Send,
+    Sent,
+    Settled,
+    Start,
+    StopReceiving,
+)
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
 
 __all__ = ["Buffer", "Client", "digest_items", "next_retry_id", "refuse_inside_handler"]
@@ -58,30 +79,37 @@ class Client:
     supervisor of its own. Raises JournalUnreachable when no daemon serves the journal.
     """
 
-    def __init__(self, journal: str | os.PathLike[str] = "journal.db", *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        journal: str | os.PathLike[str] = "journal.db",
+        *,
+        name: str | None = None,
+        _session: Session | None = None,
+    ) -> None:
+        """`journal`: the path of its file. `name`: under which the client has a mailbox, which is in the
+        journal from now on; None: it can neither send nor receive. `_session`: with a supervisor of its own.
+
+        Raises JournalUnreachable when no daemon serves the journal; UsageError for a name that no client may
+        have, MessageRefused for a listener's; VersionMismatch; LimitExceeded when the daemon has too many
+        clients; InsideHandler in a handler of the same journal.
+        """
         path = Path(journal)
-        refuse_inside_handler(path)
-        if name is not None:
-            check_name(name, "client")
-        self._open(path, Contact.with_daemon(path, name), name)
-
-    @classmethod
-    def _embedded(cls, journal: Path, contact: Contact, name: str | None) -> "Client":
-        """One that has a supervisor of its own."""
-        client = cls.__new__(cls)
-        client._open(journal, contact, name)
-        return client
-
-    def _open(self, journal: Path, contact: Contact, name: str | None) -> None:
-        self.journal = journal
+        if _session is None:
+            refuse_inside_handler(path)
+            if name is not None:
+                check_name(name, "client")
+            _session = Session.with_daemon(path, name)
+        self.journal = path
         """As it was given, for messages."""
         self._journal_path = Path(os.path.abspath(journal))
         """The same for good: this process may change its folder."""
         self.name = name
         """Under which it has a mailbox; None: it has none."""
-        self.listeners: dict[str, Any] = contact.listeners
+        self.listeners: dict[str, dict[str, Any]] = msgspec.json.decode(
+            msgspec.json.encode(_session.listeners)
+        )
         """The table of listeners as far as the supervisor knew it when it greeted us."""
-        self._contact = contact
+        self._session = _session
         self._reader: JournalReader | None = None
         self._closed = False
         self._reader_lock = threading.Lock()
@@ -89,7 +117,7 @@ class Client:
     @property
     def supervisor_pid(self) -> int | None:
         """The pid of the supervisor that was started for this client; None for a daemon's client."""
-        return self._contact.process.pid if self._contact.process else None
+        return self._session.process.pid if self._session.process else None
 
     def __enter__(self) -> "Client":
         return self
@@ -103,7 +131,7 @@ class Client:
         Raises StorageFailed when it has ended with that instead.
         """
         try:
-            self._contact.close(at_once=at_once)
+            self._session.close(at_once=at_once)
         finally:
             with self._reader_lock:
                 self._closed = True
@@ -140,19 +168,11 @@ class Client:
         errors_of_name = check_buffer_id(chosen)
         if errors_of_name:
             raise errors_of_name
-        header = {
-            "request": new_id(),
-            "buffer_id": chosen,
-            "target": target,
-            "collect": collect,
-            "return_to": return_to or "",
-        }
-        return self._start(header, items)
+        return self._start(Start(new_id(), chosen, target, collect, return_to or ""), items)
 
-    def _start(self, header: dict[str, Any], items: Iterable[object]) -> Buffer:
-        answer = Upload(self._contact.link, self._contact.reconnect, header).send(items)
-        self._contact.link.watch(header["buffer_id"], asked=True)
-        return Buffer(self, header["buffer_id"], answer["buffer_seq"], existed=answer["existed"])
+    def _start(self, start: Start, items: Iterable[object]) -> Buffer:
+        opened = Upload(self._session, start).send(items)
+        return Buffer(self, start.buffer_id, opened.buffer_seq, existed=opened.existed)
 
     def retry(self, buffer_id: str) -> Buffer:
         """Start the failed and missing items of an ended buffer again, in their order, as a buffer of their
@@ -172,21 +192,21 @@ class Client:
             raise BufferError(buffer_id, "every item has succeeded: nothing to start again")
         if content.pruned:
             raise BufferError(buffer_id, "its items and results were pruned: they cannot be started again")
-        header = {
-            "request": new_id(),
-            "buffer_id": next_retry_id(content),
-            "target": content.target,
-            "collect": content.collect,
-            "return_to": content.return_to,
-            "retry_of": buffer_id,
-        }
-        return self._start(header, reader.unsuccessful_items(content))
+        start = Start(
+            new_id(),
+            next_retry_id(content),
+            content.target,
+            content.collect,
+            content.return_to,
+            retry_of=buffer_id,
+        )
+        return self._start(start, reader.unsuccessful_items(content))
 
     def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
         """Wait for a fact in the journal. Raises TimedOut, and SupervisorLost when a supervisor of our own
         has ended before.
         """
-        self._contact.wait_until(done, buffer_id, deadline_s)
+        self._session.wait_until(done, buffer_id, deadline_s)
 
     def send(self, to: str, payload: object) -> str:
         """Send a message to a listener or a mailbox, on a new thread; its message id.
@@ -196,8 +216,7 @@ class Client:
         written, and for XML that is not one element.
         """
         text, is_xml = dump_message(payload)
-        answer = self._contact.request({"k": "send", "to": to, "payload": text, "is_xml": is_xml})
-        return str(answer["message_id"])
+        return self._session.ask(Send(new_id(), to, text, is_xml), Sent).message_id
 
     def receive(self, timeout: float | None = None) -> ReceivedMessage:
         """The next message to this client's name. Raises TimedOut after `timeout` seconds.
@@ -205,38 +224,36 @@ class Client:
         It stays in the journal until `respond` or `acknowledge`, and waits again when this connection closes
         first. Interrupted, such as by Ctrl-C, this takes no message: one that was on its way waits again.
         """
-        request_id = new_id()
+        receive = Receive(new_id())
         try:
-            return self._receive(request_id, timeout)
+            message = self._receive(receive, deadline_after(timeout))
+        except TimedOut:
+            raise TimedOut(f"no message to {self.name} within {timeout} s") from None
         except DurableBusError:
             raise  # the supervisor's answer, or the end of the connection: nothing is on its way to us
         except BaseException:
-            self._contact.link.say({"k": "abandon_receiving", "request": request_id})
+            self._session.connection.say(AbandonReceiving(receive.request))
             raise
+        return ReceivedMessage(*(getattr(message, field) for field in ReceivedMessage._fields))
 
-    def _receive(self, request_id: str, timeout: float | None) -> ReceivedMessage:
-        header = {"k": "receive", "request": request_id}
-        deadline_s = deadline_after(timeout)
+    def _receive(self, receive: Receive, deadline_s: float | None) -> Message:
         while True:
-            link = self._contact.link
+            connection = self._session.connection
             try:
-                link.send(header)
+                connection.send(receive)
                 left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
                 try:
-                    answer = link.answer(request_id, left_s)
+                    answer = connection.answer(receive.request, left_s)
                 except TimedOut:
-                    link.send({"k": "stop_receiving", "request": request_id})
-                    answer = link.answer(request_id)
-                break
+                    connection.send(StopReceiving(receive.request))
+                    answer = connection.answer(receive.request)
+                if not isinstance(answer, Message):
+                    raise TimedOut
+                return answer
             except SupervisorLost:
-                self._contact.reconnect_within(
-                    link, deadline_s, f"no message to {self.name} within {timeout} s"
-                )
+                self._session.reconnect(connection, deadline_s)
             finally:
-                link.forget(request_id)
-        if answer["k"] == "nothing":
-            raise TimedOut(f"no message to {self.name} within {timeout} s")
-        return ReceivedMessage(**{field: answer[field] for field in ReceivedMessage._fields})
+                connection.forget(receive.request)
 
     def respond(self, message: ReceivedMessage, payload: object) -> None:
         """Answer a received message along its thread, which settles it. `payload` is what a handler may
@@ -250,12 +267,11 @@ class Client:
             text, is_xml, success = outcome_of(payload)
         except UnserialisableAnswer as error:
             raise UsageError(f"not an answer: {error}") from error
-        header = {"k": "respond", "message_id": message.message_id}
-        self._contact.request({**header, "payload": text, "is_xml": is_xml, "success": success})
+        self._session.ask(Respond(new_id(), message.message_id, text, is_xml, success), Settled)
 
     def acknowledge(self, message: ReceivedMessage) -> None:
         """Settle a received message without a response. Raises MessageRefused when it was settled before."""
-        self._contact.request({"k": "acknowledge", "message_id": message.message_id})
+        self._session.ask(Acknowledge(new_id(), message.message_id), Settled)
 
     def cancel(self, buffer_id: str) -> str:
         """End a buffer as it is, and those that handlers of its items have started; its state now.
@@ -263,17 +279,17 @@ class Client:
         Items without a result are *missing*. Of one that had ended nothing changes. One whose items still
         arrive is given up, `gone`, and its id is free again. Raises NotFound.
         """
-        return str(self._contact.request({"k": "cancel", "buffer_id": buffer_id})["state"])
+        return self._session.ask(Cancel(new_id(), buffer_id), Controlled).state
 
     def pause(self, buffer_id: str) -> str:
         """Hand out nothing more of a buffer, also after restarts, until `resume`; its state. Raises
         NotFound, and BufferError while its items arrive.
         """
-        return str(self._contact.request({"k": "pause", "buffer_id": buffer_id})["state"])
+        return self._session.ask(Pause(new_id(), buffer_id), Controlled).state
 
     def resume(self, buffer_id: str) -> str:
         """Go on with a paused buffer; its state. Raises NotFound."""
-        return str(self._contact.request({"k": "resume", "buffer_id": buffer_id})["state"])
+        return self._session.ask(Resume(new_id(), buffer_id), Controlled).state
 
     def prune(self, before_ms: int) -> int:
         """Drop items, results and messages of what ended before a time (ms since the epoch) with nothing
@@ -284,20 +300,19 @@ class Client:
         buffers = 0
         after: list[int] | None = [0, 0]
         while after is not None:
-            answer = self._contact.request({"k": "prune", "before_ms": before_ms, "after": after})
-            buffers += answer["buffers"]
-            after = answer["next"]
+            pruned = self._session.ask(Prune(new_id(), before_ms, after), Pruned)
+            buffers += pruned.buffers
+            after = pruned.next
         return buffers
 
     def supervisor_status(self, timeout: float | None = None) -> dict[str, Any]:
         """How the supervisor's workers are. Raises TimedOut when it does not answer: it is busy or hung."""
-        request_id = new_id()
-        link = self._contact.link
+        connection, ask = self._session.connection, AskStatus(new_id())
         try:
-            link.send({"k": "status", "request": request_id})
-            return link.answer(request_id, timeout)
+            connection.send(ask)
+            return dict(msgspec.to_builtins(connection.answer(ask.request, timeout)))
         finally:
-            link.forget(request_id)
+            connection.forget(ask.request)
 
     def buffer(self, buffer_id: str) -> Buffer:
         """A buffer that was started before, by anybody. Raises NotFound."""

@@ -1,12 +1,11 @@
-"""One connection of a client to a supervisor: it sends frames, and lets threads wait for answers."""
+"""One connection of a client to a supervisor: it sends requests, and lets threads wait for answers."""
 
 import contextlib
 import socket
 import threading
-from collections import OrderedDict, deque
-from typing import Any
+from collections import deque
 
-from durable_bus import __version__, errors
+from durable_bus import errors
 from durable_bus.errors import (
     BufferError,
     DurableBusError,
@@ -16,113 +15,101 @@ from durable_bus.errors import (
     TimedOut,
     UsageError,
 )
-from durable_bus.wire.framing import FRAME_BYTES_MAX, READ_BYTES, Frame, FrameReader, encode
+from durable_bus.wire.decoding import decode_answer
+from durable_bus.wire.framing import FRAME_BYTES_MAX, READ_BYTES, FrameReader, encode
 from durable_bus.wire.ids import new_id
+from durable_bus.wire.protocol import Answer, Ended, Error, Fatal, Hello, Request, ToClient, Watch, Welcome
 
-__all__ = ["Link"]
-
-_WATCHED_MAX = 200
+__all__ = ["Connection"]
 
 
-class Link:
+class Connection:
     """Says hello at once; `welcome` waits for the answer. Frames are answered in order, so others may follow
     before.
 
     Answers are kept for requests that somebody waits for, no others: a client may live for months.
     """
 
-    def __init__(
-        self, connection: socket.socket, *, name: str | None, needs_app: bool, journal: list[int] | None
-    ) -> None:
-        """`needs_app`: be greeted only when a worker has imported the app, and be refused when none can.
-        `journal`: which file the supervisor must serve (`socket_file.journal_file`); None: it is our own.
-        """
-        self._connection = connection
+    def __init__(self, socket: socket.socket, hello: Hello) -> None:
+        self._socket = socket
         self._send_lock = threading.Lock()
-        self.changed = threading.Condition()
-        self._hello_id = new_id()
-        self._answers: dict[str, deque[dict[str, Any]]] = {}
-        self._watched: OrderedDict[str, bool] = OrderedDict()
-        """Buffers whose end the supervisor tells, and whether it has. Too many: it is asked again."""
+        self._changed = threading.Condition()
+        self._hello = hello
+        self._answers: dict[str, deque[Answer | Error]] = {}
+        self._unended: set[str] = set()
+        """Buffers whose end the supervisor is going to tell."""
         self.lost: DurableBusError | None = None
+        """Why nothing more can be asked here; None as long as it can."""
         threading.Thread(target=self._read_forever, name="durable_bus client", daemon=True).start()
         with contextlib.suppress(SupervisorLost):
-            self.send(
-                {
-                    "k": "hello",
-                    "request": self._hello_id,
-                    "version": __version__,
-                    "name": name,
-                    "needs_app": needs_app,
-                    "journal": journal,
-                }
-            )
+            self.send(hello)
 
-    def welcome(self, timeout_s: float | None = None) -> dict[str, Any]:
+    def welcome(self, timeout_s: float | None = None) -> Welcome:
         """The answer to our hello. Raises what it was refused with, TimedOut or SupervisorLost."""
         try:
-            return self.answer(self._hello_id, timeout_s)
+            answer = self.answer(self._hello.request, timeout_s)
         finally:
-            self.forget(self._hello_id)
+            self.forget(self._hello.request)
+        assert isinstance(answer, Welcome)
+        return answer
 
     def _read_forever(self) -> None:
-        reader = FrameReader[Any]()
+        reader = FrameReader(decode_answer)
         lost: DurableBusError = SupervisorLost()
         try:
-            while data := self._connection.recv(READ_BYTES):
-                with self.changed:
+            while data := self._socket.recv(READ_BYTES):
+                with self._changed:
                     for frame in reader.feed(data):
-                        lost = self._take(frame) or lost
-                    self.changed.notify_all()
+                        lost = self._take(frame.header) or lost
+                    self._changed.notify_all()
         except (OSError, ValueError):
             pass  # the same as its end
-        with self.changed:
+        with self._changed:
             self.lost = self.lost or lost
-            self.changed.notify_all()
+            self._changed.notify_all()
 
-    def _take(self, frame: Frame[Any]) -> DurableBusError | None:
+    def _take(self, frame: ToClient) -> DurableBusError | None:
         """With the lock: file an answer. The error that this connection ends with, when the frame says so."""
-        header = frame.header
-        request_id = header.get("request")
-        error = error_of(header) if header["k"] in ("error", "fatal") else None
-        if error is not None and request_id is None:
-            return error
-        if header["k"] == "ended":
-            if header["buffer_id"] in self._watched:
-                self._watched[header["buffer_id"]] = True
-        elif request_id in self._answers:
-            self._answers[request_id].append(header)
-        if request_id == self._hello_id and error is not None:
-            self.lost = error  # nothing else that we ask will be answered
+        if isinstance(frame, Ended):
+            self._unended.discard(frame.buffer_id)
+        elif isinstance(frame, Fatal) or frame.request is None:
+            return _error_of(frame)
+        else:
+            if frame.request in self._answers:
+                self._answers[frame.request].append(frame)
+            if isinstance(frame, Error) and frame.request == self._hello.request:
+                self.lost = _error_of(frame)  # nothing else that we ask will be answered
         return None
 
-    def send(self, header: dict[str, Any], *bodies: bytes) -> None:
+    def send(self, request: Request, *bodies: bytes) -> None:
         """Send a request; whoever waits for its answers calls `forget` in the end. Raises SupervisorLost, and
         UsageError for what no frame can hold.
         """
         try:
-            data = encode(header, *bodies)
+            data = encode(request, *bodies)
         except UnicodeEncodeError:
             raise UsageError("half a surrogate pair cannot be part of a name, nor be sent") from None
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise UsageError(f"it cannot be sent: {error}") from None
         if len(data) > FRAME_BYTES_MAX:
             raise LimitExceeded(f"a frame of {len(data)} bytes is over the limit of {FRAME_BYTES_MAX}")
-        with self.changed:
+        with self._changed:
             if self.lost is not None:
                 raise self.lost
-            self._answers.setdefault(header["request"], deque())
+            self._answers.setdefault(request.request, deque())
         try:
             with self._send_lock:
                 if self.lost is not None:  # by who held the lock before: see `_send_nothing_more`
                     raise self.lost
                 self._send_whole(data)
         except OSError:
-            self._raise_lost()
+            with self._changed:
+                self._changed.wait_for(lambda: self.lost is not None, timeout=5.0)
+                raise self.lost or SupervisorLost() from None
 
     def _send_whole(self, data: bytes) -> None:
         try:
-            self._connection.sendall(data)
+            self._socket.sendall(data)
         except OSError:
             raise
         except BaseException:
@@ -133,96 +120,91 @@ class Link:
         """Ctrl-C, say, has cut a frame off, nobody knows where: what came next would be read as its rest.
 
         A daemon learns it when we close the connection, a supervisor of our own by SIGTERM: see
-        `Contact.close`.
+        `Session.close`.
         """
-        with self.changed:
+        with self._changed:
             self.lost = self.lost or SupervisorLost(
                 "a request was interrupted while it was sent: this connection is of no more use"
             )
-            self.changed.notify_all()
+            self._changed.notify_all()
 
-    def say(self, header: dict[str, Any]) -> None:
+    def say(self, request: Request) -> None:
         """Send what nobody waits for an answer to; silent when the supervisor is gone."""
-        request_id = header.setdefault("request", new_id())
         with contextlib.suppress(DurableBusError):
-            self.send(header)
-        self.forget(request_id)
+            self.send(request)
+        self.forget(request.request)
 
-    def _raise_lost(self) -> None:
-        with self.changed:
-            self.changed.wait_for(lambda: self.lost is not None, timeout=5.0)
-            raise self.lost or SupervisorLost()
-
-    def answer(self, request_id: str, timeout_s: float | None = None) -> dict[str, Any]:
+    def answer(self, request_id: str, timeout_s: float | None = None) -> Answer:
         """Wait for the next answer to a request that was sent, however long `timeout_s` is. Raises what it
         was refused with, TimedOut or SupervisorLost.
         """
         if timeout_s is not None:
             timeout_s = min(timeout_s, threading.TIMEOUT_MAX)  # 292 years; a lock takes no more
-        with self.changed:
-            self.changed.wait_for(lambda: self._answers.get(request_id) or self.lost, timeout_s)
+        with self._changed:
+            self._changed.wait_for(lambda: self._answers.get(request_id) or self.lost, timeout_s)
             answers = self._answers.get(request_id)
             if not answers:
                 raise self.lost or TimedOut(f"no answer from the supervisor within {timeout_s} s")
-            header = answers.popleft()
-        if header["k"] == "error":
-            raise error_of(header)
-        return header
+            answer = answers.popleft()
+        if isinstance(answer, Error):
+            raise _error_of(answer)
+        return answer
 
     def last_words(self, timeout_s: float) -> DurableBusError | None:
         """What this connection has ended with, of a supervisor that has ended; None: a child of it still
         holds its end of the socket.
         """
-        with self.changed:
-            self.changed.wait_for(lambda: self.lost is not None, timeout_s)
+        with self._changed:
+            self._changed.wait_for(lambda: self.lost is not None, timeout_s)
             return self.lost
 
     def has_answer(self, request_id: str) -> bool:
-        with self.changed:
+        with self._changed:
             return bool(self._answers.get(request_id))
 
     def forget(self, request_id: str) -> None:
         """Nobody waits for answers to this request any more."""
-        with self.changed:
+        with self._changed:
             self._answers.pop(request_id, None)
 
     # Ends of buffers
 
-    def watch(self, buffer_id: str, *, asked: bool = False) -> None:
-        """Be told when a buffer ends; `asked`: the supervisor knows that already."""
-        with self.changed:
-            if buffer_id in self._watched:
-                return
-            self._watched[buffer_id] = False
-            if len(self._watched) > _WATCHED_MAX:
-                self._watched.popitem(last=False)
-        if not asked:
-            self.say({"k": "watch", "buffer_id": buffer_id})
+    def expect_end(self, buffer_id: str) -> None:
+        """A start of this buffer is about to be sent: the supervisor will tell its end."""
+        with self._changed:
+            self._unended.add(buffer_id)
 
-    def says_ended(self, buffer_id: str | None) -> bool:
-        """The buffer has ended, or nobody can tell any more."""
-        return self.lost is not None or (buffer_id is not None and self._watched.get(buffer_id, False))
+    def expect_no_end(self, buffer_id: str) -> None:
+        """That start was refused."""
+        with self._changed:
+            self._unended.discard(buffer_id)
 
-    def unwatch(self, buffer_id: str) -> None:
-        with self.changed:
-            self._watched.pop(buffer_id, None)
+    def wait_for_end(self, buffer_id: str | None, timeout_s: float) -> None:
+        """Wait until we are told that a buffer has ended, None: of none, or until this connection has."""
+        if buffer_id is not None and buffer_id not in self._unended:
+            self.expect_end(buffer_id)
+            self.say(Watch(new_id(), buffer_id))
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self.lost is not None or (buffer_id is not None and buffer_id not in self._unended),
+                timeout_s,
+            )
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)
-        self._connection.close()
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
 
 
-def error_of(header: dict[str, Any]) -> DurableBusError:
+def _error_of(frame: Error | Fatal) -> DurableBusError:
     """The exception that an error frame stands for."""
-    message = str(header.get("message", ""))
-    kind = getattr(errors, str(header.get("type")), UsageError)
-    if kind is BufferError:
-        return BufferError(header.get("buffer_id") or "unknown", message)
-    if kind is JournalLocked:
-        error = JournalLocked(header.get("holder_pid"))
-        error.args = (message,)
+    kind = getattr(errors, frame.type, UsageError)
+    if kind is BufferError and isinstance(frame, Error):
+        return BufferError(frame.buffer_id or "unknown", frame.message)
+    if kind is JournalLocked and isinstance(frame, Fatal):
+        error = JournalLocked(frame.holder_pid)
+        error.args = (frame.message,)
         return error
     if not (isinstance(kind, type) and issubclass(kind, DurableBusError)):
         kind = UsageError
-    return kind(message)
+    return kind(frame.message)

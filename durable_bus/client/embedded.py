@@ -10,7 +10,7 @@ from pathlib import Path
 
 from durable_bus.app.bus import Bus, app_spec
 from durable_bus.client.client import Client, refuse_inside_handler
-from durable_bus.client.session import Contact
+from durable_bus.client.session import Session
 from durable_bus.errors import UsageError
 from durable_bus.journal.connection import DURABILITIES
 from durable_bus.payloads.messages import check_name, is_seconds
@@ -100,4 +100,4 @@ def open_client(
     process, connection = spawn_supervisor(
         app, app_name, journal, count, durability=durability, grace_s=float(grace_s), verbose=verbose
     )
-    return Client._embedded(journal, Contact(journal, connection, process, name), name)
+    return Client(journal, name=name, _session=Session(journal, name, connection, process))

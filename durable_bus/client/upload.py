@@ -2,15 +2,27 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from durable_bus.client.connection import Link
+from durable_bus.client.session import Session
 from durable_bus.errors import BufferError, DurableBusError, SupervisorLost, UsageError
 from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.xml import PAYLOAD_BYTES_MAX, dump_item, guess_is_xml
+from durable_bus.wire.protocol import (
+    Abandon,
+    Answer,
+    Chunk,
+    Open,
+    Opened,
+    Received,
+    Receiving,
+    Request,
+    Start,
+    Submit,
+)
 
 __all__ = ["BATCH_ITEMS", "Upload", "digest_items"]
 
@@ -39,9 +51,9 @@ def digest_items(items: Iterable[object]) -> tuple[int, str]:
 
 
 class _Chunk(NamedTuple):
-    """What a frame is made of, and whether no other comes after it."""
+    """A frame's header and body, and whether no other comes after it."""
 
-    header: dict[str, Any]
+    header: Chunk
     body: bytes
     is_last: bool
 
@@ -51,47 +63,46 @@ class Upload:
     the one that comes back.
     """
 
-    def __init__(self, link: Link, reconnect: Callable[[Link], Link], header: dict[str, Any]) -> None:
-        """`reconnect` gives the link that takes a lost one's place. Raises SupervisorLost when there is
-        none.
-        """
-        self._link = link
-        self._reconnect = reconnect
-        self._header = header
-        self._request_id: str = header["request"]
+    def __init__(self, session: Session, start: Start) -> None:
+        self._session = session
+        self._connection = session.connection
+        self._start = start
         self._digest = ItemsDigest()
         self._unacknowledged: deque[_Chunk] = deque()
         self._begun = False
-        self._opening: dict[str, Any] | None = None
-        self._opening_bodies: tuple[bytes, ...] = ()
+        self._opening: tuple[Open | Submit, tuple[bytes, ...]] | None = None
         self._sent = 0
         """Chunks that were sent, whether or not they arrived."""
         self._total = 0
         self._existing = False
 
-    def send(self, items: Iterable[object]) -> dict[str, Any]:
-        """All of it; the supervisor's answer to the opening, after which all is on disk."""
+    def send(self, items: Iterable[object]) -> Opened:
+        """All of it; the supervisor's answer to the opening, after which all is on disk.
+
+        Raises SupervisorLost when no daemon comes back, and whatever the start is refused with.
+        """
+        self._connection.expect_end(self._start.buffer_id)
         try:
             chunks = self._numbered(items)
             first = next(chunks, None)
             if first is not None and first.is_last:
                 # A small buffer is one frame, one answer, one commit.
-                self._opening = {**first.header, **self._sums(), "k": "submit"}
-                self._opening_bodies = (first.body,)
-                self._send(self._opening, *self._opening_bodies)
+                self._opening = (self._whole(first.header), (first.body,))
             else:
                 self._begun = True
-                self._send({"k": "start", **self._header})
+                self._send(self._start)
                 for chunk in chain([] if first is None else [first], chunks):
                     self._send_chunk(chunk)
-                self._opening = {"k": "open", **self._sums()}
-                self._send(self._opening)
-            while (answer := self._next_answer())["k"] != "opened":
+                opening = Open(self._start.request, self._total, self._digest.hexdigest())
+                self._opening = (opening, ())
+            self._send(self._opening[0], *self._opening[1])
+            while not isinstance(answer := self._next_answer(), Opened):
                 pass
         except BaseException:
-            self._link.say({"k": "abandon", "request": self._request_id})
+            self._connection.say(Abandon(self._start.request))
+            self._connection.expect_no_end(self._start.buffer_id)
             raise
-        self._link.forget(self._request_id)
+        self._connection.forget(self._start.request)
         return answer
 
     def _numbered(self, items: Iterable[object]) -> Iterator[_Chunk]:
@@ -100,68 +111,74 @@ class Upload:
             self._digest.update(body, forms)
             self._total += len(forms)
             form, exceptions = form_and_exceptions(forms)
-            header = {
-                "k": "chunk",
-                "request": self._request_id,
-                "number": number,
-                "count": len(forms),
-                "form": form,
-                "exceptions": exceptions,
-            }
-            yield _Chunk(header, body, is_last)
+            yield _Chunk(Chunk(self._start.request, number, len(forms), form, exceptions), body, is_last)
 
-    def _sums(self) -> dict[str, Any]:
-        return {**self._header, "total": self._total, "digest": self._digest.hexdigest()}
+    def _whole(self, chunk: Chunk) -> Submit:
+        start = self._start
+        return Submit(
+            start.request,
+            start.buffer_id,
+            start.target,
+            start.collect,
+            start.return_to,
+            start.retry_of,
+            count=chunk.count,
+            form=chunk.form,
+            exceptions=chunk.exceptions,
+            digest=self._digest.hexdigest(),
+        )
 
     def _send_chunk(self, chunk: _Chunk) -> None:
-        self._sent = chunk.header["number"] + 1
+        self._sent = chunk.header.number + 1
         if not self._existing:  # else nothing is sent and nothing acknowledged: the digest decides
             self._unacknowledged.append(chunk)
             self._send(chunk.header, chunk.body)
-        while len(self._unacknowledged) > _UNACKNOWLEDGED_CHUNKS_MAX or self._link.has_answer(
-            self._request_id
+        while len(self._unacknowledged) > _UNACKNOWLEDGED_CHUNKS_MAX or self._connection.has_answer(
+            self._start.request
         ):
             self._next_answer()
 
-    def _send(self, header: dict[str, Any], *bodies: bytes) -> None:
+    def _send(self, request: Request, *bodies: bytes) -> None:
         try:
-            self._link.send(header, *bodies)
+            self._connection.send(request, *bodies)
         except SupervisorLost:
             self._begin_again()
 
-    def _next_answer(self) -> dict[str, Any]:
+    def _next_answer(self) -> Answer:
         while True:
             try:
-                answer = self._link.answer(self._request_id)
+                answer = self._connection.answer(self._start.request)
                 break
             except SupervisorLost:
                 self._begin_again()
-        if answer["k"] == "receiving":
+        if isinstance(answer, Receiving):
             self._check_begun(answer)
-        received = self._sent if self._existing else answer.get("next_chunk", 0)
-        while self._unacknowledged and self._unacknowledged[0].header["number"] < received:
-            self._unacknowledged.popleft()
+        if isinstance(answer, Receiving | Received):
+            received = self._sent if self._existing else answer.next_chunk
+            while self._unacknowledged and self._unacknowledged[0].header.number < received:
+                self._unacknowledged.popleft()
         return answer
 
-    def _check_begun(self, answer: dict[str, Any]) -> None:
-        self._existing = answer["existing"]
-        oldest = self._unacknowledged[0].header["number"] if self._unacknowledged else self._sent
-        if not self._existing and answer["next_chunk"] < oldest:
+    def _check_begun(self, answer: Receiving) -> None:
+        self._existing = answer.existing
+        oldest = self._unacknowledged[0].header.number if self._unacknowledged else self._sent
+        if not self._existing and answer.next_chunk < oldest:
             raise BufferError(
-                self._header["buffer_id"], "nobody heard of us for so long that its items were given up"
+                self._start.buffer_id, "nobody heard of us for so long that its items were given up"
             )
 
     def _begin_again(self) -> None:
         """The daemon has gone. The one that comes back has what it acknowledged; all else is sent again."""
         while True:
-            self._link = self._reconnect(self._link)
+            self._connection = self._session.reconnect(self._connection)
+            self._connection.expect_end(self._start.buffer_id)
             try:
                 if self._begun:
-                    self._link.send({"k": "start", **self._header})
+                    self._connection.send(self._start)
                 for chunk in self._unacknowledged:
-                    self._link.send(chunk.header, chunk.body)
+                    self._connection.send(chunk.header, chunk.body)
                 if self._opening is not None:
-                    self._link.send(self._opening, *self._opening_bodies)
+                    self._connection.send(self._opening[0], *self._opening[1])
                 return
             except SupervisorLost:
                 continue

@@ -30,10 +30,12 @@ from durable_bus.payloads.messages import Result
 from durable_bus.payloads.results_document import results_document
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.payloads.xml import canonical
+from durable_bus.supervisor.context import Context, Ports, SupervisorConfig
 from durable_bus.supervisor.io.clock import SystemClock
-from durable_bus.supervisor.loop import Supervisor, SupervisorConfig
-from durable_bus.supervisor.scheduling.dispatcher import Dispatcher
-from durable_bus.supervisor.scheduling.leases import Hand
+from durable_bus.supervisor.loop import Supervisor
+from durable_bus.supervisor.scheduling import batch_size
+from durable_bus.supervisor.scheduling.dispatcher import plan_items
+from durable_bus.supervisor.state import ItemLease, Worker
 from durable_bus.wire.ids import new_id
 
 __all__ = ["Comparison", "Difference", "Finished", "Plan", "emit", "finish", "plan", "rerun"]
@@ -70,56 +72,53 @@ def plan(journal: Path) -> Plan:
         supervisor = Supervisor(
             SupervisorConfig(app_name="plan", pid=os.getpid(), version=__version__, workers=1),
             copy,
-            nobody,
-            nobody,
-            nobody,
-            clock,
-            new_id,
-            _say_nothing,
+            Ports(nobody, nobody, nobody, clock, new_id, _say_nothing),
         )
         supervisor.start()
         with copy.commit(clock.now_ms()):
-            _hand_out_everything(supervisor)
+            _hand_out_everything(supervisor.context)
         found = []
-        for buffer in supervisor.registry.list_active():
-            held = supervisor.dispatcher.in_hand.values()
+        held = [one for one in supervisor.state.leases.values() if isinstance(one, ItemLease)]
+        buffers = supervisor.state.buffers.values()
+        for buffer in buffers:
             ranges = _merged([(one.first, one.item_count) for one in held if one.buffer_seq == buffer.seq])
             if ranges:
                 outstanding = sum(count for _, count in ranges)
                 found.append({"buffer_id": buffer.buffer_id, "outstanding": outstanding, "ranges": ranges})
-        paused = [buffer.buffer_id for buffer in supervisor.registry.list_active() if buffer.paused]
+        paused = [buffer.buffer_id for buffer in buffers if buffer.paused]
         return Plan(found, paused, waiting_messages(copy))
 
 
 class _Nobody:
-    """Workers, clients and a reactor that a start never asks for anything."""
+    """Clients, a reactor, and workers that have begun nothing: all that a plan asks of them."""
 
-    def __getattr__(self, name: str) -> Any:
-        raise AssertionError(f"a start used {name}")
+    started = 0
+
+    def slot(self, worker_id: int) -> "_Nobody":
+        return self
+
+    def send(self, worker_id: int, data: bytes) -> None:
+        raise AssertionError("a plan sends nothing")
 
 
 def _say_nothing(*_: object, **__: object) -> None:
     pass
 
 
-def _hand_out_everything(supervisor: Supervisor) -> None:
+def _hand_out_everything(context: Context) -> None:
     """Give all there is to one worker that knows every listener and always has room."""
-    dispatcher = supervisor.dispatcher
-    targets = {buffer.target for buffer in supervisor.registry.list_active()}
-    listeners = {target: ListenerSettings(target, None, 1, 0.0, 1, False, None) for target in targets}
+    state = context.state
+    targets = {buffer.target for buffer in state.buffers.values()}
     for target in targets:
-        dispatcher.paces.saw(target, 1, 1)  # fast, so that batches are as large as they may be
-    hand = Hand(worker_id=0, pid=os.getpid(), listeners=listeners)
-    rounds_without = 0
+        batch_size.saw(state, target, 1, 1)  # fast, so that batches are as large as they may be
+    listeners = {target: ListenerSettings(target, None, 1, 0.0, 1, False, None) for target in targets}
+    worker = Worker(worker_id=0, pid=os.getpid(), listeners=listeners)
+    next_ordinal = rounds_without = 0
     while rounds_without < 2:
-        dispatcher.hands[0] = hand._replace(next_ordinal=_next_ordinal(dispatcher))
-        frames = dispatcher.plan(_FAR_FUTURE_MS, lambda worker_id: 0)
-        rounds_without = 0 if frames or dispatcher.scan_unfinished else rounds_without + 1
-
-
-def _next_ordinal(dispatcher: Dispatcher) -> int:
-    before = dispatcher.hands.get(0)
-    return before.next_ordinal if before else 0
+        state.workers[0] = worker._replace(next_ordinal=next_ordinal)
+        some = plan_items(context, _FAR_FUTURE_MS)
+        rounds_without = 0 if some or state.scan_unfinished else rounds_without + 1
+        next_ordinal = state.workers[0].next_ordinal
 
 
 def _merged(ranges: list[tuple[int, int]]) -> list[list[int]]:

@@ -13,56 +13,42 @@
 
 It is one loop. A turn gathers what has happened, commits it in one transaction together with what follows
 from it and with what is going to be sent, and then acts. The three steps never swap: nothing leaves before
-the commit that records it, and memory changes only when the commit has happened. There is no other writer,
+the commit that records it, and memory is what it was when the commit is refused. There is no other writer,
 hence no locks and no order to reason about.
 
-*Requests* (`requests/`) are what clients ask. *Worker events* are what workers say
-and how they end. The *collector* turns answers into results and completions, *conversations*
-carry out what else a handler's return value leads to. The *dispatcher* decides what items go to
-which worker next, the *post* what messages. The *workforce* spawns and replaces workers, *lateness*
-judges who is late, *withdrawal* takes back what a worker holds and has not started. Pool, connections,
-reactor and clock are ports: a simulation hands in its own and crashes us at any commit.
+All memory is one `State`. Every part is functions of a `Context`: the state, the journal, the outbox, the
+settings, and the ports (pool, connections, reactor, clock), which a simulation replaces by its own, to crash
+us at any commit.
+
+- `requests/` is what clients ask, `workers/` what workers say and how they end.
+- `outcomes/` is what follows: results and completions, messages, conversations.
+- `scheduling/` decides what goes where next, what is taken back, and who is late.
 
 Recovery is not a mode: a start loads the open buffers and does what it always does, hand out items that have
-no outcome and are not in flight in this run.
+no outcome and that nobody holds in this run.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from durable_bus.errors import StorageFull
-from durable_bus.supervisor.io.clock import Clock
-from durable_bus.supervisor.maintenance import Housekeeping
+from durable_bus.supervisor import recovery
+from durable_bus.supervisor.context import Context, Ports, SupervisorConfig
+from durable_bus.supervisor.maintenance import Maintenance
 from durable_bus.supervisor.outbox import Outbox
-from durable_bus.supervisor.outcomes.buffers import BufferRegistry
-from durable_bus.supervisor.outcomes.collector import Collector
-from durable_bus.supervisor.outcomes.conversations import Conversations
-from durable_bus.supervisor.outcomes.threads import ThreadRegistry
-from durable_bus.supervisor.ports import (
-    ClientClosed,
-    ClientSpoke,
-    Connections,
-    Pool,
-    Reactor,
-    WorkerEnded,
-    WorkerSpoke,
-)
-from durable_bus.supervisor.recovery import Recovery
-from durable_bus.supervisor.requests.control import Control
-from durable_bus.supervisor.requests.mailboxes import Mailboxes
-from durable_bus.supervisor.requests.requests import RECEIVING_TIMEOUT_MS, Requests, Served
-from durable_bus.supervisor.scheduling.dispatcher import Dispatcher
-from durable_bus.supervisor.scheduling.message_dispatcher import Post
-from durable_bus.supervisor.scheduling.recall import Withdrawal
-from durable_bus.supervisor.scheduling.timeouts import Lateness
-from durable_bus.supervisor.workers.worker_events import WorkerEvents
-from durable_bus.supervisor.workers.workforce import Deferred, Workforce
+from durable_bus.supervisor.outcomes import messages
+from durable_bus.supervisor.ports import ClientClosed, ClientSpoke, WorkerEnded, WorkerSpoke
+from durable_bus.supervisor.requests import mailboxes, requests
+from durable_bus.supervisor.scheduling import recall, timeouts
+from durable_bus.supervisor.scheduling.dispatcher import plan_items
+from durable_bus.supervisor.scheduling.message_dispatcher import plan_messages
+from durable_bus.supervisor.state import ItemLease, MessageLease, State
+from durable_bus.supervisor.workers import worker_events, workforce
+from durable_bus.supervisor.workers.workforce import Deferred
 
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
 
-__all__ = ["Supervisor", "SupervisorConfig"]
+__all__ = ["Supervisor"]
 
 Event = WorkerSpoke | WorkerEnded | ClientSpoke | ClientClosed
 
@@ -70,30 +56,8 @@ IDLE_CHECKPOINT_S = 1.0
 LAST_CHECKPOINT_WAIT_MS = 500
 """A clean end leaves no log behind, unless somebody goes on reading for longer."""
 STORAGE_RETRY_S = 1.0
-HOUSEKEEPING_S = 10.0
 CLIENTS_S = 0.05
 """How long a turn works on what clients ask; the rest comes in the next one, after what workers say then."""
-
-
-@dataclass(frozen=True, slots=True)
-class SupervisorConfig:
-    """What a supervisor is told at its start."""
-
-    app_name: str
-    pid: int
-    version: str
-    workers: int
-    grace_s: float = 10.0
-    items_per_worker_max: int | None = None
-    """A worker that was given this many is replaced by a fresh one; None: never."""
-    retain_ms: int | None = None
-    """Buffers that ended this long ago are pruned; None: never."""
-    receiving_timeout_ms: int = RECEIVING_TIMEOUT_MS
-    """A buffer whose client has vanished is given up this long after its last chunk."""
-    housekeeping_s: float = HOUSEKEEPING_S
-    journal_path: str = ""
-    journal_file: list[int] | None = None
-    """`socket_file.journal_file` of the journal; a client that means another is refused. None: nobody is."""
 
 
 class Supervisor:
@@ -101,90 +65,15 @@ class Supervisor:
     now.
     """
 
-    def __init__(
-        self,
-        config: SupervisorConfig,
-        journal: "Journal",
-        pool: Pool,
-        connections: Connections,
-        reactor: Reactor,
-        clock: Clock,
-        new_id: Callable[[], str],
-        log: Callable[..., None],
-    ) -> None:
-        self._config = config
+    def __init__(self, config: SupervisorConfig, journal: "Journal", ports: Ports) -> None:
         self._journal = journal
-        self._pool = pool
-        self._connections = connections
-        self._reactor = reactor
-        self._clock = clock
-        self._log = log
-        self._outbox = Outbox(pool, connections, log)
-        self.registry = BufferRegistry(journal)
-        self.threads = ThreadRegistry(journal)
-        self.dispatcher = Dispatcher(journal, self.registry, config.items_per_worker_max)
-        self.post = Post(journal, self.dispatcher, new_id)
-        self.collector = Collector(journal, self.registry, self._outbox, self.post, self.threads)
-        self.workforce = Workforce(pool, self.dispatcher, clock, config.workers)
-        self.withdrawal = Withdrawal(self.dispatcher, pool, self.post, clock, self._outbox)
-        self.lateness = Lateness(self.dispatcher, pool, clock, self.withdrawal, self._outbox)
-        self.conversations = Conversations(
-            journal, self.collector, self.post, self.threads, self.workforce, new_id
-        )
-        self.mailboxes = Mailboxes(journal, self.post, self.threads, self.conversations, self._outbox, new_id)
-        self.worker_events = WorkerEvents(
-            journal,
-            self.dispatcher,
-            self.collector,
-            self.conversations,
-            self.post,
-            self.workforce,
-            self.lateness,
-            self.withdrawal,
-            self.mailboxes,
-            self._outbox.log,
-        )
-        self.control = Control(
-            journal,
-            self.registry,
-            self.dispatcher,
-            self.collector,
-            self.workforce,
-            self.withdrawal,
-            self.lateness,
-            self._outbox,
-            clock,
-        )
-        self.requests = Requests(
-            journal,
-            self.collector,
-            self.workforce,
-            self.conversations,
-            self.threads,
-            self.mailboxes,
-            self.control,
-            self._outbox,
-            config.version,
-            Served(config.journal_path, config.journal_file),
-            new_id,
-        )
-        self.housekeeping = Housekeeping(
-            journal,
-            self.requests,
-            self.dispatcher,
-            clock,
-            every_s=config.housekeeping_s,
-            receiving_timeout_ms=config.receiving_timeout_ms,
-            retain_ms=config.retain_ms,
-        )
-        self._staged = (
-            self.dispatcher,
-            self.post,
-            self.lateness.late,
-            self.requests.receiving,
-            self.mailboxes,
-        )
+        self._ports = ports
+        self._outbox = Outbox(ports.pool, ports.connections, ports.log)
+        self.state = State()
+        self.context = Context(config, journal, self.state, self._outbox, ports)
+        self._maintenance = Maintenance(self.context)
         self._backlog: list[Event] = []
+        """What workers have said, and how they ended, in a turn whose commit was refused."""
         self._deferred: list[ClientSpoke] = []
         """Frames that cannot be answered before a worker has reported the listeners."""
         self._left: list[ClientSpoke] = []
@@ -192,23 +81,22 @@ class Supervisor:
         self._stop_deadline_s: float | None = None
         self._storage_retry_s: float | None = None
         self._idle_since_s: float | None = None
-        """When the last commit was followed by nothing; 0: and the log was brought home since; None: it was
+        """When the last commit was followed by nothing; 0: and a checkpoint was made since; None: it was
         just now.
         """
-        self._checkpoint_tried_s = self._now_s()
+        self._checkpoint_tried_s = self.context.now_s()
         self.signals: list[str] = []
         """Noted by signal handlers, acted on by the loop: "stop", "reload"."""
         self.stopped = False
 
     def start(self) -> None:
         """Record a new run and load what earlier ones left open."""
-        with self._journal.commit(self._clock.now_ms()):
-            run_id = self._journal.start_run(self._config.pid, self._config.app_name, self._config.version)
-            Recovery(
-                self._journal, self.registry, self.dispatcher, self.collector, self.post, self.conversations
-            ).load()
-        self.dispatcher.commit()
-        self._log("run started", run=run_id, pid=self._config.pid, open_buffers=len(self.registry.buffers))
+        config = self.context.config
+        with self._journal.commit(self._ports.clock.now_ms()):
+            run_id = self._journal.start_run(config.pid, config.app_name, config.version)
+            recovery.load(self.context)
+        self.state.commit()
+        self._ports.log("run started", run=run_id, pid=config.pid, open_buffers=len(self.state.buffers))
 
     def run(self) -> None:
         """Turn until asked to stop. `start` comes first."""
@@ -217,8 +105,12 @@ class Supervisor:
 
     def turn(self) -> None:
         """Gather, commit, act."""
-        self._reactor.poll(self._timeout_s())
-        events: list[Event] = [*self._backlog, *self._pool.take_events(), *self._connections.take_events()]
+        self._ports.reactor.poll(self._timeout_s())
+        events: list[Event] = [
+            *self._backlog,
+            *self._ports.pool.take_events(),
+            *self._ports.connections.take_events(),
+        ]
         self._backlog = []
         self._note_signals(events)
         if self.stopped:
@@ -227,9 +119,10 @@ class Supervisor:
             # A log that grew while the disk filled holds pages that the journal needs room for once more:
             # emptying it comes before writing more into it.
             self._journal.checkpoint()
-        self.control.storage_full = False
+        self.state.storage_full = False
+        self.state.commit()  # what a refused commit does not undo
         try:
-            with self._journal.commit(self._clock.now_ms()):
+            with self._journal.commit(self._ports.clock.now_ms()):
                 if self._storage_retry_s is not None:
                     self._journal.prove_room()  # a turn that has nothing to write must not count as proof
                 self._record(events)
@@ -248,57 +141,54 @@ class Supervisor:
         for event in events:
             if isinstance(event, ClientClosed) and event.is_parent:
                 # Nobody is left to work for: end at once, as a kill would; the next start goes on.
-                self._log("client gone", action="end at once")
+                self._ports.log("client gone", action="end at once")
                 self.stopped = True
-        if self.requests.stop_asked:
-            self.requests.stop_asked = False
+        if self.state.stop_asked:
+            self.state.stop_asked = False
             self.signals.append("stop")
         while self.signals:  # one by one: another may come in between
             signal_name = self.signals.pop(0)
             if signal_name == "stop":
                 self._begin_stop()
             elif signal_name == "reload":
-                self._log("reloading")
-                self.workforce.reload()
+                self._ports.log("reloading")
+                workforce.reload(self.context)
 
     def _begin_stop(self) -> None:
         """Start nothing more; a second time, end at once."""
-        now_s = self._now_s()
+        now_s = self.context.now_s()
         again = self._stop_deadline_s is not None
-        self._stop_deadline_s = now_s if again else now_s + self._config.grace_s
-        self.withdrawal.stopping = True
-        self._log("stopping", grace_s=0 if again else self._config.grace_s)
-
-    def _now_s(self) -> float:
-        return self._clock.monotonic_ns() / 1e9
+        self._stop_deadline_s = now_s if again else now_s + self.context.config.grace_s
+        self.state.stopping = True
+        self._ports.log("stopping", grace_s=0 if again else self.context.config.grace_s)
 
     def _timeout_s(self) -> float:
         """For how long nothing needs to happen by itself, in seconds."""
-        now_s = self._now_s()
+        now_s = self.context.now_s()
         if self._storage_retry_s is not None:
             return max(0.0, self._storage_retry_s - now_s)
         busy = (
             self.signals
-            or self.requests.stop_asked
-            or self.dispatcher.scan_unfinished
-            or self._pool.has_unread
-            or self._connections.has_unread
+            or self.state.stop_asked
+            or self.state.scan_unfinished
+            or self._ports.pool.has_unread
+            or self._ports.connections.has_unread
             or self._left
-            or self.withdrawal.is_pending
+            or recall.is_pending(self.context)
         )
         if busy:
             return 0.0
-        due = [self.housekeeping.next_due_in_s()]
+        due = [self._maintenance.next_due_in_s()]
         if self._stop_deadline_s is not None:
             due.append(self._stop_deadline_s - now_s)
         else:
-            spawn_s = self.workforce.next_due_s()
+            spawn_s = workforce.next_due_s(self.context)
             due += [] if spawn_s is None else [spawn_s - now_s]
         if self._idle_since_s is None:
             due.append(IDLE_CHECKPOINT_S)
         elif self._idle_since_s > 0:
             due.append(self._idle_since_s + IDLE_CHECKPOINT_S - now_s)
-        late_s = self.lateness.next_due_in_s()
+        late_s = timeouts.next_due_in_s(self.context)
         due += [] if late_s is None else [late_s]
         if self._stop_deadline_s is None:
             due += self._work_due_in_s()
@@ -306,11 +196,11 @@ class Supervisor:
 
     def _work_due_in_s(self) -> list[float]:
         """When there may be something to hand out, or to take back, without anything happening before."""
-        now_ms = self._clock.now_ms()
+        now_ms = self._ports.clock.now_ms()
         # What was due at the last commit already waits for a worker to have room, and not for time to pass.
-        retries_at = [b.retry_at for b in self.registry.list_active() if b.retry_at and not b.paused]
-        due_at = [*self.post.due_at.values(), *(at for at in retries_at if at > self._journal.now_ms)]
-        look_again_s = self.withdrawal.look_again_s
+        retries_at = [b.retry_at for b in self.state.buffers.values() if b.retry_at and not b.paused]
+        due_at = [*self.state.due_at.values(), *(at for at in retries_at if at > self._journal.now_ms)]
+        look_again_s = self.state.look_again_s
         return [(at - now_ms) / 1000 for at in due_at] + ([] if look_again_s is None else [look_again_s])
 
     # Commit
@@ -322,126 +212,121 @@ class Supervisor:
         # Workers' first: a client's frame may wait for what one of them reports just now.
         for event in sorted(events, key=_is_from_client):
             if isinstance(event, WorkerSpoke):
-                self.worker_events.spoke(event)
+                worker_events.spoke(self.context, event)
             elif isinstance(event, WorkerEnded):
-                self.worker_events.ended(event, stopping=self._stop_deadline_s is not None)
+                worker_events.ended(self.context, event)
             elif isinstance(event, ClientClosed):
-                self.requests.closed(event.connection_id)
-                self.mailboxes.closed(event.connection_id)
+                requests.closed(self.context, event.connection_id)
             elif event.connection_id in deferring:
                 self._deferred.append(event)  # a client's frames are answered in order
-            elif over_s is not None and self._now_s() > over_s:
+            elif over_s is not None and self.context.now_s() > over_s:
                 self._left.append(event)
             else:
-                over_s = over_s or self._now_s() + CLIENTS_S
+                over_s = over_s or self.context.now_s() + CLIENTS_S
                 try:
-                    self.requests.handle(event.connection_id, event.frame)
+                    requests.handle(self.context, event.connection_id, event.frame)
                 except Deferred:
                     deferring.add(event.connection_id)
                     self._deferred.append(event)
-        if not self._pool.has_unread and self._storage_retry_s is None:
+        if not self._ports.pool.has_unread and self._storage_retry_s is None:
             # Every pipe was read (none is while the disk is full): what somebody said in time is known.
-            self.lateness.judge()
-            for worker_id in self.workforce.hung_in_boot():
-                self._outbox.kill(worker_id)
-        self.housekeeping.keep()
+            timeouts.judge(self.context)
+            workforce.kill_hung(self.context)
+        self._maintenance.keep()
 
     def _plan(self) -> None:
-        self.withdrawal.take_back()
-        if self._stop_deadline_s is not None:
-            self.withdrawal.withdraw_all()
-            self.dispatcher.scan_unfinished = False  # nobody goes on with it in this run
+        recall.take_back(self.context)
+        if self.state.stopping:
+            recall.recall_all(self.context)
+            self.state.scan_unfinished = False  # nobody goes on with it in this run
             return
-        self.post.wake(self._journal.now_ms)
-        self.mailboxes.plan()
-        self.dispatcher.given.clear()
-        messages = self.post.plan()
-        items = self.dispatcher.plan(self._journal.now_ms, lambda one: self._pool.slot(one).started)
-        for worker_id, frame in [*messages, *items]:
-            self._outbox.to_worker(worker_id, frame)
-        self.withdrawal.help_idle()
-        self.lateness.expect()
+        now_ms = self._journal.now_ms
+        messages.wake(self.context, now_ms)
+        mailboxes.plan(self.context)
+        self.state.given = frozenset()
+        plan_messages(self.context)
+        plan_items(self.context, now_ms)
+        recall.help_idle(self.context)
+        timeouts.expect(self.context)
 
     # Act
 
     def _act(self) -> None:
         """The commit has happened: what it decided is sent, and memory is what it says."""
-        for staged in self._staged:
-            staged.commit()
-        self._connections.keep(self._deferred)
-        self._connections.keep(self._left)
+        self.state.commit()
+        self._ports.connections.keep(self._deferred)
+        self._ports.connections.keep(self._left)
         if self._storage_retry_s is not None:
             self._storage_retry_s = None
-            self._pool.pause_reading(False)
-            self._log("room on disk again")
+            self._ports.pool.pause_reading(False)
+            self._ports.log("room on disk again")
         # Limits first: a frame that arrives under a limit which is about to be lifted would be thrown away,
         # and what comes behind it would run.
-        self.withdrawal.adjust_limits()
+        recall.adjust_limits(self.context)
         self._outbox.send()
         if self._stop_deadline_s is None:
-            self.workforce.fill()
+            workforce.fill(self.context)
         self._checkpoint_when_idle()
         if self._stop_deadline_s is not None:
             self._finish_stop()
 
     def _checkpoint_when_idle(self) -> None:
-        """Bring the write-ahead log home when nothing has happened for a while, and now and then while much
+        """Checkpoint the write-ahead log when nothing has happened for a while, and now and then while much
         does: commits do it, too, but do not say when the disk fails them at it, and the log would grow on.
         """
         if self._journal.committed:
             self._idle_since_s = None
-            if self._now_s() - self._checkpoint_tried_s >= self._config.housekeeping_s:
-                self._checkpoint_tried_s = self._now_s()
+            if self.context.now_s() - self._checkpoint_tried_s >= self.context.config.housekeeping_s:
+                self._checkpoint_tried_s = self.context.now_s()
                 self._journal.checkpoint()
         elif self._idle_since_s is None:
-            self._idle_since_s = self._now_s()
-        elif self._idle_since_s > 0 and self._now_s() - self._idle_since_s >= IDLE_CHECKPOINT_S:
+            self._idle_since_s = self.context.now_s()
+        elif self._idle_since_s > 0 and self.context.now_s() - self._idle_since_s >= IDLE_CHECKPOINT_S:
             # A reader may have been in the way: then again a little later, or the log would stay long.
-            self._idle_since_s = 0.0 if self._journal.checkpoint() else self._now_s()
+            self._idle_since_s = 0.0 if self._journal.checkpoint() else self.context.now_s()
 
     def _finish_stop(self) -> None:
         assert self._stop_deadline_s is not None
-        if len(self.dispatcher.in_hand) and self._now_s() < self._stop_deadline_s:
+        if self.state.leases and self.context.now_s() < self._stop_deadline_s:
             return
         self.stopped = True
         try:
-            with self._journal.commit(self._clock.now_ms()):
-                for held in self.dispatcher.in_hand.values():
-                    if held.buffer_seq:
-                        self._journal.work.end_dispatch(held.dispatch_id, "returned")
-                    else:  # or the next start would charge it with a crash
-                        self.post.put_back(held.message_seq, held.listener)
+            with self._journal.commit(self._ports.clock.now_ms()):
+                for lease in self.state.leases.values():
+                    if isinstance(lease, ItemLease):
+                        self._journal.work.end_dispatch(lease.lease_id, "returned")
+                    elif isinstance(lease, MessageLease):  # or the next start would charge it with a crash
+                        messages.put_back(self.context, lease.message_seq, lease.listener)
                 self._journal.stop_run()
         except StorageFull:
-            self._log("stopped without a word in the journal", reason="no room on disk")
+            self._ports.log("stopped without a word in the journal", reason="no room on disk")
         else:
             self._journal.checkpoint(LAST_CHECKPOINT_WAIT_MS)
-            self._log("stopped")
+            self._ports.log("stopped")
 
     def _storage_full(self, events: list[Event]) -> None:
         """Nothing was written: keep what arrived, answer what can be answered and refuse what can be refused,
         try the same again in a second.
         """
         self._forget()
-        now_s = self._now_s()
+        now_s = self.context.now_s()
         if self._storage_retry_s is None:
-            self._log("no room on disk", action="retrying every second")
-        done = not len(self.dispatcher.in_hand)
+            self._ports.log("no room on disk", action="retrying every second")
+        done = not self.state.leases
         if self._stop_deadline_s is not None and (done or now_s >= self._stop_deadline_s):
-            self._log("stopped without a word in the journal", reason="no room on disk")
+            self._ports.log("stopped without a word in the journal", reason="no room on disk")
             self.stopped = True
-        self._pool.pause_reading(True)
+        self._ports.pool.pause_reading(True)
         self._storage_retry_s = now_s + STORAGE_RETRY_S
-        self.control.storage_full = True
+        self.state.storage_full = True
         kept: list[ClientSpoke] = []
         for event in events:
             if not isinstance(event, ClientSpoke):
                 self._backlog.append(event)
-            elif not self.requests.handle_on_full_disk(event.connection_id, event.frame):
+            elif not requests.handle_on_full_disk(self.context, event.connection_id, event.frame):
                 kept.append(event)
-        self._connections.keep(kept)
-        self.requests.receiving.commit()
-        self.mailboxes.commit()
+        self._ports.connections.keep(kept)
+        self.state.commit()
         self._outbox.send()
 
     @property
@@ -450,8 +335,7 @@ class Supervisor:
         return self._storage_retry_s is not None
 
     def _forget(self) -> None:
-        for staged in self._staged:
-            staged.rollback()
+        self.state.rollback()
         self._outbox.clear()
 
 

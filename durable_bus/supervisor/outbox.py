@@ -7,7 +7,9 @@ from typing import Any
 
 from durable_bus.errors import DurableBusError
 from durable_bus.supervisor.ports import Connections, Pool
+from durable_bus.wire.decoding import error_frame
 from durable_bus.wire.framing import encode
+from durable_bus.wire.protocol import ToClient
 
 __all__ = ["Outbox"]
 
@@ -22,7 +24,7 @@ class Outbox:
         self._connections = connections
         self._log = log
         self._to_workers: list[tuple[int, bytes]] = []
-        self._to_clients: list[tuple[int, dict[str, Any]]] = []
+        self._to_clients: list[tuple[int, ToClient]] = []
         self._hang_ups: set[int] = set()
         self._kills: list[int] = []
         self._events: list[tuple[str, dict[str, Any]]] = []
@@ -30,13 +32,12 @@ class Outbox:
     def to_worker(self, worker_id: int, data: bytes) -> None:
         self._to_workers.append((worker_id, data))
 
-    def to_client(self, connection_id: int, header: dict[str, Any]) -> None:
-        self._to_clients.append((connection_id, header))
+    def to_client(self, connection_id: int, frame: ToClient) -> None:
+        self._to_clients.append((connection_id, frame))
 
     def hang_up(self, connection_id: int, error: DurableBusError) -> None:
         """Close a connection, and say why. What its client has said meanwhile is not to be heard any more."""
-        header = {"k": "error", "request": None, "type": type(error).__name__, "message": str(error)}
-        self.to_client(connection_id, header)
+        self.to_client(connection_id, error_frame(error))
         self._hang_ups.add(connection_id)
 
     def is_hanging_up(self, connection_id: int) -> bool:
@@ -55,7 +56,7 @@ class Outbox:
         """
         for worker_id, data in _joined(self._to_workers).items():
             self._pool.send(worker_id, data)
-        to_clients = [(connection_id, encode(header)) for connection_id, header in self._to_clients]
+        to_clients = [(connection_id, encode(frame)) for connection_id, frame in self._to_clients]
         for connection_id, data in _joined(to_clients).items():
             self._connections.send(connection_id, data)
         for connection_id in self._hang_ups:

@@ -2,21 +2,22 @@
 
 The real ones are `io.worker_processes` and `io.client_sockets`; a simulation hands it others, and
 runs the real supervisor on the real SQLite against workers that die, stop, answer late or twice.
-`clock.Clock` is the fourth port.
+`Clock` is the fourth port.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from durable_bus.errors import WorkerDeath
 from durable_bus.wire.framing import Frame
-from durable_bus.wire.protocol import Report
+from durable_bus.wire.protocol import FromClient, Report
 from durable_bus.wire.slot import ORDINAL_MAX, Slot
 
 __all__ = [
     "ORDINAL_MAX",
     "ClientClosed",
     "ClientSpoke",
+    "Clock",
     "Connections",
     "Pool",
     "Reactor",
@@ -51,7 +52,7 @@ class ClientSpoke:
     """A frame from a client."""
 
     connection_id: int
-    frame: Frame[Any]
+    frame: Frame[FromClient]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,4 +134,16 @@ class Reactor(Protocol):
         """Wait until something is ready, or for `timeout_s` seconds, and let pool and connections read and
         write it.
         """
+        ...
+
+
+class Clock(Protocol):
+    """What the supervisor asks about time."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch, UTC: for what is written to the journal."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds that never go back, the same clock in every process of the machine: for durations."""
         ...

@@ -22,15 +22,16 @@ from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.journal import Journal
 from durable_bus.journal.lock import JournalLock, noted_commit
 from durable_bus.payloads.settings import AppSpec
+from durable_bus.supervisor.context import HOUSEKEEPING_S, RECEIVING_TIMEOUT_MS, Ports, SupervisorConfig
 from durable_bus.supervisor.io.client_sockets import Limits, SocketConnections
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.io.log import Log
 from durable_bus.supervisor.io.reactor import SelectorReactor
 from durable_bus.supervisor.io.worker_processes import WorkerPool
-from durable_bus.supervisor.loop import HOUSEKEEPING_S, Supervisor, SupervisorConfig
-from durable_bus.supervisor.requests.requests import RECEIVING_TIMEOUT_MS
+from durable_bus.supervisor.loop import Supervisor
 from durable_bus.wire.framing import encode
 from durable_bus.wire.ids import new_id
+from durable_bus.wire.protocol import Fatal
 from durable_bus.wire.socket_file import bind_socket, journal_file, socket_path, unlink_socket
 from durable_bus.wire.spawning import SupervisorArguments, arguments_of
 
@@ -154,12 +155,7 @@ def _supervisor(
             journal_file=journal_file(config.journal),
         ),
         journal,
-        pool,
-        connections,
-        reactor,
-        clock,
-        new_id,
-        log,
+        Ports(pool, connections, reactor, clock, new_id, log),
     )
 
 
@@ -226,12 +222,7 @@ def main(arguments: SupervisorArguments) -> int:
             return supervise(config, Parent(connection, pid_fd))
         except (DurableBusError, OSError) as error:
             kind = type(error).__name__ if isinstance(error, DurableBusError) else "StorageFailed"
-            refusal = {
-                "k": "fatal",
-                "type": kind,
-                "message": said(error),
-                "holder_pid": getattr(error, "holder_pid", None),
-            }
+            refusal = Fatal(kind, said(error), getattr(error, "holder_pid", None))
             try:
                 last_words.settimeout(LAST_WORDS_S)
                 last_words.sendall(encode(refusal))

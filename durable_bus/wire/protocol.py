@@ -4,45 +4,28 @@ disk by then.
 A frame is a header, one of these types as JSON, and bodies of payloads (`framing`). Headers are validated
 while they are decoded. There is a decoder for each direction: `decode_work` for what a worker reads,
 `decode_report` for what the supervisor reads of a worker, `decode_request` of a client, and `decode_answer`
-for what a client reads. A frame that fits none of its direction's types is refused with msgspec's own
-message.
+for what a client reads (`decoding`). A frame that fits none of its direction's types is refused with
+msgspec's own message.
 
 `README.md` shows three conversations in pictures: a start, an item, a death.
 """
 
-from typing import Any
+from typing import Annotated, TypeAlias
 
 import msgspec
 
-from durable_bus.payloads.outcomes import Outcome
 from durable_bus.payloads.settings import ListenerSettings
-
-__all__: list[str] = [
-    "Answers",
-    "AppNotImportable",
-    "Failed",
-    "Handled",
-    "Ready",
-    "Report",
-    "Segment",
-    "Work",
-    "WorkItems",
-    "WorkMessage",
-    "decode_report",
-    "decode_work",
-]
+from durable_bus.wire.parts import Count, Failed, Form, Handled, Misfit, Place, Segment, WorkerStatus
 
 
-class _Frame(
-    msgspec.Struct, tag_field="k", forbid_unknown_fields=True, omit_defaults=True, frozen=True, gc=False
-):
+class _Frame(msgspec.Struct, tag_field="k", forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """What all headers have in common. `k` is the tag: the frame's name."""
 
 
 # ---- supervisor → worker
 
 
-class WorkItems(_Frame, tag="items", frozen=True):
+class WorkItems(_Frame, tag="items"):
     """A range of a buffer's items to run. Sent after the commit that journals the dispatch. The body is their
     payloads.
     """
@@ -64,7 +47,7 @@ class WorkItems(_Frame, tag="items", frozen=True):
     """Of all items, or of each: 1 for XML, 0 for text."""
 
 
-class WorkMessage(_Frame, tag="message", frozen=True):
+class WorkMessage(_Frame, tag="message"):
     """A message to handle. Sent after the commit that journals its delivery. The body is its payload."""
 
     dispatch: int
@@ -81,13 +64,12 @@ class WorkMessage(_Frame, tag="message", frozen=True):
 
 
 Work = WorkItems | WorkMessage
-decode_work = msgspec.json.Decoder(Work).decode
 
 
 # ---- worker → supervisor
 
 
-class Ready(_Frame, tag="ready", frozen=True):
+class Ready(_Frame, tag="ready"):
     """The app is imported, and its listeners are these. Sent once, as a worker's first frame. Nothing is on
     disk by then; the commit that takes it in journals the table with the run.
     """
@@ -95,7 +77,7 @@ class Ready(_Frame, tag="ready", frozen=True):
     listeners: dict[str, ListenerSettings]
 
 
-class AppNotImportable(_Frame, tag="import_error", frozen=True):
+class AppNotImportable(_Frame, tag="import_error"):
     """The app cannot be imported, and the worker ends. Sent instead of `Ready`."""
 
     error: str
@@ -103,48 +85,7 @@ class AppNotImportable(_Frame, tag="import_error", frozen=True):
     traceback: str = ""
 
 
-class Segment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
-    """Answers to a contiguous range of items of one dispatch, which are alike in `success` and `is_xml`. A
-    body of the frame is their payloads.
-    """
-
-    dispatch: int
-    buffer: int
-    first: int
-    """The index of the first one's item."""
-    count: int
-    success: bool
-    is_xml: bool
-    attempt: int
-    total_us: int
-    durations: str
-    """See `formats.packed`."""
-
-
-class Failed(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
-    """An attempt at an item or a message that came to nothing. No body."""
-
-    dispatch: int
-    index: int
-    """The item's; 0 for a message."""
-    kind: str
-    """As in the view `failures`: exception, malformed, answer, or timeout."""
-    message: str
-    traceback: str
-    durations: str
-
-
-class Handled(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
-    """What the handling of a message led to, or of an item whose handler passed its work on. A body of the
-    frame, after those of the segments, belongs to it.
-    """
-
-    dispatch: int
-    index: int
-    outcome: Outcome
-
-
-class Answers(_Frame, tag="answers", frozen=True):
+class Answers(_Frame, tag="answers"):
     """What has come of items and messages. Sent at the end of a dispatch, and at the latest 100 ms after the
     first of it is there. Of it nothing is on disk: if the worker or the supervisor dies now, the items run
     again. The first answer to an item that is committed is its result, whatever comes later.
@@ -160,12 +101,294 @@ class Answers(_Frame, tag="answers", frozen=True):
 
 
 Report = Ready | AppNotImportable | Answers
-decode_report = msgspec.json.Decoder(Report).decode
 
 
 # ---- client → supervisor
 
 
+class Request(_Frame):
+    """What a client asks, under an id that it has made. It may ask again under the same id, when it has lost
+    its connection before the answer came: what was done then is not done twice.
+    """
+
+    request: str
+
+
+class Hello(Request, tag="hello", kw_only=True):
+    """The first frame of a connection. `welcome` answers it. On disk by then: the mailbox of `name`.
+
+    `journal`: the file that the supervisor must serve, as device and inode (`socket_file.journal_file`).
+    `needs_app`: it is answered only when a worker has imported the app, and refused when none can.
+    """
+
+    version: str
+    name: str | None = None
+    needs_app: bool = True
+    journal: list[Count] | None = None
+
+
+class Start(Request, tag="start"):
+    """A buffer whose items follow in chunks. `receiving` answers it; on disk by then: that it is receiving.
+
+    `return_to`: "" stands for who starts it. `retry_of`: the ended buffer whose unsuccessful items these are.
+    """
+
+    buffer_id: str
+    target: str
+    collect: bool
+    return_to: str = ""
+    retry_of: str | None = None
+
+
+class Chunk(Request, tag="chunk"):
+    """Items of the buffer that `start` began, `count` of them in one body. `received` answers it; on disk by
+    then: all items up to these.
+
+    `form`: 1 when they are XML, 0 when text; those at the positions `exceptions` are the other one.
+    """
+
+    number: Count
+    count: Count
+    form: Form
+    exceptions: list[Count]
+
+
+class Open(Request, tag="open"):
+    """All items were sent. `opened` answers it; on disk by then: that the buffer is open.
+
+    `digest`: of all items, `payloads.items.ItemsDigest`.
+    """
+
+    total: Count
+    digest: str
+
+
+class Submit(Start, tag="submit", kw_only=True):
+    """`start`, the only `chunk` and `open` in one frame. `opened` answers it; on disk by then: all of it."""
+
+    count: Count
+    form: Form
+    exceptions: list[Count]
+    digest: str
+
+
+class Abandon(Request, tag="abandon"):
+    """The start of this id is given up. No answer; nothing of the buffer stays."""
+
+
+class OfBuffer(Request):
+    """What is asked about a buffer that exists."""
+
+    buffer_id: str
+
+
+class Watch(OfBuffer, tag="watch"):
+    """Tell me when this buffer has ended. `watching` answers it, and `ended` comes when it has."""
+
+
+class Cancel(OfBuffer, tag="cancel"):
+    """End a buffer as it is. `controlled` answers it; on disk by then: its end, and its BufferComplete."""
+
+
+class Pause(OfBuffer, tag="pause"):
+    """Hand out nothing more of a buffer. `controlled` answers it; on disk by then: that it is paused."""
+
+
+class Resume(OfBuffer, tag="resume"):
+    """Go on with a paused buffer. `controlled` answers it; on disk by then: that it is not paused."""
+
+
+class Prune(Request, tag="prune"):
+    """Mark buffers and drop conversations that ended before a time, ms since the epoch: a page of them.
+    `pruned` answers it; on disk by then: what it says.
+
+    `after`: where the last answer says to go on.
+    """
+
+    before_ms: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+    after: Place | None = None
+
+
+class AskStatus(Request, tag="status"):
+    """How is the supervisor? `status` answers it. It may come before a hello, and writes nothing."""
+
+    journal: list[Count] | None = None
+
+
+class Send(Request, tag="send"):
+    """A message on a new thread. `sent` answers it; on disk by then: the message."""
+
+    to: str
+    payload: str
+    is_xml: bool
+
+
+class Receive(Request, tag="receive"):
+    """The next message to this client's name. `message` answers it; on disk by then: that it is delivered."""
+
+
+class StopReceiving(Request, tag="stop_receiving"):
+    """The time of the `receive` of this id is over. `nothing` answers both, unless a message was quicker."""
+
+
+class AbandonReceiving(Request, tag="abandon_receiving"):
+    """The `receive` of this id was interrupted. No answer; a message that was on its way waits again."""
+
+
+class Respond(Request, tag="respond"):
+    """Answer a received message. `settled` answers it; on disk by then: the response, and what follows."""
+
+    message_id: str
+    payload: str
+    is_xml: bool
+    success: bool
+
+
+class Acknowledge(Request, tag="acknowledge"):
+    """Settle a received message without a response. `settled` answers it; on disk by then: that it is."""
+
+    message_id: str
+
+
+class Stop(Request, tag="stop"):
+    """Finish what runs, hand out nothing more, and end. No answer but the end of the connection."""
+
+
+AnyRequest: TypeAlias = (
+    Hello | Start | Chunk | Open | Submit | Abandon | Watch | Cancel | Pause | Resume | Prune | AskStatus
+    | Send | Receive | StopReceiving | AbandonReceiving | Respond | Acknowledge | Stop
+)  # fmt: skip
+FromClient: TypeAlias = Request | Misfit
+
 # ---- supervisor → client
 
-_ = Any
+
+class Answer(_Frame):
+    """What answers the request of this id."""
+
+    request: str
+
+
+class Welcome(Answer, tag="welcome"):
+    """To `hello`. `listeners`: the newest table, by name; empty while the app cannot be imported."""
+
+    listeners: dict[str, ListenerSettings]
+
+
+class Receiving(Answer, tag="receiving"):
+    """To `start`: send on from this chunk. `existing`: the buffer is there already, send none."""
+
+    next_chunk: Count
+    existing: bool
+
+
+class Received(Answer, tag="received"):
+    """To `chunk`: all before `next_chunk` are on disk."""
+
+    next_chunk: Count
+
+
+class Opened(Answer, tag="opened"):
+    """To `open` and `submit`: the buffer is on disk with all its items. `existed`: it was before."""
+
+    buffer_id: str
+    buffer_seq: int
+    total: int
+    existed: bool
+
+
+class Watching(Answer, tag="watching"):
+    """To `watch`."""
+
+    buffer_id: str
+
+
+class Ended(_Frame, tag="ended"):
+    """A buffer that this connection has started, or watches, has ended; its BufferComplete is on disk."""
+
+    buffer_id: str
+
+
+class Controlled(Answer, tag="controlled"):
+    """To `cancel`, `pause` and `resume`: how the buffer is now. Kept in the journal for a cancel of what was
+    receiving.
+    """
+
+    buffer_id: str
+    state: str
+    paused: bool
+
+
+class Pruned(Answer, tag="pruned"):
+    """To `prune`: how many buffers were marked, and where to go on; None: all is done."""
+
+    buffers: int
+    next: Place | None
+
+
+class Status(Answer, tag="status", forbid_unknown_fields=False, omit_defaults=False):
+    """To `status`. Also clients of other versions ask: they pass over fields that they do not know."""
+
+    workers: list[WorkerStatus] = []
+    import_error: str | None = None
+    storage_full: bool = False
+    now_ms: int = 0
+
+
+class Sent(Answer, tag="sent"):
+    """To `send`. Kept in the journal."""
+
+    message_id: str
+    thread_id: str
+
+
+class Message(Answer, tag="message"):
+    """To `receive`: a message, which is this client's until it settles it or its connection ends.
+
+    `completes`: the buffer that it tells the end of, if it is a BufferComplete.
+    """
+
+    message_id: str
+    kind: str
+    from_id: str
+    thread_id: str
+    payload: str
+    is_xml: bool
+    completes: int | None = None
+
+
+class Nothing(Answer, tag="nothing"):
+    """To `stop_receiving`: no message came."""
+
+
+class Settled(Answer, tag="settled"):
+    """To `respond` and `acknowledge`. Kept in the journal."""
+
+    message_id: str
+
+
+class Error(_Frame, tag="error", forbid_unknown_fields=False):
+    """A request was refused, and nothing of it was done; without a `request`, the connection ends.
+
+    `type`: a class of `errors`. Also clients of other versions read it.
+    """
+
+    request: str | None
+    type: str
+    message: str
+    buffer_id: str | None = None
+
+
+class Fatal(_Frame, tag="fatal", forbid_unknown_fields=False):
+    """The last frame of a supervisor of one's own that ends with an error. `holder_pid`: who has its lock."""
+
+    type: str
+    message: str
+    holder_pid: int | None = None
+
+
+AnyAnswer: TypeAlias = (
+    Welcome | Receiving | Received | Opened | Watching | Ended | Controlled | Pruned | Status | Sent | Message
+    | Nothing | Settled | Error | Fatal
+)  # fmt: skip
+ToClient: TypeAlias = Answer | Ended | Error | Fatal

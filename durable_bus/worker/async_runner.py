@@ -26,8 +26,9 @@ from durable_bus.payloads.messages import HandlerMetadata, HandlerResponse
 from durable_bus.payloads.outcomes import Outcome, message_outcome, outcome_of, passed_on
 from durable_bus.payloads.packing import unpack
 from durable_bus.payloads.xml import load
+from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader
-from durable_bus.wire.protocol import Work, WorkMessage, decode_work
+from durable_bus.wire.protocol import Work, WorkMessage
 from durable_bus.wire.slot import CURRENT, LIMIT, SINCE, STARTED
 from durable_bus.worker.handling import MessageHandling, metadata_of
 from durable_bus.worker.replies import FLUSH_S, Replies, end_worker

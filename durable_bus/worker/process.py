@@ -17,8 +17,9 @@ import traceback
 
 from durable_bus.app.bus import Bus, load_app
 from durable_bus.errors import DurableBusError, encodable
+from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import read_frame
-from durable_bus.wire.protocol import AppNotImportable, Ready, decode_work
+from durable_bus.wire.protocol import AppNotImportable, Ready
 from durable_bus.wire.slot import SharedSlot
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments, arguments_of
 from durable_bus.worker.handling import MessageHandling

@@ -16,7 +16,8 @@ from durable_bus.journal.formats import packed
 from durable_bus.payloads.outcomes import Outcome
 from durable_bus.payloads.packing import pack
 from durable_bus.wire.framing import encode, write_all
-from durable_bus.wire.protocol import Answers, Failed, Handled, Segment, Work, WorkItems
+from durable_bus.wire.parts import Failed, Handled, Segment
+from durable_bus.wire.protocol import Answers, Work, WorkItems
 
 __all__ = ["OpenSegment", "Replies", "end_worker"]
 

@@ -414,7 +414,7 @@ def test_leaving_gives_open_work_back_and_the_same_call_goes_on(
 
 def interrupt_amid_a_frame(client: Client, supervisor_pid: int) -> None:
     """Ctrl-C while a start waits for room to send the rest of a chunk, as the supervisor is stopped."""
-    connection = client._contact.link._connection
+    connection = client._session.connection._socket
     os.kill(supervisor_pid, signal.SIGSTOP)
 
     def interrupt() -> None:

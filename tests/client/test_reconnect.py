@@ -21,6 +21,7 @@ from durable_bus.client.client import Client
 from durable_bus.client.upload import BATCH_ITEMS
 from durable_bus.errors import JournalUnreachable, SupervisorLost, TimedOut, VersionMismatch
 from durable_bus.wire.framing import encode
+from durable_bus.wire.protocol import Cancel, Hello
 from durable_bus.wire.socket_file import socket_path
 
 SOME = 2 * BATCH_ITEMS + 1000
@@ -337,7 +338,7 @@ def test_a_daemon_of_another_version_is_not_asked_again(
 ) -> None:
     with Service(journal) as service, service.client() as client:
         client.start("describe", ["a"], buffer_id="b").wait(60)
-        monkeypatch.setattr("durable_bus.client.connection.__version__", f"{__version__}.x")
+        monkeypatch.setattr("durable_bus.client.session.__version__", f"{__version__}.x")
         service.restart()
         until(lambda: service.facts.value("SELECT count(*) FROM runs") == 2, "it is back")
         with pytest.raises(VersionMismatch):
@@ -367,6 +368,6 @@ def test_a_client_that_finds_no_socket_is_told_what_can_be_known(journal: Path) 
 def test_frames_that_come_before_the_hello_is_answered_are_answered_after_it(journal: Path) -> None:
     """A client need not wait for its welcome: everything is answered in order."""
     with Service(journal), Raw(journal) as raw:
-        hello = {"k": "hello", "request": "1", "version": __version__, "name": "cli", "needs_app": True}
-        raw.write(encode(hello) + encode({"k": "cancel", "request": "2", "buffer_id": "b"}))
+        hello = Hello("1", version=__version__, name="cli", needs_app=True)
+        raw.write(encode(hello) + encode(Cancel("2", "b")))
         assert [raw.answer()["request"], raw.answer()["request"]] == ["1", "2"]

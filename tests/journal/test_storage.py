@@ -17,6 +17,7 @@ from durable_bus import BufferError
 from durable_bus.client.client import Client
 from durable_bus.errors import StorageFull, TimedOut
 from durable_bus.wire.framing import encode
+from durable_bus.wire.protocol import Receive, StopReceiving
 
 DISK_BYTES = 12 * 1024 * 1024
 NO_MOUNT = (
@@ -151,7 +152,7 @@ def test_a_daemon_with_a_full_disk_answers_everybody_and_says_so(
         assert bob.hello(name="bob")["k"] == "welcome"
         buffer = alice.start("gate", [str(door)] * 1_000, buffer_id="b")
         run_log.until_started(0)
-        bob.write(encode({"k": "receive", "request": "waiting"}))
+        bob.write(encode(Receive("waiting")))
         disk.fill()
         until_refused(alice)
         door.touch()
@@ -176,7 +177,7 @@ def test_a_daemon_with_a_full_disk_answers_everybody_and_says_so(
         until_no_room(lambda: alice.send("echo", "a"), "a message")
         until_no_room(lambda: alice.receive(timeout=0.1), "waiting for a message")
         until_no_room(lambda: alice.pause("b"), "a pause")
-        bob.write(encode({"k": "stop_receiving", "request": "waiting"}))
+        bob.write(encode(StopReceiving("waiting")))
         assert bob.answer() == {"request": "waiting", "k": "nothing"}
         disk.empty()
         until(lambda: not status()["storage_full"], "status says that there is room again")
@@ -185,7 +186,7 @@ def test_a_daemon_with_a_full_disk_answers_everybody_and_says_so(
         assert alice.start("echo", ["again"], buffer_id="after").wait(60).successful == 1
         with Client(journal, name="carol") as carol:
             carol.send("bob", "here")
-            bob.write(encode({"k": "receive", "request": "again"}))
+            bob.write(encode(Receive("again")))
             assert bob.answer()["payload"] == "here"
     assert facts.failures("b") == []
     assert facts.rows("PRAGMA integrity_check") == [("ok",)]

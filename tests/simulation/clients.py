@@ -6,12 +6,42 @@ supervisor has gone. It may vanish, break its connection, or ask for something t
 
 import itertools
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
 from durable_bus.payloads.packing import pack
 from durable_bus.supervisor.ports import ClientClosed, ClientSpoke
+from durable_bus.wire.decoding import decode_answer, decode_request
 from durable_bus.wire.framing import Frame, FrameReader, encode
+from durable_bus.wire.protocol import (
+    AbandonReceiving,
+    Acknowledge,
+    Answer,
+    Cancel,
+    Chunk,
+    Controlled,
+    Ended,
+    Error,
+    Fatal,
+    FromClient,
+    Hello,
+    Message,
+    Open,
+    Opened,
+    Pause,
+    Receive,
+    Received,
+    Receiving,
+    Request,
+    Respond,
+    Resume,
+    Send,
+    Sent,
+    Settled,
+    Start,
+    ToClient,
+    Welcome,
+)
 from simulation.model import Content, Violation
 
 if TYPE_CHECKING:
@@ -30,8 +60,8 @@ class Link:
     def __init__(self, connection_id: int, peer: "Peer") -> None:
         self.connection_id = connection_id
         self.peer = peer
-        self.to_supervisor: deque[Frame] = deque()
-        self.kept: deque[Frame] = deque()
+        self.to_supervisor: deque[Frame[FromClient]] = deque()
+        self.kept: deque[Frame[FromClient]] = deque()
         """What the supervisor has read, and given back for later."""
         self.closed_by_client = False
         self.closed_by_supervisor = False
@@ -47,7 +77,7 @@ class SimulatedConnections:
         self._world = machine.world
         self._links: dict[int, Link] = {}
         self._ids = itertools.count(1)
-        self._reader = FrameReader()
+        self._reader = FrameReader(decode_answer)
 
     def connect(self, peer: "Peer") -> Link:
         link = Link(next(self._ids), peer)
@@ -88,8 +118,8 @@ class SimulatedConnections:
                 events.append(ClientSpoke(link.connection_id, link.kept.popleft()))
             while link.to_supervisor and not waited:
                 frame = link.to_supervisor.popleft()
-                if frame.header["k"] == "abandon_receiving":
-                    self._machine.model.receiver_interrupted(link.connection_id, frame.header["request"])
+                if isinstance(frame.header, AbandonReceiving):
+                    self._machine.model.receiver_interrupted(link.connection_id, frame.header.request)
                 events.append(ClientSpoke(link.connection_id, frame))
                 if self._world.chance(self._machine.faults.read_in_parts):
                     break
@@ -101,15 +131,15 @@ class SimulatedConnections:
         if link is None:
             return
         for frame in self._reader.feed(data):
-            if frame.header["k"] != "welcome":
+            if not isinstance(frame.header, Welcome):
                 self._world.note(f"to client {link.peer.name}: {frame.header}")
             link.peer.is_told(connection_id, frame.header)
             self._deliver(link, frame.header)
 
-    def _deliver(self, link: Link, header: dict[str, Any]) -> None:
+    def _deliver(self, link: Link, frame: ToClient) -> None:
         arrives_ns = self._world.now_ns + self._world.rng.randrange(10_000, 500_000)
         link.arrives_ns = max(link.arrives_ns, arrives_ns)
-        self._world.at(link.arrives_ns, lambda: link.peer.receive(link, header))
+        self._world.at(link.arrives_ns, lambda: link.peer.receive(link, frame))
 
     def close(self, connection_id: int) -> None:
         link = self._links.get(connection_id)
@@ -159,7 +189,7 @@ class Peer:
             self._connect_later()
         else:
             request_id = f"{self.name}/hello"
-            self.send({"k": "hello", "request": request_id, "version": VERSION, "name": self.mailbox})
+            self.send(Hello(request_id, version=VERSION, name=self.mailbox))
 
     def _connect_later(self) -> None:
         if not self._connecting:
@@ -184,10 +214,10 @@ class Peer:
                 self.link.to_supervisor.clear()  # a reset takes along what was not read
             self.link = None
 
-    def send(self, header: dict[str, Any], *bodies: bytes) -> None:
+    def send(self, request: Request, *bodies: bytes) -> None:
         assert self.link is not None
         if not self.link.closed_by_supervisor:
-            self.link.to_supervisor.extend(FrameReader().feed(encode(header, *bodies)))
+            self.link.to_supervisor.extend(FrameReader(decode_request).feed(encode(request, *bodies)))
 
     def lost(self, link: Link) -> None:
         """The supervisor has gone."""
@@ -196,25 +226,26 @@ class Peer:
             if not self.is_done:
                 self._connect_later()
 
-    def receive(self, link: Link, header: dict[str, Any]) -> None:
+    def receive(self, link: Link, frame: ToClient) -> None:
         """A frame arrives, if it is still there."""
-        if link is not self.link:
+        if link is not self.link or isinstance(frame, Ended):
             return
-        if header["k"] == "welcome":
+        if isinstance(frame, Welcome):
             self.welcomed()
-        elif header["k"] == "error" and header["type"] in ("BusNotImportable", "StorageFull"):
+        elif isinstance(frame, Error) and frame.type in ("BusNotImportable", "StorageFull"):
             self.break_connection()
         else:
-            self.answered(header)
+            assert not isinstance(frame, Fatal)
+            self.answered(frame)
 
-    def is_told(self, connection_id: int, header: dict[str, Any]) -> None:
+    def is_told(self, connection_id: int, frame: ToClient) -> None:
         """At the moment of sending: is it on disk?"""
 
     def welcomed(self) -> None:
         """The connection is there: say what there is to say."""
 
-    def answered(self, header: dict[str, Any]) -> None:
-        raise Violation(f"client {self.name} was told {header}")
+    def answered(self, answer: Answer | Error) -> None:
+        raise Violation(f"client {self.name} was told {answer}")
 
 
 class Starter(Peer):
@@ -234,16 +265,16 @@ class Starter(Peer):
         self._chunks = self._cut(chunks)
         self._begin_request()
 
-    def _cut(self, sizes: list[int]) -> list[tuple[dict[str, Any], bytes]]:
+    def _cut(self, sizes: list[int]) -> list[tuple[int, int, list[int], bytes]]:
+        """Of each chunk how many items, their form, the exceptions, and the body."""
         chunks = []
         first = 0
-        for number, size in enumerate(sizes):
+        for size in sizes:
             forms = list(self.content.forms[first : first + size])
             body = pack(list(self.content.texts[first : first + size]))
             form, exceptions = form_and_exceptions(forms)
             self._digest.update(body, forms)
-            header = {"k": "chunk", "number": number, "count": size, "form": form, "exceptions": exceptions}
-            chunks.append((header, body))
+            chunks.append((size, form, exceptions, body))
             first += size
         return chunks
 
@@ -261,19 +292,12 @@ class Starter(Peer):
             self.state = "busy"
             self.break_connection()
 
-    @property
-    def _start(self) -> dict[str, Any]:
-        return {
-            "request": self.request_id,
-            "buffer_id": self.content.buffer_id,
-            "target": self.content.target,
-            "collect": self.content.collect,
-            "return_to": self.content.return_to,
-        }
-
     def welcomed(self) -> None:
         self._sent_chunks, self._sent_open = self._acknowledged_chunks, False
-        self.send({"k": "start", **self._start})
+        content = self.content
+        self.send(
+            Start(self.request_id, content.buffer_id, content.target, content.collect, content.return_to)
+        )
         if not self.world.chance(0.3):
             self._go_on()
 
@@ -284,53 +308,50 @@ class Starter(Peer):
             and self._sent_chunks < len(self._chunks)
             and self._sent_chunks - self._acknowledged_chunks < _UNACKNOWLEDGED_CHUNKS_MAX
         ):
-            header, body = self._chunks[self._sent_chunks]
-            self.send({**header, "request": self.request_id}, body)
+            count, form, exceptions, body = self._chunks[self._sent_chunks]
+            self.send(Chunk(self.request_id, self._sent_chunks, count, form, exceptions), body)
             self._sent_chunks += 1
         if (self._existing or self._sent_chunks == len(self._chunks)) and not self._sent_open:
             self._sent_open = True
             total, digest = len(self.content.texts), self._digest.hexdigest()
-            self.send({"k": "open", **self._start, "total": total, "digest": digest})
+            self.send(Open(self.request_id, total, digest))
 
-    def is_told(self, connection_id: int, header: dict[str, Any]) -> None:
+    def is_told(self, connection_id: int, frame: ToClient) -> None:
         model = self.machine.model
-        kind = header["k"]
-        if kind == "opened":
-            model.told_opened(self.content, header)
-        elif kind in ("received", "receiving") and not self._existing and not header.get("existing"):
-            if header["request"] == self.request_id and header["next_chunk"]:
-                model.told_received(self.content, self.request_id, header["next_chunk"])
-        elif kind == "ended":
-            model.told_ended(header["buffer_id"])
-        elif kind == "error" and "this id is used already" in header["message"]:
+        if isinstance(frame, Opened):
+            model.told_opened(self.content, frame)
+        elif isinstance(frame, Received | Receiving):
+            existing = self._existing or (isinstance(frame, Receiving) and frame.existing)
+            if not existing and frame.request == self.request_id and frame.next_chunk:
+                model.told_received(self.content, self.request_id, frame.next_chunk)
+        elif isinstance(frame, Ended):
+            model.told_ended(frame.buffer_id)
+        elif isinstance(frame, Error) and "this id is used already" in frame.message:
             model.told_used(self.content)
 
-    def answered(self, header: dict[str, Any]) -> None:
-        kind = header["k"]
-        if kind == "ended":
-            return
-        if header.get("request") != self.request_id:
+    def answered(self, answer: Answer | Error) -> None:
+        if answer.request != self.request_id:
             return  # of a request that it has given up
-        if kind in ("receiving", "received"):
-            self._existing = self._existing or header.get("existing", False)
-            self._acknowledged_chunks = max(self._acknowledged_chunks, header["next_chunk"])
+        if isinstance(answer, Received | Receiving):
+            self._existing = self._existing or (isinstance(answer, Receiving) and answer.existing)
+            self._acknowledged_chunks = max(self._acknowledged_chunks, answer.next_chunk)
             self._sent_chunks = max(self._sent_chunks, self._acknowledged_chunks)
             self._go_on()
-        elif kind == "opened":
+        elif isinstance(answer, Opened):
             self.state = "acknowledged"
-        elif kind == "error":
-            self._refused(header)
+        elif isinstance(answer, Error):
+            self._refused(answer)
         else:
-            super().answered(header)
+            super().answered(answer)
 
-    def _refused(self, header: dict[str, Any]) -> None:
-        kind, message = header["type"], header["message"]
+    def _refused(self, error: Error) -> None:
+        kind, message = error.type, error.message
         if kind == "UsageError" and " came before chunk " in message and self.machine.clock_was_set:
             self._begin_request()  # it was given up, as if its client had been away for long
             self.break_connection()
             return
         if kind != "BufferError":
-            raise Violation(f"client {self.name} was refused with {header}")
+            raise Violation(f"client {self.name} was refused with {error}")
         was_cancelled = self.content.buffer_id in self.machine.model.cancelling
         if message in _TRY_AGAIN or self._name_may_come(message) or ("arrived" in message and was_cancelled):
             self._begin_request()
@@ -338,7 +359,7 @@ class Starter(Peer):
         elif "this id is used already" in message or message.startswith("unknown "):
             self.state, self.refusal = "refused", message
         else:
-            raise Violation(f"client {self.name} was refused with {header}")
+            raise Violation(f"client {self.name} was refused with {error}")
 
     def _name_may_come(self, message: str) -> bool:
         """Today's code lacks a listener that the app has otherwise."""
@@ -351,25 +372,28 @@ class Control(Peer):
 
     def __init__(self, machine: "Machine", name: str, verb: str, buffer_id: str) -> None:
         super().__init__(machine, name)
-        self._request = {"k": verb, "request": self.new_request_id(), "buffer_id": buffer_id}
+        kind: type[Cancel | Pause | Resume] = {"cancel": Cancel, "pause": Pause, "resume": Resume}[verb]
+        self._verb = verb
+        self._request = kind(self.new_request_id(), buffer_id)
         if verb == "cancel":
             machine.model.cancelling.add(buffer_id)
 
     def welcomed(self) -> None:
         self.send(self._request)
 
-    def is_told(self, connection_id: int, header: dict[str, Any]) -> None:
-        if header["k"] == "controlled":
-            self.machine.model.told_controlled(self._request["k"], header)
+    def is_told(self, connection_id: int, frame: ToClient) -> None:
+        if isinstance(frame, Controlled):
+            self.machine.model.told_controlled(self._verb, frame)
 
-    def answered(self, header: dict[str, Any]) -> None:
-        too_early = self._request["k"] == "pause" and "still arriving" in header.get("message", "")
-        is_refused = header["k"] == "error" and (header["type"] == "NotFound" or too_early)
-        if header["k"] == "controlled" or is_refused:
-            self.state = "answered"
-            self.close()
-        elif header["k"] != "ended":
-            super().answered(header)
+    def answered(self, answer: Answer | Error) -> None:
+        if isinstance(answer, Error):
+            too_early = self._verb == "pause" and "still arriving" in answer.message
+            if not too_early and answer.type != "NotFound":
+                super().answered(answer)
+        elif not isinstance(answer, Controlled):
+            super().answered(answer)
+        self.state = "answered"
+        self.close()
 
 
 class Correspondent(Peer):
@@ -382,9 +406,9 @@ class Correspondent(Peer):
         self._letters = [(self.new_request_id(), to_id, text) for to_id, text in letters]
         self._sent = 0
         self._receiving: str | None = None
-        self._thinking_about: dict[str, Any] | None = None
+        self._thinking_about: Message | None = None
         """The message it has and has not settled; one it had over another connection comes again."""
-        self._settling: dict[str, Any] | None = None
+        self._settling: Respond | Acknowledge | None = None
 
     @property
     def has_sent_all(self) -> bool:
@@ -397,8 +421,7 @@ class Correspondent(Peer):
 
     def _say_next(self) -> None:
         if not self.has_sent_all:
-            request_id, to_id, text = self._letters[self._sent]
-            self.send({"k": "send", "request": request_id, "to": to_id, "payload": text, "is_xml": False})
+            self._send_letter()
         if self._settling is not None:
             self.send(self._settling)
         elif self._receiving is None:
@@ -408,7 +431,7 @@ class Correspondent(Peer):
         """Ask for a message; sometimes it is interrupted while it waits, whether one is on its way or not."""
         link = self.link
         request_id = self._receiving = self.new_request_id()
-        self.send({"k": "receive", "request": request_id})
+        self.send(Receive(request_id))
         if self.world.chance(0.1):
             self.world.later(
                 self.world.rng.choice([0.0, 0.001, 0.5]), lambda: self._interrupt(link, request_id)
@@ -416,64 +439,60 @@ class Correspondent(Peer):
 
     def _interrupt(self, link: Link | None, request_id: str) -> None:
         if link is not None and link is self.link and request_id == self._receiving:
-            self.send({"k": "abandon_receiving", "request": request_id})
+            self.send(AbandonReceiving(request_id))
             self._ask()
 
-    def is_told(self, connection_id: int, header: dict[str, Any]) -> None:
+    def is_told(self, connection_id: int, frame: ToClient) -> None:
         model = self.machine.model
-        if header["k"] == "sent":
-            model.told_sent(header["request"], header["message_id"])
-        elif header["k"] == "message":
-            model.told_message(connection_id, self.mailbox or "", header)
-        elif header["k"] == "settled":
-            model.told_settled(header["message_id"])
+        if isinstance(frame, Sent):
+            model.told_sent(frame.request, frame.message_id)
+        elif isinstance(frame, Message):
+            model.told_message(connection_id, self.mailbox or "", frame)
+        elif isinstance(frame, Settled):
+            model.told_settled(frame.message_id)
 
-    def answered(self, header: dict[str, Any]) -> None:
-        kind, request_id = header["k"], header.get("request")
-        if kind == "message":
+    def answered(self, answer: Answer | Error) -> None:
+        request_id = answer.request
+        if isinstance(answer, Message):
             if request_id == self._receiving and self.world.chance(0.05):
                 self._interrupt(self.link, request_id)
             elif request_id == self._receiving:
                 self._receiving = None
-                self._thinking_about = header
+                self._thinking_about = answer
                 delay_s = self.world.rng.choice([0.0, 0.01, 0.5])
-                self.world.later(delay_s, lambda: self._settle(header, self.world.chance(0.7)))
+                self.world.later(delay_s, lambda: self._settle(answer, self.world.chance(0.7)))
         elif not self.has_sent_all and request_id == self._letters[self._sent][0]:
-            if kind == "sent" or header["type"] == "MessageRefused":
+            if isinstance(answer, Sent) or (isinstance(answer, Error) and answer.type == "MessageRefused"):
                 self._sent += 1
                 if not self.has_sent_all:
                     self._send_letter()
-        elif self._settling is not None and request_id == self._settling["request"]:
-            if kind == "error" and "nobody is waiting" in header["message"]:
-                self._settling = {**self._settling, "k": "acknowledge", "request": self.new_request_id()}
+        elif self._settling is not None and request_id == self._settling.request:
+            if isinstance(answer, Error) and "nobody is waiting" in answer.message:
+                self._settling = Acknowledge(self.new_request_id(), self._settling.message_id)
                 self.send(self._settling)
+            elif isinstance(answer, Error) and "settled before" not in answer.message:
+                super().answered(answer)
             else:
-                self._settled(header)
+                self._settling = None
+                self._say_next_receive()
 
     def _send_letter(self) -> None:
         request_id, to_id, text = self._letters[self._sent]
-        self.send({"k": "send", "request": request_id, "to": to_id, "payload": text, "is_xml": False})
+        self.send(Send(request_id, to_id, text, False))
 
-    def _settle(self, message: dict[str, Any], respond: bool) -> None:
+    def _settle(self, message: Message, respond: bool) -> None:
         if message is not self._thinking_about:
             return
-        verb = "respond" if respond else "acknowledge"
-        request_id, message_id = self.new_request_id(), message["message_id"]
-        self._settling = {"k": verb, "request": request_id, "message_id": message_id}
+        request_id, message_id = self.new_request_id(), message.message_id
+        text = ""
         if respond:
             text = f"{self.mailbox} responds {self.world.rng.getrandbits(32):08x}"
-            self._settling |= {"payload": text, "is_xml": False, "success": True}
-            self.machine.model.said(message["thread_id"], text, success=True, is_xml=False)
+            self._settling = Respond(request_id, message_id, text, False, True)
         else:
-            self.machine.model.said(message["thread_id"], "", success=True, is_xml=False)
+            self._settling = Acknowledge(request_id, message_id)
+        self.machine.model.said(message.thread_id, text, success=True, is_xml=False)
         if self.link is not None:
             self.send(self._settling)
-
-    def _settled(self, header: dict[str, Any]) -> None:
-        if header["k"] == "error" and "settled before" not in header["message"]:
-            raise Violation(f"client {self.name} was told {header}")
-        self._settling = None
-        self._say_next_receive()
 
     def _say_next_receive(self) -> None:
         if self._receiving is None:

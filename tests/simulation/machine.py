@@ -10,7 +10,9 @@ from typing import Any
 from durable_bus.errors import StorageFailed, StorageFull, WorkerKilled
 from durable_bus.journal.journal import Journal
 from durable_bus.payloads.settings import ListenerSettings
-from durable_bus.supervisor.loop import Supervisor, SupervisorConfig
+from durable_bus.supervisor.context import Ports, SupervisorConfig
+from durable_bus.supervisor.loop import Supervisor
+from durable_bus.supervisor.workers.workforce import is_settled
 from simulation.clients import VERSION, Control, Correspondent, Link, Peer, SimulatedConnections, Starter
 from simulation.handlers import Handler, obey
 from simulation.model import Content, Model, Violation
@@ -223,12 +225,14 @@ class Machine:
         supervisor = Supervisor(
             SupervisorConfig(app_name="simulated", pid=self.starts, version=VERSION, workers=self._workers),
             self._journal,
-            self.pool,
-            self.connections,
-            self,
-            self.clock,
-            lambda: f"id{next(self._new_ids)}",
-            self._log,
+            Ports(
+                self.pool,
+                self.connections,
+                self,
+                self.clock,
+                lambda: f"id{next(self._new_ids)}",
+                self._log,
+            ),
         )
         supervisor.start()
         self.supervisor = supervisor
@@ -262,17 +266,16 @@ class Machine:
         """What the supervisor counts in memory is what the rows say."""
         if self.supervisor is None:
             return
-        registry = self.supervisor.registry
+        state = self.supervisor.state
         rows = self.model.query(
             "SELECT buffer_seq, succeeded + failed, failed FROM buffer"
             " WHERE opened_commit IS NOT NULL AND ended_commit IS NULL"
         )
-        found = [(buffer.seq, buffer.recorded, buffer.failed) for buffer in registry.list_active()]
+        found = [(buffer.seq, buffer.recorded, buffer.failed) for buffer in state.buffers.values()]
         if sorted(found) != sorted(rows):
             raise Violation(f"in memory (buffer, recorded, failed) are {found}, on disk {rows}")
-        dispatcher = self.supervisor.dispatcher
-        for hand in dispatcher.hands.values():
-            held = sum(len(one.open_positions()) for one in dispatcher.held_by(hand.worker_id))
+        for hand in state.workers.values():
+            held = sum(len(one.open_positions()) for one in state.held_by(hand.worker_id))
             if hand.unanswered != held:
                 raise Violation(f"worker {hand.worker_id} holds {held} items, counted are {hand.unanswered}")
 
@@ -280,7 +283,7 @@ class Machine:
         supervisor = self.supervisor
         if supervisor is None or supervisor.has_storage_trouble:
             return  # what is kept waits for room on disk
-        if self.connections.keeps_any and supervisor.workforce.is_settled:
+        if self.connections.keeps_any and is_settled(supervisor.context):
             raise Violation("a client's frame waits for a worker's report, and the report has come")
 
     def close(self) -> None:
@@ -402,7 +405,7 @@ class Machine:
         return [peer for peer in self.peers if isinstance(peer, Correspondent) and not peer.is_done]
 
     def _is_done(self) -> bool:
-        if self.supervisor is None or self.supervisor.registry.list_active():
+        if self.supervisor is None or [*self.supervisor.state.buffers.values()]:
             return False
         if not all(peer.is_done or isinstance(peer, Correspondent) for peer in self.peers):
             return False
@@ -420,7 +423,7 @@ class Machine:
 
     def _what_is_left(self) -> str:
         clients = [peer.name for peer in self.peers if not peer.is_done]
-        buffers = self.supervisor.registry.list_active() if self.supervisor else []
+        buffers = [*self.supervisor.state.buffers.values()] if self.supervisor else []
         messages = self.model.query("SELECT message_id, to_id FROM message WHERE settled_commit IS NULL")
         return f"clients {clients}, messages {messages}, buffers {buffers}"
 
@@ -440,7 +443,7 @@ class Machine:
         before = self.model.dispatched
         rows = self.model.query("SELECT * FROM result ORDER BY item_key")
         self._turn_until(
-            lambda: self.supervisor is not None and bool(self.supervisor.workforce.listeners), "it starts"
+            lambda: self.supervisor is not None and bool(self.supervisor.state.listeners), "it starts"
         )
         for _ in range(3):
             self.turn()

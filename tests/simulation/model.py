@@ -13,7 +13,7 @@ from typing import Any
 from durable_bus.payloads.outcomes import End, Respond, Start
 from durable_bus.payloads.packing import unpack
 from durable_bus.wire import protocol
-from durable_bus.wire.protocol import Work, WorkItems, WorkMessage
+from durable_bus.wire.protocol import Controlled, Message, Opened, Work, WorkItems, WorkMessage
 from simulation.handlers import Answers, Handling, Outcome
 from simulation.invariants import ALWAYS, IN_THE_END
 
@@ -172,11 +172,11 @@ class Model:
         )
         return self.asked[request_id] if request_id in self.asked else self.started[digest][1]
 
-    def told_opened(self, content: Content, header: dict[str, Any]) -> None:
+    def told_opened(self, content: Content, opened: Opened) -> None:
         """A client is told that its buffer is accepted: all of it is on disk."""
         self._is_on_disk(content)
-        if header["total"] != len(content.texts):
-            raise Violation(f"{content.buffer_id} was acknowledged with a wrong total: {header}")
+        if opened.total != len(content.texts):
+            raise Violation(f"{content.buffer_id} was acknowledged with a wrong total: {opened}")
         self.acknowledged[content.buffer_id] = content
 
     def told_received(self, content: Content, request_id: str, next_chunk: int) -> None:
@@ -198,9 +198,9 @@ class Model:
         if self.sent.setdefault(request_id, message_id) != message_id:
             raise Violation(f"request {request_id} was carried out twice")
 
-    def told_message(self, connection_id: int, name: str, header: dict[str, Any]) -> None:
+    def told_message(self, connection_id: int, name: str, message: Message) -> None:
         """A message is given to a receiver: it is with nobody else, and nobody has settled it."""
-        message_id = header["message_id"]
+        message_id = message.message_id
         rows = self.query(
             "SELECT to_id, delivered_commit IS NOT NULL, settled_commit FROM message WHERE message_id = ?",
             message_id,
@@ -209,7 +209,7 @@ class Model:
             raise Violation(f"message {message_id} was given to {name}, on disk is {rows}")
         if message_id in self.receivers:
             raise Violation(f"message {message_id} was given to a second receiver")
-        self.receivers[message_id] = (connection_id, header["request"])
+        self.receivers[message_id] = (connection_id, message.request)
 
     def told_settled(self, message_id: str) -> None:
         if not self.query(
@@ -217,16 +217,16 @@ class Model:
         ):
             raise Violation(f"message {message_id} was said to be settled before the commit that says so")
 
-    def told_controlled(self, verb: str, header: dict[str, Any]) -> None:
+    def told_controlled(self, verb: str, controlled: Controlled) -> None:
         """A buffer is said to be cancelled or paused: that is on disk. (It may have been resumed in the same
         commit.)
         """
         sql = {
             ("cancel", "cancelled"): "SELECT 1 FROM buffer WHERE buffer_id = ? AND ended_commit IS NOT NULL",
             ("pause", "open"): "SELECT 1 FROM pause JOIN buffer USING (buffer_seq) WHERE buffer_id = ?",
-        }.get((verb, header["state"]))
-        if sql is not None and not self.query(sql, header["buffer_id"]):
-            raise Violation(f"{verb} was answered with {header} before its commit")
+        }.get((verb, controlled.state))
+        if sql is not None and not self.query(sql, controlled.buffer_id):
+            raise Violation(f"{verb} was answered with {controlled} before its commit")
 
     def receiver_gone(self, connection_id: int) -> None:
         """What was with this receiver may be given to another."""

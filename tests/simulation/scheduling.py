@@ -82,26 +82,26 @@ class SchedulingRules:
         passed_s = (now_ns - self._looked_ns - self._late_ns) / 1e9
         self._looked_ns, self._late_ns = now_ns, 0
         supervisor = self._machine.supervisor
-        if supervisor is None or supervisor.withdrawal.stopping or self._machine.has_trouble:
+        if supervisor is None or supervisor.state.stopping or self._machine.has_trouble:
             self._idle_s.clear()
             return
-        dispatcher = supervisor.dispatcher
-        if any(back.alone for buffer in supervisor.registry.list_active() for back in buffer.returned):
+        state = supervisor.state
+        if any(back.alone for buffer in state.buffers.values() for back in buffer.returned):
             self._idle_s.clear()  # somebody is kept free for these
             return
         workers = {worker.worker_id: worker for worker in self._machine.pool.living if not worker.frozen}
         plenty = []
         idle = []
-        for hand in dispatcher.hands.values():
+        for hand in state.workers.values():
             if hand.worker_id not in workers or not hand.listeners or hand.leaving:
                 continue
-            if not hand.unanswered and not hand.withdrawn:
+            if not hand.unanswered and not hand.recalled:
                 idle.append(hand)
-            if hand.worker_id in dispatcher.given:
+            if hand.worker_id in state.given:
                 continue  # just now: it is still on its way
             begun = hand.begun(workers[hand.worker_id].slot.worker_started)
             if min(hand.next_ordinal, hand.limit) > begun and hand.held and not hand.exclusive:
-                plenty.append(dispatcher.in_hand[hand.held[-1]].listener)
+                plenty.append(state.leases[hand.held[-1]].listener)
         before, self._idle_s = self._idle_s, {}
         for hand in idle:
             if any(listener in (hand.listeners or {}) for listener in plenty):

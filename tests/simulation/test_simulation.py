@@ -16,10 +16,10 @@ from support import REPOSITORY
 
 from durable_bus.errors import DurableBusError
 from durable_bus.journal.statements import Statements
+from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outbox import Outbox
+from durable_bus.supervisor.scheduling import recall, timeouts
 from durable_bus.supervisor.scheduling import rules as scheduling
-from durable_bus.supervisor.scheduling import timeouts as lateness
-from durable_bus.supervisor.scheduling.recall import Withdrawal
 from simulation import Machine, Violation, run_schedule
 from simulation.model import Content
 from simulation.schedule import cuts, some_content, some_letters
@@ -140,12 +140,12 @@ def take_everything_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> tuple[list[scheduling.Theft], float | None]:
         return [scheduling.Theft(load.worker_id, 0) for _, load in zip(idle, loads, strict=False)], None
 
-    def help_idle(self: Withdrawal) -> None:
-        self._dispatcher.given.clear()
-        helps(self)
+    def help_idle(context: Context) -> None:
+        context.state.given = frozenset()
+        helps(context)
 
-    helps = Withdrawal.help_idle
-    monkeypatch.setattr(Withdrawal, "help_idle", help_idle)
+    helps = recall.help_idle
+    monkeypatch.setattr(recall, "help_idle", help_idle)
     monkeypatch.setattr(scheduling, "thefts", thefts)
 
 
@@ -201,8 +201,8 @@ def test_every_buffer_ends_though_workers_are_stopped_at_any_step(folder: Path) 
 def test_without_looking_at_who_does_not_begin_a_buffer_would_not_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lateness, "ASK_AFTER_S", float("inf"))
-    monkeypatch.setattr(lateness, "KILL_AFTER_S", float("inf"))
+    monkeypatch.setattr(timeouts, "ASK_AFTER_S", float("inf"))
+    monkeypatch.setattr(timeouts, "KILL_AFTER_S", float("inf"))
     with pytest.raises(Violation, match="it never came true: every buffer ends"):
         for seed in range(SEEDS):
             stop_workers(folder, seed)

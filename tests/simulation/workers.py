@@ -18,9 +18,10 @@ from durable_bus.payloads.outcomes import Respond
 from durable_bus.payloads.packing import pack, unpack
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
-from durable_bus.wire import protocol
+from durable_bus.wire import decoding, protocol
 from durable_bus.wire.framing import Frame, FrameReader, encode
-from durable_bus.wire.protocol import Failed, Handled, Report, Segment, Work, WorkItems, WorkMessage
+from durable_bus.wire.parts import Failed, Handled, Segment
+from durable_bus.wire.protocol import Report, Work, WorkItems, WorkMessage
 from durable_bus.wire.slot import ORDINAL_MAX
 from simulation.handlers import FOR_EVER_S, Answers, Call, Dies, Handling, Outcome, Raises
 from simulation.model import key_of
@@ -106,7 +107,7 @@ class SimulatedWorker:
         self._unwritten: deque[tuple[Frame[Report], list[tuple[int, str]]]] = deque()
         """What the pipe has no room for, and what that says of which items. Until then it waits."""
         self._inbox: deque[Frame[Work]] = deque()
-        self._reader = FrameReader(protocol.decode_work)
+        self._reader = FrameReader(decoding.decode_work)
         self._frame: Frame[Work] | None = None
         self._texts: list[str] = []
         self._forms: list[int] = []
@@ -464,7 +465,7 @@ class SimulatedWorker:
         self._send(header, *(pack(texts) for texts in bodies), *outcome_bodies, says=says)
 
     def _send(self, header: Report, *bodies: bytes, says: list[tuple[int, str]]) -> None:
-        (frame,) = FrameReader(protocol.decode_report).feed(encode(header, *bodies))
+        (frame,) = FrameReader(decoding.decode_report).feed(encode(header, *bodies))
         self._unwritten.append((frame, says))
         self.write()
 
@@ -491,7 +492,7 @@ class SimulatedPool:
         self._world = machine.world
         self.workers: dict[int, SimulatedWorker] = {}
         self._slots: dict[int, SimulatedSlot] = {}
-        self._reader = FrameReader(protocol.decode_work)
+        self._reader = FrameReader(decoding.decode_work)
         self._paused = False
         self._unread = False
         self._next_id = 1

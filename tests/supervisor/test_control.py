@@ -18,6 +18,7 @@ from durable_bus.errors import NotFound
 from durable_bus.journal.admin.check import check
 from durable_bus.journal.reader import BufferContent
 from durable_bus.wire.framing import encode
+from durable_bus.wire.protocol import Cancel
 
 
 def now_ms() -> int:
@@ -78,7 +79,7 @@ def test_a_result_of_the_same_turn_as_the_cancel_is_recorded_first(
         run_log.until_started(0)
         (worker,) = service.workers()
         stopped(service.pid)
-        raw.write(encode({"k": "cancel", "request": "1", "buffer_id": "b"}))
+        raw.write(encode(Cancel("1", "b")))
         door.touch()
         until(lambda: sleeps_in_read(worker), "the worker has answered and waits for more")
         service.send(signal.SIGCONT)
@@ -138,7 +139,7 @@ def test_cancel_of_what_still_arrives_is_told_again_and_then_there_is_no_such_bu
             yield from ["a"] * (2 * BATCH_ITEMS + 1)
             facts.until("SELECT count(*) = 1 FROM buffers WHERE state = 'receiving'")
             for request in ("1", "1", "2"):
-                raw.write(encode({"k": "cancel", "request": request, "buffer_id": "b"}))
+                raw.write(encode(Cancel(request, "b")))
                 answers.append(raw.answer())
             with pytest.raises(NotFound):
                 client.cancel("b")

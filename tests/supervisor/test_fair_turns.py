@@ -8,69 +8,27 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from services import Raw, Service, stopped
+from turns import Turns
 
 from durable_bus.journal.journal import Journal
 from durable_bus.payloads.settings import AppSpec
-from durable_bus.supervisor.io.client_sockets import CLIENT_FRAMES_MAX, FRAMES_MAX, Limits, SocketConnections
+from durable_bus.supervisor.context import Ports, SupervisorConfig
+from durable_bus.supervisor.io.client_sockets import CLIENT_FRAMES_MAX, FRAMES_MAX, Limits
 from durable_bus.supervisor.io.clock import SystemClock
-from durable_bus.supervisor.io.reactor import SelectorReactor
 from durable_bus.supervisor.io.worker_processes import WorkerPool
-from durable_bus.supervisor.loop import CLIENTS_S, Supervisor, SupervisorConfig
+from durable_bus.supervisor.loop import CLIENTS_S, Supervisor
 from durable_bus.supervisor.ports import ClientClosed, ClientSpoke
+from durable_bus.wire.decoding import decode_answer
 from durable_bus.wire.framing import Frame, FrameReader, encode
 from durable_bus.wire.ids import new_id
+from durable_bus.wire.protocol import AskStatus
 
 MANY = 3 * CLIENT_FRAMES_MAX
-
-
-class Turns:
-    """The real connections, and clients of them; a turn is what the test says."""
-
-    def __init__(self, folder: Path, limits: Limits) -> None:
-        self._path = folder / "sock"
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(self._path))
-        self._listener.listen()
-        self._listener.setblocking(False)
-        self._stack = ExitStack()
-        self.reactor = SelectorReactor()
-        self.now_s = 1000.0
-        self.connections = SocketConnections(self.reactor, lambda: self.now_s, limits)
-        self.connections.listen(self._listener)
-
-    def connect(self) -> socket.socket:
-        """A client that has said hello."""
-        client = self._stack.enter_context(socket.socket(socket.AF_UNIX))
-        client.connect(str(self._path))
-        client.sendall(encode({"k": "hello", "request": "hello"}))
-        assert [request for _, request in self.until_heard()] == ["hello"]
-        return client
-
-    def until_heard(self) -> list[tuple[int, str]]:
-        heard: list[tuple[int, str]] = []
-        while not heard:
-            heard = self.heard(self.turn())
-        return heard
-
-    def turn(self) -> list[ClientSpoke | ClientClosed]:
-        self.reactor.poll(0)
-        return self.connections.take_events()
-
-    def poll(self) -> None:
-        self.reactor.poll(0)
-
-    @staticmethod
-    def heard(events: list[ClientSpoke | ClientClosed]) -> list[tuple[int, str]]:
-        return [(e.connection_id, e.frame.header["request"]) for e in events if isinstance(e, ClientSpoke)]
-
-    def close(self) -> None:
-        self.connections.close_all()
-        self._stack.close()
 
 
 @pytest.fixture
@@ -81,7 +39,7 @@ def turns(tmp_path: Path) -> Iterator[Turns]:
 
 
 def asks(count: int, first: int = 0) -> bytes:
-    frames = [encode({"k": "status", "request": str(number)}) for number in range(first, first + count)]
+    frames = [encode(AskStatus(str(number))) for number in range(first, first + count)]
     return b"".join(frames)
 
 
@@ -193,7 +151,7 @@ def test_nobody_turns_in_vain_for_a_frame_that_is_kept_and_its_client_says_littl
     spoke: list[ClientSpoke] = []
     for _ in range(10):
         spoke = [event for event in turns.turn() if isinstance(event, ClientSpoke)]
-        assert [event.frame.header["request"] for event in spoke] == kept(CLIENT_FRAMES_MAX)
+        assert [event.frame.header.request for event in spoke] == kept(CLIENT_FRAMES_MAX)
         turns.connections.keep(spoke)
         assert not turns.connections.has_unread
     assert [request for _, request in turns.heard(turns.turn())] == kept(CLIENT_FRAMES_MAX)
@@ -205,7 +163,7 @@ def test_the_end_of_the_parent_is_seen_also_while_a_frame_of_it_is_kept(turns: T
     turns.connections.add_parent(theirs, os.pidfd_open(os.getpid()))
     ours.sendall(asks(1))
     ((_, request),) = turns.until_heard()
-    (spoke,) = [ClientSpoke(1, Frame({"k": "hello", "request": request}, [], 0))]
+    (spoke,) = [ClientSpoke(1, Frame(AskStatus(request), [], 0))]
     turns.connections.keep([spoke])
     ours.close()
     events: list[ClientSpoke | ClientClosed] = []
@@ -225,11 +183,11 @@ def test_a_client_ends_when_the_last_thing_that_it_has_said_is_handled(turns: Tu
         for event in turns.turn():
             if isinstance(event, ClientClosed):
                 seen.append("end")
-            elif event.frame.header["request"] == str(MANY - 1) and not put_back:
+            elif event.frame.header.request == str(MANY - 1) and not put_back:
                 put_back = True
                 turns.connections.keep([event])
             else:
-                seen.append(event.frame.header["request"])
+                seen.append(event.frame.header.request)
     assert seen == [*kept(MANY), "end"]
 
 
@@ -268,22 +226,24 @@ def test_what_a_turn_has_no_time_for_comes_in_the_next_in_order(turns: Turns, tm
     supervisor = Supervisor(
         SupervisorConfig(app_name="none", pid=1, version="1", workers=0),
         journal,
-        WorkerPool(turns.reactor, AppSpec("module", "nobody", "bus"), path),
-        turns.connections,
-        turns.reactor,
-        SlowClock(),
-        new_id,
-        lambda event, **facts: None,
+        Ports(
+            WorkerPool(turns.reactor, AppSpec("module", "nobody", "bus"), path),
+            turns.connections,
+            turns.reactor,
+            SlowClock(),
+            new_id,
+            lambda event, **facts: None,
+        ),
     )
     supervisor.start()
     client.sendall(asks(30))
-    reader, answered, turned = FrameReader(), [], 0
+    reader, answered, turned = FrameReader(decode_answer), [], 0
     while len(answered) < 30:
         supervisor.turn()
         turned += 1
         with suppress(BlockingIOError):
             data = client.recv(1 << 20, socket.MSG_DONTWAIT)
-            answered += [frame.header["request"] for frame in reader.feed(data)]
+            answered += [frame.header.request for frame in reader.feed(data)]
     journal.close()
     assert answered == kept(30)
     assert turned >= 30 * 10 / (2 * 1000 * CLIENTS_S)
@@ -303,12 +263,12 @@ def test_an_honest_client_is_answered_before_the_rest_of_a_flood(journal: Path) 
         for raw in (flooding, honest):
             assert raw.hello()["k"] == "welcome"
         stopped(service.pid)
-        frames = [encode({"k": "status", "request": f"{number:09}"}) for number in range(100_000)]
+        frames = [encode(AskStatus(f"{number:09}")) for number in range(100_000)]
         flooding.socket.setblocking(False)
         sent = flooding.socket.send(b"".join(frames)) // len(frames[0])
         flooding.socket.setblocking(True)
         assert sent > 10 * CLIENT_FRAMES_MAX, "or there is no flood"
-        honest.write(encode({"k": "status", "request": "honest"}))
+        honest.write(encode(AskStatus("honest")))
         service.send(signal.SIGCONT)
         late = answers(flooding, sent)[2 * CLIENT_FRAMES_MAX]
         assert honest.answer()["now_ms"] <= late["now_ms"]
@@ -322,9 +282,9 @@ def test_a_client_that_floods_and_reads_nothing_costs_a_bounded_memory_and_only_
         assert deaf.hello()["k"] == "welcome"
         assert client.start("echo", ["a"] * 1000).wait(60).successful == 1000
         before_kib = service.memory_kib("VmHWM")
-        frame = encode({"k": "status", "request": "x" * 20})
+        frame = encode(AskStatus("x" * 20))
         deaf.socket.setblocking(False)
-        reader, sent, full = FrameReader(), 0, 0
+        reader, sent, full = FrameReader(decode_answer), 0, 0
         while full < 20:  # times that it could not be written to, after a start was acknowledged and done
             try:
                 sent += deaf.socket.send(frame * 1000)

@@ -1,28 +1,39 @@
 """Named clients: a durable queue each, and a message with one receiver at a time."""
 
+import json
 import os
 import secrets
 import signal
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from apps import talking
 from daemons import Daemon, Succession, client_of
 from lxml import etree
-from services import Raw
+from services import Raw, frame_of
 from support import Facts, kill, outcome, program, until
 from talks import script
 
 from durable_bus import Buffer, BufferError, Client, Huh, SystemError, Text, Xml
 from durable_bus.client.client import ReceivedMessage
-from durable_bus.client.connection import Link
+from durable_bus.client.connection import Connection
 from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, TimedOut, UsageError
 from durable_bus.payloads.xml import PAYLOAD_BYTES_MAX, dump
 from durable_bus.wire.framing import encode
+from durable_bus.wire.protocol import (
+    AbandonReceiving,
+    Acknowledge,
+    Answer,
+    Message,
+    Receive,
+    Respond,
+    Send,
+    Settled,
+)
 
 APP = "apps.talking:bus"
 
@@ -83,27 +94,17 @@ def test_nothing_can_be_sent_to_an_unknown_name(journal: Path, daemon: Daemon, f
     assert facts.value("SELECT count(*) FROM messages") == 1
 
 
+@pytest.mark.parametrize("field", ["from", "from_id", "name", "thread_id"])
 def test_the_sender_of_a_message_is_not_the_senders_to_choose(
-    journal: Path, daemon: Daemon, facts: Facts
+    journal: Path, daemon: Daemon, facts: Facts, field: str
 ) -> None:
-    """Whatever the frame says: only a client that speaks the private protocol by itself could try."""
-    with closing(client_of(journal, "cli")) as client:
-        client._contact.request(
-            {
-                "k": "send",
-                "to": "planner",
-                "payload": '{"describe": true}',
-                "is_xml": False,
-                "from": "system.buffer",
-                "from_id": "helper",
-                "name": "helper",
-                "thread_id": "elsewhere",
-            }
-        )
-        answer = client.receive(60)
-        assert '"from_id": "cli"' in answer.payload
-        assert answer.thread_id != "elsewhere"
-        client.acknowledge(answer)
+    """Only a client that speaks the private protocol by itself could try; the frame has no field for it."""
+    with Raw(journal) as raw:
+        raw.hello(name="cli")
+        told = raw.ask("send", to="planner", payload="hello", is_xml=False, **{field: "system.buffer"})
+        assert (told["type"], told["message"]) == ("UsageError", f"Object contains unknown field `{field}`")
+        assert raw.ask("send", to="cli", payload="hello", is_xml=False)["k"] == "sent"
+    assert facts.rows("SELECT from_id, to_id FROM messages") == [("cli", "cli")]
 
 
 NOT_XML = [
@@ -226,7 +227,7 @@ def test_a_receiver_may_have_all_the_time_there_is(journal: Path, daemon: Daemon
         received: list[ReceivedMessage] = []
         waiting = threading.Thread(target=lambda: received.append(alice.receive(timeout)))
         waiting.start()
-        until(lambda: alice._contact.link._answers or not waiting.is_alive(), "it has asked")
+        until(lambda: alice._session.connection._answers or not waiting.is_alive(), "it has asked")
         alice.supervisor_status(timeout)
         bob.send("alice", "at last")
         waiting.join()
@@ -244,7 +245,7 @@ import os, signal, sys, threading, time
 from durable_bus import Client
 
 def interrupt():
-    while not client._contact.link._answers:  # until it has asked for a message
+    while not client._session.connection._answers:  # until it has asked for a message
         time.sleep(0.001)
     client.supervisor_status(60)  # frames are answered in order: this one came after
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
@@ -281,19 +282,19 @@ def test_an_interrupted_receive_swallows_no_message(journal: Path, tmp_path: Pat
 def test_a_message_that_came_while_its_receiver_was_interrupted_waits_again(
     journal: Path, daemon: Daemon, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = Link.answer
+    answer = Connection.answer
 
-    def interrupted(link: Link, request_id: str, timeout_s: float | None = None) -> dict[str, Any]:
+    def interrupted(connection: Connection, request_id: str, timeout_s: float | None = None) -> Answer:
         """As if Ctrl-C came between a message's arrival and the return of `receive`."""
-        told = answer(link, request_id, timeout_s)
-        if told["k"] == "message":
+        told = answer(connection, request_id, timeout_s)
+        if isinstance(told, Message):
             raise KeyboardInterrupt
         return told
 
     with closing(client_of(journal, "alice")) as alice, closing(client_of(journal, "alice")) as other:
         sent = [alice.send("alice", word) for word in ("one", "two")]
         with monkeypatch.context() as patched:
-            patched.setattr(Link, "answer", interrupted)
+            patched.setattr(Connection, "answer", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 alice.receive(60)
         facts.until("SELECT count(*) = 2 FROM messages WHERE state = 'waiting'")
@@ -310,18 +311,18 @@ def test_an_abandoned_request_costs_no_other_request_its_message(journal: Path, 
     with Raw(journal) as raw, closing(client_of(journal, "bob")) as bob:
         raw.hello(name="alice")
         for number in ("1", "2", "3", "3", "nonsense"):
-            raw.write(encode({"k": "receive", "request": number}))
-            raw.write(encode({"k": "abandon_receiving", "request": number}))
-        raw.write(encode({"k": "receive", "request": "4"}))
+            raw.write(encode(Receive(number)))
+            raw.write(encode(AbandonReceiving(number)))
+        raw.write(encode(Receive("4")))
         bob.send("alice", "one")
         told = raw.answer()
         assert (told["request"], told["payload"]) == ("4", "one")
-        raw.write(encode({"k": "abandon_receiving", "request": "1"}))
-        raw.write(encode({"k": "receive", "request": "5"}))
+        raw.write(encode(AbandonReceiving("1")))
+        raw.write(encode(Receive("5")))
         bob.send("alice", "two")
         assert raw.answer()["payload"] == "two"
-        raw.write(encode({"k": "abandon_receiving", "request": "4"}))
-        raw.write(encode({"k": "receive", "request": "6"}))
+        raw.write(encode(AbandonReceiving("4")))
+        raw.write(encode(Receive("6")))
         again = raw.answer()
         assert (again["request"], again["message_id"]) == ("6", told["message_id"])
 
@@ -417,15 +418,7 @@ def test_a_response_that_came_unchecked_is_a_failed_result(
     """Only who speaks the private protocol by itself can send one; the results document must stand it."""
     with closing(client_of(journal, "cli")) as client:
         buffer, question = asked(client, "b")
-        client._contact.request(
-            {
-                "k": "respond",
-                "message_id": question.message_id,
-                "payload": payload,
-                "is_xml": is_xml,
-                "success": True,
-            }
-        )
+        client._session.ask(Respond("1", question.message_id, payload, is_xml, True), Settled)
         complete = buffer.wait(60)
     assert complete.successful == 0
     (item,) = etree.fromstring(complete.results)
@@ -489,7 +482,7 @@ def test_a_client_goes_on_where_it_was_when_the_daemon_is_back(journal: Path, fa
         with Daemon(journal, APP) as again:
             client.acknowledge(message)
             assert states(facts, "cli") == ["settled"]
-            received: list[Any] = []
+            received: list[ReceivedMessage] = []
             waiting = threading.Thread(target=lambda: received.append(client.receive(60)))
             waiting.start()
             os.kill(again.process.pid, signal.SIGKILL)
@@ -516,29 +509,56 @@ def test_a_message_is_sent_once_although_the_daemon_dies_while_it_is_sent(tmp_pa
     assert hit > 0
 
 
+KEPT = {
+    "send": ({"to": "cli", "payload": "x", "is_xml": False}, {"message_id": "m", "thread_id": "t"}, "sent"),
+    "acknowledge": ({"message_id": "m"}, {"message_id": "m"}, "settled"),
+    "respond": (
+        {"message_id": "m", "payload": "x", "is_xml": False, "success": True},
+        {"message_id": "m"},
+        "settled",
+    ),
+    "cancel": (
+        {"buffer_id": "b"},
+        {"buffer_id": "b", "state": "gone", "paused": False},
+        "controlled",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_an_answer_that_an_earlier_version_has_kept_is_given_again(
+    journal: Path, daemon: Daemon, facts: Facts, kind: str
+) -> None:
+    """As 0.1.0 wrote them into the journal."""
+    request, answer, answered_with = KEPT[kind]
+    with closing(client_of(journal, "cli")):
+        daemon.stop()
+    with closing(sqlite3.connect(journal)) as connection, connection:
+        kept = json.dumps({"k": answered_with, **answer})
+        connection.execute("INSERT INTO request (request_id, commit_id, answer) VALUES ('old', 1, ?)", [kept])
+    with Daemon(journal, APP) as another:
+        another.until_listening()
+        with Raw(journal) as raw:
+            raw.hello(name="cli")
+            raw.write(frame_of({"k": kind, "request": "old", **request}))
+            assert raw.answer() == {"k": answered_with, "request": "old", **answer}
+    assert facts.rows("SELECT * FROM messages") == []
+
+
 def test_a_request_that_is_repeated_is_answered_again_and_not_done_again(
     journal: Path, daemon: Daemon, facts: Facts
 ) -> None:
-    header = {
-        "k": "send",
-        "request": secrets.token_hex(16),
-        "to": "cli",
-        "payload": "once",
-        "is_xml": False,
-    }
+    send = Send(secrets.token_hex(16), "cli", "once", False)
     with closing(client_of(journal, "cli")) as client:
         answers = []
         for _ in range(3):
-            client._contact.link.send(header)
-            answers.append(client._contact.link.answer(header["request"], 60))
+            client._session.connection.send(send)
+            answers.append(client._session.connection.answer(send.request, 60))
         assert answers[0] == answers[1] == answers[2]
         message = client.receive(60)
-        settling = {
-            "k": "acknowledge",
-            "request": secrets.token_hex(16),
-            "message_id": message.message_id,
-        }
+        settling = Acknowledge(secrets.token_hex(16), message.message_id)
         for _ in range(2):
-            client._contact.link.send(settling)
-            assert client._contact.link.answer(str(settling["request"]), 60)["k"] == "settled"
+            client._session.connection.send(settling)
+            answer = client._session.connection.answer(settling.request, 60)
+            assert answer == Settled(settling.request, message.message_id)
     assert facts.rows("SELECT payload, state FROM messages") == [("once", "settled")]

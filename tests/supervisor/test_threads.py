@@ -11,7 +11,8 @@ from talks import Talk, chain_of, script
 from durable_bus.errors import UsageError
 from durable_bus.journal.journal import Journal
 from durable_bus.payloads.messages import HandlerMetadata
-from durable_bus.supervisor.outcomes.threads import Chain, ItemHop, ThreadRegistry
+from durable_bus.supervisor.outcomes import threads
+from durable_bus.supervisor.outcomes.threads import Chain, ItemHop
 
 DONE = {"say": "done"}
 OTHERS = [{"say": "other", "gate": False}] * 3
@@ -177,54 +178,47 @@ def test_two_threads_of_one_client_never_meet(talk: Talk) -> None:
     assert len(threads) == 2
 
 
-# The registry
+# Threads in the journal
 
 
 @pytest.fixture
-def threads(journal: Path) -> Iterator[tuple[Journal, ThreadRegistry]]:
+def opened(journal: Path) -> Iterator[Journal]:
     with closing(Journal.open(journal)) as opened:
         with opened.commit(1):
             opened.start_run(1, "threads", "0")
-        yield opened, ThreadRegistry(opened)
+        yield opened
 
 
-def test_a_thread_is_looked_up_created_extended_and_responded_on(
-    threads: tuple[Journal, ThreadRegistry],
-) -> None:
-    journal, registry = threads
-    with journal.commit(2):
-        assert registry.lookup("t") is None
-        assert registry.get_or_create("t", Chain(("cli", "planner"))) == Chain(("cli", "planner"))
-        assert registry.get_or_create("t", Chain(("another",))) == Chain(("cli", "planner"))
-        assert str(registry.extend("t", "helper")) == "cli.planner.helper"
-        assert registry.respond("t").last == "planner"
-        assert registry.respond("t").last == "cli"
-        assert registry.respond("t").last is None
-        assert registry.respond("t") == Chain()
-    with journal.commit(3):
-        assert registry.lookup("t") == Chain()
+def test_a_thread_is_looked_up_begun_extended_and_responded_on(opened: Journal) -> None:
+    with opened.commit(2):
+        assert threads.lookup(opened, "t") is None
+        threads.begin(opened, Chain(("cli", "planner")), "t", "t/b1")
+        assert threads.lookup(opened, "t") == threads.lookup(opened, "t/b1") == Chain(("cli", "planner"))
+        assert str(threads.extend(opened, "t", "helper")) == "cli.planner.helper"
+        assert threads.respond(opened, "t").last == "planner"
+        assert threads.respond(opened, "t").last == "cli"
+        assert threads.respond(opened, "t").last is None
+        assert threads.respond(opened, "t") == Chain()
+    with opened.commit(3):
+        assert threads.lookup(opened, "t") == Chain()
 
 
 @pytest.mark.parametrize("name", ["system.buffer", "buffer_b1_w0", "a b", ""])
-def test_only_a_name_can_become_a_hop(threads: tuple[Journal, ThreadRegistry], name: str) -> None:
-    journal, registry = threads
-    with journal.commit(2):
-        registry.set("t", Chain(("cli",)))
+def test_only_a_name_can_become_a_hop(opened: Journal, name: str) -> None:
+    with opened.commit(2):
+        threads.set_chain(opened, "t", Chain(("cli",)))
         with pytest.raises(UsageError):
-            registry.extend("t", name)
-        assert registry.lookup("t") == Chain(("cli",))
+            threads.extend(opened, "t", name)
+        assert threads.lookup(opened, "t") == Chain(("cli",))
 
 
-def test_a_thread_that_is_not_there_can_be_neither_extended_nor_responded_on(
-    threads: tuple[Journal, ThreadRegistry],
-) -> None:
-    journal, registry = threads
-    with journal.commit(2):
+def test_a_thread_that_is_not_there_can_be_neither_extended_nor_responded_on(opened: Journal) -> None:
+    with opened.commit(2):
         with pytest.raises(KeyError, match="no thread t"):
-            registry.extend("t", "planner")
+            threads.extend(opened, "t", "planner")
         with pytest.raises(KeyError, match="no thread t"):
-            registry.respond("t")
-        assert registry.lookup("t/b1/0") is None
+            threads.respond(opened, "t")
+        assert threads.lookup(opened, "t/b1/0") is None
 
 
 def test_a_chain_reads_as_it_was_written() -> None:

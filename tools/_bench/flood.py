@@ -20,6 +20,7 @@ from _bench.figures import percentiles, progress, show_percentiles
 from _bench.processes import daemon, keyboard_shut, peak_mb
 from durable_bus import Client, __version__
 from durable_bus.wire.framing import encode
+from durable_bus.wire.protocol import AskStatus, Hello
 from durable_bus.wire.socket_file import connect_daemon
 
 START_ITEMS = 10
@@ -30,9 +31,9 @@ WRITE_FRAMES = 1000
 def flooding_process(journal: Path, reads: bool, pipe: Connection) -> None:
     """Say so when the flood has begun, and go on until killed."""
     connection: socket.socket = connect_daemon(journal)
-    connection.sendall(encode({"k": "hello", "request": "0", "version": __version__, "needs_app": False}))
+    connection.sendall(encode(Hello("0", version=__version__, needs_app=False)))
     connection.setblocking(False)
-    data = encode({"k": "status", "request": "1"}) * WRITE_FRAMES
+    data = encode(AskStatus("1")) * WRITE_FRAMES
     rest = memoryview(data)
     while True:
         readable, writable, _ = select.select([connection] if reads else [], [connection], [], 1.0)

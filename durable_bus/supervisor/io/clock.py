@@ -1,25 +1,12 @@
-"""The one place that reads the time, so that a simulation can hand the supervisor another."""
+"""The machine's clocks. A simulation hands the supervisor others (`ports.Clock`)."""
 
 import time
-from typing import Protocol
 
-__all__ = ["Clock", "SystemClock"]
-
-
-class Clock(Protocol):
-    """What the supervisor asks about time."""
-
-    def now_ms(self) -> int:
-        """Milliseconds since the epoch, UTC: for what is written to the journal."""
-        ...
-
-    def monotonic_ns(self) -> int:
-        """Nanoseconds that never go back, the same clock in every process of the machine: for durations."""
-        ...
+__all__ = ["SystemClock"]
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The real `ports.Clock`."""
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -10,16 +10,18 @@ import re
 import select
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["Log"]
+__all__ = ["Log", "SparingLog"]
 
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]+").fullmatch
 _LINES_MAX = 1000
 _LOOK_AGAIN_S = 1.0
 _GATHER_S = 0.02
+_SAY_AGAIN_S = 10.0
 
 
 class Log:
@@ -76,6 +78,26 @@ class Log:
             self._closing.set()
             self._something.set()
             self._thread.join(wait_s)
+
+
+class SparingLog:
+    """A log for what clients cause: of a flood of the same event one line every ten seconds, with their
+    number.
+    """
+
+    def __init__(self, log: Callable[..., None], now_s: Callable[[], float]) -> None:
+        self._log = log
+        self._now_s = now_s
+        self._unsaid: Counter[str] = Counter()
+        self._say_at_s: dict[str, float] = {}
+
+    def __call__(self, event: str, **facts: Any) -> None:
+        self._unsaid[event] += 1
+        now_s = self._now_s()
+        if now_s >= self._say_at_s.get(event, now_s):
+            self._say_at_s[event] = now_s + _SAY_AGAIN_S
+            times = self._unsaid.pop(event)
+            self._log(event, **facts, **({"times": times} if times > 1 else {}))
 
 
 @lru_cache(maxsize=2)

@@ -15,7 +15,19 @@ from durable_bus.payloads.messages import check_name
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
 
-__all__ = ["CHAIN_HOPS_MAX", "THREAD_MESSAGES_MAX", "Chain", "Hop", "ItemHop", "ThreadRegistry"]
+__all__ = [
+    "CHAIN_HOPS_MAX",
+    "THREAD_MESSAGES_MAX",
+    "Chain",
+    "Hop",
+    "ItemHop",
+    "begin",
+    "extend",
+    "limit_reached",
+    "lookup",
+    "respond",
+    "set_chain",
+]
 
 
 CHAIN_HOPS_MAX = 1_000
@@ -81,72 +93,62 @@ class Chain:
         return cls(tuple(hop if isinstance(hop, str) else ItemHop(hop[0], hop[1]) for hop in hops))
 
 
-class ThreadRegistry:
-    """Threads and their chains. Everything is in the journal: a window, not a copy."""
+def lookup(journal: "Journal", thread_id: str) -> Chain | None:
+    """The chain behind a thread id, None when there is no such thread."""
+    text = journal.messages.chain(thread_id)
+    return _of_item(journal, thread_id) if text is None else Chain.parse(text)
 
-    def __init__(self, journal: "Journal") -> None:
-        self._journal = journal
 
-    def lookup(self, thread_id: str) -> Chain | None:
-        """The chain behind a thread id, None when there is no such thread."""
-        text = self._journal.messages.chain(thread_id)
-        if text is not None:
-            return Chain.parse(text)
-        return self._of_item(thread_id)
-
-    def _of_item(self, thread_id: str) -> Chain | None:
-        buffer_thread_id, _, index = thread_id.rpartition("/")
-        buffer_id = buffer_thread_id.rpartition("/")[2]
-        below = self._journal.messages.chain(buffer_thread_id)
-        row = self._journal.buffers.by_id(buffer_id) if below is not None and index.isdecimal() else None
-        if below is None or row is None or row["thread_id"] != buffer_thread_id:
-            return None
-        return Chain.parse(below).extended(ItemHop(buffer_id, int(index))).extended(row["target"])
-
-    def get_or_create(self, thread_id: str, chain: Chain) -> Chain:
-        """The thread's chain; `chain`, recorded, when it is new."""
-        known = self.lookup(thread_id)
-        if known is not None:
-            return known
-        self.set(thread_id, chain)
-        return chain
-
-    def extend(self, thread_id: str, name: str) -> Chain:
-        """Append a hop: the thread is now with `name`. `system.*` is never a hop."""
-        check_name(name, "hop")
-        chain = self._known(thread_id).extended(name)
-        self.set(thread_id, chain)
-        return chain
-
-    def respond(self, thread_id: str) -> Chain:
-        """Drop the last hop: whoever had the thread has responded. Its new last hop is who gets the
-        response.
-        """
-        chain = self._known(thread_id).responding()
-        self.set(thread_id, chain)
-        return chain
-
-    def limit_reached(self, thread_id: str) -> str | None:
-        """Why nothing more may be forwarded or started on a thread, None while it may. Two listeners that
-        ask each other, or buffers nested for ever, must end somewhere.
-        """
-        chain = self.lookup(thread_id)
-        if chain is not None and len(chain.hops) >= CHAIN_HOPS_MAX:
-            return f"this thread has {len(chain.hops)} hops already, the limit is {CHAIN_HOPS_MAX}"
-        messages = self._journal.messages.count_on_thread(thread_id, THREAD_MESSAGES_MAX)
-        if messages >= THREAD_MESSAGES_MAX:
-            return f"this thread has {messages} messages already, the limit is {THREAD_MESSAGES_MAX}"
+def _of_item(journal: "Journal", thread_id: str) -> Chain | None:
+    """An item's thread is its buffer's, with its index behind it. It is written when it first changes."""
+    buffer_thread_id, _, index = thread_id.rpartition("/")
+    buffer_id = buffer_thread_id.rpartition("/")[2]
+    below = journal.messages.chain(buffer_thread_id)
+    row = journal.buffers.by_id(buffer_id) if below is not None and index.isdecimal() else None
+    if below is None or row is None or row["thread_id"] != buffer_thread_id:
         return None
+    return Chain.parse(below).extended(ItemHop(buffer_id, int(index))).extended(row["target"])
 
-    def set(self, thread_id: str, chain: Chain) -> None:
-        self._journal.messages.set_chain(chain.dump(), thread_id)
 
-    def begin(self, chain: Chain, *thread_ids: str) -> None:
-        """New threads with the same chain."""
-        self._journal.messages.set_chain(chain.dump(), *thread_ids)
+def _known(journal: "Journal", thread_id: str) -> Chain:
+    chain = lookup(journal, thread_id)
+    if chain is None:
+        raise KeyError(f"no thread {thread_id}")
+    return chain
 
-    def _known(self, thread_id: str) -> Chain:
-        chain = self.lookup(thread_id)
-        if chain is None:
-            raise KeyError(f"no thread {thread_id}")
-        return chain
+
+def extend(journal: "Journal", thread_id: str, name: str) -> Chain:
+    """Append a hop: the thread is now with `name`. `system.*` is never a hop."""
+    check_name(name, "hop")
+    chain = _known(journal, thread_id).extended(name)
+    set_chain(journal, thread_id, chain)
+    return chain
+
+
+def respond(journal: "Journal", thread_id: str) -> Chain:
+    """Drop the last hop: whoever had the thread has responded. Its new last hop is who gets the response."""
+    chain = _known(journal, thread_id).responding()
+    set_chain(journal, thread_id, chain)
+    return chain
+
+
+def limit_reached(journal: "Journal", thread_id: str) -> str | None:
+    """Why nothing more may be forwarded or started on a thread, None while it may. Two listeners that ask
+    each other, or buffers nested for ever, must end somewhere.
+    """
+    chain = lookup(journal, thread_id)
+    if chain is not None and len(chain.hops) >= CHAIN_HOPS_MAX:
+        return f"this thread has {len(chain.hops)} hops already, the limit is {CHAIN_HOPS_MAX}"
+    messages = journal.messages.count_on_thread(thread_id, THREAD_MESSAGES_MAX)
+    if messages >= THREAD_MESSAGES_MAX:
+        return f"this thread has {messages} messages already, the limit is {THREAD_MESSAGES_MAX}"
+    return None
+
+
+def set_chain(journal: "Journal", thread_id: str, chain: Chain) -> None:
+    journal.messages.set_chain(chain.dump(), thread_id)
+
+
+def begin(journal: "Journal", chain: Chain, *thread_ids: str) -> None:
+    """New threads with the same chain."""
+    journal.messages.set_chain(chain.dump(), *thread_ids)

@@ -1,84 +1,16 @@
-"""What workers have in hand: a worker as the dispatcher sees it, and each range of items or message it holds.
+"""What workers hold: a lease for each range of items, and for each message, that was handed to one."""
 
-Values, never changed in place: what a turn decides about them counts when its commit has happened
-(`staged.Staged`).
-"""
+import msgspec
 
-from typing import NamedTuple
+from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.outcomes import messages, open_buffers
+from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, Range, State, Worker
+from durable_bus.wire.slot import ORDINAL_MAX
 
-from durable_bus.payloads.settings import ListenerSettings
-from durable_bus.supervisor.ports import ORDINAL_MAX
+__all__ = ["Suspect", "answered", "contiguous", "give", "halves", "quarantine", "take_back", "worker_gone"]
 
-__all__ = ["Hand", "InHand", "contiguous"]
-
-
-class Hand(NamedTuple):
-    """A worker as the dispatcher sees it."""
-
-    worker_id: int
-    pid: int
-    listeners: dict[str, ListenerSettings] | None = None
-    """Its table, by name; None until it has reported it. Never changed in place."""
-    is_async: bool = False
-    """Some of its listeners are."""
-    unanswered: int = 0
-    messages: int = 0
-    """How many of `unanswered` are messages."""
-    next_ordinal: int = 0
-    held: tuple[int, ...] = ()
-    """The ids of the dispatches and messages that it holds, in the order it was given them."""
-    exclusive: bool = False
-    """It holds a range that must be alone."""
-    limit: int = ORDINAL_MAX
-    """Told to start nothing from this ordinal on; gets nothing until it has said that it has come to it."""
-    taken: int = ORDINAL_MAX
-    """The limit under which what it has not started was given back."""
-    discarded_to: int = 0
-    """Of what comes before this ordinal nothing is left in its pipe: it has started it, or thrown it away."""
-    leaving: bool = False
-    """Never gets anything again."""
-
-    @property
-    def withdrawn(self) -> bool:
-        return self.limit != ORDINAL_MAX
-
-    def begun(self, started: int) -> int:
-        """How much of what it was given it has begun, or will not begin; `started` is what its slot says."""
-        return max(started, self.discarded_to)
-
-
-class InHand(NamedTuple):
-    """A range that a worker holds: a dispatch of items, or one message."""
-
-    dispatch_id: int
-    worker_id: int
-    buffer_seq: int
-    listener: str
-    first: int
-    item_count: int
-    attempt: int
-    alone: bool
-    first_ordinal: int
-    answered: int = 0
-    """Bit i: the item at `first + i` was answered. A set and not a counter: an answer that comes twice counts
-    once.
-    """
-    message_seq: int = 0
-    """For a message (then the buffer is 0 and the count 1)."""
-
-    @property
-    def all_answered(self) -> int:
-        return (1 << self.item_count) - 1
-
-    def first_open_position(self) -> int | None:
-        """The first position that was not answered yet, None when all were."""
-        lowest_open_bit = ~self.answered & (self.answered + 1)
-        position = lowest_open_bit.bit_length() - 1
-        return position if position < self.item_count else None
-
-    def open_positions(self) -> list[int]:
-        """Positions that were not answered yet."""
-        return [position for position in range(self.item_count) if not self.answered >> position & 1]
+Suspect = tuple[Lease, int]
+"""A position of a lease that a worker had started and not answered when it ended."""
 
 
 def contiguous(indexes: list[int]) -> list[tuple[int, int]]:
@@ -90,3 +22,125 @@ def contiguous(indexes: list[int]) -> list[tuple[int, int]]:
         else:
             ranges.append((index, 1))
     return ranges
+
+
+def give(state: State, worker: Worker, lease: Lease) -> None:
+    """A worker is given a range of items, or a message."""
+    state.leases[lease.lease_id] = lease
+    state.given |= {worker.worker_id}
+    state.workers[worker.worker_id] = worker._replace(
+        unanswered=worker.unanswered + lease.item_count,
+        messages=worker.messages + isinstance(lease, MessageLease),
+        next_ordinal=worker.next_ordinal + lease.item_count,
+        held=(*worker.held, lease.lease_id),
+        exclusive=lease.alone,
+    )
+
+
+def answered(context: Context, lease_id: int, first: int, count: int) -> Lease | None:
+    """`count` answers from index `first` on have come. The lease before that; None when it has ended."""
+    lease = context.state.leases.get(lease_id)
+    if lease is not None:
+        mask = ((1 << count) - 1) << lease.position_of(first)
+        _replace(
+            context,
+            lease,
+            msgspec.structs.replace(lease, answered=lease.answered | mask & lease.all_answered),
+        )
+    return lease
+
+
+def _replace(context: Context, before: Lease, after: Lease) -> None:
+    """A lease is shorter now, or more of it is answered. It ends when nothing of it is left."""
+    state, worker = context.state, context.state.workers.get(before.worker_id)
+    fewer = (before.all_answered & ~before.answered).bit_count() - (
+        after.all_answered & ~after.answered
+    ).bit_count()
+    done = after.answered == after.all_answered
+    if done:
+        state.leases.discard(before.lease_id)
+        if isinstance(before, ItemLease):
+            how = "answered" if after.item_count else "returned"
+            context.journal.work.end_dispatch(before.lease_id, how)
+    else:
+        state.leases[before.lease_id] = after
+    if worker is not None:
+        state.workers[worker.worker_id] = worker._replace(
+            unanswered=worker.unanswered - fewer,
+            messages=worker.messages - (done and isinstance(before, MessageLease)),
+            held=tuple(one for one in worker.held if one != before.lease_id) if done else worker.held,
+            exclusive=worker.exclusive and not (done and before.alone),
+        )
+
+
+def take_back(context: Context, worker_id: int, from_ordinal: int, end_ordinal: int = ORDINAL_MAX) -> None:
+    """What a worker holds from an ordinal on, up to another, and will not start, waits again."""
+    for lease in context.state.held_by(worker_id):
+        keep = min(max(from_ordinal - lease.first_ordinal, 0), lease.item_count)
+        if keep == lease.item_count or lease.first_ordinal >= end_ordinal:
+            continue
+        _give_back(context, lease, [at for at in lease.open_positions() if at >= keep], alone=lease.alone)
+        if isinstance(lease, ItemLease) and keep:
+            context.journal.work.shorten_dispatch(lease.lease_id, lease.first + keep)
+        shortened = msgspec.structs.replace(
+            lease, item_count=keep, answered=lease.answered & ((1 << keep) - 1)
+        )
+        _replace(context, lease, shortened)
+
+
+def _give_back(
+    context: Context, lease: Lease, positions: list[int], *, alone: bool = False, interrupted: bool = False
+) -> None:
+    """These positions of a lease wait again: items in their buffer, a message for its name.
+
+    `interrupted`: its worker died while it ran the message.
+    """
+    if not positions:
+        return
+    if isinstance(lease, MessageLease):
+        messages.put_back(context, lease.message_seq, lease.listener, interrupted=interrupted)
+    elif isinstance(lease, ItemLease):
+        found = contiguous(positions)
+        ranges = [Range(lease.first + first, count, lease.attempt, alone) for first, count in found]
+        open_buffers.give_back(context.state, lease.buffer_seq, ranges)
+
+
+def worker_gone(context: Context, worker_id: int, started: int) -> list[Suspect]:
+    """A worker has ended: what it had not started waits again, and the worker is forgotten.
+
+    Returns what it had started and not answered. The caller charges one of them, or gives them back with
+    `quarantine`.
+    """
+    suspects: list[Suspect] = []
+    for lease in context.state.held_by(worker_id):
+        opened = lease.open_positions()
+        suspects += [(lease, at) for at in opened if lease.first_ordinal + at < started]
+        _give_back(context, lease, [at for at in opened if lease.first_ordinal + at >= started])
+        context.state.leases.discard(lease.lease_id)
+        if isinstance(lease, ItemLease):
+            context.journal.work.end_dispatch(lease.lease_id, "died")
+    context.state.workers.discard(worker_id)
+    return suspects
+
+
+def halves(suspects: list[Suspect]) -> list[tuple[Lease, list[int]]]:
+    """Suspects in two halves, each to go to a worker that holds nothing else.
+
+    A death among them then halves the circle again, until it is one item's: nine deaths find one among 500,
+    and the innocent ones are not run one by one meanwhile.
+    """
+    half = (len(suspects) + 1) // 2
+    parts: list[tuple[Lease, list[int]]] = []
+    for lease in {lease.lease_id: lease for lease, _ in suspects}.values():
+        positions = [at for of, at in suspects if of.lease_id == lease.lease_id]
+        parts += [(lease, positions[first : first + half]) for first in range(0, len(positions), half)]
+    return parts
+
+
+def quarantine(context: Context, suspects: list[Suspect]) -> None:
+    """Nobody is charged. Items go out again in halves, alone; a message counts one more interruption."""
+    for lease, positions in halves([one for one in suspects if isinstance(one[0], ItemLease)]):
+        _give_back(context, lease, positions, alone=True)
+    for lease, position in suspects:
+        if isinstance(lease, MessageLease):
+            _give_back(context, lease, [position], interrupted=True)

@@ -4,12 +4,11 @@ when.
 
 from durable_bus.errors import BusNotImportable, WorkerDeath
 from durable_bus.payloads.settings import ListenerSettings
-from durable_bus.supervisor.io.clock import Clock
-from durable_bus.supervisor.ports import Pool
-from durable_bus.supervisor.scheduling.dispatcher import Dispatcher
-from durable_bus.supervisor.scheduling.leases import Hand
+from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.scheduling import batch_size, recall
+from durable_bus.supervisor.state import Worker
 
-__all__ = ["BOOT_TIMEOUT_S", "Deferred", "Workforce"]
+__all__ = ["BOOT_TIMEOUT_S", "Deferred", "is_settled", "require_app"]
 
 BOOT_TIMEOUT_S = 300.0
 """A worker that has not reported its listeners after this long is killed: its import hangs."""
@@ -25,165 +24,147 @@ class Deferred(Exception):
     """It cannot be answered yet: no worker has said which listeners the app has."""
 
 
-class Workforce:
-    """Spawns and replaces workers, and knows the newest table of listeners."""
+def fill(context: Context) -> None:
+    """Spawn what is missing, unless workers keep dying in boot and the next try is not due yet.
 
-    def __init__(self, pool: Pool, dispatcher: Dispatcher, clock: Clock, wanted: int) -> None:
-        self._pool = pool
-        self._dispatcher = dispatcher
-        self._clock = clock
-        self.wanted = wanted
-        self.listeners: dict[str, ListenerSettings] | None = None
-        """The newest table that a worker of this run has reported."""
-        self.import_error: str | None = None
-        """Why the app could not be imported, when the last worker that tried could not."""
-        self._booting: dict[int, float] = {}
-        self._has_said_why: set[int] = set()
-        """Booting workers that have reported why they cannot import the app: they are about to end."""
-        self._hung: set[int] = set()
-        """Workers that were killed because their import hangs."""
-        self._generation: dict[int, int] = {}
-        self._retired: dict[int, int] = {}
-        """Workers that are to be replaced, and how many had become ready by then."""
-        self._readies = 0
-        self.generation = 1
-        self._deaths_in_boot = 0
-        self._backoff_s = _BACKOFF_FIRST_S
-        self._spawn_at_s = 0.0
-
-    def _now_s(self) -> float:
-        return self._clock.monotonic_ns() / 1e9
-
-    def fill(self) -> None:
-        """Spawn what is missing, unless workers keep dying in boot and the next try is not due yet."""
-        current = self._current()
-        if current >= self.wanted or self._now_s() < self._spawn_at_s:
-            return
-        for _ in range(self.wanted - current):
-            worker_id = self._pool.spawn()
-            self._booting[worker_id] = self._now_s()
-            self._generation[worker_id] = self.generation
-            self._dispatcher.hands[worker_id] = Hand(worker_id=worker_id, pid=self._pool.pid(worker_id))
-            self._dispatcher.hands.commit()
-
-    def _current(self) -> int:
-        """How many workers run the newest code, or are about to, and are to stay."""
-        return sum(
-            1
-            for worker_id, generation in self._generation.items()
-            if generation == self.generation and worker_id not in self._retired
+    Outside of a commit: what it has done stays.
+    """
+    state = context.state
+    missing = context.config.workers - _current(context)
+    if missing <= 0 or context.now_s() < state.spawn_at_s:
+        return
+    for _ in range(missing):
+        worker_id = context.ports.pool.spawn()
+        state.workers[worker_id] = Worker(
+            worker_id, context.ports.pool.pid(worker_id), state.generation, booting_since_s=context.now_s()
         )
+        state.commit()
 
-    def next_due_s(self) -> float | None:
-        """Monotonic time, s, when `fill` or `hung_in_boot` should be called again; None: nothing is due."""
-        due = [since + BOOT_TIMEOUT_S for since in self._booting.values()]
-        if self._current() < self.wanted:
-            due.append(self._spawn_at_s)
-        return min(due, default=None)
 
-    def hung_in_boot(self) -> list[int]:
-        """Workers to be killed, because they have not reported their listeners for too long."""
-        now_s = self._now_s()
-        hung = [worker_id for worker_id, since_s in self._booting.items() if now_s - since_s > BOOT_TIMEOUT_S]
-        self._hung.update(hung)
-        return hung
+def _current(context: Context) -> int:
+    """How many workers run the newest code, or are about to, and are to stay."""
+    return sum(
+        1
+        for worker in context.state.workers.values()
+        if worker.generation == context.state.generation and worker.retired_at is None
+    )
 
-    def ready(self, worker_id: int, listeners: dict[str, ListenerSettings]) -> list[int]:
-        """A worker has imported the app. The workers of older code, which now get nothing more."""
-        self._booting.pop(worker_id, None)
-        self._hung.discard(worker_id)
-        self._begin_a_new_row()
-        hand = self._dispatcher.hands.get(worker_id)
-        if hand is None:
-            return []
-        is_async = any(settings.is_async for settings in listeners.values())
-        self._dispatcher.hands[worker_id] = hand._replace(listeners=listeners, is_async=is_async)
-        if self._generation.get(worker_id) != self.generation:
-            if self.listeners is None:
-                self.listeners = (
-                    listeners  # a reload came while all were booting: until the new code is there
-                )
-            return []
-        self._set_import_error(None)
-        self._readies += 1
-        if self.listeners != listeners:
-            self.listeners = listeners
-            self._dispatcher.paces.forget()
-        return [old for old, generation in self._generation.items() if generation < self.generation]
 
-    def failed_import(self, worker_id: int, error: str) -> None:
-        """A worker has reported why it cannot import the app."""
-        self._has_said_why.add(worker_id)
-        if self._generation.get(worker_id) == self.generation:
-            self._set_import_error(error)
+def next_due_s(context: Context) -> float | None:
+    """Monotonic time, s, when `fill` or `kill_hung` should be called again; None: nothing is due."""
+    booting = [worker.booting_since_s for worker in context.state.workers.values()]
+    due = [since_s + BOOT_TIMEOUT_S for since_s in booting if since_s is not None]
+    if _current(context) < context.config.workers:
+        due.append(context.state.spawn_at_s)
+    return min(due, default=None)
 
-    def _set_import_error(self, error: str | None) -> None:
-        self.import_error = error
-        self._dispatcher.may_replace = error is None
 
-    def gone(self, worker_id: int, death: WorkerDeath) -> str | None:
-        """A worker has ended. In boot, the first two deaths in a row are replaced at once, later ones with
-        backoff; and from the third on the app cannot be imported, also when no worker could say why: whoever
-        waits for its listeners is told. Then this is the reason, else None.
-        """
-        hung = worker_id in self._hung
-        self._hung.discard(worker_id)
-        generation = self._generation.pop(worker_id, None)
-        self._retired.pop(worker_id, None)
-        has_said_why = worker_id in self._has_said_why
-        self._has_said_why.discard(worker_id)
-        if self._booting.pop(worker_id, None) is None or generation != self.generation:
-            return None
-        self._deaths_in_boot += 1
-        if self._deaths_in_boot <= _AT_ONCE:
-            return None
-        reason = None
-        if not has_said_why:
-            how = str(death).removeprefix("worker ")
-            reason = f"a worker died while it imported the app: {how}"
-            if hung:
-                reason = f"a worker had not imported the app after {BOOT_TIMEOUT_S:g} s"
-            self._set_import_error(reason)
-        now_s = self._now_s()
-        if now_s >= self._spawn_at_s:  # else it belongs to those who were spawned together, and died so
-            self._spawn_at_s = now_s + self._backoff_s
-            self._backoff_s = min(_BACKOFF_MAX_S, 2 * self._backoff_s)
-        return reason
+def kill_hung(context: Context) -> None:
+    """Kill workers that have not reported their listeners for too long."""
+    now_s = context.now_s()
+    for worker in [*context.state.workers.values()]:
+        if worker.booting_since_s is not None and now_s - worker.booting_since_s > BOOT_TIMEOUT_S:
+            context.state.workers[worker.worker_id] = worker._replace(hangs_in_boot=True)
+            context.outbox.kill(worker.worker_id)
 
-    def reload(self) -> None:
-        """New workers import the app anew; the old ones stay until one of the new has reported its
-        listeners.
-        """
-        self.generation += 1
-        self._begin_a_new_row()
 
-    def _begin_a_new_row(self) -> None:
-        """Of deaths in boot: the next one is the first again."""
-        self._deaths_in_boot = 0
-        self._backoff_s = _BACKOFF_FIRST_S
-        self._spawn_at_s = 0.0
+def ready(context: Context, worker_id: int, listeners: dict[str, ListenerSettings]) -> None:
+    """A worker has imported the app. Those that run older code get nothing more from now on."""
+    state = context.state
+    worker = state.workers.get(worker_id)
+    _begin_a_new_row(context)
+    if worker is None:
+        return
+    is_async = any(settings.is_async for settings in listeners.values())
+    state.workers[worker_id] = worker._replace(
+        booting_since_s=None, hangs_in_boot=False, listeners=listeners, is_async=is_async
+    )
+    if worker.generation != state.generation:
+        if state.listeners is None:
+            state.listeners = listeners  # a reload came while all were booting: until the new code is there
+        return
+    state.import_error = None
+    state.readies += 1
+    if state.listeners != listeners:
+        state.listeners = listeners
+        batch_size.forget(state)
+    for other in [*state.workers.values()]:
+        if other.generation < state.generation:
+            recall.let_go(context, other)
 
-    def retire(self, worker_id: int) -> None:
-        """It is to be replaced, whatever code it runs: from now on it does not count."""
-        if worker_id in self._generation:
-            self._retired.setdefault(worker_id, self._readies)
 
-    def is_replaced(self, worker_id: int) -> bool:
-        """Since it was retired another worker has become ready: today's code can be imported."""
-        return self._readies > self._retired.get(worker_id, self._readies)
+def failed_import(context: Context, worker_id: int, error: str) -> None:
+    """A worker has reported why it cannot import the app."""
+    worker = context.state.workers.get(worker_id)
+    if worker is not None:
+        context.state.workers[worker_id] = worker._replace(has_said_why=True)
+        if worker.generation == context.state.generation:
+            context.state.import_error = error
 
-    def is_old(self, worker_id: int) -> bool:
-        return self._generation.get(worker_id, 0) < self.generation
 
-    def require_app(self) -> dict[str, ListenerSettings]:
-        """The newest table. Raises Deferred before any worker has tried, BusNotImportable when none could."""
-        if not self.is_settled:
-            raise Deferred
-        if self.listeners is None:
-            raise BusNotImportable(self.import_error or "")
-        return self.listeners
+def died_in_boot(context: Context, worker: Worker, death: WorkerDeath) -> str | None:
+    """A worker has ended. In boot, the first two deaths in a row are replaced at once, later ones with
+    backoff; and from the third on the app cannot be imported, also when no worker could say why: whoever
+    waits for its listeners is told. Then this is the reason, else None.
+    """
+    state = context.state
+    if worker.booting_since_s is None or worker.generation != state.generation:
+        return None
+    state.deaths_in_boot += 1
+    if state.deaths_in_boot <= _AT_ONCE:
+        return None
+    reason = None
+    if not worker.has_said_why:
+        how = str(death).removeprefix("worker ")
+        reason = f"a worker died while it imported the app: {how}"
+        if worker.hangs_in_boot:
+            reason = f"a worker had not imported the app after {BOOT_TIMEOUT_S:g} s"
+        state.import_error = reason
+    now_s = context.now_s()
+    if now_s >= state.spawn_at_s:  # else it belongs to those who were spawned together, and died so
+        state.spawn_at_s = now_s + min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2**state.backoffs)
+        state.backoffs += 1
+    return reason
 
-    @property
-    def is_settled(self) -> bool:
-        """It is known whether the app can be imported."""
-        return self.listeners is not None or self.import_error is not None
+
+def reload(context: Context) -> None:
+    """New workers import the app anew; the old ones stay until one of the new has reported its listeners."""
+    context.state.generation += 1
+    _begin_a_new_row(context)
+
+
+def _begin_a_new_row(context: Context) -> None:
+    """Of deaths in boot: the next one is the first again."""
+    context.state.deaths_in_boot = 0
+    context.state.backoffs = 0
+    context.state.spawn_at_s = 0.0
+
+
+def retire_worn_out(context: Context, worker: Worker) -> None:
+    """A worker that was given as many items as it may run is replaced: a fresh one boots while it answers
+    them. It leaves only when that one is there: if the app cannot be imported any more, it works on.
+    """
+    if context.room(worker):
+        return
+    if worker.retired_at is None:
+        worker = worker._replace(retired_at=context.state.readies)
+        context.state.workers[worker.worker_id] = worker
+    is_replaced = worker.retired_at is not None and context.state.readies > worker.retired_at
+    if not worker.unanswered and is_replaced:
+        recall.let_go(context, worker)
+
+
+def require_app(context: Context) -> dict[str, ListenerSettings]:
+    """The newest settings of all listeners. Raises Deferred before any worker has tried to import the app,
+    BusNotImportable when none could.
+    """
+    if not is_settled(context):
+        raise Deferred
+    if context.state.listeners is None:
+        raise BusNotImportable(context.state.import_error or "")
+    return context.state.listeners
+
+
+def is_settled(context: Context) -> bool:
+    """It is known whether the app can be imported."""
+    return context.state.listeners is not None or context.state.import_error is not None

@@ -1,0 +1,78 @@
+"""What every part of the supervisor works with: settings, journal, state, outbox, ports."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from durable_bus.supervisor.outbox import Outbox
+from durable_bus.supervisor.ports import Clock, Connections, Pool, Reactor
+from durable_bus.supervisor.state import State, Worker
+from durable_bus.wire.slot import ORDINAL_MAX, Slot
+
+if TYPE_CHECKING:
+    from durable_bus.journal.journal import Journal
+
+__all__ = ["HOUSEKEEPING_S", "RECEIVING_TIMEOUT_MS", "Context", "Ports", "SupervisorConfig"]
+
+RECEIVING_TIMEOUT_MS = 10 * 60 * 1000
+HOUSEKEEPING_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorConfig:
+    """What a supervisor is told at its start."""
+
+    app_name: str
+    pid: int
+    version: str
+    workers: int
+    grace_s: float = 10.0
+    items_per_worker_max: int | None = None
+    """A worker that was given this many is replaced by a fresh one; None: never."""
+    retain_ms: int | None = None
+    """Buffers that ended this long ago are pruned; None: never."""
+    receiving_timeout_ms: int = RECEIVING_TIMEOUT_MS
+    """A buffer whose client has vanished is given up this long after its last chunk."""
+    housekeeping_s: float = HOUSEKEEPING_S
+    journal_path: str = ""
+    journal_file: list[int] | None = None
+    """`socket_file.journal_file` of the journal; a client that means another is refused. None: nobody is."""
+
+
+class Ports(NamedTuple):
+    """What the supervisor is handed from outside. A simulation hands it others (`ports`)."""
+
+    pool: Pool
+    connections: Connections
+    reactor: Reactor
+    clock: Clock
+    new_id: Callable[[], str]
+    log: Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Handed to every function that takes part in a turn. The journal is inside a commit then."""
+
+    config: SupervisorConfig
+    journal: "Journal"
+    state: State
+    outbox: Outbox
+    ports: Ports
+
+    def now_s(self) -> float:
+        """The monotonic clock, in seconds."""
+        return self.ports.clock.monotonic_ns() / 1e9
+
+    def slot(self, worker_id: int) -> Slot:
+        return self.ports.pool.slot(worker_id)
+
+    def room(self, worker: Worker) -> int:
+        """How many items a worker may still be given before a fresh one replaces it.
+
+        There is no limit while the app cannot be imported: a worn-out worker is better than none.
+        """
+        most = self.config.items_per_worker_max
+        if most is None or self.state.import_error is not None:
+            return ORDINAL_MAX
+        return max(0, most - worker.next_ordinal)

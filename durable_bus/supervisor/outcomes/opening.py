@@ -1,0 +1,79 @@
+"""Opening a buffer, whoever starts it: a client (`requests.starts`) or a handler (`conversations`)."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from durable_bus.errors import BufferError, UsageError
+from durable_bus.payloads.messages import check_name
+from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.outcomes import open_buffers, threads
+from durable_bus.supervisor.outcomes.threads import Chain
+
+if TYPE_CHECKING:
+    from durable_bus.journal.buffers import BufferRow
+
+__all__ = ["NewBuffer", "begin", "check", "is_known", "open_whole"]
+
+
+class NewBuffer(NamedTuple):
+    """A buffer that is not in the journal yet. `chain`: of the new thread that it is started on; None: that
+    thread is there.
+    """
+
+    buffer_id: str
+    target: str
+    return_to: str
+    from_id: str
+    starter_thread_id: str
+    collect: bool
+    request_id: str
+    chain: Chain | None = None
+    retry_of: int | None = None
+
+    @property
+    def thread_id(self) -> str:
+        return f"{self.starter_thread_id}/{self.buffer_id}"
+
+
+def is_known(context: Context, name: str) -> bool:
+    """A listener of the newest table, or a mailbox."""
+    return name in (context.state.listeners or {}) or context.journal.messages.has_mailbox(name)
+
+
+def check(context: Context, said_id: str, buffer_id: str, target: str, return_to: str) -> None:
+    """Raises BufferError for a start that nobody could carry out or answer."""
+    listeners = context.state.listeners or {}
+    if target not in listeners:
+        known = ", ".join(sorted(listeners)) or "none"
+        raise BufferError(said_id, f"unknown target {target!r:.120}; the listeners are: {known}")
+    if return_to and not is_known(context, return_to):
+        raise BufferError(said_id, f"unknown return_to {return_to!r:.120}")
+    try:
+        check_name(buffer_id, "buffer")
+    except UsageError as error:
+        raise BufferError("unknown", str(error)) from None
+
+
+def begin(context: Context, new: NewBuffer) -> int:
+    """A buffer whose items come later; its `buffer_seq`."""
+    return context.journal.buffers.add(**_begin(context, new))
+
+
+def open_whole(
+    context: Context, new: NewBuffer, items: list[bytes], form: int, exceptions: list[int], digest: str
+) -> "BufferRow":
+    """Open a buffer with all its items, which are as `BufferTable.add_whole` takes them."""
+    row = context.journal.buffers.add_whole(items, form, exceptions, digest=digest, **_begin(context, new))
+    open_buffers.add(context.state, row)
+    return row
+
+
+def _begin(context: Context, new: NewBuffer) -> dict[str, Any]:
+    """Begin its threads; the columns of its row."""
+    if new.chain is None:
+        chain = threads.lookup(context.journal, new.starter_thread_id) or Chain()
+        threads.begin(context.journal, chain, new.thread_id)
+    else:
+        threads.begin(context.journal, new.chain, new.starter_thread_id, new.thread_id)
+    columns = {**new._asdict(), "thread_id": new.thread_id}
+    del columns["chain"]
+    return columns

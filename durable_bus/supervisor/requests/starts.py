@@ -1,0 +1,287 @@
+"""Starting a buffer: its items arrive in chunks, or all at once, and then it opens.
+
+A start that is repeated, because its answer was lost, goes on where it was: a buffer's row says how many
+chunks are on disk, and which request opened it.
+"""
+
+from typing import TYPE_CHECKING
+
+from durable_bus.errors import BufferError, LimitExceeded, UsageError
+from durable_bus.payloads import xml
+from durable_bus.payloads.packing import split
+from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.outcomes import open_buffers, opening
+from durable_bus.supervisor.outcomes.opening import NewBuffer
+from durable_bus.supervisor.outcomes.threads import Chain
+from durable_bus.supervisor.requests import Handlers
+from durable_bus.supervisor.requests.mailboxes import name_of
+from durable_bus.supervisor.state import Arriving
+from durable_bus.supervisor.workers import workforce
+from durable_bus.wire.protocol import (
+    Abandon,
+    Answer,
+    Chunk,
+    Ended,
+    Open,
+    Opened,
+    Received,
+    Receiving,
+    Request,
+    Start,
+    Submit,
+    Watch,
+    Watching,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from durable_bus.journal.buffers import BufferRow
+__all__ = ["CHUNK_ITEMS_MAX", "HANDLERS", "ITEMS_MAX", "buffer_of", "closed", "give_up"]
+
+CHUNK_ITEMS_MAX = 10_000
+ITEMS_MAX = 1 << 32
+
+
+def buffer_of(context: Context, request: Request) -> str | None:
+    """The buffer that a request is about the start of: a chunk does not say it again."""
+    if isinstance(request, Start):
+        return request.buffer_id
+    arriving = context.state.starts.get(request.request)
+    return None if arriving is None else arriving.start.buffer_id
+
+
+def give_up(context: Context, request_id: str) -> None:
+    """A start was refused or abandoned: its buffer goes, unless it was there before."""
+    arriving = context.state.starts.discard(request_id)
+    if arriving is not None and not arriving.existing:
+        context.journal.buffers.drop(arriving.buffer_seq)
+
+
+def closed(context: Context, connection_id: int) -> None:
+    """Who was sending has gone; it may come back and go on."""
+    for buffer_seq, watchers in [*context.state.watchers.items()]:
+        if connection_id in watchers:
+            context.state.watchers[buffer_seq] = watchers - {connection_id}
+    for arriving in [*context.state.starts.values()]:
+        if arriving.connection_id == connection_id:
+            context.state.starts.discard(arriving.start.request)
+
+
+# The requests
+
+
+def _submit(context: Context, connection_id: int, submit: Submit, bodies: list[bytes]) -> Answer:
+    arriving = _claim(context, connection_id, submit)
+    if arriving.existing:
+        return _existing(context, arriving, submit.digest)
+    if arriving.buffer_seq:
+        raise BufferError(submit.buffer_id, "its items were sent in chunks before")
+    items = _items(submit, bodies, 0)
+    new = _new_buffer(context, connection_id, submit)
+    row = opening.open_whole(context, new, items, submit.form, submit.exceptions, submit.digest)
+    return _opened(context, arriving, row)
+
+
+def _start(context: Context, connection_id: int, start: Start, bodies: list[bytes]) -> Answer:
+    arriving = _claim(context, connection_id, start)
+    if not arriving.buffer_seq:
+        buffer_seq = opening.begin(context, _new_buffer(context, connection_id, start))
+        arriving = arriving._replace(buffer_seq=buffer_seq)
+    context.state.starts[start.request] = arriving
+    return Receiving(start.request, arriving.next_chunk, arriving.existing)
+
+
+def _claim(context: Context, connection_id: int, start: Start) -> Arriving:
+    """What is there already of the buffer that a start wants: all, what this request has sent, or
+    nothing. What a vanished client has left under its id is dropped.
+
+    Raises BufferError for a start that cannot be carried out, and Deferred.
+    """
+    nothing = Arriving(start, connection_id)
+    row = context.journal.buffers.by_id(start.buffer_id)
+    opened = row is not None and row["opened_commit"] is not None
+    if row is not None and opened and row["request_id"] == start.request:
+        # Its acknowledgement was lost: it is given again, whatever today's app is like.
+        return nothing._replace(buffer_seq=row["buffer_seq"], existing=True, repeated=True)
+    workforce.require_app(context)
+    opening.check(context, start.buffer_id, start.buffer_id, start.target, start.return_to)
+    if row is None:
+        return nothing
+    if opened:
+        return nothing._replace(buffer_seq=row["buffer_seq"], existing=True)
+    if row["request_id"] == start.request:
+        return nothing._replace(
+            buffer_seq=row["buffer_seq"], next_chunk=row["next_chunk"], received=row["received"]
+        )
+    if any(other.buffer_seq == row["buffer_seq"] for other in context.state.starts.values()):
+        raise BufferError(start.buffer_id, "another client is sending its items just now")
+    context.journal.buffers.drop(row["buffer_seq"])
+    return nothing
+
+
+def _new_buffer(context: Context, connection_id: int, start: Start) -> NewBuffer:
+    """A client's buffer has a thread of its own, which begins with the client's name when it has one."""
+    name = name_of(context, connection_id)
+    retried = _retried(context, start)
+    return NewBuffer(
+        buffer_id=start.buffer_id,
+        target=start.target,
+        return_to=start.return_to or name,
+        from_id=name,
+        starter_thread_id=context.ports.new_id(),
+        collect=start.collect,
+        request_id=start.request,
+        chain=Chain((name,) if name else ()),
+        retry_of=None if retried is None else retried["buffer_seq"],
+    )
+
+
+def _retried(context: Context, start: Start) -> "sqlite3.Row | None":
+    """The ended buffer whose unsuccessful items these are, when the client says so."""
+    if start.retry_of is None:
+        return None
+    row = context.journal.buffers.by_id(start.retry_of)
+    if row is None or row["ended_commit"] is None:
+        raise BufferError(start.buffer_id, f"{start.retry_of!r:.120} is no ended buffer")
+    return row
+
+
+def _chunk(context: Context, connection_id: int, chunk: Chunk, bodies: list[bytes]) -> Answer | None:
+    arriving = context.state.starts.get(chunk.request)
+    if arriving is None:
+        return None  # refused before, and told so
+    next_chunk = arriving.next_chunk
+    if arriving.existing or chunk.number < next_chunk:
+        return Received(chunk.request, next_chunk)
+    if chunk.number > next_chunk:
+        raise UsageError(f"chunk {chunk.number} came before chunk {next_chunk}")
+    items = _items(chunk, bodies, arriving.received)
+    if not context.journal.buffers.add_chunk(
+        arriving.buffer_seq, next_chunk, arriving.received, items, chunk.form, chunk.exceptions
+    ):
+        raise BufferError(arriving.start.buffer_id, "it was cancelled while its items arrived")
+    received = arriving.received + len(items)
+    context.state.starts[chunk.request] = arriving._replace(next_chunk=next_chunk + 1, received=received)
+    return Received(chunk.request, next_chunk + 1)
+
+
+def _abandon(context: Context, connection_id: int, abandon: Abandon, bodies: list[bytes]) -> None:
+    give_up(context, abandon.request)
+
+
+def _open(context: Context, connection_id: int, opening: Open, bodies: list[bytes]) -> Answer | None:
+    arriving = context.state.starts.get(opening.request)
+    if arriving is None:
+        return None  # refused before, and told so
+    if arriving.existing:
+        answer = _existing(context, arriving, opening.digest)
+    else:
+        buffer_id, total = arriving.start.buffer_id, opening.total
+        if total == 0:
+            raise BufferError(buffer_id, "No items specified")
+        if not context.journal.buffers.open(arriving.buffer_seq, total, opening.digest):
+            raise BufferError(buffer_id, f"{arriving.received} of {total} items arrived")
+        row = context.journal.buffers.by_seq(arriving.buffer_seq)
+        open_buffers.add(context.state, row)
+        answer = _opened(context, arriving, row)
+    context.state.starts.discard(opening.request)
+    return answer
+
+
+def _opened(context: Context, arriving: Arriving, row: "BufferRow") -> Answer:
+    start = arriving.start
+    context.outbox.log("buffer opened", buffer=start.buffer_id, target=start.target, items=row["total"])
+    return _told(context, arriving, row)
+
+
+def _existing(context: Context, arriving: Arriving, digest: str) -> Answer:
+    row = context.journal.buffers.by_seq(arriving.buffer_seq)
+    if not arriving.repeated:
+        _compare(context, arriving, digest, row)
+    return _told(context, arriving, row)
+
+
+def _told(context: Context, arriving: Arriving, row: "BufferRow") -> Answer:
+    """The answer to a start. None is kept, unlike other requests': what the buffer's row says of its
+    request is enough to give it again.
+    """
+    _tell_end(context, arriving.connection_id, row)
+    existed = arriving.existing and not arriving.repeated
+    start = arriving.start
+    return Opened(start.request, start.buffer_id, row["buffer_seq"], row["total"], existed)
+
+
+def _compare(context: Context, arriving: Arriving, digest: str, row: "sqlite3.Row") -> None:
+    """The same id with the same content is the buffer that exists; with any other it is refused. A
+    handler's thread is content too: no client's start is on it.
+    """
+    start = arriving.start
+    why = None
+    if row["from_id"] and not context.journal.messages.has_mailbox(row["from_id"]):
+        why = f"by a buffer that {row['from_id']} started"
+    elif row["digest"] != digest:
+        why = "with other items"
+    elif (row["target"], bool(row["collect"])) != (
+        start.target,
+        start.collect,
+    ) or not _returns_alike(context, arriving, row):
+        why = "with other target, collect or return_to"
+    if why is not None:
+        raise BufferError(start.buffer_id, f"this id is used already, {why}")
+
+
+def _returns_alike(context: Context, arriving: Arriving, row: "sqlite3.Row") -> bool:
+    """A buffer returns to whom its start says, or else to the client that starts it. A retry says what
+    the retried buffer does: when that says nobody, whoever asks again need not be who asked first.
+    """
+    said = arriving.start.return_to
+    retried = _retried(context, arriving.start)
+    if retried is not None and retried["buffer_seq"] == row["retry_of"]:
+        return bool(said == retried["return_to"])
+    return bool((said or name_of(context, arriving.connection_id)) == row["return_to"])
+
+
+def _watch(context: Context, connection_id: int, watch: Watch, bodies: list[bytes]) -> Answer:
+    row = context.journal.buffers.by_id(watch.buffer_id)
+    if row is not None:
+        _tell_end(context, connection_id, row)
+    return Watching(watch.request, watch.buffer_id)
+
+
+def _tell_end(context: Context, connection_id: int, row: "BufferRow") -> None:
+    """Tell this connection when the buffer ends; at once when it has."""
+    if row["ended_commit"] is not None:
+        context.outbox.to_client(connection_id, Ended(row["buffer_id"]))
+    else:
+        watchers = context.state.watchers.get(row["buffer_seq"], frozenset())
+        context.state.watchers[row["buffer_seq"]] = watchers | {connection_id}
+
+
+def _items(chunk: Chunk | Submit, bodies: list[bytes], received: int) -> list[bytes]:
+    """A chunk's items, in UTF-8. Raises UsageError or LimitExceeded for what the journal must not get."""
+    count = chunk.count
+    if not 0 < count <= CHUNK_ITEMS_MAX:
+        raise UsageError(f"a chunk holds 1 to {CHUNK_ITEMS_MAX} items, not {count}")
+    if received + count > ITEMS_MAX:
+        raise LimitExceeded(f"a buffer holds at most {ITEMS_MAX} items")
+    if len(bodies) != 1 or not bodies[0].endswith(b"\0"):
+        raise UsageError("a chunk's items are one body, and each ends with NUL")
+    items = split(bodies[0])
+    if len(items) != count:
+        raise UsageError(f"a chunk said to hold {count} items holds {len(items)}")
+    if any(position >= count for position in chunk.exceptions):
+        raise UsageError(f"a chunk's forms are not those of {count} items")
+    if len(bodies[0]) > xml.PAYLOAD_BYTES_MAX and max(map(len, items)) > xml.PAYLOAD_BYTES_MAX:
+        raise LimitExceeded(f"an item is over the limit of {xml.PAYLOAD_BYTES_MAX} bytes")
+    return items
+
+
+HANDLERS: Handlers = {
+    Submit: _submit,
+    Start: _start,
+    Chunk: _chunk,
+    Open: _open,
+    Abandon: _abandon,
+    Watch: _watch,
+}

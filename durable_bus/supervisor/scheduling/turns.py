@@ -1,0 +1,97 @@
+"""Whose turn it is: which buffer, which worker, which range. Functions of values, and nothing else."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from durable_bus.supervisor.state import OpenBuffer, Range, Worker
+
+__all__ = ["Taken", "able_to_get", "freest", "in_turn", "load_of", "reserved", "take_new", "take_returned"]
+
+NEW_AHEAD_OF = 1_000
+"""Whoever has waited for so many batches of others goes ahead of a new buffer."""
+
+
+def in_turn(buffers: Iterable[OpenBuffer], grants: int) -> list[OpenBuffer]:
+    """Open buffers, those first whose last batch went out longest ago. `grants`: how many batches went out.
+
+    The first batch of a new buffer goes ahead of others' next. But not ahead of one that has waited for
+    `NEW_AHEAD_OF` batches: an endless flood of new ones does not keep the others out.
+    """
+    new = max(0, grants - NEW_AHEAD_OF)
+    return sorted(buffers, key=lambda buffer: buffer.granted or new)
+
+
+def load_of(worker: Worker, begun: int) -> int:
+    """How much a worker has to do. What it has begun and not reported yet may be done: a sync worker says so
+    at the end of a batch, and its slot (`begun`) says it now. Async items are begun long before they end.
+    """
+    if worker.is_async:
+        return worker.unanswered
+    return min(worker.unanswered, worker.next_ordinal - begun + 1)
+
+
+def able_to_get(workers: Iterable[Worker], listener: str) -> int:
+    """How many workers could be given items of a listener."""
+    return sum(1 for worker in workers if worker.may_get and worker.settings(listener) is not None)
+
+
+def reserved(
+    workers: Iterable[Worker], buffers: Iterable[OpenBuffer], alone_listeners: Iterable[str]
+) -> int | None:
+    """The worker that is kept free for something that must be alone, when there is such a thing.
+
+    Without it, a worker that always has the next batch in hand would never come to it.
+    """
+    wanted = {
+        buffer.target
+        for buffer in buffers
+        if not buffer.paused and any(candidate.alone for candidate in buffer.returned)
+    }.union(alone_listeners)
+    able = [worker for worker in workers if worker.may_get and wanted & (worker.listeners or {}).keys()]
+    return min(able, key=lambda worker: worker.unanswered).worker_id if able else None
+
+
+def freest(workers: Iterable[Worker], listener: str, *, alone: bool) -> Worker | None:
+    """The worker that will come to a message first. Messages go ahead of items, so it need not be idle."""
+    best: Worker | None = None
+    for worker in workers:
+        settings = worker.settings(listener)
+        if settings is None or not worker.may_get or (alone and worker.unanswered):
+            continue
+        if worker.messages >= max(2, 2 * settings.concurrency):
+            continue
+        if best is None or worker.unanswered < best.unanswered:
+            best = worker
+    return best
+
+
+class Taken(NamedTuple):
+    """A range that is taken from a buffer, and the buffer without it."""
+
+    range: Range
+    buffer: OpenBuffer
+
+
+def take_returned(buffer: OpenBuffer, most: int, *, may_be_alone: bool, must_be_alone: bool) -> Taken | None:
+    """The first of what came back that this worker may have, at most `most` items of it.
+
+    `may_be_alone`: it holds nothing. `must_be_alone`: it is kept free for what must be alone.
+    """
+    for position, candidate in enumerate(buffer.returned):
+        if (candidate.alone and not may_be_alone) or (must_be_alone and not candidate.alone):
+            continue
+        rest = buffer.returned[:position] + buffer.returned[position + 1 :]
+        if candidate.item_count > most and not candidate.alone:
+            left = candidate.item_count - most
+            rest += (candidate._replace(first=candidate.first + most, item_count=left),)
+            candidate = candidate._replace(item_count=most)
+        return Taken(candidate, buffer._replace(returned=rest))
+    return None
+
+
+def take_new(buffer: OpenBuffer, most: int) -> Taken | None:
+    """The next items that were never handed out."""
+    count = min(most, buffer.total - buffer.cursor)
+    if not count:
+        return None
+    return Taken(Range(buffer.cursor, count, 1, alone=False), buffer._replace(cursor=buffer.cursor + count))

@@ -1,0 +1,80 @@
+"""What frames are made of: values that several fields of them hold (`protocol`)."""
+
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from durable_bus.payloads.outcomes import Outcome
+
+__all__ = ["Count", "Failed", "Form", "Handled", "Misfit", "Place", "Segment", "WorkerStatus"]
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+"""What SQLite's integers can count."""
+Form = Annotated[int, msgspec.Meta(ge=0, le=1)]
+"""1: XML, 0: text."""
+Place = Annotated[list[Count], msgspec.Meta(min_length=1, max_length=2)]
+"""How far a `prune` has come. Only the supervisor looks into it."""
+
+
+class Segment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    """Answers to a contiguous range of items of one dispatch, which are alike in `success` and `is_xml`. A
+    body of the frame is their payloads.
+    """
+
+    dispatch: int
+    buffer: int
+    first: int
+    """The index of the first one's item."""
+    count: int
+    success: bool
+    is_xml: bool
+    attempt: int
+    total_us: int
+    durations: str
+    """See `formats.packed`."""
+
+
+class Failed(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    """An attempt at an item or a message that came to nothing. No body."""
+
+    dispatch: int
+    index: int
+    """The item's; 0 for a message."""
+    kind: str
+    """As in the view `failures`: exception, malformed, answer, or timeout."""
+    message: str
+    traceback: str
+    durations: str
+
+
+class Handled(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    """What the handling of a message led to, or of an item whose handler passed its work on. A body of the
+    frame, after those of the segments, belongs to it.
+    """
+
+    dispatch: int
+    index: int
+    outcome: Outcome
+
+
+class WorkerStatus(msgspec.Struct, gc=False):
+    """A worker, and for how many seconds it has run what: an item or a message; None: it runs nothing."""
+
+    pid: int
+    state: str
+    old_code: bool
+    in_hand: int
+    listener: str | None = None
+    seconds: float | None = None
+    buffer_id: str | None = None
+    item_index: int | None = None
+    message_id: str | None = None
+
+
+class Misfit(NamedTuple):
+    """A header that is a JSON object and no request: why, and what else it says where that is text."""
+
+    message: str
+    kind: str | None
+    request: str | None
+    version: str | None

@@ -1,0 +1,86 @@
+"""When an attempt follows one that failed, and when there is none."""
+
+import pytest
+
+from durable_bus.journal.work import Attempts
+from durable_bus.payloads.messages import SECONDS_MAX
+from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.supervisor.outcomes.attempts import (
+    LOST_MAX,
+    LOST_WITH_SUPERVISOR_MAX,
+    backoff_ms,
+    next_attempt_at,
+)
+
+NOW_MS = 1_000_000
+NEVER = Attempts(0, 0, 0, 0)
+
+
+def settings(attempts: int = 3, backoff_s: float = 0.0) -> ListenerSettings:
+    return ListenerSettings("work", 1.0, attempts, backoff_s, 1, False, None)
+
+
+@pytest.mark.parametrize("kind", ["exception", "timeout"])
+@pytest.mark.parametrize(
+    ("charged", "attempts", "next_at"),
+    [(0, 1, None), (0, 2, NOW_MS), (1, 2, None), (1, 3, NOW_MS), (2, 3, None), (998, 1000, NOW_MS)],
+)
+def test_exceptions_and_time_outs_are_tried_as_often_as_the_listener_says(
+    kind: str, charged: int, attempts: int, next_at: int | None
+) -> None:
+    before = Attempts(charged, charged, 0, 0)
+    found = next_attempt_at(kind, before, settings(attempts), NOW_MS, supervisor_died=False)
+    assert found == next_at
+
+
+@pytest.mark.parametrize("kind", ["exception", "timeout"])
+def test_without_the_listener_nothing_is_tried_again(kind: str) -> None:
+    assert next_attempt_at(kind, NEVER, None, NOW_MS, supervisor_died=False) is None
+
+
+@pytest.mark.parametrize("kind", ["malformed", "answer", "routing", "unserialisable"])
+@pytest.mark.parametrize("supervisor_died", [False, True])
+def test_what_would_fail_again_is_not_tried_again(kind: str, supervisor_died: bool) -> None:
+    assert next_attempt_at(kind, NEVER, settings(9), NOW_MS, supervisor_died=supervisor_died) is None
+
+
+@pytest.mark.parametrize("lost", range(LOST_MAX + 1))
+@pytest.mark.parametrize("known", [True, False])
+def test_the_death_of_a_worker_is_followed_by_another_attempt_alone_a_few_times(
+    lost: int, known: bool
+) -> None:
+    before = Attempts(lost, 0, lost, 0)
+    found = next_attempt_at("lost", before, settings(1) if known else None, NOW_MS, supervisor_died=False)
+    assert found == (0 if lost + 1 < LOST_MAX else None)
+
+
+@pytest.mark.parametrize("lost", range(LOST_WITH_SUPERVISOR_MAX + 1))
+def test_deaths_of_the_supervisor_are_counted_apart(lost: int) -> None:
+    before = Attempts(lost + 2, 0, 2, lost)
+    found = next_attempt_at("lost", before, None, NOW_MS, supervisor_died=True)
+    assert found == (0 if lost + 1 < LOST_WITH_SUPERVISOR_MAX else None)
+
+
+def test_deaths_do_not_count_as_a_listeners_attempts() -> None:
+    before = Attempts(5, 0, 2, 3)
+    assert next_attempt_at("exception", before, settings(2), NOW_MS, supervisor_died=False) == NOW_MS
+
+
+@pytest.mark.parametrize(
+    ("backoff_s", "charged", "ms"),
+    [
+        (0.0, 1, 0),
+        (0.5, 1, 500),
+        (0.5, 2, 1_000),
+        (0.5, 3, 2_000),
+        (1.0, 10, 512_000),
+        (0.001, 31, 2**30),
+        (0.001, 1000, 2**30),
+        (1e9, 5, 1000 * SECONDS_MAX),
+    ],
+)
+def test_each_attempt_waits_twice_as_long_as_the_one_before(backoff_s: float, charged: int, ms: int) -> None:
+    assert backoff_ms(backoff_s, charged) == ms
+    before = Attempts(charged - 1, charged - 1, 0, 0)
+    one = settings(2000, backoff_s)
+    assert next_attempt_at("timeout", before, one, NOW_MS, supervisor_died=False) == NOW_MS + ms
