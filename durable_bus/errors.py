@@ -26,8 +26,8 @@
             ├── WorkerUnintelligible
             └── WorkerUnresponsive
 
-A class's docstring is its meaning, and its message when none is given. Every message is one line, because the
-command line prints it as one (DESIGN section 7) and a log keeps one line an event.
+A class's docstring says what it means. Its first line is the message when none is given. Every message is one
+line, because the command line prints one line (DESIGN section 7) and a log keeps one line an event.
 """
 
 from __future__ import annotations
@@ -78,24 +78,27 @@ MESSAGE_CHARS_MAX: Final = 4096
 
 
 def encodable(text: str) -> str:
-    """The text, with half a surrogate pair as Python itself prints it: ``\\udce9``.
+    """Return the text with each lone surrogate written as an escape, such as ``\\udce9``.
 
-    Every file name that is not UTF-8 holds some, and so does what an exception says of it. UTF-8 has no form
-    for them, so they can be neither sent nor journaled.
+    Python puts lone surrogates into the name of a file that is not UTF-8, and so into what an exception says
+    of that file. They cannot be encoded, so they could be neither sent nor journaled.
     """
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(text: str) -> str:
-    """The text, made `encodable`, with every run of white space as one space, cut at MESSAGE_CHARS_MAX
-    characters.
+    """Return the text as one line: `encodable`, each run of white space made one space, and cut at
+    MESSAGE_CHARS_MAX characters.
     """
     line = encodable(" ".join(text[: MESSAGE_CHARS_MAX * 2].split()))
     return line if len(line) <= MESSAGE_CHARS_MAX else line[: MESSAGE_CHARS_MAX - 1] + "…"
 
 
 def said(error: BaseException) -> str:
-    """What an exception says, as one line; its `__str__` is somebody's code and may itself raise, or exit."""
+    """Return what an exception says, as one line. Never raises.
+
+    `__str__` may be anybody's code, and may itself raise or exit; then a fixed text says so.
+    """
     try:
         return one_line(str(error))
     except BaseException:
@@ -103,12 +106,12 @@ def said(error: BaseException) -> str:
 
 
 class DurableBusError(Exception):
-    """Something that the caller has to know about went wrong."""
+    """Something went wrong, and the caller must know about it."""
 
     exit_code: ClassVar[int] = 2
 
     def __init__(self, message: str = "") -> None:
-        """Keep `message` as one line; without one, the first line of the class's docstring speaks."""
+        """Keep `message` as one line; "" stands for the first line of the class's docstring."""
         super().__init__(one_line(message or (type(self).__doc__ or "").partition("\n")[0]))
 
 
@@ -124,9 +127,9 @@ class BusNotImportable(DurableBusError):
 class BufferError(DurableBusError):  # the origin's name: it shadows the builtin on purpose
     """A buffer was refused; nothing of it is in the journal.
 
-    At once an exception (for a client) and a payload of the bus (for the listener that returned the
-    BufferStart), because both are told the same. Not frozen: Python itself sets attributes on an exception
-    that is raised.
+    It is an exception for a client, and a payload of the bus for the listener that returned the BufferStart,
+    because both are told the same. It is not frozen, because Python sets attributes on an exception that is
+    raised.
 
     Fields: `buffer_id`, or "unknown" when the start named none; `error`, one line for a human.
     """
@@ -135,7 +138,7 @@ class BufferError(DurableBusError):  # the origin's name: it shadows the builtin
     error: str
 
     def __post_init__(self) -> None:
-        """Give Exception the same two arguments, so that the error survives copying and pickling."""
+        """Give Exception the same two arguments, so that the error can be copied and pickled."""
         Exception.__init__(self, self.buffer_id, self.error)
 
     def __str__(self) -> str:
@@ -170,13 +173,19 @@ class NotFound(DurableBusError):
 
 
 class Interrupted(DurableBusError):
-    """Interrupted before the work was complete; run the same again to go on."""
+    """Interrupted before the work was complete; run the same again to go on.
+
+    The results recorded so far are in the journal, and do not run again.
+    """
 
     exit_code = 4
 
 
 class SupervisorLost(DurableBusError):
-    """The supervisor ended before it answered; run the same again to go on."""
+    """The supervisor ended before it answered; run the same again to go on.
+
+    What it had acknowledged is in the journal. What was asked last may be there, or not.
+    """
 
     exit_code = 4
 
@@ -220,7 +229,10 @@ class JournalUnreachable(JournalError):
 
 
 class StorageFailed(JournalError):
-    """Storage failed and it is unknown whether the last commit happened; the next start reads the truth."""
+    """Storage failed and it is unknown whether the last commit happened; the next start reads the truth.
+
+    Nobody was told anything of that commit. All commits before it are in the journal.
+    """
 
 
 class StorageFull(JournalError):
