@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
@@ -60,8 +59,7 @@ def build(folder: Path) -> Path:
     """Build the sdist of the checkout, and the wheel of what the sdist holds; the wheel's path."""
     hatchling = [sys.executable, "-m", "hatchling", "build", "-d", folder]
     run(*hatchling, "-t", "sdist", cwd=ROOT)
-    with tarfile.open(folder / f"durable_bus-{__version__}.tar.gz") as sdist:
-        sdist.extractall(folder, filter="data")
+    run("tar", "-xzf", f"durable_bus-{__version__}.tar.gz", cwd=folder)
     run(*hatchling, "-t", "wheel", cwd=folder / f"durable_bus-{__version__}")
     (wheel,) = folder.glob("*.whl")
     return wheel
