@@ -49,9 +49,9 @@ print(durable_bus.__file__)
 def run(*command: str | Path, cwd: Path) -> str:
     """Run it as a user would, without this checkout's settings; its stdout. Ends us when it fails."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"exit code {done.returncode}: {' '.join(map(str, command))}")
+        sys.exit(f"exit code {done.returncode}: {' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
