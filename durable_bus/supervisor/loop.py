@@ -329,11 +329,6 @@ class Supervisor:
         self.state.commit()
         self._outbox.send()
 
-    @property
-    def has_storage_trouble(self) -> bool:
-        """The newest commit was refused for want of room, and is to be tried again."""
-        return self._storage_retry_s is not None
-
     def _forget(self) -> None:
         self.state.rollback()
         self._outbox.clear()

@@ -248,7 +248,7 @@ class Machine:
             self._pages_left is not None
             or self.faults.pipe_frames < 100
             or self.faults.read_in_parts > 0
-            or (self.supervisor is not None and self.supervisor.has_storage_trouble)
+            or (self.supervisor is not None and self.supervisor.state.storage_full)
         )
 
     def _ended(self, how: str, *, crashed: bool) -> None:
@@ -281,7 +281,7 @@ class Machine:
 
     def _nobody_waits_for_what_has_come(self) -> None:
         supervisor = self.supervisor
-        if supervisor is None or supervisor.has_storage_trouble:
+        if supervisor is None or supervisor.state.storage_full:
             return  # what is kept waits for room on disk
         if self.connections.keeps_any and is_settled(supervisor.context):
             raise Violation("a client's frame waits for a worker's report, and the report has come")

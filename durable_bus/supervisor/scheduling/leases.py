@@ -53,9 +53,7 @@ def answered(context: Context, lease_id: int, first: int, count: int) -> Lease |
 def _replace(context: Context, before: Lease, after: Lease) -> None:
     """A lease is shorter now, or more of it is answered. It ends when nothing of it is left."""
     state, worker = context.state, context.state.workers.get(before.worker_id)
-    fewer = (before.all_answered & ~before.answered).bit_count() - (
-        after.all_answered & ~after.answered
-    ).bit_count()
+    fewer = before.open_count - after.open_count
     done = after.answered == after.all_answered
     if done:
         state.leases.discard(before.lease_id)
