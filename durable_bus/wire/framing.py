@@ -197,10 +197,7 @@ def _read_exactly(fd: int, count: int) -> bytes | None:
     return b"".join(parts)
 
 
-def read_frame(
-    fd: int,
-    decode_header: Callable[[bytes], Header],
-) -> Frame[Header] | None:
+def read_frame(fd: int, decode_header: Callable[[bytes], Header]) -> Frame[Header] | None:
     """Wait for the next frame on a blocking descriptor; None at its end, also when it ends inside a frame."""
     length = _read_exactly(fd, _LENGTH_BYTES)
     data = _read_exactly(fd, int.from_bytes(length, "big")) if length else None

@@ -7,49 +7,19 @@ Whatever a worker is given has an ordinal: 0 for the first item it ever gets, an
 """
 
 import mmap
-from typing import Protocol
 
-__all__ = ["CURRENT", "LIMIT", "ORDINAL_MAX", "SINCE", "SLOT_BYTES", "STARTED", "SharedSlot", "Slot"]
+__all__ = ["CURRENT", "LIMIT", "ORDINAL_MAX", "SINCE", "SLOT_BYTES", "STARTED", "Slot"]
 
 ORDINAL_MAX = (1 << 63) - 1
 SLOT_BYTES = 4096
 STARTED, SINCE, LIMIT, CURRENT = 0, 1, 2, 3
-"""Where the words are; `Slot` says what they mean. A worker uses `SharedSlot.words`, as a property costs more
-than an item may.
+"""Where the words are; the properties of `Slot` say what they mean. A worker uses `Slot.words`, as a property
+costs more than an item may.
 """
 
 
-class Slot(Protocol):
-    """The slot as the supervisor sees it."""
-
-    @property
-    def started(self) -> int:
-        """How many ordinals the worker has started; the one it started last is `started - 1`. Written by the
-        worker.
-        """
-        ...
-
-    @property
-    def since_ns(self) -> int:
-        """When it started that one (sync), began the step that it is in, or its event loop last turned
-        (async), monotonic; 0: idle. By the worker.
-        """
-        ...
-
-    @property
-    def current(self) -> int:
-        """The ordinal, plus one, of the async item whose step runs just now; 0: none. By the worker.
-
-        An item that was given up, and goes on all the same, may be it.
-        """
-        ...
-
-    limit: int
-    """The first ordinal it may not start. Written by the supervisor."""
-
-
-class SharedSlot:
-    """The real one, on a descriptor of at least `SLOT_BYTES` bytes of memory that both processes have."""
+class Slot:
+    """The slot on a descriptor of `SLOT_BYTES` bytes of memory that both processes have."""
 
     def __init__(self, fd: int) -> None:
         self._memory = mmap.mmap(fd, SLOT_BYTES)
@@ -63,18 +33,29 @@ class SharedSlot:
 
     @property
     def started(self) -> int:
+        """How many ordinals the worker has started; the one it started last is `started - 1`. Written by the
+        worker.
+        """
         return self.words[STARTED]
 
     @property
     def since_ns(self) -> int:
+        """When it started that one (sync), began the step that it is in, or its event loop last turned
+        (async), monotonic; 0: idle. By the worker.
+        """
         return self.words[SINCE]
 
     @property
     def current(self) -> int:
+        """The ordinal, plus one, of the async item whose step runs just now; 0: none. By the worker.
+
+        An item that was given up, and goes on all the same, may be it.
+        """
         return self.words[CURRENT]
 
     @property
     def limit(self) -> int:
+        """The first ordinal it may not start. Written by the supervisor."""
         return self.words[LIMIT]
 
     @limit.setter

@@ -34,7 +34,7 @@ from durable_bus.worker.handling import MessageHandling, metadata_of
 from durable_bus.worker.replies import FLUSH_S, Replies, end_worker
 from durable_bus.worker.sync_runner import SyncRunner, describe, forms_of
 
-__all__ = ["serve"]
+__all__ = ["AsyncRunner"]
 
 _FLUSH_EVERY_S = 0.02
 _CANCEL_GRACE_S = 1.0
@@ -141,7 +141,7 @@ class _Batch:
         return argument, metadata_of(self.work, item.index)
 
 
-class _AsyncRunner:
+class AsyncRunner:
     """Feeds items to handlers in the order they came, as far as each listener's concurrency allows."""
 
     def __init__(
@@ -151,7 +151,7 @@ class _AsyncRunner:
         self._messages = messages
         self._words = words
         self._replies = replies
-        self._sync = SyncRunner(words, replies, messages)
+        self._sync = SyncRunner(bus, words, replies, messages)
         self._loop = asyncio.new_event_loop()
         self._reader = FrameReader(decode_work)
         self._ended = False
@@ -160,7 +160,6 @@ class _AsyncRunner:
         """The one that is being started: what has come behind it waits."""
         self._feed_planned = False
         self._room = {name: one.settings.concurrency for name, one in bus.listeners.items()}
-        self._running = 0
         self._beating = False
         self._pid = os.getpid()
         self._flush_planned = False
@@ -168,11 +167,12 @@ class _AsyncRunner:
         """Those that are not settled: a loop holds its tasks weakly."""
 
     def serve(self, read_fd: int) -> None:
-        """Run the loop until the pipe is closed.
+        """Run the loop until the supervisor closes the pipe.
 
         A handler may stop the loop, or let SystemExit out of a callback or task of its own. That is no reason
         to end: `asyncio.run` would, and cancel every neighbour.
         """
+        os.set_blocking(read_fd, False)
         asyncio.set_event_loop(self._loop)
         self._loop.add_reader(read_fd, self._readable, read_fd)
         while not self._ended:
@@ -187,21 +187,21 @@ class _AsyncRunner:
     def _readable(self, read_fd: int) -> None:
         try:
             data = os.read(read_fd, READ_BYTES)
+            self._frames.extend(self._reader.feed(data))
         except BlockingIOError:
             return
-        except OSError:
+        except Exception:  # the loop would turn on without it, and the worker be deaf
             end_worker()
-        if not data:
+        if data:
+            self._plan_feed()
+        else:
             self._ended = True
             self._loop.remove_reader(read_fd)
             self._loop.stop()
-            return
-        self._frames.extend(self._reader.feed(data))
-        self._plan_feed()
 
     def _beat(self) -> None:
         """Tell the supervisor that the loop turns: a blocked one cannot cancel anything by itself."""
-        self._beating = self._running > 0
+        self._beating = bool(self._items)
         self._words[SINCE] = time.monotonic_ns() if self._beating else 0
         if self._beating:
             self._loop.call_later(FLUSH_S, self._beat)
@@ -213,11 +213,10 @@ class _AsyncRunner:
             self._loop.call_soon(self._feed_or_end)
 
     def _feed_or_end(self) -> None:
-        """The loop would turn on without it, and the worker be deaf."""
         self._feed_planned = False
         try:
             self._feed()
-        except Exception:
+        except Exception:  # as in `_readable`
             end_worker()
 
     def _feed(self) -> None:
@@ -227,7 +226,7 @@ class _AsyncRunner:
                 frame = self._frames.popleft()
                 listener = self._bus.listeners[frame.header.listener]
                 if not listener.settings.is_async:
-                    self._run_sync(listener, frame)
+                    self._run_sync(frame)
                     self._plan_feed()  # the loop turns in between
                     return
                 self._batch = _Batch(listener, frame)
@@ -238,10 +237,10 @@ class _AsyncRunner:
             if batch.position == len(batch.payloads):
                 self._batch = None
 
-    def _run_sync(self, listener: Listener, frame: Frame[Work]) -> None:
+    def _run_sync(self, frame: Frame[Work]) -> None:
         self._replies.flush()  # what coroutines have answered must not wait until it ends
-        self._sync.run(listener, frame.header, frame.bodies)
-        if self._running:  # the sync runner says that it is idle, but the coroutines go on
+        self._sync.run(frame)
+        if self._items:  # the sync runner says that it is idle, but the coroutines go on
             self._words[SINCE] = time.monotonic_ns()
 
     def _start_next(self, batch: _Batch) -> None:
@@ -256,14 +255,13 @@ class _AsyncRunner:
         item = _Item(batch)
         batch.position += 1
         self._room[batch.listener.settings.name] -= 1
-        self._running += 1
+        self._items.add(item)
         if not self._beating:
             self._beat()
-        elif self._running == 1:
+        elif len(self._items) == 1:
             self._words[SINCE] = time.monotonic_ns()  # the next beat may never come
         running: Any = self._run(item)
         item.task = self._loop.create_task(_Steps(item, running, self._words))
-        self._items.add(item)
 
     async def _run(self, item: _Item) -> None:
         """Handle one item or message. Whatever it raises stays in here: SystemExit and KeyboardInterrupt, let
@@ -302,7 +300,7 @@ class _AsyncRunner:
                 self._replies.add_answer(work, item.index, answer, item.micros)
         finally:
             if os.getpid() != self._pid:
-                os._exit(0)  # a child that the handler forked, see worker.py
+                os._exit(0)  # a child that the handler forked, see process.py
 
     def _late(self, item: _Item) -> None:
         """Its time is over. A handler that will not be cancelled is left to itself after a while."""
@@ -326,26 +324,17 @@ class _AsyncRunner:
         if item.timer is not None:
             item.timer.cancel()
         self._items.discard(item)
-        self._running -= 1
         self._room[item.batch.listener.settings.name] += 1
         if self._batch is not None:
             self._plan_feed()
         if not self._flush_planned:
             self._flush_planned = True
-            self._loop.call_later(_FLUSH_EVERY_S if self._running else 0, self._flush)
+            self._loop.call_later(_FLUSH_EVERY_S if self._items else 0, self._flush)
 
     def _flush(self) -> None:
         """Send what has come."""
         self._flush_planned = False
         self._replies.flush()
-        if not self._running:
+        if not self._items:
             self._words[SINCE] = 0
             self._replies.idle()
-
-
-def serve(
-    bus: Bus, read_fd: int, words: "memoryview[int]", replies: Replies, messages: MessageHandling
-) -> None:
-    """Run until the supervisor closes the pipe."""
-    os.set_blocking(read_fd, False)
-    _AsyncRunner(bus, words, replies, messages).serve(read_fd)

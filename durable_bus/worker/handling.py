@@ -8,7 +8,8 @@ from durable_bus.app.bus import Listener
 from durable_bus.errors import MalformedItem
 from durable_bus.payloads.messages import BufferComplete, HandlerMetadata
 from durable_bus.payloads.packing import unpack
-from durable_bus.payloads.xml import load, result_item, to_element
+from durable_bus.payloads.results_document import results_document
+from durable_bus.payloads.xml import load, to_element
 from durable_bus.wire.protocol import WorkItems, WorkMessage
 
 if TYPE_CHECKING:
@@ -77,21 +78,13 @@ class MessageHandling:
         fields: Any = load(payload, True, BufferComplete)
         parts: list[str] = []
         size = 0
-        next_index = 0
-        for result in self._results(buffer_seq):
-            missing = [
-                result_item(index, False, "", False, True) for index in range(next_index, result.index)
-            ]
-            part = "".join(missing) + result_item(result.index, result.success, result.payload, result.is_xml)
-            next_index = result.index + 1
+        for part in results_document(self._results(buffer_seq), fields.total):
+            parts.append(part)
             size += len(part)
             if size > INLINE_RESULTS_BYTES_MAX:
                 parts = []
                 break
-            parts.append(part)
-        else:
-            parts += [result_item(index, False, "", False, True) for index in range(next_index, fields.total)]
-        document = f"<results>{''.join(parts)}</results>" if parts else ""
+        document = "".join(parts)
         complete = BufferComplete(fields.buffer_id, fields.total, fields.successful, document)
         if listener.annotation is BufferComplete:
             return complete

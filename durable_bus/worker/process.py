@@ -15,12 +15,10 @@ import signal
 import sys
 import traceback
 
-from durable_bus.app.bus import Bus, load_app
+from durable_bus.app.bus import load_app
 from durable_bus.errors import DurableBusError, encodable
-from durable_bus.wire.decoding import decode_work
-from durable_bus.wire.framing import read_frame
 from durable_bus.wire.protocol import AppNotImportable, Ready
-from durable_bus.wire.slot import SharedSlot
+from durable_bus.wire.slot import Slot
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments, arguments_of
 from durable_bus.worker.handling import MessageHandling
 from durable_bus.worker.replies import Replies
@@ -67,14 +65,6 @@ def _where(error: BaseException | None) -> str:
     return encodable(f" ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})")
 
 
-def _serve(
-    bus: Bus, read_fd: int, words: "memoryview[int]", replies: Replies, messages: MessageHandling
-) -> None:
-    runner = SyncRunner(words, replies, messages)
-    while (frame := read_frame(read_fd, decode_work)) is not None:
-        runner.run(bus.listeners[frame.header.listener], frame.header, frame.bodies)
-
-
 def main(arguments: WorkerArguments) -> int:
     """The worker process."""
     die_with_parent(arguments.parent_pid)
@@ -82,7 +72,7 @@ def main(arguments: WorkerArguments) -> int:
     read_fd, write_fd, slot_fd = arguments.fds
     for fd in (read_fd, write_fd, slot_fd):
         os.set_inheritable(fd, False)
-    words = SharedSlot(slot_fd).words
+    words = Slot(slot_fd).words
     replies = Replies(write_fd)
     _disown_forks((read_fd, write_fd), words, replies)
     sys.argv = [sys.argv[0]]
@@ -95,18 +85,17 @@ def main(arguments: WorkerArguments) -> int:
         replies.send(AppNotImportable(f"{error}{_where(error.__cause__)}", trace))
         return 1
     messages = MessageHandling(arguments.journal)
-    serve = _serve
+    serve = SyncRunner(bus, words, replies, messages).serve
     if any(settings.is_async for settings in listeners.values()):
-        from durable_bus.worker import (
-            async_runner as worker_async,  # asyncio costs 50 ms of boot: others do not pay it
-        )
+        # asyncio costs 50 ms of boot: others do not pay it.
+        from durable_bus.worker.async_runner import AsyncRunner
 
-        serve = worker_async.serve
+        serve = AsyncRunner(bus, words, replies, messages).serve
     # Whoever is ready and begins nothing is ended after a few seconds: no import comes after this.
     replies.send(Ready(listeners))
     pid = os.getpid()
     try:
-        serve(bus, read_fd, words, replies, messages)
+        serve(read_fd)
     finally:
         if os.getpid() != pid:
             os._exit(0)  # a child that a handler forked: what the app does at exit is not its business

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import traceback
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import msgspec
 
@@ -53,39 +53,32 @@ class OpenSegment:
             durations=packed(micros),
         )
 
+    def goes_on_with(self, other: "OpenSegment") -> bool:
+        next_first = self.first + len(self.micros)
+        return (self.work, next_first, self.success, self.is_xml) == (
+            other.work,
+            other.first,
+            other.success,
+            other.is_xml,
+        )
+
     def drop(self, count: int) -> None:
         """The first `count` answers have been sent."""
         del self.texts[:count], self.micros[:count]
         self.first += count
 
 
-class _Answer(NamedTuple):
-    """An answer that came out of turn."""
-
-    work: WorkItems
-    item_index: int
-    text: str
-    is_xml: bool
-    success: bool
-    micros: int
-
-
-def _joined(answers: list[_Answer]) -> list[OpenSegment]:
-    """Answers that came in whatever order, as segments."""
-    segments: list[OpenSegment] = []
-    last: _Answer | None = None
-    for answer in sorted(answers, key=lambda one: (one.work.dispatch, one.item_index)):
-        if last is None or (last.work, last.item_index + 1, last.is_xml, last.success) != (
-            answer.work,
-            answer.item_index,
-            answer.is_xml,
-            answer.success,
-        ):
-            segments.append(OpenSegment(answer.work, answer.item_index, answer.success, answer.is_xml))
-        segments[-1].texts.append(answer.text)
-        segments[-1].micros.append(answer.micros)
-        last = answer
-    return segments
+def _joined(segments: list[OpenSegment]) -> list[OpenSegment]:
+    """Segments that came in whatever order, joined where one goes on where another ends."""
+    joined: list[OpenSegment] = []
+    for one in sorted(segments, key=lambda one: (one.work.dispatch, one.first)):
+        last = joined[-1] if joined else None
+        if last is not None and last.goes_on_with(one):
+            last.texts += one.texts
+            last.micros += one.micros
+        else:
+            joined.append(one)
+    return joined
 
 
 def end_worker() -> NoReturn:
@@ -108,7 +101,8 @@ class Replies:
         self._fd = fd
         self._lock = threading.Lock()
         self._segments: list[OpenSegment] = []
-        self._out_of_turn: list[_Answer] = []
+        self._out_of_turn: list[OpenSegment] = []
+        """Of one answer each."""
         self._failed: list[Failed] = []
         self._outcomes: list[tuple[Handled, bytes]] = []
         self._discarded: tuple[int, int] | None = None
@@ -140,8 +134,12 @@ class Replies:
 
     def add_answer(self, work: WorkItems, index: int, answer: tuple[str, bool, bool], micros: int) -> None:
         """An answer, as `outcome_of` gives it, that comes in whatever order."""
+        text, is_xml, success = answer
+        segment = OpenSegment(work, index, success, is_xml)
+        segment.texts.append(text)
+        segment.micros.append(micros)
         with self._lock:
-            self._out_of_turn.append(_Answer(work, index, *answer, micros))
+            self._out_of_turn.append(segment)
         self._work()
 
     def add_failed(self, work: Work, index: int, described: tuple[str, str, str], micros: int) -> None:

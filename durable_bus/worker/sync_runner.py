@@ -6,12 +6,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from durable_bus.app.bus import Listener
+from durable_bus.app.bus import Bus, Listener
 from durable_bus.errors import ItemError, MalformedItem, UnserialisableAnswer, WorkerSilent, encodable, said
 from durable_bus.payloads.messages import BufferError, HandlerResponse, Huh, SystemError
 from durable_bus.payloads.outcomes import Forward, Start, message_outcome, outcome_of, passed_on
 from durable_bus.payloads.packing import split, unpack
 from durable_bus.payloads.xml import dumper, loader
+from durable_bus.wire.decoding import decode_work
+from durable_bus.wire.framing import Frame, read_frame
 from durable_bus.wire.protocol import Work, WorkItems, WorkMessage
 from durable_bus.wire.slot import LIMIT, SINCE, STARTED
 from durable_bus.worker.handling import MessageHandling, metadata_of
@@ -71,7 +73,10 @@ def _arguments(listener: Listener, work: WorkItems, body: bytes) -> tuple[Iterat
 class SyncRunner:
     """Runs the items of sync handlers, one at a time, on the main thread."""
 
-    def __init__(self, words: "memoryview[int]", replies: Replies, messages: MessageHandling) -> None:
+    def __init__(
+        self, bus: Bus, words: "memoryview[int]", replies: Replies, messages: MessageHandling
+    ) -> None:
+        self._listeners = bus.listeners
         self._words = words
         self._replies = replies
         self._messages = messages
@@ -85,12 +90,18 @@ class SyncRunner:
             return None
         return self._dumpers.setdefault(type(value), dumper(type(value)))
 
-    def run(self, listener: Listener, work: Work, bodies: list[bytes]) -> None:
+    def serve(self, read_fd: int) -> None:
+        """Run until the supervisor closes the pipe."""
+        while (frame := read_frame(read_fd, decode_work)) is not None:
+            self.run(frame)
+
+    def run(self, frame: Frame[Work]) -> None:
         """A range of items, or a message. Then the worker is idle."""
+        work, listener = frame.header, self._listeners[frame.header.listener]
         if isinstance(work, WorkMessage):
-            self._run_message(listener, work, bodies)
+            self._run_message(listener, work, frame.bodies)
         else:
-            self._run_items(listener, work, bodies)
+            self._run_items(listener, work, frame.bodies)
         self._words[SINCE] = 0
         self._replies.flush()
         self._replies.idle()

@@ -23,7 +23,7 @@ from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.wire.decoding import decode_report
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, Outgoing
 from durable_bus.wire.protocol import Answers, Report
-from durable_bus.wire.slot import ORDINAL_MAX, SLOT_BYTES, SharedSlot
+from durable_bus.wire.slot import ORDINAL_MAX, SLOT_BYTES, Slot
 from durable_bus.wire.spawning import WorkerArguments, spawn
 
 __all__ = ["READ_BYTES_MAX", "WorkerPool"]
@@ -37,9 +37,7 @@ _GONE_SLOTS_MAX = 1000
 class _Worker:
     """The supervisor's side of one worker process."""
 
-    def __init__(
-        self, process: "subprocess.Popen[bytes]", slot: SharedSlot, read_fd: int, write_fd: int
-    ) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", slot: Slot, read_fd: int, write_fd: int) -> None:
         self.process = process
         self.slot = slot
         self.read_fd = read_fd
@@ -66,7 +64,7 @@ class WorkerPool:
         self._app = app
         self._journal = os.path.abspath(journal_path)  # absolute, as a handler may change its folder
         self._workers: dict[int, _Worker] = {}
-        self._gone_slots: dict[int, SharedSlot] = {}
+        self._gone_slots: dict[int, Slot] = {}
         """Of workers whose end the supervisor may not have taken in yet (a full disk makes it wait), newest
         last.
         """
@@ -91,7 +89,7 @@ class WorkerPool:
                 with contextlib.suppress(PermissionError):
                     fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
             os.ftruncate(slot_fd, SLOT_BYTES)
-            slot = SharedSlot(slot_fd)
+            slot = Slot(slot_fd)
             slot.limit = ORDINAL_MAX
             arguments = WorkerArguments(child_fds, os.getpid(), self._app, self._journal)
             process = spawn("durable_bus.worker.process", arguments, child_fds)
@@ -111,7 +109,7 @@ class WorkerPool:
     def pid(self, worker_id: int) -> int:
         return self._workers[worker_id].process.pid
 
-    def slot(self, worker_id: int) -> SharedSlot:
+    def slot(self, worker_id: int) -> Slot:
         worker = self._workers.get(worker_id)
         return worker.slot if worker else self._gone_slots[worker_id]
 
