@@ -17,7 +17,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Coroutine, Generator
-from types import CoroutineType
 from typing import Any
 
 from durable_bus.app.bus import Bus, Listener
@@ -73,7 +72,7 @@ class _Steps(Coroutine[Any, Any, None]):
 
     __slots__ = ("_inner", "_item", "_ordinal", "_words")
 
-    def __init__(self, item: _Item, inner: "CoroutineType[Any, Any, None]", words: "memoryview[int]") -> None:
+    def __init__(self, item: _Item, inner: Coroutine[Any, Any, None], words: "memoryview[int]") -> None:
         self._item = item
         self._ordinal = item.batch.work.ordinal + item.position
         self._inner = inner
@@ -260,8 +259,7 @@ class AsyncRunner:
             self._beat()
         elif len(self._items) == 1:
             self._words[SINCE] = time.monotonic_ns()  # the next beat may never come
-        running: Any = self._run(item)
-        item.task = self._loop.create_task(_Steps(item, running, self._words))
+        item.task = self._loop.create_task(_Steps(item, self._run(item), self._words))
 
     async def _run(self, item: _Item) -> None:
         """Handle one item or message. Whatever it raises stays in here: SystemExit and KeyboardInterrupt, let
