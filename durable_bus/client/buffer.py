@@ -51,6 +51,7 @@ class Buffer:
     """
 
     def __init__(self, client: "Client", buffer_id: str, buffer_seq: int, *, existed: bool) -> None:
+        """By `Client.start`, `Client.retry` and `Client.buffer` only."""
         self._client = client
         self.buffer_id = buffer_id
         self._buffer_seq = buffer_seq
@@ -61,6 +62,7 @@ class Buffer:
         return f"<Buffer {self.buffer_id!r} in {str(self._client.journal)!r}>"
 
     def status(self) -> BufferStatus:
+        """How far it is now. Raises NotFound when it was given up or dropped."""
         row = self._client.reader().buffer(self.buffer_id)
         fields = {name: row[name] for name in BufferStatus._fields}
         return BufferStatus(**{**fields, "paused": bool(row["paused"])})

@@ -32,26 +32,8 @@ from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.messages import NAME_CHARS_MAX, check_name
 from durable_bus.payloads.outcomes import outcome_of
 from durable_bus.payloads.xml import dump_message
+from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
-from durable_bus.wire.protocol import (
-    AbandonReceiving,
-    Acknowledge,
-    AskStatus,
-    Cancel,
-    Controlled,
-    Message,
-    Pause,
-    Prune,
-    Pruned,
-    Receive,
-    Respond,
-    Resume,
-    Send,
-    Sent,
-    Settled,
-    Start,
-    StopReceiving,
-)
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
 
 __all__ = ["Buffer", "Client", "digest_items", "next_retry_id", "refuse_inside_handler"]
@@ -76,7 +58,11 @@ class Client:
     """A way into one journal's supervisor.
 
     `Client("journal.db")` talks to the daemon that serves it; `bus.running(...)` gives one that has a
-    supervisor of its own. Raises JournalUnreachable when no daemon serves the journal.
+    supervisor of its own. Threads may share one.
+
+    A request that the end of a daemon has interrupted is sent again to the next one, under the same id, and
+    is done once. SupervisorLost says that none has come back within 60 s, or that a supervisor of its own has
+    ended. StorageFull says that there is no room on disk; nothing of the request is in the journal then.
     """
 
     def __init__(
@@ -126,9 +112,10 @@ class Client:
         self.close()
 
     def close(self, *, at_once: bool = False) -> None:
-        """Leave. A supervisor of our own finishes what runs, gives the rest back, and ends; or is killed.
+        """Leave. A supervisor of our own finishes what runs, gives the rest back, and ends; `at_once`: it is
+        killed. The journal has every result that was recorded; all else is handed out at the next start.
 
-        Raises StorageFailed when it has ended with that instead.
+        Raises StorageFailed, or another JournalError, when it has ended with that instead.
         """
         try:
             self._session.close(at_once=at_once)
@@ -160,17 +147,20 @@ class Client:
         """Fan `items` out to the listener `target`; returns when all of them are on disk.
 
         `items`: any iterable of str, Text, Xml, elements or dataclasses; it is streamed. The same `buffer_id`
-        with the same content gives the buffer that exists. Raises BufferError when the start is refused
-        (unknown target, no items, the id used with other content), UsageError or LimitExceeded for an item
-        that cannot be journaled; nothing of the buffer is in the journal then.
+        with the same content gives the buffer that exists. `collect`: whether a BufferComplete follows.
+        `return_to`: the listener or mailbox that gets it; None: this client's, if it has a name.
+
+        Raises BufferError when the start is refused (unknown target, no items, the id used with other
+        content), UsageError or LimitExceeded for an item that cannot be journaled; nothing of the buffer is
+        in the journal then.
         """
         chosen = buffer_id if buffer_id is not None else new_id()
-        errors_of_name = check_buffer_id(chosen)
-        if errors_of_name:
-            raise errors_of_name
-        return self._start(Start(new_id(), chosen, target, collect, return_to or ""), items)
+        refused = check_buffer_id(chosen)
+        if refused is not None:
+            raise refused
+        return self._start(protocol.Start(new_id(), chosen, target, collect, return_to or ""), items)
 
-    def _start(self, start: Start, items: Iterable[object]) -> Buffer:
+    def _start(self, start: protocol.Start, items: Iterable[object]) -> Buffer:
         opened = Upload(self._session, start).send(items)
         return Buffer(self, start.buffer_id, opened.buffer_seq, existed=opened.existed)
 
@@ -192,7 +182,7 @@ class Client:
             raise BufferError(buffer_id, "every item has succeeded: nothing to start again")
         if content.pruned:
             raise BufferError(buffer_id, "its items and results were pruned: they cannot be started again")
-        start = Start(
+        start = protocol.Start(
             new_id(),
             next_retry_id(content),
             content.target,
@@ -203,8 +193,9 @@ class Client:
         return self._start(start, reader.unsuccessful_items(content))
 
     def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
-        """Wait for a fact in the journal. Raises TimedOut, and SupervisorLost when a supervisor of our own
-        has ended before.
+        """Wait for a fact in the journal, such as the end of `buffer_id`, until `deadline_s` by the monotonic
+        clock (None: for ever). Raises TimedOut, and SupervisorLost when a supervisor of our own has ended
+        before.
         """
         self._session.wait_until(done, buffer_id, deadline_s)
 
@@ -213,18 +204,20 @@ class Client:
 
         It is on disk when this returns. `payload`: str, Text, Xml, an element or a dataclass. Raises
         MessageRefused for an unknown name, or a client without a name; UsageError for what cannot be
-        written, and for XML that is not one element.
+        written, and for XML that is not one element; LimitExceeded for more than 8 MiB. Nothing of it is in
+        the journal then.
         """
         text, is_xml = dump_message(payload)
-        return self._session.ask(Send(new_id(), to, text, is_xml), Sent).message_id
+        return self._session.ask(protocol.Send(new_id(), to, text, is_xml), protocol.Sent).message_id
 
     def receive(self, timeout: float | None = None) -> ReceivedMessage:
-        """The next message to this client's name. Raises TimedOut after `timeout` seconds.
+        """The next message to this client's name. Raises TimedOut after `timeout` seconds (None: never), and
+        MessageRefused for a client without a name.
 
         It stays in the journal until `respond` or `acknowledge`, and waits again when this connection closes
         first. Interrupted, such as by Ctrl-C, this takes no message: one that was on its way waits again.
         """
-        receive = Receive(new_id())
+        receive = protocol.Receive(new_id())
         try:
             message = self._receive(receive, deadline_after(timeout))
         except TimedOut:
@@ -232,11 +225,11 @@ class Client:
         except DurableBusError:
             raise  # the supervisor's answer, or the end of the connection: nothing is on its way to us
         except BaseException:
-            self._session.connection.say(AbandonReceiving(receive.request))
+            self._session.connection.say(protocol.AbandonReceiving(receive.request))
             raise
         return ReceivedMessage(*(getattr(message, field) for field in ReceivedMessage._fields))
 
-    def _receive(self, receive: Receive, deadline_s: float | None) -> Message:
+    def _receive(self, receive: protocol.Receive, deadline_s: float | None) -> protocol.Message:
         while True:
             connection = self._session.connection
             try:
@@ -245,9 +238,9 @@ class Client:
                 try:
                     answer = connection.answer(receive.request, left_s)
                 except TimedOut:
-                    connection.send(StopReceiving(receive.request))
+                    connection.send(protocol.StopReceiving(receive.request))
                     answer = connection.answer(receive.request)
-                if not isinstance(answer, Message):
+                if not isinstance(answer, protocol.Message):
                     raise TimedOut
                 return answer
             except SupervisorLost:
@@ -267,47 +260,57 @@ class Client:
             text, is_xml, success = outcome_of(payload)
         except UnserialisableAnswer as error:
             raise UsageError(f"not an answer: {error}") from error
-        self._session.ask(Respond(new_id(), message.message_id, text, is_xml, success), Settled)
+        self._session.ask(
+            protocol.Respond(new_id(), message.message_id, text, is_xml, success), protocol.Settled
+        )
 
     def acknowledge(self, message: ReceivedMessage) -> None:
-        """Settle a received message without a response. Raises MessageRefused when it was settled before."""
-        self._session.ask(Acknowledge(new_id(), message.message_id), Settled)
+        """Settle a received message without a response: an item that waits for one has failed, and that is in
+        the journal with it. Raises MessageRefused when it was settled before.
+        """
+        self._session.ask(protocol.Acknowledge(new_id(), message.message_id), protocol.Settled)
 
     def cancel(self, buffer_id: str) -> str:
         """End a buffer as it is, and those that handlers of its items have started; its state now.
 
-        Items without a result are *missing*. Of one that had ended nothing changes. One whose items still
-        arrive is given up, `gone`, and its id is free again. Raises NotFound.
+        Items without a result are *missing*, and its BufferComplete is in the journal when this returns. Of
+        one that had ended nothing changes. One whose items still arrive is given up, `gone`, and its id is
+        free again. Raises NotFound.
         """
-        return self._session.ask(Cancel(new_id(), buffer_id), Controlled).state
+        return self._session.ask(protocol.Cancel(new_id(), buffer_id), protocol.Controlled).state
 
     def pause(self, buffer_id: str) -> str:
-        """Hand out nothing more of a buffer, also after restarts, until `resume`; its state. Raises
-        NotFound, and BufferError while its items arrive.
+        """Hand out nothing more of a buffer, also after restarts, until `resume`; its state. That it is
+        paused is in the journal when this returns. What runs goes on, and its results are recorded.
+
+        Raises NotFound, and BufferError while its items arrive.
         """
-        return self._session.ask(Pause(new_id(), buffer_id), Controlled).state
+        return self._session.ask(protocol.Pause(new_id(), buffer_id), protocol.Controlled).state
 
     def resume(self, buffer_id: str) -> str:
-        """Go on with a paused buffer; its state. Raises NotFound."""
-        return self._session.ask(Resume(new_id(), buffer_id), Controlled).state
+        """Go on with a paused buffer; its state. It is in the journal when this returns. Raises NotFound."""
+        return self._session.ask(protocol.Resume(new_id(), buffer_id), protocol.Controlled).state
 
     def prune(self, before_ms: int) -> int:
         """Drop items, results and messages of what ended before a time (ms since the epoch) with nothing
         unsettled: buffers, and conversations of clients with listeners and one another.
 
-        How many buffers; their rows stay, as `pruned`, and their ids stay used.
+        How many buffers. They are marked as `pruned` when this returns; what is to be dropped of them goes
+        little by little. Their rows stay, and their ids stay used.
         """
         buffers = 0
         after: list[int] | None = [0, 0]
         while after is not None:
-            pruned = self._session.ask(Prune(new_id(), before_ms, after), Pruned)
+            pruned = self._session.ask(protocol.Prune(new_id(), before_ms, after), protocol.Pruned)
             buffers += pruned.buffers
             after = pruned.next
         return buffers
 
     def supervisor_status(self, timeout: float | None = None) -> dict[str, Any]:
-        """How the supervisor's workers are. Raises TimedOut when it does not answer: it is busy or hung."""
-        connection, ask = self._session.connection, AskStatus(new_id())
+        """How the supervisor's workers are, as `durable-bus status --json` says it. Raises TimedOut when it
+        does not answer within `timeout` seconds: it is busy or hung.
+        """
+        connection, ask = self._session.connection, protocol.AskStatus(new_id())
         try:
             connection.send(ask)
             return dict(msgspec.to_builtins(connection.answer(ask.request, timeout)))
@@ -320,6 +323,7 @@ class Client:
 
 
 def check_buffer_id(buffer_id: str) -> BufferError | None:
+    """Why no buffer may have this id, None when one may."""
     try:
         check_name(buffer_id, "buffer")
     except UsageError as error:

@@ -15,10 +15,10 @@ from durable_bus.errors import (
     TimedOut,
     UsageError,
 )
+from durable_bus.wire import protocol
 from durable_bus.wire.decoding import decode_answer
 from durable_bus.wire.framing import FRAME_BYTES_MAX, READ_BYTES, FrameReader, encode
 from durable_bus.wire.ids import new_id
-from durable_bus.wire.protocol import Answer, Ended, Error, Fatal, Hello, Request, ToClient, Watch, Welcome
 
 __all__ = ["Connection"]
 
@@ -30,12 +30,12 @@ class Connection:
     Answers are kept for requests that somebody waits for, no others: a client may live for months.
     """
 
-    def __init__(self, socket: socket.socket, hello: Hello) -> None:
+    def __init__(self, socket: socket.socket, hello: protocol.Hello) -> None:
         self._socket = socket
         self._send_lock = threading.Lock()
         self._changed = threading.Condition()
         self._hello = hello
-        self._answers: dict[str, deque[Answer | Error]] = {}
+        self._answers: dict[str, deque[protocol.Answer | protocol.Error]] = {}
         self._unended: set[str] = set()
         """Buffers whose end the supervisor is going to tell."""
         self.lost: DurableBusError | None = None
@@ -44,13 +44,13 @@ class Connection:
         with contextlib.suppress(SupervisorLost):
             self.send(hello)
 
-    def welcome(self, timeout_s: float | None = None) -> Welcome:
+    def welcome(self, timeout_s: float | None = None) -> protocol.Welcome:
         """The answer to our hello. Raises what it was refused with, TimedOut or SupervisorLost."""
         try:
             answer = self.answer(self._hello.request, timeout_s)
         finally:
             self.forget(self._hello.request)
-        assert isinstance(answer, Welcome)
+        assert isinstance(answer, protocol.Welcome)
         return answer
 
     def _read_forever(self) -> None:
@@ -64,24 +64,22 @@ class Connection:
                     self._changed.notify_all()
         except (OSError, ValueError):
             pass  # the same as its end
-        with self._changed:
-            self.lost = self.lost or lost
-            self._changed.notify_all()
+        self._lose(lost)
 
-    def _take(self, frame: ToClient) -> DurableBusError | None:
+    def _take(self, frame: protocol.ToClient) -> DurableBusError | None:
         """With the lock: file an answer. The error that this connection ends with, when the frame says so."""
-        if isinstance(frame, Ended):
+        if isinstance(frame, protocol.Ended):
             self._unended.discard(frame.buffer_id)
-        elif isinstance(frame, Fatal) or frame.request is None:
+        elif isinstance(frame, protocol.Fatal) or frame.request is None:
             return _error_of(frame)
         else:
             if frame.request in self._answers:
                 self._answers[frame.request].append(frame)
-            if isinstance(frame, Error) and frame.request == self._hello.request:
+            if isinstance(frame, protocol.Error) and frame.request == self._hello.request:
                 self.lost = _error_of(frame)  # nothing else that we ask will be answered
         return None
 
-    def send(self, request: Request, *bodies: bytes) -> None:
+    def send(self, request: protocol.Request, *bodies: bytes) -> None:
         """Send a request; whoever waits for its answers calls `forget` in the end. Raises SupervisorLost, and
         UsageError for what no frame can hold.
         """
@@ -99,42 +97,37 @@ class Connection:
             self._answers.setdefault(request.request, deque())
         try:
             with self._send_lock:
-                if self.lost is not None:  # by who held the lock before: see `_send_nothing_more`
+                if self.lost is not None:  # by who held the lock before
                     raise self.lost
-                self._send_whole(data)
+                try:
+                    self._socket.sendall(data)
+                except OSError:
+                    raise
+                except BaseException:
+                    # Ctrl-C, say, has cut a frame off, nobody knows where: what came next would be read as
+                    # its rest. A daemon learns it when we close the connection, a supervisor of our own by
+                    # SIGTERM (`Session.close`).
+                    why = "a request was interrupted while it was sent: this connection is of no more use"
+                    self._lose(SupervisorLost(why))
+                    raise
         except OSError:
             with self._changed:
                 self._changed.wait_for(lambda: self.lost is not None, timeout=5.0)
                 raise self.lost or SupervisorLost() from None
 
-    def _send_whole(self, data: bytes) -> None:
-        try:
-            self._socket.sendall(data)
-        except OSError:
-            raise
-        except BaseException:
-            self._send_nothing_more()
-            raise
-
-    def _send_nothing_more(self) -> None:
-        """Ctrl-C, say, has cut a frame off, nobody knows where: what came next would be read as its rest.
-
-        A daemon learns it when we close the connection, a supervisor of our own by SIGTERM: see
-        `Session.close`.
-        """
+    def _lose(self, why: DurableBusError) -> None:
+        """Nothing more can be asked here."""
         with self._changed:
-            self.lost = self.lost or SupervisorLost(
-                "a request was interrupted while it was sent: this connection is of no more use"
-            )
+            self.lost = self.lost or why
             self._changed.notify_all()
 
-    def say(self, request: Request) -> None:
+    def say(self, request: protocol.Request) -> None:
         """Send what nobody waits for an answer to; silent when the supervisor is gone."""
         with contextlib.suppress(DurableBusError):
             self.send(request)
         self.forget(request.request)
 
-    def answer(self, request_id: str, timeout_s: float | None = None) -> Answer:
+    def answer(self, request_id: str, timeout_s: float | None = None) -> protocol.Answer:
         """Wait for the next answer to a request that was sent, however long `timeout_s` is. Raises what it
         was refused with, TimedOut or SupervisorLost.
         """
@@ -146,7 +139,7 @@ class Connection:
             if not answers:
                 raise self.lost or TimedOut(f"no answer from the supervisor within {timeout_s} s")
             answer = answers.popleft()
-        if isinstance(answer, Error):
+        if isinstance(answer, protocol.Error):
             raise _error_of(answer)
         return answer
 
@@ -183,7 +176,7 @@ class Connection:
         """Wait until we are told that a buffer has ended, None: of none, or until this connection has."""
         if buffer_id is not None and buffer_id not in self._unended:
             self.expect_end(buffer_id)
-            self.say(Watch(new_id(), buffer_id))
+            self.say(protocol.Watch(new_id(), buffer_id))
         with self._changed:
             self._changed.wait_for(
                 lambda: self.lost is not None or (buffer_id is not None and buffer_id not in self._unended),
@@ -196,12 +189,12 @@ class Connection:
         self._socket.close()
 
 
-def _error_of(frame: Error | Fatal) -> DurableBusError:
+def _error_of(frame: protocol.Error | protocol.Fatal) -> DurableBusError:
     """The exception that an error frame stands for."""
     kind = getattr(errors, frame.type, UsageError)
-    if kind is BufferError and isinstance(frame, Error):
+    if kind is BufferError and isinstance(frame, protocol.Error):
         return BufferError(frame.buffer_id or "unknown", frame.message)
-    if kind is JournalLocked and isinstance(frame, Fatal):
+    if kind is JournalLocked and isinstance(frame, protocol.Fatal):
         error = JournalLocked(frame.holder_pid)
         error.args = (frame.message,)
         return error

@@ -24,13 +24,13 @@ from durable_bus.errors import (
     TimedOut,
 )
 from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
-from durable_bus.wire.protocol import Answer, Hello, Request, Stop
 from durable_bus.wire.socket_file import connect_daemon, journal_file
 
 __all__ = ["Session"]
 
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=protocol.Answer)
 
 GREETING_S = 10.0
 """How long a daemon that is there may take to greet a client."""
@@ -91,7 +91,7 @@ class Session:
     def _begin(self, connected: socket.socket) -> Connection:
         own = self.process is not None
         meant = None if own else journal_file(self._journal)
-        hello = Hello(new_id(), version=__version__, name=self._name, needs_app=own, journal=meant)
+        hello = protocol.Hello(new_id(), version=__version__, name=self._name, needs_app=own, journal=meant)
         return Connection(connected, hello)
 
     def _greeted(self) -> dict[str, ListenerSettings]:
@@ -127,7 +127,7 @@ class Session:
             try:
                 asked = not at_once and self.connection.lost is None
                 if asked:
-                    self.connection.say(Stop(new_id()))
+                    self.connection.say(protocol.Stop(new_id()))
                 elif at_once:
                     self.process.kill()
                 else:
@@ -145,7 +145,7 @@ class Session:
 
     # Asking
 
-    def ask(self, request: Request, expected: type[A]) -> A:
+    def ask(self, request: protocol.Request, expected: type[A]) -> A:
         """A request and its answer; sent again, with the same id, when the daemon was restarted meanwhile."""
         while True:
             connection = self.connection

@@ -4,25 +4,15 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import NamedTuple
+
+import msgspec
 
 from durable_bus.client.session import Session
 from durable_bus.errors import BufferError, DurableBusError, SupervisorLost, UsageError
 from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.xml import PAYLOAD_BYTES_MAX, dump_item, guess_is_xml
-from durable_bus.wire.protocol import (
-    Abandon,
-    Answer,
-    Chunk,
-    Open,
-    Opened,
-    Received,
-    Receiving,
-    Request,
-    Start,
-    Submit,
-)
+from durable_bus.wire import protocol
 
 __all__ = ["BATCH_ITEMS", "Upload", "digest_items"]
 
@@ -50,33 +40,25 @@ def digest_items(items: Iterable[object]) -> tuple[int, str]:
     return total, digest.hexdigest()
 
 
-class _Chunk(NamedTuple):
-    """A frame's header and body, and whether no other comes after it."""
-
-    header: Chunk
-    body: bytes
-    is_last: bool
-
-
 class Upload:
     """Sends one start. What was not acknowledged yet is kept: when the daemon has gone, it is sent again to
     the one that comes back.
     """
 
-    def __init__(self, session: Session, start: Start) -> None:
+    def __init__(self, session: Session, start: protocol.Start) -> None:
         self._session = session
         self._connection = session.connection
         self._start = start
         self._digest = ItemsDigest()
-        self._unacknowledged: deque[_Chunk] = deque()
+        self._unacknowledged: deque[tuple[protocol.Request, bytes | None]] = deque()
+        """Requests after the start itself, each with its body."""
         self._begun = False
-        self._opening: tuple[Open | Submit, tuple[bytes, ...]] | None = None
         self._sent = 0
         """Chunks that were sent, whether or not they arrived."""
         self._total = 0
         self._existing = False
 
-    def send(self, items: Iterable[object]) -> Opened:
+    def send(self, items: Iterable[object]) -> protocol.Opened:
         """All of it; the supervisor's answer to the opening, after which all is on disk.
 
         Raises SupervisorLost when no daemon comes back, and whatever the start is refused with.
@@ -85,84 +67,84 @@ class Upload:
         try:
             chunks = self._numbered(items)
             first = next(chunks, None)
-            if first is not None and first.is_last:
+            if first is not None and first[2]:
                 # A small buffer is one frame, one answer, one commit.
-                self._opening = (self._whole(first.header), (first.body,))
+                self._send(self._whole(first[0]), first[1])
             else:
                 self._begun = True
-                self._send(self._start)
-                for chunk in chain([] if first is None else [first], chunks):
-                    self._send_chunk(chunk)
-                opening = Open(self._start.request, self._total, self._digest.hexdigest())
-                self._opening = (opening, ())
-            self._send(self._opening[0], *self._opening[1])
-            while not isinstance(answer := self._next_answer(), Opened):
+                try:
+                    self._connection.send(self._start)
+                except SupervisorLost:
+                    self._begin_again()
+                for chunk, body, _ in chain([] if first is None else [first], chunks):
+                    self._send_chunk(chunk, body)
+                self._send(protocol.Open(self._start.request, self._total, self._digest.hexdigest()), None)
+            while not isinstance(answer := self._next_answer(), protocol.Opened):
                 pass
         except BaseException:
-            self._connection.say(Abandon(self._start.request))
+            self._connection.say(protocol.Abandon(self._start.request))
             self._connection.expect_no_end(self._start.buffer_id)
             raise
         self._connection.forget(self._start.request)
         return answer
 
-    def _numbered(self, items: Iterable[object]) -> Iterator[_Chunk]:
-        """The chunks as they are sent."""
+    def _numbered(self, items: Iterable[object]) -> Iterator[tuple[protocol.Chunk, bytes, bool]]:
+        """The chunks as they are sent, and of each whether it is the last."""
         for number, (body, forms, is_last) in enumerate(_chunks(items)):
             self._digest.update(body, forms)
             self._total += len(forms)
-            form, exceptions = form_and_exceptions(forms)
-            yield _Chunk(Chunk(self._start.request, number, len(forms), form, exceptions), body, is_last)
+            chunk = protocol.Chunk(self._start.request, number, len(forms), *form_and_exceptions(forms))
+            yield chunk, body, is_last
 
-    def _whole(self, chunk: Chunk) -> Submit:
-        start = self._start
-        return Submit(
-            start.request,
-            start.buffer_id,
-            start.target,
-            start.collect,
-            start.return_to,
-            start.retry_of,
+    def _whole(self, chunk: protocol.Chunk) -> protocol.Submit:
+        return protocol.Submit(
+            **msgspec.structs.asdict(self._start),
             count=chunk.count,
             form=chunk.form,
             exceptions=chunk.exceptions,
             digest=self._digest.hexdigest(),
         )
 
-    def _send_chunk(self, chunk: _Chunk) -> None:
-        self._sent = chunk.header.number + 1
+    def _send_chunk(self, chunk: protocol.Chunk, body: bytes) -> None:
+        self._sent = chunk.number + 1
         if not self._existing:  # else nothing is sent and nothing acknowledged: the digest decides
-            self._unacknowledged.append(chunk)
-            self._send(chunk.header, chunk.body)
+            self._send(chunk, body)
         while len(self._unacknowledged) > _UNACKNOWLEDGED_CHUNKS_MAX or self._connection.has_answer(
             self._start.request
         ):
             self._next_answer()
 
-    def _send(self, request: Request, *bodies: bytes) -> None:
+    def _send(self, request: protocol.Request, body: bytes | None) -> None:
+        self._unacknowledged.append((request, body))
         try:
-            self._connection.send(request, *bodies)
+            self._connection.send(request, *([] if body is None else [body]))
         except SupervisorLost:
             self._begin_again()
 
-    def _next_answer(self) -> Answer:
+    def _next_answer(self) -> protocol.Answer:
         while True:
             try:
                 answer = self._connection.answer(self._start.request)
                 break
             except SupervisorLost:
                 self._begin_again()
-        if isinstance(answer, Receiving):
+        if isinstance(answer, protocol.Receiving):
             self._check_begun(answer)
-        if isinstance(answer, Receiving | Received):
+        if isinstance(answer, protocol.Receiving | protocol.Received):
             received = self._sent if self._existing else answer.next_chunk
-            while self._unacknowledged and self._unacknowledged[0].header.number < received:
+            while self._oldest < min(received, self._sent):
                 self._unacknowledged.popleft()
         return answer
 
-    def _check_begun(self, answer: Receiving) -> None:
+    @property
+    def _oldest(self) -> int:
+        """The first chunk that was not acknowledged."""
+        request = self._unacknowledged[0][0] if self._unacknowledged else None
+        return request.number if isinstance(request, protocol.Chunk) else self._sent
+
+    def _check_begun(self, answer: protocol.Receiving) -> None:
         self._existing = answer.existing
-        oldest = self._unacknowledged[0].header.number if self._unacknowledged else self._sent
-        if not self._existing and answer.next_chunk < oldest:
+        if not self._existing and answer.next_chunk < self._oldest:
             raise BufferError(
                 self._start.buffer_id, "nobody heard of us for so long that its items were given up"
             )
@@ -175,10 +157,8 @@ class Upload:
             try:
                 if self._begun:
                     self._connection.send(self._start)
-                for chunk in self._unacknowledged:
-                    self._connection.send(chunk.header, chunk.body)
-                if self._opening is not None:
-                    self._connection.send(self._opening[0], *self._opening[1])
+                for request, body in self._unacknowledged:
+                    self._connection.send(request, *([] if body is None else [body]))
                 return
             except SupervisorLost:
                 continue

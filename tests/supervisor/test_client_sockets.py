@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from services import frame_of
 from turns import Turns
@@ -139,7 +139,7 @@ class Talk:
             quiet = 0 if before != after or self.turns.connections.has_unread else quiet + 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(scripts(), min_size=1, max_size=4), st.lists(STEPS, max_size=60))
 def test_what_fits_is_heard_once_in_order_and_only_who_deserves_it_is_closed(
     speakers: list[Speaker], steps: list[tuple[str, int, int]]

@@ -1,5 +1,6 @@
 """The protocol: every frame survives the way, nothing else is let in, and the pictures show what is said."""
 
+import json
 import re
 import types
 import typing
@@ -9,12 +10,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from services import Service
-from support import REPOSITORY, RunLog, kill
+from support import REPOSITORY, RunLog, kill, until
 
+from durable_bus.client.connection import Connection
+from durable_bus.client.upload import BATCH_ITEMS
 from durable_bus.wire import decoding, protocol
+from durable_bus.wire.parts import Misfit
 
 DECODERS: dict[str, tuple[str, str]] = {
     "decode_work": ("supervisor", "worker"),
@@ -52,6 +56,8 @@ FOR_ANY_VERSION = (protocol.Status, protocol.Error, protocol.Fatal)
 """Clients of other versions read these, and pass over fields that they do not know."""
 
 # ---- what is let in
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
@@ -98,6 +104,7 @@ def structs_of(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
 
 
 @every_frame
+@unhurried
 @given(data=st.data())
 def test_a_frame_comes_as_it_went(name: str, frame: type[msgspec.Struct], data: st.DataObject) -> None:
     said = data.draw(structs_of(frame))
@@ -105,6 +112,7 @@ def test_a_frame_comes_as_it_went(name: str, frame: type[msgspec.Struct], data: 
 
 
 @every_frame
+@unhurried
 @given(data=st.data())
 def test_a_frame_with_a_field_too_many_or_too_few_or_of_another_type_is_refused_with_its_name(
     name: str, frame: type[msgspec.Struct], data: st.DataObject
@@ -127,6 +135,7 @@ def test_a_frame_with_a_field_too_many_or_too_few_or_of_another_type_is_refused_
 
 
 @pytest.mark.parametrize("name", THERE)
+@unhurried
 @given(st.binary(max_size=40) | st.builds(msgspec.json.encode, st.dictionaries(TEXT, TEXT | st.integers())))
 def test_whatever_comes_is_a_frame_or_refused(name: str, data: bytes) -> None:
     try:
@@ -139,6 +148,42 @@ def test_whatever_comes_is_a_frame_or_refused(name: str, data: bytes) -> None:
 def test_no_two_frames_of_a_direction_have_the_same_name(name: str) -> None:
     tags = [frame.__struct_config__.tag for frame in frames_of(name)]
     assert len(set(tags)) == len(tags)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+)
+NO_OBJECT = JSON.filter(lambda value: not isinstance(value, dict))
+
+
+@unhurried
+@given(st.dictionaries(st.sampled_from(["k", "request", "version", "buffer_id", "x"]), JSON))
+def test_every_object_is_a_request_or_a_misfit_of_its_id(header: dict[str, Any]) -> None:
+    decoded = decoding.decode_request(json.dumps(header).encode())
+    assert isinstance(decoded, (*frames_of("decode_request"), Misfit))
+    if isinstance(decoded, Misfit):
+        text = {name: value for name, value in header.items() if isinstance(value, str)}
+        assert decoded[1:] == (text.get("k"), text.get("request"), text.get("version"))
+
+
+@unhurried
+@given(st.binary(max_size=60) | NO_OBJECT.map(lambda value: json.dumps(value).encode()))
+def test_what_is_no_object_is_garbage_and_no_misfit(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        decoding.decode_request(data)
+
+
+def test_a_header_may_be_nested_only_so_deeply() -> None:
+    for data in (b"[" * 100_000, b'{"k":' + b"[" * 100_000 + b"]" * 100_000 + b"}"):
+        with pytest.raises(ValueError):
+            decoding.decode_request(data)
+
+
+@pytest.mark.parametrize("tag", ["error", "fatal", "status"])
+def test_a_client_reads_what_a_newer_supervisor_says_before_they_agree_on_a_version(tag: str) -> None:
+    said = {"k": tag, "request": "1", "type": "VersionMismatch", "message": "no", "colour": "blue"}
+    assert isinstance(decoding.decode_answer(json.dumps(said).encode()), FOR_ANY_VERSION)
 
 
 # ---- the pictures
@@ -187,6 +232,32 @@ def recorded(path: Path) -> list[Arrow]:
                 names[process] = "next worker" if "worker" in names.values() else "worker"
         arrows.append((names[sender], names[receiver], frame))
     return arrows
+
+
+def test_the_conversation_of_a_start_is_the_one_in_the_picture(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each side says, in its order: a client does not wait for an answer before it says more."""
+    send, take = Connection.send, Connection._take
+    said: list[str] = []
+    told: list[str] = []
+
+    def send_and_note(connection: Connection, request: protocol.Request, *bodies: bytes) -> None:
+        said.append(type(request).__name__)
+        send(connection, request, *bodies)
+
+    def take_and_note(connection: Connection, frame: protocol.ToClient) -> Any:
+        told.append(type(frame).__name__)
+        return take(connection, frame)
+
+    monkeypatch.setattr(Connection, "send", send_and_note)
+    monkeypatch.setattr(Connection, "_take", take_and_note)
+    with Service(journal, workers=1) as service, service.client() as client:
+        client.start("echo", ["x"] * (BATCH_ITEMS + 1)).wait(60)
+        until(lambda: "Ended" in told, "the client is told the end")
+    arrows = arrows_of(PICTURES["A start"])
+    assert said == [frame for sender, _, frame in arrows if sender == "client"]
+    assert told == [frame for sender, _, frame in arrows if sender == "supervisor"]
 
 
 def test_the_conversation_of_an_item_is_the_one_in_the_picture(journal: Path) -> None:
