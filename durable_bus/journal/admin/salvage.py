@@ -1,82 +1,35 @@
-"""Reading what can be read of a damaged journal. Nothing is written to it.
+"""Reads what SQLite can still read of a damaged journal. Nothing is written to it.
 
-A page that is damaged or cut off takes with it the rows on it, or all those below it in the tree. So buffers
-and results are read from the leaves themselves, and no more is lost than was on the pages that are.
+SQLite finds a row by its key, from the root of its table down. A damaged page costs the rows on it; a damaged
+inner page costs those below it, at most some 600 pages; a damaged root costs its table. What lies beyond the
+damage is found by asking for higher keys. Rows below a damaged inner page can be searched for page by page:
+that is what `.recover` of SQLite's own shell does, and Python's sqlite3 has no such thing.
 """
 
 import sqlite3
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from durable_bus.errors import JournalDamaged, NotFound
-from durable_bus.journal.admin.leaves import Leaves, Row
 from durable_bus.journal.connection import read_only_uri
-from durable_bus.journal.formats import INDEX_BITS
+from durable_bus.journal.formats import INDEX_BITS, milliseconds
 from durable_bus.journal.statements import load
 from durable_bus.payloads.messages import Result
 
 __all__ = ["Salvage"]
 
-_SEQ_MAX = (1 << 31) - 1
+
+class _Answer(NamedTuple):
+    first_index: int
+    attempt: int
+    milliseconds: list[float]
 
 
-def _is_result(row: Row) -> bool:
-    """By its columns, in the order of the table; no other table's are like them."""
-    if len(row.values) != 5:
-        return False
-    key, payload, success, is_xml, answer_id = row.values
-    return (
-        key is None
-        and isinstance(payload, str)
-        and success in (0, 1)
-        and is_xml in (0, 1)
-        and isinstance(answer_id, int)
-    )
-
-
-class _Buffer(NamedTuple):
-    """The columns of a buffer, in the order of the table."""
-
-    buffer_seq: None
-    buffer_id: str
-    target: str
-    return_to: str
-    from_id: str
-    thread_id: str
-    starter_thread_id: str
-    collect: int
-    request_id: str
-    digest: str | None
-    next_chunk: int
-    received: int
-    total: int | None
-    succeeded: int
-    failed: int
-    low_water: int
-    retry_of: int | None
-    touched_at: int
-    created_commit: int
-    opened_commit: int | None
-    cancelled_commit: int | None
-    ended_commit: int | None
-    pruned_commit: int | None
-    dropped_commit: int | None
-
-
-def _is_buffer(row: Row) -> bool:
-    """By the types of its columns, as `_is_result`."""
-    if len(row.values) != len(_Buffer._fields):
-        return False
-    buffer = _Buffer(*row.values)
-    return (
-        buffer.buffer_seq is None
-        and isinstance(buffer.buffer_id, str)
-        and isinstance(buffer.received, int)
-        and isinstance(buffer.total, int | None)
-        and isinstance(buffer.succeeded, int)
-        and isinstance(buffer.failed, int)
-    )
+_NO_ANSWER = _Answer(0, 0, [])
+_ALL = -1
+"""As a limit: none."""
 
 
 class Salvage:
@@ -92,7 +45,7 @@ class Salvage:
         self._connection.text_factory = lambda data: data.decode("utf-8", "replace")
         # Without it SQLite refuses a file that was cut off as a whole. The connection is read-only.
         self._connection.execute("PRAGMA writable_schema = ON")
-        self._leaves: Leaves | None = None
+        self._answer_id, self._answer = 0, _NO_ANSWER
         try:
             self.buffer_seq, self.total, self.recorded = self._find(buffer_id)
         except BaseException:
@@ -101,8 +54,6 @@ class Salvage:
 
     def close(self) -> None:
         self._connection.close()
-        if self._leaves is not None:
-            self._leaves.close()
 
     def _find(self, buffer_id: str) -> tuple[int, int, int]:
         """Its key, how many items it has, and how many results are said to be recorded."""
@@ -119,37 +70,71 @@ class Salvage:
                 return int(row[0]), int(row[1]), int(row[2])
         if not damaged:
             raise NotFound(f"no buffer {buffer_id!r:.120} in {self._path}")
-        for key, values in self._found_leaves().rows(1, _SEQ_MAX, _is_buffer):
-            buffer = _Buffer(*values)
-            if buffer.buffer_id == buffer_id and buffer.dropped_commit is None:
-                total = buffer.received if buffer.total is None else buffer.total
-                return key, total, buffer.succeeded + buffer.failed
         raise JournalDamaged(
             f"the journal {self._path} is so damaged that {buffer_id!r:.120} cannot be found in it"
         )
 
-    def _found_leaves(self) -> Leaves:
-        if self._leaves is None:
-            self._leaves = Leaves(self._path)
-        return self._leaves
-
     def results(self) -> Iterator[Result]:
-        """Every result that can be read, in item order. What it was answered by is 0 where that cannot be."""
+        """Every result that can be read, in item order. Attempt and duration are 0 where they cannot."""
         base = self.buffer_seq << INDEX_BITS
-        for key, values in self._found_leaves().rows(base, base + max(self.total, 1) - 1, _is_result):
-            _, payload, success, is_xml, answer_id = values
-            index = key - base
-            attempt, duration_ms = self._answer(answer_id, index)
-            yield Result(
-                index, success == 1, payload, is_xml == 1, None if success else payload, attempt, duration_ms
-            )
+        first_key, last_key = base, base + self.total - 1
+        limit = _ALL
+        while first_key <= last_key:
+            before_key = first_key
+            try:
+                for key, payload, success, is_xml, answer_id in self._rows(first_key, last_key, limit):
+                    index = key - base
+                    attempt, duration_ms = self._attempt(answer_id, index)
+                    error = None if success else payload
+                    yield Result(index, success == 1, payload, is_xml == 1, error, attempt, duration_ms)
+                    first_key = key + 1
+                if limit == _ALL or first_key == before_key:
+                    return
+            except sqlite3.DatabaseError:
+                # Python steps to the next row before it gives one away, and loses it when that step fails.
+                # So this row is asked for alone.
+                if limit == _ALL:
+                    limit = 1
+                else:
+                    first_key, limit = self._after_damage(first_key, last_key), _ALL
 
-    def _answer(self, answer_id: int, index: int) -> tuple[int, float]:
+    def _rows(self, first_key: int, last_key: int, limit: int) -> sqlite3.Cursor:
+        span = {"first_key": first_key, "last_key": last_key, "limit": limit}
+        return self._connection.execute(self._statements["results"], span)
+
+    def _after_damage(self, damaged_key: int, last_key: int) -> int:
+        """The first key after this one from which SQLite can read on; the one after the last, if none."""
+        good_key, step = damaged_key + 1, 1
+        while good_key <= last_key and not self._can_be_read(good_key, last_key):
+            damaged_key, good_key, step = good_key, good_key + step, step * 2
+        good_key = min(good_key, last_key + 1)
+        while good_key - damaged_key > 1:
+            middle_key = (damaged_key + good_key) // 2
+            if self._can_be_read(middle_key, last_key):
+                good_key = middle_key
+            else:
+                damaged_key = middle_key
+        return good_key
+
+    def _can_be_read(self, first_key: int, last_key: int) -> bool:
+        """Whether SQLite finds the first result from this key on."""
+        try:
+            self._rows(first_key, last_key, 1).fetchone()
+        except sqlite3.DatabaseError:
+            return False
+        return True
+
+    def _attempt(self, answer_id: int, index: int) -> tuple[int, float]:
+        """Which attempt a result came from, and how long that took in milliseconds."""
+        if answer_id != self._answer_id:
+            self._answer_id, self._answer = answer_id, self._read_answer(answer_id)
+        position = index - self._answer.first_index
+        durations = self._answer.milliseconds
+        return self._answer.attempt, durations[position] if 0 <= position < len(durations) else 0.0
+
+    def _read_answer(self, answer_id: int) -> _Answer:
         try:
             row = self._connection.execute(self._statements["answer"], {"answer_id": answer_id}).fetchone()
-            if row is None:
-                return 0, 0.0
-            start = (index - row[0]) * 10
-            return int(row[1]), int(row[2][start : start + 10] or 0) / 1000
-        except (sqlite3.DatabaseError, ValueError):
-            return 0, 0.0
+            return _Answer(row[0], row[1], milliseconds(row[2])) if row else _NO_ANSWER
+        except (sqlite3.DatabaseError, TypeError, ValueError, struct.error):
+            return _NO_ANSWER
