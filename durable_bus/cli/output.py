@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import json
+import itertools
 import os
 import stat
 import sys
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["check_output", "latest_results", "not_ended", "render", "render_results", "write_results"]
 
 _PIECE_CHARS = 256 * 1024
+_PAGE_LINES = 100
 
 
 def latest_results(reader: JournalReader, chain: list[BufferContent]) -> Iterator[Result]:
@@ -66,12 +67,12 @@ def render(
     reader: JournalReader, chain: list[BufferContent], format_name: str, *, failed_only: bool = False
 ) -> Iterator[str]:
     """The results as text, in pieces. `failed_only` leaves successes out, in XML also what is missing."""
-    if format_name == "jsonl" and len(chain) == 1:
-        yield from reader.result_lines(chain[0].buffer_seq, failed_only=failed_only)
-        return
-    results = latest_results(reader, chain)
-    if failed_only:
-        results = (result for result in results if not result.success)
+    if failed_only and len(chain) == 1:
+        results = reader.results(chain[0].buffer_seq, failed_only=True)
+    else:
+        results = latest_results(reader, chain)
+        if failed_only:
+            results = (result for result in results if not result.success)
     if failed_only and format_name == "xml":
         yield "<results>"
         yield from (result_item(r.index, r.success, r.payload, r.is_xml) for r in results)
@@ -92,9 +93,21 @@ def render_results(results: Iterable[Result], total: int, format_name: str) -> I
 
 
 def _json_lines(results: Iterable[Result]) -> Iterator[str]:
-    """As SQLite writes them in `result_lines`."""
-    for result in results:
-        yield json.dumps(result.to_json(), ensure_ascii=False, separators=(",", ":")) + "\n"
+    import msgspec
+
+    class Line(msgspec.Struct, gc=False):
+        index: int
+        success: bool
+        payload: str
+        is_xml: bool
+        error: str | None
+        attempt: int
+        duration_ms: float
+
+    encode_lines = msgspec.json.Encoder().encode_lines
+    lines = itertools.starmap(Line, results)
+    while page := list(itertools.islice(lines, _PAGE_LINES)):
+        yield encode_lines(page).decode()
 
 
 def _csv(results: Iterable[Result]) -> Iterator[str]:

@@ -150,7 +150,7 @@ def _buffer_facts(reader: JournalReader, buffer_id: str) -> dict[str, Any]:
     row = reader.buffer(buffer_id)
     serving = _serving(reader)
     facts = _buffer(row, reader, serving)
-    facts["failed_because"] = reader.failed_because(reader.facts(buffer_id).buffer_seq)
+    facts["failed_because"] = reader.failed_because(reader.buffer_seq(buffer_id))
     return facts
 
 

@@ -319,7 +319,7 @@ class Client:
 
     def buffer(self, buffer_id: str) -> Buffer:
         """A buffer that was started before, by anybody. Raises NotFound."""
-        return Buffer(self, buffer_id, self.reader().facts(buffer_id).buffer_seq, existed=True)
+        return Buffer(self, buffer_id, self.reader().buffer_seq(buffer_id), existed=True)
 
 
 def check_buffer_id(buffer_id: str) -> BufferError | None:

@@ -11,7 +11,8 @@ from support import Facts
 
 from durable_bus.journal.formats import packed
 from durable_bus.journal.journal import Journal
-from durable_bus.journal.reader import CHARS_TOGETHER_MAX, JournalReader
+from durable_bus.journal.paging import PAGE_CHARS
+from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.messages import Result
 from durable_bus.payloads.packing import pack
 
@@ -112,15 +113,28 @@ def test_results_are_what_the_view_says_whatever_answers_overlap(
         assert sorted(as_recorded(reader, buffer_seq)) == expected
 
 
-def test_pages_grow_until_they_are_as_long_as_a_page_may_be(opened: Journal, journal: Path) -> None:
+def test_a_page_ends_with_the_payload_that_makes_it_long_enough(opened: Journal, journal: Path) -> None:
     buffer_seq = buffer_of(opened, "b")
-    padding = "x" * (CHARS_TOGETHER_MAX // 1_000)
-    for first in range(0, ITEMS, 250):
-        answer(opened, buffer_seq, first, 250, "1", padding=padding)
+    padding = "x" * (PAGE_CHARS // 10)
+    for first in range(0, 100, 20):  # too few together to be read as one text
+        answer(opened, buffer_seq, first, 20, "1", padding=padding)
     with JournalReader(journal) as reader:
         pages = list(reader.pages(buffer_seq))
-    assert [len(page) for page in pages] == [250, 500, *[1_000] * 5, 250]
-    assert [result.index for page in pages for result in page] == list(range(ITEMS))
+        recorded = as_recorded(reader, buffer_seq)
+    assert [len(page) for page in pages] == [10] * 10
+    assert [result.index for page in pages for result in page] == list(range(100))
+    assert [result.index for result in recorded] == list(range(100))
+
+
+def test_failed_results_are_found_among_all_others(opened: Journal, journal: Path) -> None:
+    buffer_seq = buffer_of(opened, "b")
+    for number, first in enumerate(range(0, ITEMS, 50)):
+        answer(opened, buffer_seq, first, 50, str(number))
+    with JournalReader(journal) as reader:
+        failed = list(reader.results(buffer_seq, failed_only=True))
+        everything = list(reader.results(buffer_seq))
+    assert failed == [result for result in everything if not result.success]
+    assert len(failed) == ITEMS // 3
 
 
 def test_results_of_a_damaged_row_do_not_move_to_other_items(opened: Journal, journal: Path) -> None:
@@ -175,7 +189,8 @@ def test_a_duration_of_any_length_is_read_as_the_longest_that_can_be_kept(
             )
     with JournalReader(journal) as reader:
         results = list(reader.results(buffer_seq))
-    assert [result.duration_ms for result in results] == [9_999_999.999, 0.0]
+    assert [result.payload for result in results] == ["took a day", "took a day"]
+    assert results[0].duration_ms == 9_999_999.999
     assert packed([1, day_us]) == "00000000019999999999"
 
 

@@ -13,7 +13,7 @@ from durable_bus.journal.statements import Statements, load
 PACKAGE = REPOSITORY / "durable_bus"
 ALL_ARE_ASKED = {"check.sql", "questions.sql"}
 """Whoever loads these goes through all that is in them."""
-FILES = sorted(path.name for path in Path(PACKAGE, "journal").glob("*.sql"))
+FILES = sorted(path.name for path in Path(PACKAGE, "journal", "sql").glob("*.sql"))
 
 
 @pytest.mark.parametrize("file_name", [name for name in FILES if name not in ALL_ARE_ASKED])

@@ -4,13 +4,6 @@
 -- name: buffer
 SELECT * FROM buffers WHERE buffer_id = :buffer_id;
 
--- name: buffers
-SELECT * FROM buffers ORDER BY created_at, buffer_id LIMIT :limit;
-
--- name: buffer_facts
-SELECT buffer_seq, total, ended_commit IS NOT NULL AS ended, cancelled_commit IS NOT NULL AS cancelled, opened_commit
-FROM buffer WHERE buffer_id = :buffer_id AND dropped_commit IS NULL;
-
 -- name: buffer_content
 -- What a start with the same id would be compared with.
 SELECT
@@ -23,56 +16,55 @@ FROM buffer WHERE buffer_id = :buffer_id AND dropped_commit IS NULL;
 -- Asked again and again while somebody waits: no view, one row.
 SELECT total, succeeded, failed, ended_commit IS NOT NULL FROM buffer WHERE buffer_seq = :buffer_seq;
 
--- name: next_result
-SELECT item_key, answer_id
-FROM result WHERE item_key > :after_key AND item_key <= :last_key
-ORDER BY item_key LIMIT 1;
+-- name: next_answer
+-- The result that comes next in item order, and the answer that it came in.
+SELECT r.item_key, a.answer_id, a.first_index, a.first_index + a.item_count, a.recorded = a.item_count AND a.success,
+    a.attempt, a.durations
+FROM result r
+JOIN answer a ON a.answer_id = r.answer_id
+WHERE r.item_key > :after_key AND r.item_key <= :last_key
+ORDER BY r.item_key LIMIT 1;
+
+-- name: answer
+-- The same of an answer from its first item on.
+SELECT (buffer_seq << 32) + first_index, answer_id, first_index, first_index + item_count,
+    recorded = item_count AND success, attempt, durations
+FROM answer WHERE answer_id = :answer_id;
+
+-- name: answers_after
+-- In the order they were committed.
+SELECT answer_id
+FROM answer WHERE answer_id > :after AND buffer_seq = :buffer_seq
+ORDER BY answer_id LIMIT :limit;
 
 -- name: results_packed
--- All payloads of a range of one answer's as one text, in the order of the primary key (see items_packed). They are alike
--- in success and form, so that any row may say it. No payload holds NUL.
-SELECT group_concat(payload, x'00'), success, is_xml
+-- All payloads of a range of one answer's as one text, in the order of the primary key (see items_packed). They are all
+-- XML or all text, so that any row may say it. No payload holds NUL.
+SELECT group_concat(payload, x'00'), is_xml
 FROM result WHERE item_key >= :first_key AND item_key < :end_key;
 
 -- name: results_page
--- In item order, with the same facts, which are alike in most neighbours. A column costs 0.1 us a row.
-SELECT item_key & 4294967295, payload, (answer_id << 2) | (success << 1) | is_xml
-FROM result WHERE item_key > :after_key AND item_key <= :last_key
-ORDER BY item_key LIMIT :limit;
-
--- name: result_lines
--- A page as the lines of `--format jsonl`, written here: no row passes through Python. Durations are cut out of a blob,
--- because substr of a text counts characters from its beginning (141,000 rows/s instead of 326,000). They are looked at
--- once a row, since each look loads all of them; an empty blob gives NULL, and a Result says 0.0 where nothing was
--- measured. error_text is Python's (see JournalReader), asked for the few rows that have no failure.
-SELECT group_concat(line, char(10)), max(item_key)
-FROM (
-    SELECT r.item_key, json_object(
-        'index', r.item_key & 4294967295,
-        'success', json(CASE r.success WHEN 1 THEN 'true' ELSE 'false' END),
-        'payload', r.payload,
-        'is_xml', json(CASE r.is_xml WHEN 1 THEN 'true' ELSE 'false' END),
-        'error', CASE WHEN r.success = 0 THEN coalesce(
-            (
-                SELECT f.kind || ': ' || f.message
-                FROM failure f
-                WHERE f.item_key = r.item_key AND f.attempt = a.attempt
-                ORDER BY f.failure_id DESC
-                LIMIT 1
-            ),
-            error_text(r.payload)
-        ) END,
-        'attempt', a.attempt,
-        'duration_ms', coalesce(CAST(CAST(
-            substr(CAST(a.durations AS BLOB), ((r.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
-        ) AS INTEGER) / 1000.0, 0.0)
-    ) AS line
-    FROM result r
-    JOIN answer a ON a.answer_id = r.answer_id
-    WHERE r.item_key > :after_key AND r.item_key <= :last_key AND r.success <= :success_max
-    ORDER BY r.item_key
-    LIMIT :limit
-);
+-- In item order; with an :answer_id only what that answer recorded. Durations are cut out of a blob, because substr of a
+-- text counts characters from its beginning (141,000 rows/s instead of 326,000). Each look loads all of them.
+SELECT
+    r.item_key & 4294967295, r.payload, r.success, r.is_xml,
+    CASE WHEN r.success = 0 THEN (
+        SELECT f.kind || ': ' || f.message
+        FROM failure f
+        WHERE f.item_key = r.item_key AND f.attempt = a.attempt
+        ORDER BY f.failure_id DESC
+        LIMIT 1
+    ) END,
+    a.attempt,
+    coalesce(CAST(CAST(
+        substr(CAST(a.durations AS BLOB), ((r.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
+    ) AS INTEGER) / 1000.0, 0.0)
+FROM result r
+JOIN answer a ON a.answer_id = r.answer_id
+WHERE r.item_key > :after_key AND r.item_key <= :last_key AND r.success <= :success_max
+    AND (:answer_id IS NULL OR r.answer_id = :answer_id)
+ORDER BY r.item_key
+LIMIT :limit;
 
 -- name: unsuccessful_items
 -- The items of an ended buffer without a successful result.
@@ -82,33 +74,11 @@ LEFT JOIN result r ON r.item_key = i.item_key
 WHERE i.item_key > :after_key AND i.item_key <= :last_key AND coalesce(r.success, 0) = 0
 ORDER BY i.item_key LIMIT :limit;
 
--- name: answer
-SELECT first_index, item_count, recorded = item_count, attempt, durations FROM answer WHERE answer_id = :answer_id;
-
--- name: answers_after
--- In the order they were committed.
-SELECT answer_id
-FROM answer WHERE answer_id > :after AND buffer_seq = :buffer_seq
-ORDER BY answer_id LIMIT :limit;
-
--- name: results_of_answer
-SELECT item_key & 4294967295, payload, (answer_id << 2) | (success << 1) | is_xml
-FROM result WHERE item_key >= :first_key AND item_key < :end_key AND answer_id = :answer_id
-ORDER BY item_key;
-
--- name: failure_of
-SELECT kind || ': ' || message FROM failure
-WHERE item_key = :item_key AND attempt = :attempt
-ORDER BY failure_id DESC LIMIT 1;
-
 -- name: newest_run
 SELECT * FROM runs ORDER BY run_id DESC LIMIT 1;
 
 -- name: newest_run_facts
 SELECT listeners, worker_error FROM run ORDER BY run_id DESC LIMIT 1;
-
--- name: in_flight
-SELECT * FROM in_flight ORDER BY since, buffer_id, first_index LIMIT :limit;
 
 -- name: open_buffers
 -- What is not at its end, by the index that holds only those, however many have ended.
@@ -189,19 +159,16 @@ GROUP BY 1, 2;
 -- name: failed_answers
 -- Failed items of a buffer that have no failure, by their answer: from the answers, which tell in one row for many items
 -- whether they failed. What each says is asked once it is known how many gave it.
-SELECT payload, error_text(payload) AS error, items
-FROM (
-    SELECT r.payload, count(*) AS items
-    FROM answer a INDEXED BY answer_of_buffer
-    CROSS JOIN result r
-        ON r.item_key >= (a.buffer_seq << 32) + a.first_index
-            AND r.item_key < (a.buffer_seq << 32) + a.first_index + a.item_count
-            AND r.answer_id = a.answer_id
-    WHERE a.buffer_seq = :buffer_seq AND a.success = 0
-        AND NOT EXISTS (SELECT 1 FROM failure f WHERE f.item_key = r.item_key AND f.attempt = a.attempt)
-    GROUP BY r.payload
-    ORDER BY items DESC LIMIT :limit
-);
+SELECT r.payload, count(*) AS items
+FROM answer a INDEXED BY answer_of_buffer
+CROSS JOIN result r
+    ON r.item_key >= (a.buffer_seq << 32) + a.first_index
+        AND r.item_key < (a.buffer_seq << 32) + a.first_index + a.item_count
+        AND r.answer_id = a.answer_id
+WHERE a.buffer_seq = :buffer_seq AND a.success = 0
+    AND NOT EXISTS (SELECT 1 FROM failure f WHERE f.item_key = r.item_key AND f.attempt = a.attempt)
+GROUP BY r.payload
+ORDER BY items DESC LIMIT :limit;
 
 -- name: recent_results
 -- How many results were recorded since a time, from the last commits only.

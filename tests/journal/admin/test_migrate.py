@@ -304,7 +304,7 @@ def test_a_golden_journal_is_upgraded_read_and_gone_on_with(golden: Path) -> Non
     assert [finding for finding in check(golden).checks if not finding.ok] == []
     assert facts.rows("SELECT buffer_id, state, total, completed FROM buffers ORDER BY 1") == before
     with JournalReader(golden) as reader:
-        results = list(reader.results(reader.facts("failing").buffer_seq))
+        results = list(reader.results(reader.buffer_seq("failing")))
     assert [result.success for result in results] == [True, True, False, True]
     assert results[0].payload == "did flaky"
     with History(golden) as history:
