@@ -60,8 +60,9 @@ class MessageTable:
     def by_seq(self, message_seq: int) -> "sqlite3.Row":
         return self._statements.rows("message_by_seq", message_seq=message_seq)[0]
 
-    def names_with_waiting(self) -> list[str]:
-        return [name for (name,) in self._statements.all("names_with_waiting_messages")]
+    def names_with_waiting(self) -> dict[str, int]:
+        """The names that messages wait for, and how many; those that are not due yet count, too."""
+        return dict(self._statements.all("names_with_waiting_messages"))
 
     def waiting(self, to_id: str, limit: int) -> "list[sqlite3.Row]":
         """Messages to a name that nobody has and that are due, oldest first."""

@@ -1,7 +1,7 @@
 """Replay: what a start would do now, doing it, and doing recorded work again to compare.
 
 Only `finish` writes to the journal, and does so as everybody does: through a supervisor. `plan` runs the real
-supervisor's start and dispatcher on a private copy of the open work; `rerun` runs items in a scratch journal.
+supervisor's start and dispatcher on a private copy; `rerun` runs items in a scratch journal.
 What happened is read by `journal.history`.
 """
 
@@ -21,7 +21,7 @@ from durable_bus.client.embedded import open_client
 from durable_bus.errors import BufferError, NotFound, UsageError
 from durable_bus.journal.access import path_to_write
 from durable_bus.journal.admin.history import History
-from durable_bus.journal.admin.scratch import copy_of_open_work, waiting_messages
+from durable_bus.journal.admin.scratch import scratch_copy
 from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.lock import holder_pid, noted_commit
 from durable_bus.journal.reader import BufferContent, JournalReader
@@ -66,7 +66,7 @@ def plan(journal: Path) -> Plan:
 
     Raises a JournalError.
     """
-    with copy_of_open_work(journal) as copy:
+    with scratch_copy(journal) as copy:
         clock = SystemClock()
         nobody: Any = _Nobody()
         supervisor = Supervisor(
@@ -86,7 +86,7 @@ def plan(journal: Path) -> Plan:
                 outstanding = sum(count for _, count in ranges)
                 found.append({"buffer_id": buffer.buffer_id, "outstanding": outstanding, "ranges": ranges})
         paused = [buffer.buffer_id for buffer in buffers if buffer.paused]
-        return Plan(found, paused, waiting_messages(copy))
+        return Plan(found, paused, copy.messages.names_with_waiting())
 
 
 class _Nobody:

@@ -456,7 +456,9 @@ SELECT * FROM message WHERE message_id = :message_id;
 SELECT * FROM message WHERE message_seq = :message_seq;
 
 -- name: names_with_waiting_messages
-SELECT DISTINCT to_id FROM message INDEXED BY message_waiting WHERE settled_commit IS NULL AND delivered_commit IS NULL;
+SELECT to_id, count(*) FROM message INDEXED BY message_waiting
+WHERE settled_commit IS NULL AND delivered_commit IS NULL
+GROUP BY to_id;
 
 -- name: waiting_messages
 SELECT * FROM message INDEXED BY message_waiting
