@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import itertools
 import os
 import stat
 import sys
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["check_output", "latest_results", "not_ended", "render", "render_results", "write_results"]
 
 _PIECE_CHARS = 256 * 1024
-_PAGE_LINES = 100
+_LINE_CHARS = 100
+"""Of a line of JSON beside its payload, about."""
 
 
 def latest_results(reader: JournalReader, chain: list[BufferContent]) -> Iterator[Result]:
@@ -105,9 +105,15 @@ def _json_lines(results: Iterable[Result]) -> Iterator[str]:
         duration_ms: float
 
     encode_lines = msgspec.json.Encoder().encode_lines
-    lines = itertools.starmap(Line, results)
-    while page := list(itertools.islice(lines, _PAGE_LINES)):
-        yield encode_lines(page).decode()
+    page: list[Line] = []
+    chars = 0
+    for result in results:
+        page.append(Line(*result))
+        chars += len(result.payload) + _LINE_CHARS
+        if chars > _PIECE_CHARS:
+            yield encode_lines(page).decode()
+            page, chars = [], 0
+    yield encode_lines(page).decode()
 
 
 def _csv(results: Iterable[Result]) -> Iterator[str]:

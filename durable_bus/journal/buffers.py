@@ -27,6 +27,7 @@ class BufferTable:
     def __init__(self, journal: "Journal") -> None:
         self._journal = journal
         self._statements = journal.statements
+        self._write = journal.write
         self.fresh = FreshItems()
         self.may_clear = True
         """Rows of dropped or pruned buffers may be there for `clear_some`."""
@@ -59,26 +60,13 @@ class BufferTable:
         """
         self._journal.ids.buffer += 1
         self._add_items(self._journal.ids.buffer, 0, items, form, exceptions)
-        self.fresh.add(self._journal.ids.buffer, 0, items, form, exceptions)
-        self._insert(
-            received=len(items),
-            next_chunk=1,
-            total=len(items),
-            digest=digest,
-            opened_commit=self._journal.commit_id,
-            **columns,
-        )
+        whole = {"received": len(items), "next_chunk": 1, "total": len(items), "digest": digest}
+        self._insert(**whole, opened_commit=self._journal.commit_id, **columns)
         begun = {"succeeded": 0, "failed": 0, "low_water": 0, "ended_commit": None}
         return {**columns, **begun, "buffer_seq": self._journal.ids.buffer, "total": len(items)}
 
     def _insert(self, **columns: Any) -> None:
-        self._statements.run(
-            "add_buffer",
-            buffer_seq=self._journal.ids.buffer,
-            now_ms=self._journal.now_ms,
-            commit_id=self._journal.commit_id,
-            **columns,
-        )
+        self._write("add_buffer", buffer_seq=self._journal.ids.buffer, **columns)
 
     def add_chunk(
         self,
@@ -96,16 +84,8 @@ class BufferTable:
         ValueError for what is not UTF-8; the savepoint then undoes what was inserted before that.
         """
         self._add_items(buffer_seq, first_index, items, form, exceptions)
-        received = self._statements.run(
-            "chunk_received",
-            buffer_seq=buffer_seq,
-            number=number,
-            item_count=len(items),
-            now_ms=self._journal.now_ms,
-        )
-        if received == 1:
-            self.fresh.add(buffer_seq, first_index, items, form, exceptions)
-        return received == 1
+        count = len(items)
+        return self._write("chunk_received", buffer_seq=buffer_seq, number=number, item_count=count) == 1
 
     def _add_items(
         self, buffer_seq: int, first_index: int, items: list[bytes], form: int, exceptions: list[int]
@@ -119,31 +99,22 @@ class BufferTable:
             self._statements.run_each("add_item", rows)
         else:
             self._statements.run_rows("add_items", "last_item", (first_key, form), items)
+            self.fresh.add(buffer_seq, first_index, items, form)
 
     def open(self, buffer_seq: int, total: int, digest: str) -> bool:
         """All `total` items are here: open it. False when they are not, or it is open already."""
-        return (
-            self._statements.run(
-                "open_buffer",
-                buffer_seq=buffer_seq,
-                total=total,
-                digest=digest,
-                commit_id=self._journal.commit_id,
-            )
-            == 1
-        )
+        return self._write("open_buffer", buffer_seq=buffer_seq, total=total, digest=digest) == 1
 
     def drop(self, buffer_seq: int) -> None:
         """Give up a buffer that never opened; its id is free again, its rows go with `clear_some`."""
-        self._statements.run("drop_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id)
+        self._write("drop_buffer", buffer_seq=buffer_seq)
         self.fresh.forget(buffer_seq)
         self.may_clear = True
 
     def stale(self, before_ms: int) -> list[tuple[int, str]]:
-        return [
-            (seq, buffer_id)
-            for seq, buffer_id in self._statements.all("stale_receiving_buffers", before_ms=before_ms)
-        ]
+        """Buffers whose last chunk arrived before a time and that are not open: (buffer_seq, buffer_id)."""
+        rows = self._statements.all("stale_receiving_buffers", before_ms=before_ms)
+        return [(buffer_seq, buffer_id) for buffer_seq, buffer_id in rows]
 
     def clear_some(self, rows_max: int) -> int | None:
         """Delete at most `rows_max` items, and what belongs to them, of a dropped or pruned buffer.
@@ -152,8 +123,8 @@ class BufferTable:
         """
         row = self._statements.one("buffer_to_clear")
         if row is None:
-            self._statements.run("clear_threads_of_dropped")
-            self._statements.run("empty_dropped_buffers")
+            self._write("clear_threads_of_dropped")
+            self._write("empty_dropped_buffers")
             self.may_clear = False
             return None
         buffer_seq, received, dropped, thread_id, starter_thread_id = row
@@ -162,20 +133,20 @@ class BufferTable:
         # kill.
         first_index = max(0, received - rows_max)
         keys = {"first_key": first_key + first_index, "end_key": first_key + (1 << INDEX_BITS)}
-        self._statements.run("clear_items", **keys)
+        self._write("clear_items", **keys)
         if not dropped:
             for name in ("clear_results", "clear_forwarded", "clear_failures"):
-                self._statements.run(name, **keys)
+                self._write(name, **keys)
             for name in ("clear_answers", "clear_dispatches"):
-                self._statements.run(name, buffer_seq=buffer_seq, first_index=first_index)
+                self._write(name, buffer_seq=buffer_seq, first_index=first_index)
         if first_index == 0:
             below = threads_below(thread_id)
             for name in ("clear_message_failures", "clear_messages"):
-                self._statements.run(name, buffer_seq=buffer_seq, **below)
-            self._statements.run("clear_threads", **below)
-            self._statements.run("clear_thread", thread_id=thread_id)
-            self._statements.run("clear_starter_thread", thread_id=starter_thread_id)
-        self._statements.run("set_received", buffer_seq=buffer_seq, received=first_index)
+                self._write(name, buffer_seq=buffer_seq, **below)
+            self._write("clear_threads", **below)
+            self._write("clear_thread", thread_id=thread_id)
+            self._write("clear_starter_thread", thread_id=starter_thread_id)
+        self._write("set_received", buffer_seq=buffer_seq, received=first_index)
         return int(received - first_index)
 
     def prune(self, before_ms: int, after: tuple[int, int] = (0, 0)) -> tuple[int, tuple[int, int] | None]:
@@ -186,41 +157,30 @@ class BufferTable:
         """
         span = {"after_commit": after[0], "after_seq": after[1]}
         last_commit = self._journal.last_commit_before(before_ms)
-        page = self._statements.all(
-            "ended_buffers", last_commit=last_commit, limit=_PRUNE_BUFFERS_MAX, **span
-        )
+        limits = {"last_commit": last_commit, "limit": _PRUNE_BUFFERS_MAX}
+        page = self._statements.all("ended_buffers", **limits, **span)
         if not page:
             return 0, None
         span["last_commit"], span["last_seq"] = page[-1]
-        marked = self._statements.run(
-            "prune_buffers", commit_id=self._journal.commit_id, before_commit=last_commit, **span
-        )
+        marked = self._write("prune_buffers", before_commit=last_commit, **span)
         self.may_clear = self.may_clear or marked > 0
         later = (span["last_commit"], span["last_seq"])
         return marked, later if len(page) == _PRUNE_BUFFERS_MAX else None
 
     def count(self, buffer_seq: int, succeeded: int, failed: int) -> None:
         """So many results were really inserted."""
-        self._statements.run("count_results", buffer_seq=buffer_seq, succeeded=succeeded, failed=failed)
+        self._write("count_results", buffer_seq=buffer_seq, succeeded=succeeded, failed=failed)
 
     def count_last(self, buffer_seq: int, succeeded: int, failed: int) -> bool:
         """The same, and close the buffer whose every item has a result with these; False, and nothing is
         counted, when that is not so.
         """
-        counted = self._statements.run(
-            "count_last_results",
-            buffer_seq=buffer_seq,
-            succeeded=succeeded,
-            failed=failed,
-            commit_id=self._journal.commit_id,
-        )
-        return self._ended(buffer_seq, counted)
+        counts = {"succeeded": succeeded, "failed": failed}
+        return self._ended(buffer_seq, self._write("count_last_results", buffer_seq=buffer_seq, **counts))
 
     def cancel(self, buffer_seq: int) -> bool:
-        cancelled = self._statements.run(
-            "cancel_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id
-        )
-        return self._ended(buffer_seq, cancelled)
+        """End an open buffer without its missing results. False when it was not open."""
+        return self._ended(buffer_seq, self._write("cancel_buffer", buffer_seq=buffer_seq))
 
     def _ended(self, buffer_seq: int, changed: int) -> bool:
         if changed == 1:
@@ -228,13 +188,13 @@ class BufferTable:
         return changed == 1
 
     def pause(self, buffer_seq: int) -> None:
-        self._statements.run("pause_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id)
+        self._write("pause_buffer", buffer_seq=buffer_seq)
 
     def resume(self, buffer_seq: int) -> None:
-        self._statements.run("resume_buffer", buffer_seq=buffer_seq, commit_id=self._journal.commit_id)
+        self._write("resume_buffer", buffer_seq=buffer_seq)
 
     def set_low_water(self, buffer_seq: int, low_water: int) -> None:
-        self._statements.run("set_low_water", buffer_seq=buffer_seq, low_water=low_water)
+        self._write("set_low_water", buffer_seq=buffer_seq, low_water=low_water)
 
     def batch(self, buffer_seq: int, first_index: int, count: int) -> ItemBatch | None:
         """The items from `first_index` on, at most `count`; None when they are far too long together

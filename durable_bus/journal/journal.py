@@ -3,9 +3,11 @@ beside it.
 """
 
 import contextlib
+import copy
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +24,16 @@ from durable_bus.payloads.settings import ListenerSettings
 __all__ = ["Journal", "NewIds"]
 
 
+@dataclass
 class NewIds:
     """Ids are counted in memory: one writer, so nobody else can take one. A rolled-back commit gives its ids
     back.
     """
 
-    def __init__(self, commit: int, buffer: int, dispatch: int, answer: int) -> None:
-        self.commit = commit
-        self.buffer = buffer
-        self.dispatch = dispatch
-        self.answer = answer
-
-    def copy(self) -> tuple[int, int, int, int]:
-        return (self.commit, self.buffer, self.dispatch, self.answer)
-
-    def restore(self, ids: tuple[int, int, int, int]) -> None:
-        self.commit, self.buffer, self.dispatch, self.answer = ids
+    commit: int
+    buffer: int
+    dispatch: int
+    answer: int
 
 
 class Journal:
@@ -80,6 +76,10 @@ class Journal:
             connection.close()
             raise
 
+    def write(self, name: str, /, **parameters: Any) -> int:
+        """Execute a statement, with the number and the time of this commit; how many rows it changed."""
+        return self.statements.run(name, commit_id=self.ids.commit, now_ms=self.now_ms, **parameters)
+
     @property
     def commit_id(self) -> int:
         """The commit being made now; in `commit()` only."""
@@ -88,7 +88,7 @@ class Journal:
     @contextlib.contextmanager
     def commit(self, now_ms: int) -> Iterator[None]:
         """One group commit: everything written inside is on disk when this returns, or nothing of it is."""
-        before = self.ids.copy()
+        before = copy.copy(self.ids)
         self.ids.commit += 1
         self.now_ms = now_ms
         self.new_results = self.new_failures = 0
@@ -98,20 +98,14 @@ class Journal:
                 changes = self.connection.total_changes
                 yield
                 if self.connection.total_changes == changes:
-                    self.ids.restore(before)  # nothing to record: COMMIT writes nothing and waits for nothing
+                    self.ids = before  # nothing to record: COMMIT writes nothing and waits for nothing
                     return
-                self.statements.run(
-                    "add_commit",
-                    commit_id=self.ids.commit,
-                    run_id=self.run_id,
-                    now_ms=now_ms,
-                    results=self.new_results,
-                    failures=self.new_failures,
-                )
+                counts = {"results": self.new_results, "failures": self.new_failures}
+                self.write("add_commit", run_id=self.run_id, **counts)
             self.committed = True
             self.buffers.fresh.commit()
         except BaseException:
-            self.ids.restore(before)
+            self.ids = before
             self.buffers.fresh.rollback()
             raise
         if self.note_commit is not None:
@@ -120,7 +114,7 @@ class Journal:
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
         """Inside a commit: what is written in here stays out of it when an exception leaves this block."""
-        before = self.ids.copy()
+        before = copy.copy(self.ids)
         counted = (self.new_results, self.new_failures)
         self.connection.execute("SAVEPOINT part")
         try:
@@ -130,7 +124,7 @@ class Journal:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK TO part")
                 self.connection.execute("RELEASE part")
-            self.ids.restore(before)
+            self.ids = before
             self.buffers.fresh.rollback()
             self.new_results, self.new_failures = counted
             raise
@@ -138,24 +132,26 @@ class Journal:
 
     def start_run(self, pid: int, app: str, version: str) -> int:
         """Inside a commit: a new run. Every earlier one that did not say it ended has crashed."""
-        self.run_id = self.statements.insert(
-            "start_run", pid=pid, app=app, version=version, now_ms=self.now_ms
-        )
+        facts = {"pid": pid, "app": app, "version": version}
+        self.run_id = self.statements.insert("start_run", now_ms=self.now_ms, **facts)
         return self.run_id
 
     def stop_run(self) -> None:
-        self.statements.run("stop_run", run_id=self.run_id, now_ms=self.now_ms)
+        """This run says that it ends."""
+        self.write("stop_run", run_id=self.run_id)
 
     def set_listeners(self, listeners: dict[str, ListenerSettings]) -> None:
+        """The table of listeners that a worker has reported."""
         table = msgspec.json.encode(listeners).decode()
-        self.statements.run("set_run_listeners", run_id=self.run_id, listeners=table)
+        self.write("set_run_listeners", run_id=self.run_id, listeners=table)
 
     def set_worker_error(self, error: str) -> None:
-        self.statements.run("set_run_worker_error", run_id=self.run_id, error=error)
+        """Why the last worker could not import the app."""
+        self.write("set_run_worker_error", run_id=self.run_id, error=error)
 
     def prove_room(self) -> None:
         """Write, so that a commit which was nothing but this succeeds only when there is room on disk."""
-        self.statements.run("prove_room", run_id=self.run_id)
+        self.write("prove_room", run_id=self.run_id)
 
     def last_listeners(self) -> dict[str, ListenerSettings] | None:
         text = self.statements.value("last_listeners")
@@ -167,14 +163,13 @@ class Journal:
         return dict(json.loads(text)) if text else None
 
     def add_request(self, request_id: str, answer: dict[str, Any]) -> None:
-        self.statements.run(
-            "add_request", request_id=request_id, commit_id=self.commit_id, answer=json.dumps(answer)
-        )
+        """What a client was told, and is told again when it asks with the same id."""
+        self.write("add_request", request_id=request_id, answer=json.dumps(answer))
 
     def forget_requests(self, before_ms: int, limit: int) -> bool:
         """Delete answers to requests that nobody will repeat any more; whether there may be more of them."""
         last = self.last_commit_before(before_ms)
-        return self.statements.run("forget_requests", before_commit=last, limit=limit) == limit
+        return self.write("forget_requests", before_commit=last, limit=limit) == limit
 
     def last_commit_before(self, before_ms: int) -> int:
         """The newest commit made before a time; 0 when there is none."""

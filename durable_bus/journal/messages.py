@@ -19,6 +19,7 @@ class MessageTable:
     def __init__(self, journal: "Journal") -> None:
         self._journal = journal
         self._statements = journal.statements
+        self._write = journal.write
 
     def add(
         self,
@@ -34,10 +35,7 @@ class MessageTable:
         settled: bool = False,
         failed: bool = False,
     ) -> int:
-        """A message to be delivered; its `message_seq`. `settled`: there is nobody to deliver it to, it is
-        the
-        record.
-        """
+        """A message to be delivered; its `message_seq`. `settled`: nobody is to get it, it is a record."""
         return self._statements.insert(
             "add_message",
             message_id=message_id,
@@ -66,9 +64,8 @@ class MessageTable:
 
     def waiting(self, to_id: str, limit: int) -> "list[sqlite3.Row]":
         """Messages to a name that nobody has and that are due, oldest first."""
-        return self._statements.rows(
-            "waiting_messages", to_id=to_id, now_ms=self._journal.now_ms, limit=limit
-        )
+        now_ms = self._journal.now_ms
+        return self._statements.rows("waiting_messages", to_id=to_id, now_ms=now_ms, limit=limit)
 
     def next_due_at(self, to_id: str) -> int | None:
         """When the next message to a name is due that is not yet, ms since the epoch."""
@@ -77,37 +74,23 @@ class MessageTable:
 
     def deliver(self, message_seq: int, worker_pid: int | None) -> bool:
         """It is about to be handed to somebody. If we die before it is sent, the next start finds it
-        delivered and
-        not settled, and hands it out again.
+        delivered and not settled, and hands it out again.
         """
-        return (
-            self._statements.run(
-                "deliver_message",
-                message_seq=message_seq,
-                worker_pid=worker_pid,
-                commit_id=self._journal.commit_id,
-            )
-            == 1
-        )
+        return self._write("deliver_message", message_seq=message_seq, worker_pid=worker_pid) == 1
 
     def undeliver(self, message_seq: int, *, due_at: int = 0, interrupted: bool = False) -> None:
-        self._statements.run(
-            "undeliver_message", message_seq=message_seq, due_at=due_at, interrupted=interrupted
-        )
+        """Whoever had it has it no more. It waits again, until `due_at` (ms since the epoch) at least."""
+        self._write("undeliver_message", message_seq=message_seq, due_at=due_at, interrupted=interrupted)
 
     def settle(self, message_seq: int, *, failed: bool = False) -> bool:
         """Its handling has had its outcome. False when it had one before: then nothing may follow from this
         one.
         """
-        return (
-            self._statements.run(
-                "settle_message", message_seq=message_seq, failed=failed, commit_id=self._journal.commit_id
-            )
-            == 1
-        )
+        return self._write("settle_message", message_seq=message_seq, failed=failed) == 1
 
     def redeliver(self, message_id: str) -> bool:
-        return self._statements.run("redeliver_message", message_id=message_id) == 1
+        """A settled message waits again, under the same id. False when there is none."""
+        return self._write("redeliver_message", message_id=message_id) == 1
 
     def forget_ended(self, before_ms: int, after_seq: int) -> int | None:
         """Drop conversations that ended before a time: of a page of messages, in the order they were written,
@@ -126,8 +109,8 @@ class MessageTable:
         if ended:
             thread_ids = json.dumps([thread_id for (thread_id,) in ended])
             for name in ("forget_message_failures", "forget_messages"):
-                self._statements.run(name, thread_ids=thread_ids, **span)
-            self._statements.run("forget_threads", thread_ids=thread_ids)
+                self._write(name, thread_ids=thread_ids, **span)
+            self._write("forget_threads", thread_ids=thread_ids)
         return old[-1] if len(old) == _FORGET_MESSAGES_MAX else None
 
     def delivered(self) -> "list[sqlite3.Row]":
@@ -148,7 +131,8 @@ class MessageTable:
         )
 
     def add_mailbox(self, name: str) -> None:
-        self._statements.run("add_mailbox", name=name, commit_id=self._journal.commit_id)
+        """Give this name a mailbox, unless it has one."""
+        self._write("add_mailbox", name=name)
 
     def has_mailbox(self, name: str) -> bool:
         return self._statements.value("has_mailbox", name=name) is not None

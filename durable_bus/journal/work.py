@@ -8,7 +8,7 @@ counters may change by.
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.payloads.packing import split
@@ -55,6 +55,7 @@ class WorkTable:
     def __init__(self, journal: "Journal") -> None:
         self._journal = journal
         self._statements = journal.statements
+        self._write = journal.write
 
     def dispatch(
         self, buffer_seq: int, first_index: int, count: int, attempt: int, alone: bool, worker_pid: int
@@ -63,10 +64,9 @@ class WorkTable:
         interrupted.
         """
         self._journal.ids.dispatch += 1
-        self._statements.run(
+        self._write(
             "add_dispatch",
             dispatch_id=self._journal.ids.dispatch,
-            commit_id=self._journal.commit_id,
             buffer_seq=buffer_seq,
             first_index=first_index,
             item_count=count,
@@ -80,9 +80,7 @@ class WorkTable:
         """`how`: answered, returned (taken back whole), died (with its worker) or crashed (with its
         supervisor).
         """
-        self._statements.run(
-            "end_dispatch", dispatch_id=dispatch_id, how=how, commit_id=self._journal.commit_id
-        )
+        self._write("end_dispatch", dispatch_id=dispatch_id, how=how)
 
     def shorten_dispatch(self, dispatch_id: int, returned_from: int) -> None:
         """Its items from this index on were taken back before they were started: they become a dispatch of
@@ -90,13 +88,8 @@ class WorkTable:
         """
         self._journal.ids.dispatch += 1
         split = {"dispatch_id": dispatch_id, "returned_from": returned_from}
-        added = self._statements.run(
-            "add_returned_dispatch",
-            returned_id=self._journal.ids.dispatch,
-            commit_id=self._journal.commit_id,
-            **split,
-        )
-        shortened = self._statements.run("shorten_dispatch", **split)
+        added = self._write("add_returned_dispatch", returned_id=self._journal.ids.dispatch, **split)
+        shortened = self._write("shorten_dispatch", **split)
         assert added == shortened == 1, "a dispatch is shortened within its own bounds, while it is in flight"
 
     def interrupted(self) -> "list[sqlite3.Row]":
@@ -134,15 +127,15 @@ class WorkTable:
             recorded = self._statements.run_rows("add_results", "last_result", (first_key, *facts), texts)
         if recorded:
             self._add_answer(
-                buffer_seq,
-                first_index,
-                item_count,
                 recorded,
-                success,
-                dispatch_id,
-                attempt,
-                worker_pid,
-                durations,
+                buffer_seq=buffer_seq,
+                first_index=first_index,
+                item_count=item_count,
+                success=success,
+                dispatch_id=dispatch_id,
+                attempt=attempt,
+                worker_pid=worker_pid,
+                durations=durations,
             )
         return recorded
 
@@ -162,7 +155,7 @@ class WorkTable:
         """The result of an item that is decided here and not answered by its own handler; False when it has
         one.
         """
-        recorded = self._statements.run(
+        recorded = self._write(
             "add_result",
             item_key=(buffer_seq << INDEX_BITS) + index,
             payload=payload,
@@ -171,53 +164,31 @@ class WorkTable:
             answer_id=self._journal.ids.answer + 1,
         )
         if recorded:
-            self._add_answer(buffer_seq, index, 1, 1, success, dispatch_id, attempt, worker_pid, durations)
+            self._add_answer(
+                1,
+                buffer_seq=buffer_seq,
+                first_index=index,
+                item_count=1,
+                success=success,
+                dispatch_id=dispatch_id,
+                attempt=attempt,
+                worker_pid=worker_pid,
+                durations=durations,
+            )
         return recorded == 1
 
-    def _add_answer(
-        self,
-        buffer_seq: int,
-        first_index: int,
-        item_count: int,
-        recorded: int,
-        success: bool,
-        dispatch_id: int | None,
-        attempt: int,
-        worker_pid: int | None,
-        durations: str,
-    ) -> None:
+    def _add_answer(self, recorded: int, **columns: Any) -> None:
         self._journal.ids.answer += 1
         self._journal.new_results += recorded
-        self._statements.run(
-            "add_answer",
-            answer_id=self._journal.ids.answer,
-            commit_id=self._journal.commit_id,
-            dispatch_id=dispatch_id,
-            buffer_seq=buffer_seq,
-            first_index=first_index,
-            item_count=item_count,
-            recorded=recorded,
-            success=success,
-            attempt=attempt,
-            worker_pid=worker_pid,
-            durations=durations,
-        )
+        self._write("add_answer", answer_id=self._journal.ids.answer, recorded=recorded, **columns)
 
     def has_outcome(self, buffer_seq: int, index: int) -> bool:
         return bool(self._statements.value("has_outcome", item_key=(buffer_seq << INDEX_BITS) + index))
 
     def forward_item(self, buffer_seq: int, index: int, dispatch_id: int, attempt: int) -> bool:
         """The item's handler passed its work on: that is its outcome. False when it has one already."""
-        return (
-            self._statements.run(
-                "forward_item",
-                item_key=(buffer_seq << INDEX_BITS) + index,
-                commit_id=self._journal.commit_id,
-                dispatch_id=dispatch_id,
-                attempt=attempt,
-            )
-            == 1
-        )
+        item_key = (buffer_seq << INDEX_BITS) + index
+        return self._write("forward_item", item_key=item_key, dispatch_id=dispatch_id, attempt=attempt) == 1
 
     def forwarded_attempt(self, buffer_seq: int, index: int) -> int | None:
         """The attempt at which the item was passed on; None when it was not."""
@@ -225,12 +196,13 @@ class WorkTable:
         return None if value is None else int(value)
 
     def item_attempts(self, buffer_seq: int, index: int) -> Attempts:
-        row = self._statements.one("item_failures", item_key=(buffer_seq << INDEX_BITS) + index)
-        assert row is not None
-        return Attempts(*row)
+        return self._attempts(item_key=(buffer_seq << INDEX_BITS) + index)
 
     def message_attempts(self, message_seq: int) -> Attempts:
-        row = self._statements.one("message_failures", message_seq=message_seq)
+        return self._attempts(message_seq=message_seq)
+
+    def _attempts(self, *, item_key: int | None = None, message_seq: int | None = None) -> Attempts:
+        row = self._statements.one("failures_of", item_key=item_key, message_seq=message_seq)
         assert row is not None
         return Attempts(*row)
 
@@ -248,9 +220,8 @@ class WorkTable:
     ) -> None:
         """An attempt that failed, of an item (buffer_seq, index) or of a message."""
         self._journal.new_failures += 1
-        self._statements.run(
+        self._write(
             "add_failure",
-            commit_id=self._journal.commit_id,
             item_key=(item[0] << INDEX_BITS) + item[1] if item else None,
             message_seq=message_seq,
             attempt=attempt,
@@ -264,7 +235,7 @@ class WorkTable:
     def _traceback_id(self, body: str) -> int:
         body = body.encode("utf-8", "replace")[-TRACEBACK_BYTES_MAX:].decode("utf-8", "ignore")
         digest = hashlib.sha256(body.encode()).hexdigest()[:32]
-        self._statements.run("add_traceback", digest=digest, body=body)
+        self._write("add_traceback", digest=digest, body=body)
         return int(self._statements.value("traceback_id", digest=digest))
 
     def due_retries(self, buffer_seq: int, now_ms: int, limit: int) -> list[Retry]:
@@ -276,4 +247,5 @@ class WorkTable:
         return None if value is None else int(value)
 
     def mark_retried(self, failure_id: int) -> None:
-        self._statements.run("mark_retried", failure_id=failure_id, commit_id=self._journal.commit_id)
+        """The attempt that follows this failure goes out now."""
+        self._write("mark_retried", failure_id=failure_id)

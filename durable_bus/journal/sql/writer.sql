@@ -411,21 +411,14 @@ ON CONFLICT (item_key) DO NOTHING;
 -- name: forwarded_attempt
 SELECT attempt FROM forwarded_item WHERE item_key = :item_key;
 
--- name: item_failures
+-- name: failures_of
+-- Of an item or of a message: the other one is NULL, and equals nothing.
 SELECT
     count(*),
     coalesce(sum(kind IN ('exception', 'timeout')), 0),
     coalesce(sum(kind = 'lost' AND NOT supervisor_died), 0),
     coalesce(sum(kind = 'lost' AND supervisor_died), 0)
-FROM failure WHERE item_key = :item_key;
-
--- name: message_failures
-SELECT
-    count(*),
-    coalesce(sum(kind IN ('exception', 'timeout')), 0),
-    coalesce(sum(kind = 'lost' AND NOT supervisor_died), 0),
-    coalesce(sum(kind = 'lost' AND supervisor_died), 0)
-FROM failure WHERE message_seq = :message_seq;
+FROM failure WHERE item_key = :item_key OR message_seq = :message_seq;
 
 -- name: add_failure
 INSERT INTO failure (
