@@ -125,36 +125,20 @@ def what_may_be_missing(
 
 
 def _begins_as_a_log(wal: str) -> bool:
-    """Whether a -wal's header and first frame are whole (https://www.sqlite.org/fileformat2.html, section 4):
-    SQLite takes any other for empty.
+    """Whether a -wal has a header and a whole first frame of the same log. SQLite takes any other for empty
+    (https://www.sqlite.org/fileformat2.html, section 4).
     """
     try:
         with open(wal, "rb") as file:
-            header = file.read(_WAL_HEADER_BYTES)
-            if len(header) < _WAL_HEADER_BYTES:
-                return False
-            magic, _, page_bytes = struct.unpack_from(">III", header)
-            if magic & ~1 != _WAL_MAGIC or not 512 <= page_bytes <= 65536:
-                return False
-            frame = file.read(_FRAME_HEADER_BYTES + page_bytes)
+            size_bytes = os.fstat(file.fileno()).st_size
+            start = file.read(_WAL_HEADER_BYTES + _FRAME_HEADER_BYTES)
     except OSError:
         return True  # it is there, and somebody else will say why it cannot be read
-    if len(frame) < _FRAME_HEADER_BYTES + page_bytes or frame[8:16] != header[16:24]:
+    if len(start) < _WAL_HEADER_BYTES + _FRAME_HEADER_BYTES:
         return False
-    order = ">" if magic & 1 else "<"
-    of_header = _checksum(header[:24], order, (0, 0))
-    of_frame = _checksum(frame[:8] + frame[_FRAME_HEADER_BYTES:], order, of_header)
-    return of_header == struct.unpack_from(">II", header, 24) and of_frame == struct.unpack_from(
-        ">II", frame, 16
-    )
-
-
-def _checksum(data: bytes, order: str, before: tuple[int, int]) -> tuple[int, int]:
-    one, two = before
-    for first, second in struct.iter_unpack(f"{order}II", data):
-        one = (one + first + two) & 0xFFFFFFFF
-        two = (two + second + one) & 0xFFFFFFFF
-    return one, two
+    magic, _, page_bytes = struct.unpack_from(">III", start)
+    salt, salt_of_frame = start[16:24], start[_WAL_HEADER_BYTES + 8 : _WAL_HEADER_BYTES + 16]
+    return magic & ~1 == _WAL_MAGIC and salt == salt_of_frame and size_bytes >= len(start) + page_bytes
 
 
 def refuse_incomplete(path: Path, noted: tuple[int, bool | None] | None) -> int:

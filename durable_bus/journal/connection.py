@@ -36,7 +36,6 @@ __all__ = [
     "open_reader",
     "open_writer",
     "read_only_uri",
-    "reader_uri",
     "transaction",
     "translate",
     "translated",
@@ -166,39 +165,25 @@ def open_reader(path: str | Path, *, timeout_s: float = 5.0) -> sqlite3.Connecti
     nobody can be serving it then. Without a -wal, which a clean end leaves, it is read as immutable; with
     one, which a kill leaves, both are copied to a temporary folder that this process removes at its end.
     """
-    return _open_reader(Path(path), timeout_s)[0]
-
-
-def reader_uri(path: str | Path) -> str:
-    """The URI under which the journal can be opened, or attached to another connection, read-only. Raises as
-    open_reader does.
-    """
-    connection, uri = _open_reader(Path(path), 5.0)
-    connection.close()
-    return uri
-
-
-def _open_reader(path: Path, timeout_s: float) -> tuple[sqlite3.Connection, str]:
+    path = Path(path)
     if not path.exists():
         raise NotFound(f"no journal at {path}")
     refuse_no_file(path)
-    uri = read_only_uri(path)
     with translated(path):
         try:
-            connection = _connect_reader(uri, timeout_s)
+            connection = _connect_reader(read_only_uri(path), timeout_s)
         except sqlite3.OperationalError as error:
             cannot_write = ("SQLITE_READONLY_DIRECTORY", "SQLITE_CANTOPEN")
             if getattr(error, "sqlite_errorname", "") not in cannot_write:
                 raise
-            uri = _uri_without_writing(path)
-            connection = _connect_reader(uri, timeout_s)
+            connection = _connect_reader(_uri_without_writing(path), timeout_s)
     try:
         if check_identity(connection, path) == 0:
             raise NotFound(f"the journal {path} is empty")
     except BaseException:
         connection.close()
         raise
-    return connection, uri
+    return connection
 
 
 def read_only_uri(path: Path) -> str:
@@ -244,22 +229,22 @@ def _connect_reader(uri: str, timeout_s: float) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def transaction(connection: sqlite3.Connection, path: str | Path) -> Iterator[None]:
-    """BEGIN IMMEDIATE ... COMMIT.
+def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """BEGIN ... COMMIT, or ROLLBACK when an exception leaves this block. For errors of ours, use it inside
+    `translated`. `kind` is DEFERRED for readers, of whom several statements see the same state then.
 
     SQLITE_FULL, from a statement or from COMMIT itself, is a certain rollback: StorageFull, and the same
     transaction may be tried again. Any other error of SQLite leaves what is on disk unknown: StorageFailed,
     after which nobody may be told anything and the process must end, so that the next start reads the truth.
     """
-    with translated(path):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            connection.execute("COMMIT")
-        except BaseException:
-            # SQLITE_FULL, IOERR and NOMEM may have rolled back by themselves: a ROLLBACK then would be an
-            # error of its own.
-            if connection.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-            raise
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLITE_FULL, IOERR and NOMEM may have rolled back by themselves: a ROLLBACK then would be an error
+        # of its own.
+        if connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise

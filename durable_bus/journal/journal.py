@@ -3,7 +3,6 @@ beside it.
 """
 
 import contextlib
-import copy
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -21,10 +20,12 @@ from durable_bus.journal.statements import Statements
 from durable_bus.journal.work import WorkTable
 from durable_bus.payloads.settings import ListenerSettings
 
-__all__ = ["Journal", "NewIds"]
+__all__ = ["WRITER_SQL", "Journal", "NewIds"]
+
+WRITER_SQL = ("runs.sql", "buffers.sql", "work.sql", "messages.sql")
 
 
-@dataclass
+@dataclass(slots=True)
 class NewIds:
     """Ids are counted in memory: one writer, so nobody else can take one. A rolled-back commit gives its ids
     back.
@@ -34,6 +35,9 @@ class NewIds:
     buffer: int
     dispatch: int
     answer: int
+
+    def copy(self) -> "NewIds":
+        return NewIds(self.commit, self.buffer, self.dispatch, self.answer)
 
 
 class Journal:
@@ -47,7 +51,7 @@ class Journal:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self.connection = connection
-        self.statements = Statements(connection, "writer.sql")
+        self.statements = Statements(connection, *WRITER_SQL)
         with translated(path):
             row = self.statements.one("last_ids")
         assert row is not None
@@ -78,7 +82,9 @@ class Journal:
 
     def write(self, name: str, /, **parameters: Any) -> int:
         """Execute a statement, with the number and the time of this commit; how many rows it changed."""
-        return self.statements.run(name, commit_id=self.ids.commit, now_ms=self.now_ms, **parameters)
+        parameters["commit_id"] = self.ids.commit
+        parameters["now_ms"] = self.now_ms
+        return self.statements.run(name, parameters)
 
     @property
     def commit_id(self) -> int:
@@ -88,13 +94,13 @@ class Journal:
     @contextlib.contextmanager
     def commit(self, now_ms: int) -> Iterator[None]:
         """One group commit: everything written inside is on disk when this returns, or nothing of it is."""
-        before = copy.copy(self.ids)
+        before = self.ids.copy()
         self.ids.commit += 1
         self.now_ms = now_ms
         self.new_results = self.new_failures = 0
         self.committed = False
         try:
-            with transaction(self.connection, self.path):
+            with translated(self.path), transaction(self.connection):
                 changes = self.connection.total_changes
                 yield
                 if self.connection.total_changes == changes:
@@ -114,7 +120,7 @@ class Journal:
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
         """Inside a commit: what is written in here stays out of it when an exception leaves this block."""
-        before = copy.copy(self.ids)
+        before = self.ids.copy()
         counted = (self.new_results, self.new_failures)
         self.connection.execute("SAVEPOINT part")
         try:
@@ -143,11 +149,11 @@ class Journal:
     def set_listeners(self, listeners: dict[str, ListenerSettings]) -> None:
         """The table of listeners that a worker has reported."""
         table = msgspec.json.encode(listeners).decode()
-        self.write("set_run_listeners", run_id=self.run_id, listeners=table)
+        self.write("set_run_report", run_id=self.run_id, listeners=table, error=None)
 
     def set_worker_error(self, error: str) -> None:
         """Why the last worker could not import the app."""
-        self.write("set_run_worker_error", run_id=self.run_id, error=error)
+        self.write("set_run_report", run_id=self.run_id, listeners=None, error=error)
 
     def prove_room(self) -> None:
         """Write, so that a commit which was nothing but this succeeds only when there is room on disk."""

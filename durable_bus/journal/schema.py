@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from durable_bus.errors import JournalTooOld
 from durable_bus.journal.admin.backup import back_up
+from durable_bus.journal.connection import transaction
 
 __all__ = ["Step", "migrate", "migrations_folder", "pending_steps", "upgrade"]
 
@@ -78,15 +79,9 @@ def migrate(connection: sqlite3.Connection, folder: Path | None = None) -> None:
     migrations, database = _load_migrations(folder), _database(connection)
     if not migrations.pending(database):
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(connection):
         # Each migration is a savepoint in here. If we die, the next start finds the schema as it was.
         migrations.apply(database)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def upgrade(

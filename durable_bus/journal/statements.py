@@ -21,14 +21,12 @@ AT_END_ROWS_MIN = 50
 
 
 @cache
-def load(file_name: str) -> dict[str, str]:
-    """The statements of a file of this package, by name."""
-    # importlib.resources costs 10 ms of a start.
-    text = (Path(__file__).with_name("sql") / file_name).read_text()
-    _, *parts = _NAME.split(text)
+def load(*file_names: str) -> dict[str, str]:
+    """The statements of files in `sql/`, by name."""
+    folder = Path(__file__).with_name("sql")  # importlib.resources costs 10 ms of a start
+    parts = [part for name in file_names for part in _NAME.split((folder / name).read_text())[1:]]
     names = parts[::2]
-    if len(set(names)) != len(names):
-        raise AssertionError(f"a statement's name stands twice in {file_name}")
+    assert len(set(names)) == len(names), f"a statement's name stands twice in {', '.join(file_names)}"
     return {name: body.strip().rstrip(";") for name, body in zip(names, parts[1::2], strict=True)}
 
 
@@ -64,15 +62,15 @@ class Statements:
     log.
     """
 
-    def __init__(self, connection: sqlite3.Connection, file_name: str) -> None:
+    def __init__(self, connection: sqlite3.Connection, *file_names: str) -> None:
         self.connection = connection
-        self._texts = load(file_name)
+        self._texts = load(*file_names)
         self._cursor = connection.cursor()
         self._row_cursor = connection.cursor()
         self._row_cursor.row_factory = sqlite3.Row
 
-    def run(self, name: str, /, **parameters: Any) -> int:
-        """Execute one statement; how many rows it changed."""
+    def run(self, name: str, parameters: dict[str, Any]) -> int:
+        """Execute one statement; how many rows it changed. Parameters it does not name are ignored."""
         return self._cursor.execute(self._texts[name], parameters).rowcount
 
     def run_rows(self, name: str, last: str, constants: tuple[int, ...], texts: Sequence[bytes]) -> int:

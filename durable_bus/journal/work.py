@@ -155,14 +155,8 @@ class WorkTable:
         """The result of an item that is decided here and not answered by its own handler; False when it has
         one.
         """
-        recorded = self._write(
-            "add_result",
-            item_key=(buffer_seq << INDEX_BITS) + index,
-            payload=payload,
-            success=success,
-            is_xml=is_xml,
-            answer_id=self._journal.ids.answer + 1,
-        )
+        facts = ((buffer_seq << INDEX_BITS) + index, success, is_xml, self._journal.ids.answer + 1)
+        recorded = self._statements.run_rows("add_results", "last_result", facts, [payload.encode()])
         if recorded:
             self._add_answer(
                 1,
@@ -235,8 +229,7 @@ class WorkTable:
     def _traceback_id(self, body: str) -> int:
         body = body.encode("utf-8", "replace")[-TRACEBACK_BYTES_MAX:].decode("utf-8", "ignore")
         digest = hashlib.sha256(body.encode()).hexdigest()[:32]
-        self._write("add_traceback", digest=digest, body=body)
-        return int(self._statements.value("traceback_id", digest=digest))
+        return int(self._statements.value("add_traceback", digest=digest, body=body))
 
     def due_retries(self, buffer_seq: int, now_ms: int, limit: int) -> list[Retry]:
         rows = self._statements.all("due_retries", buffer_seq=buffer_seq, now_ms=now_ms, limit=limit)

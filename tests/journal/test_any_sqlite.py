@@ -21,7 +21,7 @@ from durable_bus.journal.admin.check import check
 from durable_bus.journal.admin.query import ask, question, questions
 from durable_bus.journal.admin.scratch import scratch_copy
 from durable_bus.journal.connection import open_writer
-from durable_bus.journal.journal import Journal
+from durable_bus.journal.journal import WRITER_SQL, Journal
 from durable_bus.journal.reader import JournalReader
 from durable_bus.journal.statements import load
 
@@ -96,7 +96,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "add_dispatch": {"dispatch_id": 201},
     "add_failure": {"message_seq": None},
     "add_mailbox": {"name": "new"},
-    "add_result": {"item_key": HALTED + 18},
+    "add_traceback": {"digest": "seen"},
     "chunk_received": {"buffer_seq": 13},
     "clear_failures": OF_HALTED,
     "clear_forwarded": OF_HALTED,
@@ -119,7 +119,6 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "request_answer": {"request_id": "asked"},
     "set_received": {"buffer_seq": 14},
     "stop_run": {"run_id": 3},
-    "traceback_id": {"digest": "seen"},
     "undeliver_message": {"message_seq": 102},
     "unsuccessful_items": OF_HALTED,
     "worker-of-item": {"buffer": "plain"},
@@ -136,7 +135,7 @@ BY_METHOD: dict[str, Callable[[Journal], object]] = {
 """Who runs the statements whose parameters are a sequence."""
 
 FILES = (
-    "writer.sql",
+    *WRITER_SQL,
     "reader.sql",
     "history.sql",
     "salvage.sql",
@@ -195,9 +194,9 @@ def finds(connection: sqlite3.Connection, name: str, sql: str) -> bool:
     return any(value not in (None, 0) for row in cursor.fetchall() for value in row)
 
 
-@pytest.mark.parametrize("name", load("writer.sql"))
+@pytest.mark.parametrize("name", load(*WRITER_SQL))
 def test_every_statement_of_the_supervisor_runs_and_finds_something(writer: Journal, name: str) -> None:
-    sql = load("writer.sql")[name]
+    sql = load(*WRITER_SQL)[name]
     writer.connection.execute("BEGIN IMMEDIATE")
     try:
         if name in BY_METHOD:

@@ -1,5 +1,6 @@
-"""Every named statement is somebody's: SQL that nobody runs goes. And what many rows at once become."""
+"""Every named statement is executed by some code: SQL that nobody runs goes. And what many rows become."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,20 +8,55 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY
 
-from durable_bus.journal.journal import Journal
+from durable_bus.journal.journal import WRITER_SQL, Journal
 from durable_bus.journal.statements import Statements, load
 
 PACKAGE = REPOSITORY / "durable_bus"
+FILES = sorted(path.name for path in Path(PACKAGE, "journal", "sql").glob("*.sql"))
+EXECUTED_BY = {
+    **dict.fromkeys(WRITER_SQL, ("journal/*.py",)),
+    "reader.sql": ("journal/reader.py", "journal/results.py", "cli/*.py"),
+    "history.sql": ("journal/admin/history.py", "journal/admin/check.py", "journal/completeness.py"),
+    "salvage.sql": ("journal/admin/salvage.py",),
+}
 ALL_ARE_ASKED = {"check.sql", "questions.sql"}
 """Whoever loads these goes through all that is in them."""
-FILES = sorted(path.name for path in Path(PACKAGE, "journal", "sql").glob("*.sql"))
+METHODS = {
+    "run", "run_rows", "run_each", "insert", "all", "some", "one", "value", "row", "rows",
+    "write", "_write", "_rows", "_value",
+}  # fmt: skip
+"""Of `Statements`, and of those who pass on a name to one of them."""
 
 
-@pytest.mark.parametrize("file_name", [name for name in FILES if name not in ALL_ARE_ASKED])
-def test_every_named_statement_is_named_by_some_code(file_name: str) -> None:
-    code = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
-    named = set(re.findall(r'"(\w+)"', code))
-    assert [name for name in load(file_name) if name not in named] == []
+def executed_by(path: Path) -> set[str]:
+    """The names that stand where a statement is executed: in a call, in a loop around one, in brackets."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        places: list[ast.expr] = []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in METHODS:
+            places = node.args
+        elif isinstance(node, ast.For) and isinstance(node.iter, ast.Tuple):
+            places = node.iter.elts
+        elif isinstance(node, ast.Subscript):
+            text = ast.unparse(node.value)
+            places = [node.slice] if text.startswith("load(") or text.endswith("_statements") else []
+        found |= {
+            place.value
+            for place in places
+            if isinstance(place, ast.Constant) and isinstance(place.value, str)
+        }
+    return found
+
+
+def test_every_file_of_statements_is_somebodys() -> None:
+    assert {*EXECUTED_BY, *ALL_ARE_ASKED} == set(FILES)
+
+
+@pytest.mark.parametrize("file_name", EXECUTED_BY)
+def test_every_named_statement_is_executed_by_some_code(file_name: str) -> None:
+    paths = [path for pattern in EXECUTED_BY[file_name] for path in PACKAGE.glob(pattern)]
+    executed = set[str]().union(*map(executed_by, paths))
+    assert [name for name in load(file_name) if name not in executed] == []
 
 
 @pytest.mark.parametrize("file_name", FILES)
@@ -58,8 +94,7 @@ def test_rows_get_consecutive_keys_in_the_order_of_their_texts(
 def test_of_results_that_are_there_only_the_missing_are_added(statements: Statements, count: int) -> None:
     first_key = 5 << 32
     statements.connection.execute("PRAGMA foreign_keys = OFF")
-    facts = {"success": False, "is_xml": False, "answer_id": 1}
-    statements.run("add_result", item_key=first_key, payload="the first", **facts)
+    statements.run_rows("add_results", "last_result", (first_key, False, False, 1), [b"the first"])
     constants = (first_key, True, True, 2)
     texts = [*map(str.encode, TEXTS[:count])]
     assert statements.run_rows("add_results", "last_result", constants, texts) == count - 1

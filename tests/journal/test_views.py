@@ -383,7 +383,7 @@ def test_a_batch_is_packed_along_the_primary_key(story: Story) -> None:
     """Its order is what gives each payload its index, and nothing in SQL says it: the plan does."""
     with closing(sqlite3.connect(f"file:{story.facts.journal}?mode=ro", uri=True)) as connection:
         plan = connection.execute(
-            f"EXPLAIN QUERY PLAN {load('writer.sql')['items_packed']}", {"first_key": 0, "end_key": 1}
+            f"EXPLAIN QUERY PLAN {load('buffers.sql')['items_packed']}", {"first_key": 0, "end_key": 1}
         )
         steps = [detail for *_, detail in plan.fetchall()]
     assert steps == ["SEARCH item USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]

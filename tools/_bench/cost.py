@@ -14,6 +14,7 @@ from _bench.processes import durable, rows, scratch
 from _bench.throughput import POOL_CHUNK_ITEMS, warm_pool
 from durable_bus.journal.connection import open_writer
 from durable_bus.journal.formats import INDEX_BITS
+from durable_bus.journal.journal import WRITER_SQL
 from durable_bus.journal.schema import upgrade
 from durable_bus.journal.statements import AT_END_ROWS_MIN, ROWS_AT_ONCE, load, with_rows
 
@@ -174,7 +175,7 @@ class Bare:
     def __init__(self, connection: sqlite3.Connection, history: History) -> None:
         self._cursor = connection.cursor()
         self._execute = self._cursor.execute
-        self._texts = load("writer.sql")
+        self._texts = load(*WRITER_SQL)
         self._history = history
         self._seq = history.buffer["buffer_seq"]
         self._first_key = self._seq << INDEX_BITS

@@ -1,7 +1,7 @@
-"""Looking for what is wrong with a journal: the file, SQLite's own checks, then every invariant of ours.
+"""Looks for what is wrong with a journal: the file, SQLite's own checks, then every invariant of ours.
 
-Nothing is ever written. Each check in checking.sql is one statement, so that each sees one state of a journal
-that is being written, and holds the write-ahead log back for no longer than it takes itself.
+Nothing is ever written. Each check in `sql/check.sql` is one statement, so that each sees one state of a
+journal that is being written, and holds the write-ahead log back for no longer than it takes itself.
 """
 
 import os

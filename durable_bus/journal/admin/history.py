@@ -1,14 +1,13 @@
 """The past of a journal: its runs and crashes, and how every buffer stood after any commit."""
 
 import contextlib
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from durable_bus.errors import NotFound, UsageError
-from durable_bus.journal.connection import open_reader, translated
+from durable_bus.journal.connection import open_reader, transaction, translated
 from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.journal.paging import PAGE_CHARS
 from durable_bus.journal.statements import Statements
@@ -145,17 +144,8 @@ class History:
     @contextlib.contextmanager
     def _one_state(self) -> Iterator[None]:
         """Several statements see the same state of the journal."""
-        with translated(self.path):
-            self._connection.execute("BEGIN")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                # Damage may have rolled back by itself; and what the statement said is what is to be said.
-                if self._connection.in_transaction:
-                    with contextlib.suppress(sqlite3.Error):
-                        self._connection.execute("ROLLBACK")
-                raise
+        with translated(self.path), transaction(self._connection, "DEFERRED"):
+            yield
 
     def _value(self, name: str, **parameters: Any) -> Any:
         with translated(self.path):

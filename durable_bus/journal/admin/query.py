@@ -25,40 +25,16 @@ __all__ = ["ask", "column_names", "question", "questions"]
 
 _LOOK_AT_CLOCK_EVERY = 50_000
 """Instructions of SQLite's machine, about a millisecond."""
-_PRAGMAS_OF_WHAT = frozenset(
-    [
-        "foreign_key_check",
-        "foreign_key_list",
-        "index_info",
-        "index_list",
-        "index_xinfo",
-        "integrity_check",
-        "quick_check",
-        "table_info",
-        "table_list",
-        "table_xinfo",
-    ]
-)
+_PRAGMAS_OF_WHAT = frozenset((
+    "foreign_key_check", "foreign_key_list", "index_info", "index_list", "index_xinfo", "integrity_check",
+    "quick_check", "table_info", "table_list", "table_xinfo",
+))  # fmt: skip
 """Those that only read, and may say of which table, or how much is wanted."""
-_PRAGMAS = frozenset(
-    [
-        "application_id",
-        "auto_vacuum",
-        "collation_list",
-        "compile_options",
-        "data_version",
-        "database_list",
-        "encoding",
-        "freelist_count",
-        "function_list",
-        "module_list",
-        "page_count",
-        "page_size",
-        "pragma_list",
-        "schema_version",
-        "user_version",
-    ]
-)
+_PRAGMAS = frozenset((
+    "application_id", "auto_vacuum", "collation_list", "compile_options", "data_version", "database_list",
+    "encoding", "freelist_count", "function_list", "module_list", "page_count", "page_size", "pragma_list",
+    "schema_version", "user_version",
+))  # fmt: skip
 """Those that only read as long as no value is given to them."""
 _PARAMETER = re.compile(r"(?<!:):([a-z]\w*)")
 
