@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_bus.journal.formats import INDEX_BITS
-from durable_bus.payloads.packing import split
+from durable_bus.payloads.packing import pack, split
 
 if TYPE_CHECKING:
     import sqlite3
@@ -105,9 +105,9 @@ class WorkTable:
         payloads: bytes,
         success: bool,
         is_xml: bool,
-        dispatch_id: int,
+        dispatch_id: int | None,
         attempt: int,
-        worker_pid: int,
+        worker_pid: int | None,
         durations: str,
         passed_on: bool,
     ) -> int:
@@ -126,11 +126,15 @@ class WorkTable:
         else:
             recorded = self._statements.run_rows("add_results", "last_result", (first_key, *facts), texts)
         if recorded:
-            self._add_answer(
-                recorded,
+            self._journal.ids.answer = answer_id
+            self._journal.new_results += recorded
+            self._write(
+                "add_answer",
+                answer_id=answer_id,
                 buffer_seq=buffer_seq,
                 first_index=first_index,
                 item_count=item_count,
+                recorded=recorded,
                 success=success,
                 dispatch_id=dispatch_id,
                 attempt=attempt,
@@ -142,39 +146,27 @@ class WorkTable:
     def record_result(
         self,
         *,
-        buffer_seq: int,
         index: int,
         payload: str,
-        success: bool,
-        is_xml: bool,
-        attempt: int,
         dispatch_id: int | None = None,
         worker_pid: int | None = None,
         durations: str = "",
+        **facts: Any,
     ) -> bool:
         """The result of an item that is decided here and not answered by its own handler; False when it has
-        one.
+        one. `facts`: `buffer_seq`, `success`, `is_xml` and `attempt`, as `record_results` takes them.
         """
-        facts = ((buffer_seq << INDEX_BITS) + index, success, is_xml, self._journal.ids.answer + 1)
-        recorded = self._statements.run_rows("add_results", "last_result", facts, [payload.encode()])
-        if recorded:
-            self._add_answer(
-                1,
-                buffer_seq=buffer_seq,
-                first_index=index,
-                item_count=1,
-                success=success,
-                dispatch_id=dispatch_id,
-                attempt=attempt,
-                worker_pid=worker_pid,
-                durations=durations,
-            )
+        recorded = self.record_results(
+            first_index=index,
+            item_count=1,
+            payloads=pack([payload]),
+            dispatch_id=dispatch_id,
+            worker_pid=worker_pid,
+            durations=durations,
+            passed_on=False,
+            **facts,
+        )
         return recorded == 1
-
-    def _add_answer(self, recorded: int, **columns: Any) -> None:
-        self._journal.ids.answer += 1
-        self._journal.new_results += recorded
-        self._write("add_answer", answer_id=self._journal.ids.answer, recorded=recorded, **columns)
 
     def has_outcome(self, buffer_seq: int, index: int) -> bool:
         return bool(self._statements.value("has_outcome", item_key=(buffer_seq << INDEX_BITS) + index))

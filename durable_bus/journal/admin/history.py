@@ -13,18 +13,9 @@ from durable_bus.journal.paging import PAGE_CHARS
 from durable_bus.journal.statements import Statements
 from durable_bus.payloads.messages import Text, Xml
 
-__all__ = ["History", "iso_time"]
+__all__ = ["History"]
 
 _PAGE_ROWS = 2_000
-
-
-def iso_time(time_ms: int | None) -> str | None:
-    """As the views write times."""
-    if time_ms is None:
-        return None
-    return (
-        datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
-    )
 
 
 class History:
@@ -59,8 +50,6 @@ class History:
             for run in runs:
                 alive = served and run["run_id"] == newest and run["stopped_at"] is None
                 run["ended"] = "running" if alive else "crashed" if run["stopped_at"] is None else "clean"
-                for name in ("started_at", "stopped_at", "last_commit_at"):
-                    run[name] = iso_time(run[name])
                 first, last = run["first_commit"], run["last_commit"]
                 run |= self._rows("recorded_between", first_commit=first, last_commit=last)[0]
                 run |= dict.fromkeys(("opened", "completed", "cancelled", "pruned", "workers_died"), 0)
@@ -72,7 +61,7 @@ class History:
             for row in self._rows("interrupted"):
                 run = by_id[row.pop("run_id")]
                 if not (row.pop("in_flight") and run["ended"] == "running"):
-                    run["interrupted"].append({**row, "sent_at": iso_time(row["sent_at"])})
+                    run["interrupted"].append(row)
             return runs
 
     def commit_of(self, moment: str) -> int:
@@ -116,7 +105,7 @@ class History:
             "commit": commit_id,
             "newest_commit": newest,
             "run_id": commit["run_id"],
-            "committed_at": iso_time(commit["committed_at"]),
+            "committed_at": commit["committed_at"],
             "buffers": buffers,
         }
 

@@ -14,8 +14,14 @@ SELECT run_id, stopped_at IS NOT NULL AS stopped, pid FROM run ORDER BY run_id D
 -- name: runs
 -- Commits are numbered in order, so those of a run are a range.
 SELECT
-    r.run_id, r.pid, r.app, r.version, r.started_at, r.stopped_at, r.first_commit, r.last_commit,
-    (SELECT c.committed_at FROM journal_commit c WHERE c.commit_id = r.last_commit) AS last_commit_at
+    r.run_id, r.pid, r.app, r.version,
+    strftime('%Y-%m-%dT%H:%M:%fZ', r.started_at / 1000.0, 'unixepoch') AS started_at,
+    strftime('%Y-%m-%dT%H:%M:%fZ', r.stopped_at / 1000.0, 'unixepoch') AS stopped_at,
+    r.first_commit, r.last_commit,
+    (
+        SELECT strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch')
+        FROM journal_commit c WHERE c.commit_id = r.last_commit
+    ) AS last_commit_at
 FROM (
     SELECT
         run.*,
@@ -52,9 +58,9 @@ GROUP BY c.run_id;
 -- name: interrupted
 -- What a crash interrupted: settled by the start after it, or not yet. `answered`: recorded by this dispatch before.
 SELECT
-    d.dispatch_id, c.run_id, b.buffer_id, d.first_index,
-    d.item_count,
-    d.attempt, d.worker_pid, c.committed_at AS sent_at, d.ended_commit IS NULL AS in_flight,
+    d.dispatch_id, c.run_id, b.buffer_id, d.first_index, d.item_count, d.attempt, d.worker_pid,
+    strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch') AS sent_at,
+    d.ended_commit IS NULL AS in_flight,
     (
         SELECT count(*) FROM result r JOIN answer a ON a.answer_id = r.answer_id
         WHERE r.item_key >= (d.buffer_seq << 32) + d.first_index
@@ -75,7 +81,8 @@ ORDER BY d.dispatch_id;
 SELECT max(commit_id) FROM journal_commit WHERE committed_at <= :time_ms;
 
 -- name: commit
-SELECT commit_id, run_id, committed_at FROM journal_commit WHERE commit_id = :commit_id;
+SELECT run_id, strftime('%Y-%m-%dT%H:%M:%fZ', committed_at / 1000.0, 'unixepoch') AS committed_at
+FROM journal_commit WHERE commit_id = :commit_id;
 
 -- name: newest_commit
 SELECT max(commit_id) FROM journal_commit;
