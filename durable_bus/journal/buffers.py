@@ -4,7 +4,7 @@
 
 import itertools
 import sqlite3
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_bus.errors import JournalDamaged
 from durable_bus.journal.formats import INDEX_BITS
@@ -16,9 +16,41 @@ if TYPE_CHECKING:
 
 __all__ = ["BufferRow", "BufferTable", "ItemBatch"]
 
-BufferRow: TypeAlias = "sqlite3.Row | dict[str, Any]"
-"""What is known of a buffer, by the names of the columns: as read, or as just written."""
 _PRUNE_BUFFERS_MAX = 500
+
+
+class BufferRow(NamedTuple):
+    """A row of the table `buffer`; its columns are explained in `migrations/0001_journal.sql`."""
+
+    buffer_seq: int
+    buffer_id: str
+    target: str
+    return_to: str
+    from_id: str
+    thread_id: str
+    starter_thread_id: str
+    collect: int
+    request_id: str
+    digest: str | None
+    next_chunk: int
+    received: int
+    total: int | None
+    succeeded: int
+    failed: int
+    low_water: int
+    retry_of: int | None
+    touched_at: int
+    created_commit: int
+    opened_commit: int | None
+    cancelled_commit: int | None = None
+    ended_commit: int | None = None
+    pruned_commit: int | None = None
+    dropped_commit: int | None = None
+
+    @property
+    def item_count(self) -> int:
+        """Its items; while it is being received, those that have arrived."""
+        return self.received if self.total is None else self.total
 
 
 class BufferTable:
@@ -32,18 +64,18 @@ class BufferTable:
         self.may_clear = True
         """Rows of dropped or pruned buffers may be there for `clear_some`."""
 
-    def by_id(self, buffer_id: str) -> "sqlite3.Row | None":
-        rows = self._statements.rows("buffer_by_id", buffer_id=buffer_id)
-        return rows[0] if rows else None
+    def by_id(self, buffer_id: str) -> BufferRow | None:
+        row = self._statements.one("buffer_by_id", buffer_id=buffer_id)
+        return None if row is None else BufferRow(*row)
 
-    def by_seq(self, buffer_seq: int) -> "sqlite3.Row":
-        return self._statements.rows("buffer_by_seq", buffer_seq=buffer_seq)[0]
+    def by_seq(self, buffer_seq: int) -> BufferRow:
+        (row,) = self._statements.all("buffer_by_seq", buffer_seq=buffer_seq)
+        return BufferRow(*row)
 
-    def open_ones(self) -> "list[sqlite3.Row]":
-        """Every buffer that is open, with `paused` and `handed_out` (whether any of it was dispatched
-        before).
-        """
-        return self._statements.rows("open_buffers")
+    def open_ones(self) -> list[tuple[BufferRow, bool, bool]]:
+        """Every buffer that is open; whether it is paused, and whether any of it was dispatched before."""
+        rows = self._statements.all("open_buffers")
+        return [(BufferRow(*row), bool(paused), bool(handed_out)) for *row, paused, handed_out in rows]
 
     def add(self, **columns: Any) -> int:
         """A buffer that begins to be received; its `buffer_seq`."""
@@ -53,17 +85,26 @@ class BufferTable:
 
     def add_whole(
         self, items: list[bytes], form: int, exceptions: list[int], *, digest: str, **columns: Any
-    ) -> dict[str, Any]:
+    ) -> BufferRow:
         """A buffer that is open at once, with all its items, as `add_chunk` takes them. What its row says
         that `by_seq` would read: a small buffer takes thirteen statements, and that one was a fifteenth of
         their time.
         """
         self._journal.ids.buffer += 1
         self._add_items(self._journal.ids.buffer, 0, items, form, exceptions)
-        whole = {"received": len(items), "next_chunk": 1, "total": len(items), "digest": digest}
-        self._insert(**whole, opened_commit=self._journal.commit_id, **columns)
-        begun = {"succeeded": 0, "failed": 0, "low_water": 0, "ended_commit": None}
-        return {**columns, **begun, "buffer_seq": self._journal.ids.buffer, "total": len(items)}
+        count, commit_id = len(items), self._journal.commit_id
+        columns |= {"received": count, "next_chunk": 1, "total": count}
+        columns |= {"digest": digest, "opened_commit": commit_id}
+        self._insert(**columns)
+        return BufferRow(
+            buffer_seq=self._journal.ids.buffer,
+            succeeded=0,
+            failed=0,
+            low_water=0,
+            touched_at=self._journal.now_ms,
+            created_commit=commit_id,
+            **columns,
+        )
 
     def _insert(self, **columns: Any) -> None:
         self._write("add_buffer", buffer_seq=self._journal.ids.buffer, **columns)

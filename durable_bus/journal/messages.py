@@ -1,16 +1,35 @@
 """What the journal's writer does with messages, threads and mailboxes, inside `Journal.commit()` only."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from durable_bus.journal.journal import Journal
 
-__all__ = ["MessageTable"]
+__all__ = ["MessageRow", "MessageTable"]
 
 _FORGET_MESSAGES_MAX = 500
+
+
+class MessageRow(NamedTuple):
+    """A row of the table `message`; its columns are explained in `migrations/0001_journal.sql`."""
+
+    message_seq: int
+    message_id: str
+    kind: str
+    from_id: str
+    to_id: str
+    thread_id: str
+    payload: str
+    is_xml: int
+    buffer_seq: int | None
+    due_at: int
+    interruptions: int
+    worker_pid: int | None
+    created_commit: int
+    delivered_commit: int | None
+    settled_commit: int | None
+    failed: int
 
 
 class MessageTable:
@@ -51,21 +70,23 @@ class MessageTable:
             commit_id=self._journal.commit_id,
         )
 
-    def by_id(self, message_id: str) -> "sqlite3.Row | None":
-        rows = self._statements.rows("message_by_id", message_id=message_id)
-        return rows[0] if rows else None
+    def by_id(self, message_id: str) -> MessageRow | None:
+        row = self._statements.one("message_by_id", message_id=message_id)
+        return None if row is None else MessageRow(*row)
 
-    def by_seq(self, message_seq: int) -> "sqlite3.Row":
-        return self._statements.rows("message_by_seq", message_seq=message_seq)[0]
+    def by_seq(self, message_seq: int) -> MessageRow:
+        (row,) = self._statements.all("message_by_seq", message_seq=message_seq)
+        return MessageRow(*row)
 
     def names_with_waiting(self) -> dict[str, int]:
         """The names that messages wait for, and how many; those that are not due yet count, too."""
         return dict(self._statements.all("names_with_waiting_messages"))
 
-    def waiting(self, to_id: str, limit: int) -> "list[sqlite3.Row]":
+    def waiting(self, to_id: str, limit: int) -> list[MessageRow]:
         """Messages to a name that nobody has and that are due, oldest first."""
         now_ms = self._journal.now_ms
-        return self._statements.rows("waiting_messages", to_id=to_id, now_ms=now_ms, limit=limit)
+        rows = self._statements.all("waiting_messages", to_id=to_id, now_ms=now_ms, limit=limit)
+        return [MessageRow(*row) for row in rows]
 
     def next_due_at(self, to_id: str) -> int | None:
         """When the next message to a name is due that is not yet, ms since the epoch."""
@@ -113,8 +134,9 @@ class MessageTable:
             self._write("forget_threads", thread_ids=thread_ids)
         return old[-1] if len(old) == _FORGET_MESSAGES_MAX else None
 
-    def delivered(self) -> "list[sqlite3.Row]":
-        return self._statements.rows("delivered_messages")
+    def delivered(self) -> list[MessageRow]:
+        """What somebody has."""
+        return [MessageRow(*row) for row in self._statements.all("delivered_messages")]
 
     def chain(self, thread_id: str) -> str | None:
         """The JSON chain of a thread that has a row."""

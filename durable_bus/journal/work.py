@@ -14,11 +14,9 @@ from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.payloads.packing import pack, split
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from durable_bus.journal.journal import Journal
 
-__all__ = ["Attempts", "Retry", "WorkTable"]
+__all__ = ["Attempts", "Interrupted", "Retry", "WorkTable"]
 
 TRACEBACK_BYTES_MAX = 4096
 FAILURE_MESSAGE_CHARS_MAX = 2000
@@ -47,6 +45,18 @@ class Retry:
     index: int
     failures: int
     has_outcome: bool
+
+
+class Interrupted(NamedTuple):
+    """A dispatch that had not ended when the last run did."""
+
+    dispatch_id: int
+    buffer_seq: int
+    first_index: int
+    end_index: int
+    attempt: int
+    alone: int
+    worker_pid: int
 
 
 class WorkTable:
@@ -92,9 +102,9 @@ class WorkTable:
         shortened = self._write("shorten_dispatch", **split)
         assert added == shortened == 1, "a dispatch is shortened within its own bounds, while it is in flight"
 
-    def interrupted(self) -> "list[sqlite3.Row]":
+    def interrupted(self) -> list[Interrupted]:
         """What earlier runs had handed out and never saw the end of."""
-        return self._statements.rows("interrupted_dispatches")
+        return [Interrupted(*row) for row in self._statements.all("interrupted_dispatches")]
 
     def record_results(
         self,

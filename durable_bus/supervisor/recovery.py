@@ -14,13 +14,13 @@ def load(context: Context) -> None:
     """Load what is open, in the commit that starts a run: buffers, and what was in somebody's hands when the
     last run ended. If we die here, the next start does the same again.
     """
-    for row in context.journal.buffers.open_ones():
+    for row, paused, handed_out in context.journal.buffers.open_ones():
         open_buffers.add(
             context.state,
             row,
-            paused=bool(row["paused"]),
-            recovered=bool(row["handed_out"]),
-            retry_at=context.journal.work.next_retry_at(row["buffer_seq"]),
+            paused=paused,
+            recovered=handed_out,
+            retry_at=context.journal.work.next_retry_at(row.buffer_seq),
         )
     _settle_dispatches(context)
     _settle_messages(context)
@@ -35,36 +35,36 @@ def _settle_dispatches(context: Context) -> None:
     """
     suspected_pids: set[int] = set()
     for row in context.journal.work.interrupted():
-        context.journal.work.end_dispatch(row["dispatch_id"], "crashed")
-        buffer = context.state.buffers.get(row["buffer_seq"])
+        context.journal.work.end_dispatch(row.dispatch_id, "crashed")
+        buffer = context.state.buffers.get(row.buffer_seq)
         if buffer is None:
             continue
-        first, end = row["first_index"], row["end_index"]
+        first, end = row.first_index, row.end_index
         rows = context.journal.buffers.outstanding(buffer.seq, first, end, end - first)
-        indexes = [index for index, failures in rows if failures == row["attempt"] - 1]
+        indexes = [index for index, failures in rows if failures == row.attempt - 1]
         if not indexes:
             continue
-        oldest = row["worker_pid"] not in suspected_pids
-        suspected_pids.add(row["worker_pid"])
-        if row["alone"] and len(indexes) == 1:
+        oldest = row.worker_pid not in suspected_pids
+        suspected_pids.add(row.worker_pid)
+        if row.alone and len(indexes) == 1:
             failed = FailedAttempt(
                 buffer.seq,
                 indexes[0],
                 buffer.target,
-                row["attempt"],
+                row.attempt,
                 "lost",
                 "the supervisor died while this item ran alone in its worker",
                 supervisor_died=True,
-                dispatch_id=row["dispatch_id"],
-                worker_pid=row["worker_pid"],
+                dispatch_id=row.dispatch_id,
+                worker_pid=row.worker_pid,
             )
             collector.attempt_failed(context, failed)
-        elif oldest or row["alone"]:
+        elif oldest or row.alone:
             lease = ItemLease(
-                lease_id=row["dispatch_id"],
+                lease_id=row.dispatch_id,
                 worker_id=0,
                 listener=buffer.target,
-                attempt=row["attempt"],
+                attempt=row.attempt,
                 alone=True,
                 first_ordinal=0,
                 item_count=end - first,
@@ -79,8 +79,8 @@ def _settle_messages(context: Context) -> None:
     for name in context.journal.messages.names_with_waiting():
         context.state.waiting_names[name] = True
     for row in context.journal.messages.delivered():
-        message_seq, with_worker = row["message_seq"], row["worker_pid"] is not None
-        if with_worker and row["interruptions"] >= INTERRUPTIONS_MAX:
+        message_seq, with_worker = row.message_seq, row.worker_pid is not None
+        if with_worker and row.interruptions >= INTERRUPTIONS_MAX:
             conversations.message_failed(
                 context,
                 message_seq,
@@ -90,4 +90,4 @@ def _settle_messages(context: Context) -> None:
                 supervisor_died=True,
             )
         else:
-            messages.put_back(context, message_seq, row["to_id"], interrupted=with_worker)
+            messages.put_back(context, message_seq, row.to_id, interrupted=with_worker)

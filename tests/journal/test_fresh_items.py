@@ -44,7 +44,7 @@ def texts(said: str, count: int) -> list[bytes]:
 def add(opened: Journal, buffer_id: str, count: int, said: str = "item") -> int:
     """A whole buffer of texts, inside a commit; its `buffer_seq`."""
     row = opened.buffers.add_whole(texts(said, count), 0, [], digest="d", **columns(buffer_id))
-    return int(row["buffer_seq"])
+    return row.buffer_seq
 
 
 def batch(opened: Journal, buffer_seq: int, first: int, count: int) -> list[bytes]:
@@ -188,7 +188,7 @@ def test_memory_and_the_file_give_the_same(opened: Journal, forms: list[int]) ->
     items = [b"", "zwölf 😀".encode(), b"<a/>"]
     with opened.commit(2):
         row = opened.buffers.add_whole(items, form, exceptions, digest="d", **columns("b"))
-    seq = int(row["buffer_seq"])
+    seq = row.buffer_seq
     from_memory = opened.buffers.fresh.batch(seq, 0, 3)
     opened.buffers.fresh.forget(seq)
     from_file = opened.buffers.batch(seq, 0, 3)

@@ -44,7 +44,7 @@ def buffer_of(opened: Journal, buffer_id: str) -> int:
             request_id=buffer_id,
             retry_of=None,
         )
-    return int(row["buffer_seq"])
+    return row.buffer_seq
 
 
 def answer(

@@ -28,8 +28,7 @@ WHERE dispatch_id = :dispatch_id AND ended_commit IS NULL
 -- name: interrupted_dispatches
 -- At a start: what the last run had handed out when it ended. The oldest of a worker comes first.
 SELECT
-    dispatch_id, buffer_seq, first_index, first_index + item_count AS end_index, attempt, alone,
-    worker_pid
+    dispatch_id, buffer_seq, first_index, first_index + item_count AS end_index, attempt, alone, worker_pid
 FROM dispatch INDEXED BY dispatch_not_ended
 WHERE ended_commit IS NULL
 ORDER BY worker_pid, dispatch_id;

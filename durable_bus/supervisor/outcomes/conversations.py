@@ -25,7 +25,7 @@ from durable_bus.supervisor.outcomes.threads import Chain, ItemHop
 from durable_bus.supervisor.state import ItemLease
 
 if TYPE_CHECKING:
-    import sqlite3
+    from durable_bus.journal.buffers import BufferRow
 
 __all__ = ["end", "item_outcome", "message_failed", "message_outcome", "respond"]
 
@@ -61,9 +61,9 @@ def message_outcome(context: Context, message_seq: int, outcome: Outcome, body: 
     when the buffer that it was said for has ended meanwhile, as by a cancel.
     """
     row = context.journal.messages.by_seq(message_seq)
-    if context.journal.messages.settle(message_seq) and not _is_over(context, row["thread_id"]):
-        error = row["payload"] if row["kind"] in _ERROR_KINDS else None
-        _carry_out(context, _Handled(row["to_id"], row["thread_id"], error), outcome, body)
+    if context.journal.messages.settle(message_seq) and not _is_over(context, row.thread_id):
+        error = row.payload if row.kind in _ERROR_KINDS else None
+        _carry_out(context, _Handled(row.to_id, row.thread_id, error), outcome, body)
 
 
 def _is_over(context: Context, thread_id: str) -> bool:
@@ -73,7 +73,7 @@ def _is_over(context: Context, thread_id: str) -> bool:
         return False
     assert isinstance(below.last, ItemHop)
     row = context.journal.buffers.by_id(below.last.buffer_id)
-    return row is None or row["ended_commit"] is not None
+    return row is None or row.ended_commit is not None
 
 
 def _carry_out(context: Context, handled: _Handled, outcome: Outcome, body: bytes) -> None:
@@ -107,10 +107,10 @@ def message_failed(
     """An attempt at a message failed: journal it, and plan the next one or end its chain."""
     journal = context.journal
     row = journal.messages.by_seq(message_seq)
-    if row["settled_commit"] is not None:
+    if row.settled_commit is not None:
         return
     before = journal.work.message_attempts(message_seq)
-    settings = (context.state.listeners or {}).get(row["to_id"])
+    settings = (context.state.listeners or {}).get(row.to_id)
     next_at = next_attempt_at(kind, before, settings, journal.now_ms, supervisor_died=supervisor_died)
     journal.work.record_failure(
         message_seq=message_seq,
@@ -121,11 +121,11 @@ def message_failed(
         supervisor_died=supervisor_died,
     )
     if next_at is not None:
-        messages.put_back(context, message_seq, row["to_id"], due_at=next_at, interrupted=kind == "lost")
+        messages.put_back(context, message_seq, row.to_id, due_at=next_at, interrupted=kind == "lost")
         return
     journal.messages.settle(message_seq, failed=True)
-    payload = row["payload"] if row["kind"] in _ERROR_KINDS else error_payload(kind, message)
-    end(context, row["thread_id"], payload, is_xml=True, success=False)
+    payload = row.payload if row.kind in _ERROR_KINDS else error_payload(kind, message)
+    end(context, row.thread_id, payload, is_xml=True, success=False)
 
 
 # What they lead to
@@ -183,7 +183,7 @@ def _record(context: Context, hop: ItemHop, payload: str, *, is_xml: bool, succe
     row = context.journal.buffers.by_id(hop.buffer_id)
     if row is None:
         return
-    buffer_seq = row["buffer_seq"]
+    buffer_seq = row.buffer_seq
     attempt = context.journal.work.forwarded_attempt(buffer_seq, hop.index) or 1
     collector.record_one(
         context, buffer_seq, hop.index, payload, success=success, is_xml=is_xml, attempt=attempt
@@ -278,11 +278,11 @@ def _open(context: Context, own_name: str, thread_id: str, start: Start, body: b
     else:
         _compare(row, own_name, thread_id, start)
         message_id = collector.complete_message_id(buffer_id)
-        if start.collect and row["ended_commit"] and context.journal.messages.redeliver(message_id):
-            context.state.waiting_names[row["return_to"]] = True
+        if start.collect and row.ended_commit and context.journal.messages.redeliver(message_id):
+            context.state.waiting_names[row.return_to] = True
             # Its BufferComplete is no new message. This is one, and so counts on the thread: who asks
             # again each time it is told must come to an end, too.
-            asked, _ = dump(BufferStart(row["target"], "", True, row["return_to"], buffer_id))
+            asked, _ = dump(BufferStart(row.target, "", True, row.return_to, buffer_id))
             messages.add(
                 context,
                 from_id=own_name,
@@ -296,14 +296,14 @@ def _open(context: Context, own_name: str, thread_id: str, start: Start, body: b
         messages.add(context, from_id=SYSTEM_BUFFER, to_id=own_name, thread_id=thread_id, payload=payload)
 
 
-def _compare(row: "sqlite3.Row", own_name: str, thread_id: str, start: Start) -> None:
+def _compare(row: "BufferRow", own_name: str, thread_id: str, start: Start) -> None:
     """The same id with the same content, on the same thread, is the buffer that exists."""
     same = (
-        row["starter_thread_id"],
-        row["target"],
-        row["digest"],
-        bool(row["collect"]),
-        row["return_to"],
+        row.starter_thread_id,
+        row.target,
+        row.digest,
+        bool(row.collect),
+        row.return_to,
     ) == (
         thread_id,
         start.target,
@@ -312,4 +312,4 @@ def _compare(row: "sqlite3.Row", own_name: str, thread_id: str, start: Start) ->
         start.return_to or own_name,
     )
     if not same:
-        raise BufferError(row["buffer_id"], "this id is used already, by another start")
+        raise BufferError(row.buffer_id, "this id is used already, by another start")

@@ -105,9 +105,9 @@ def _of_item(journal: "Journal", thread_id: str) -> Chain | None:
     buffer_id = buffer_thread_id.rpartition("/")[2]
     below = journal.messages.chain(buffer_thread_id)
     row = journal.buffers.by_id(buffer_id) if below is not None and index.isdecimal() else None
-    if below is None or row is None or row["thread_id"] != buffer_thread_id:
+    if below is None or row is None or row.thread_id != buffer_thread_id:
         return None
-    return Chain.parse(below).extended(ItemHop(buffer_id, int(index))).extended(row["target"])
+    return Chain.parse(below).extended(ItemHop(buffer_id, int(index))).extended(row.target)
 
 
 def _known(journal: "Journal", thread_id: str) -> Chain:

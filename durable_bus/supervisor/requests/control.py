@@ -31,12 +31,12 @@ from durable_bus.wire.protocol import (
 )
 
 if TYPE_CHECKING:
-    import sqlite3
+    from durable_bus.journal.buffers import BufferRow
 
 __all__ = ["HANDLERS"]
 
 
-def _row(context: Context, request: OfBuffer) -> "sqlite3.Row":
+def _row(context: Context, request: OfBuffer) -> "BufferRow":
     row = context.journal.buffers.by_id(request.buffer_id)
     if row is None:
         raise NotFound(f"no buffer {request.buffer_id!r:.120}")
@@ -46,7 +46,7 @@ def _row(context: Context, request: OfBuffer) -> "sqlite3.Row":
 def _answer(context: Context, request: OfBuffer) -> Answer:
     row = context.journal.buffers.by_id(request.buffer_id)
     state = "gone" if row is None else _state(row)
-    buffer = None if row is None else context.state.buffers.get(row["buffer_seq"])
+    buffer = None if row is None else context.state.buffers.get(row.buffer_seq)
     paused = buffer is not None and buffer.paused
     return Controlled(request.request, request.buffer_id, state, paused)
 
@@ -54,13 +54,13 @@ def _answer(context: Context, request: OfBuffer) -> Answer:
 def _cancel(context: Context, connection_id: int, cancel: Cancel, bodies: list[bytes]) -> Answer:
     """End a buffer as it is, and the buffers that handlers of its items have started."""
     row = _row(context, cancel)
-    if row["opened_commit"] is None:
-        context.journal.buffers.drop(row["buffer_seq"])
+    if row.opened_commit is None:
+        context.journal.buffers.drop(row.buffer_seq)
         answer = _answer(context, cancel)
         # If we die before it is sent, the client asks again, and the buffer would not be there any more.
         context.journal.add_request(cancel.request, msgspec.to_builtins(answer))
         return answer
-    buffer = context.state.buffers.get(row["buffer_seq"])
+    buffer = context.state.buffers.get(row.buffer_seq)
     if buffer is not None:
         within = f"{buffer.thread_id}/"
         for other in [*context.state.buffers.values()]:
@@ -77,9 +77,9 @@ def _pause(context: Context, connection_id: int, pause: Pause, bodies: list[byte
     Raises BufferError while its items arrive: a pause is of what is open, and would be forgotten.
     """
     row = _row(context, pause)
-    if row["opened_commit"] is None:
-        raise BufferError(row["buffer_id"], "its items are still arriving: pause it when it is open")
-    buffer = context.state.buffers.get(row["buffer_seq"])
+    if row.opened_commit is None:
+        raise BufferError(row.buffer_id, "its items are still arriving: pause it when it is open")
+    buffer = context.state.buffers.get(row.buffer_seq)
     if buffer is not None:
         context.journal.buffers.pause(buffer.seq)
         context.outbox.log("buffer paused", buffer=buffer.buffer_id)
@@ -90,8 +90,8 @@ def _pause(context: Context, connection_id: int, pause: Pause, bodies: list[byte
 
 def _resume(context: Context, connection_id: int, resume: Resume, bodies: list[bytes]) -> Answer:
     row = _row(context, resume)
-    context.journal.buffers.resume(row["buffer_seq"])
-    buffer = context.state.buffers.get(row["buffer_seq"])
+    context.journal.buffers.resume(row.buffer_seq)
+    buffer = context.state.buffers.get(row.buffer_seq)
     if buffer is not None:
         open_buffers.replace(context.state, buffer.seq, paused=False)
         context.outbox.log("buffer resumed", buffer=buffer.buffer_id)
@@ -141,21 +141,21 @@ def _worker(context: Context, worker: Worker) -> WorkerStatus:
         lease = running.lease
         told.listener, told.seconds = lease.listener, round(running.seconds, 3)
         if isinstance(lease, MessageLease):
-            told.message_id = context.journal.messages.by_seq(lease.message_seq)["message_id"]
+            told.message_id = context.journal.messages.by_seq(lease.message_seq).message_id
         elif isinstance(lease, ItemLease):
-            told.buffer_id = context.journal.buffers.by_seq(lease.buffer_seq)["buffer_id"]
+            told.buffer_id = context.journal.buffers.by_seq(lease.buffer_seq).buffer_id
             told.item_index = lease.first + running.ordinal - lease.first_ordinal
     return told
 
 
-def _state(row: "sqlite3.Row") -> str:
-    if row["pruned_commit"] is not None:
+def _state(row: "BufferRow") -> str:
+    if row.pruned_commit is not None:
         return "pruned"
-    if row["cancelled_commit"] is not None:
+    if row.cancelled_commit is not None:
         return "cancelled"
-    if row["ended_commit"] is not None:
+    if row.ended_commit is not None:
         return "complete"
-    return "open" if row["opened_commit"] is not None else "receiving"
+    return "open" if row.opened_commit is not None else "receiving"
 
 
 HANDLERS: Handlers = {

@@ -31,7 +31,7 @@ from durable_bus.wire.protocol import (
 )
 
 if TYPE_CHECKING:
-    import sqlite3
+    from durable_bus.journal.messages import MessageRow
 
 __all__ = ["HANDLERS", "closed", "give_up", "name_of", "open_mailbox", "plan"]
 
@@ -77,8 +77,8 @@ def _put_back(context: Context, message_seq: int) -> None:
     """Who had it has it no more."""
     context.state.delivered.discard(message_seq)
     row = context.journal.messages.by_seq(message_seq)
-    if row["settled_commit"] is None:
-        messages.put_back(context, message_seq, row["to_id"])
+    if row.settled_commit is None:
+        messages.put_back(context, message_seq, row.to_id)
 
 
 def plan(context: Context) -> None:
@@ -92,8 +92,8 @@ def plan(context: Context) -> None:
             messages.found_none(context, name)
             continue
         row = rows[0]
-        context.journal.messages.deliver(row["message_seq"], None)
-        context.state.delivered[row["message_seq"]] = (connection_id, request_id)
+        context.journal.messages.deliver(row.message_seq, None)
+        context.state.delivered[row.message_seq] = (connection_id, request_id)
         context.state.receivers.discard(request_id)
         context.outbox.to_client(connection_id, _message(request_id, row))
 
@@ -170,21 +170,21 @@ def _acknowledge(
         payload = error_payload("acknowledged", f"{name} acknowledged the message without responding")
         # Between clients an acknowledgement is the ordinary end of a message, as None is of a listener's:
         # only an item must have a result all the same.
-        conversations.end(context, row["thread_id"], payload, is_xml=True, success=False, tell_client=False)
+        conversations.end(context, row.thread_id, payload, is_xml=True, success=False, tell_client=False)
     return _kept(context, Settled(acknowledge.request, acknowledge.message_id))
 
 
-def _settle(context: Context, name: str, message_id: str, *, responds: bool) -> "tuple[sqlite3.Row, Chain]":
+def _settle(context: Context, name: str, message_id: str, *, responds: bool) -> "tuple[MessageRow, Chain]":
     """Settle a message to `name`; it, and the chain of its thread. Raises NotFound or MessageRefused."""
     row = context.journal.messages.by_id(message_id)
-    if row is None or row["to_id"] != name:
+    if row is None or row.to_id != name:
         raise NotFound(f"no message {message_id!r:.120} to {name}")
-    if not context.journal.messages.settle(row["message_seq"]):  # first: the chain says nothing of it then
+    if not context.journal.messages.settle(row.message_seq):  # first: the chain says nothing of it then
         raise MessageRefused(f"message {message_id} was settled before")
-    chain = threads.lookup(context.journal, row["thread_id"]) or Chain()
+    chain = threads.lookup(context.journal, row.thread_id) or Chain()
     if responds and len(chain.hops) < 2:
         raise MessageRefused("nobody is waiting for a response on this thread: acknowledge the message")
-    context.state.delivered.discard(row["message_seq"])
+    context.state.delivered.discard(row.message_seq)
     return row, chain
 
 
@@ -194,16 +194,16 @@ def _kept(context: Context, answer: Answer) -> Answer:
     return answer
 
 
-def _answer(context: Context, name: str, row: "sqlite3.Row", respond: Respond) -> None:
+def _answer(context: Context, name: str, row: "MessageRow", respond: Respond) -> None:
     """Carry a response on. Our clients have checked theirs; one that came unchecked all the same fails as
     a listener's would, for what is recorded on an item must be able to stand in a results document.
     """
-    thread_id = row["thread_id"]
+    thread_id = row.thread_id
     try:
         payload, is_xml = dump(Xml(respond.payload) if respond.is_xml else Text(respond.payload))
     except UnserialisableAnswer as error:
         context.journal.work.record_failure(
-            message_seq=row["message_seq"], attempt=1, kind=error.kind, message=str(error)
+            message_seq=row.message_seq, attempt=1, kind=error.kind, message=str(error)
         )
         refusal = error_payload(error.kind, str(error))
         conversations.end(context, thread_id, refusal, is_xml=True, success=False)
@@ -220,17 +220,17 @@ def _is_a_listener(name: str) -> MessageRefused:
     return MessageRefused(f"{name} is a listener of the app: choose another name for the client")
 
 
-def _message(request_id: str, row: "sqlite3.Row") -> Message:
+def _message(request_id: str, row: "MessageRow") -> Message:
     """A message as its receiver is told of it."""
     return Message(
         request_id,
-        row["message_id"],
-        row["kind"],
-        row["from_id"],
-        row["thread_id"],
-        row["payload"],
-        bool(row["is_xml"]),
-        row["buffer_seq"] if row["kind"] == "BufferComplete" else None,
+        row.message_id,
+        row.kind,
+        row.from_id,
+        row.thread_id,
+        row.payload,
+        bool(row.is_xml),
+        row.buffer_seq if row.kind == "BufferComplete" else None,
     )
 
 

@@ -34,8 +34,6 @@ from durable_bus.wire.protocol import (
 )
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from durable_bus.journal.buffers import BufferRow
 __all__ = ["CHUNK_ITEMS_MAX", "HANDLERS", "ITEMS_MAX", "buffer_of", "closed", "give_up"]
 
@@ -100,23 +98,21 @@ def _claim(context: Context, connection_id: int, start: Start) -> Arriving:
     """
     nothing = Arriving(start, connection_id)
     row = context.journal.buffers.by_id(start.buffer_id)
-    opened = row is not None and row["opened_commit"] is not None
-    if row is not None and opened and row["request_id"] == start.request:
+    opened = row is not None and row.opened_commit is not None
+    if row is not None and opened and row.request_id == start.request:
         # Its acknowledgement was lost: it is given again, whatever today's app is like.
-        return nothing._replace(buffer_seq=row["buffer_seq"], existing=True, repeated=True)
+        return nothing._replace(buffer_seq=row.buffer_seq, existing=True, repeated=True)
     workforce.require_app(context)
     opening.check(context, start.buffer_id, start.buffer_id, start.target, start.return_to)
     if row is None:
         return nothing
     if opened:
-        return nothing._replace(buffer_seq=row["buffer_seq"], existing=True)
-    if row["request_id"] == start.request:
-        return nothing._replace(
-            buffer_seq=row["buffer_seq"], next_chunk=row["next_chunk"], received=row["received"]
-        )
-    if any(other.buffer_seq == row["buffer_seq"] for other in context.state.starts.values()):
+        return nothing._replace(buffer_seq=row.buffer_seq, existing=True)
+    if row.request_id == start.request:
+        return nothing._replace(buffer_seq=row.buffer_seq, next_chunk=row.next_chunk, received=row.received)
+    if any(other.buffer_seq == row.buffer_seq for other in context.state.starts.values()):
         raise BufferError(start.buffer_id, "another client is sending its items just now")
-    context.journal.buffers.drop(row["buffer_seq"])
+    context.journal.buffers.drop(row.buffer_seq)
     return nothing
 
 
@@ -133,16 +129,16 @@ def _new_buffer(context: Context, connection_id: int, start: Start) -> NewBuffer
         collect=start.collect,
         request_id=start.request,
         chain=Chain((name,) if name else ()),
-        retry_of=None if retried is None else retried["buffer_seq"],
+        retry_of=None if retried is None else retried.buffer_seq,
     )
 
 
-def _retried(context: Context, start: Start) -> "sqlite3.Row | None":
+def _retried(context: Context, start: Start) -> "BufferRow | None":
     """The ended buffer whose unsuccessful items these are, when the client says so."""
     if start.retry_of is None:
         return None
     row = context.journal.buffers.by_id(start.retry_of)
-    if row is None or row["ended_commit"] is None:
+    if row is None or row.ended_commit is None:
         raise BufferError(start.buffer_id, f"{start.retry_of!r:.120} is no ended buffer")
     return row
 
@@ -191,7 +187,7 @@ def _open(context: Context, connection_id: int, opening: Open, bodies: list[byte
 
 def _opened(context: Context, arriving: Arriving, row: "BufferRow") -> Answer:
     start = arriving.start
-    context.outbox.log("buffer opened", buffer=start.buffer_id, target=start.target, items=row["total"])
+    context.outbox.log("buffer opened", buffer=start.buffer_id, target=start.target, items=row.item_count)
     return _told(context, arriving, row)
 
 
@@ -209,20 +205,20 @@ def _told(context: Context, arriving: Arriving, row: "BufferRow") -> Answer:
     _tell_end(context, arriving.connection_id, row)
     existed = arriving.existing and not arriving.repeated
     start = arriving.start
-    return Opened(start.request, start.buffer_id, row["buffer_seq"], row["total"], existed)
+    return Opened(start.request, start.buffer_id, row.buffer_seq, row.item_count, existed)
 
 
-def _compare(context: Context, arriving: Arriving, digest: str, row: "sqlite3.Row") -> None:
+def _compare(context: Context, arriving: Arriving, digest: str, row: "BufferRow") -> None:
     """The same id with the same content is the buffer that exists; with any other it is refused. A
     handler's thread is content too: no client's start is on it.
     """
     start = arriving.start
     why = None
-    if row["from_id"] and not context.journal.messages.has_mailbox(row["from_id"]):
-        why = f"by a buffer that {row['from_id']} started"
-    elif row["digest"] != digest:
+    if row.from_id and not context.journal.messages.has_mailbox(row.from_id):
+        why = f"by a buffer that {row.from_id} started"
+    elif row.digest != digest:
         why = "with other items"
-    elif (row["target"], bool(row["collect"])) != (
+    elif (row.target, bool(row.collect)) != (
         start.target,
         start.collect,
     ) or not _returns_alike(context, arriving, row):
@@ -231,15 +227,15 @@ def _compare(context: Context, arriving: Arriving, digest: str, row: "sqlite3.Ro
         raise BufferError(start.buffer_id, f"this id is used already, {why}")
 
 
-def _returns_alike(context: Context, arriving: Arriving, row: "sqlite3.Row") -> bool:
+def _returns_alike(context: Context, arriving: Arriving, row: "BufferRow") -> bool:
     """A buffer returns to whom its start says, or else to the client that starts it. A retry says what
     the retried buffer does: when that says nobody, whoever asks again need not be who asked first.
     """
     said = arriving.start.return_to
     retried = _retried(context, arriving.start)
-    if retried is not None and retried["buffer_seq"] == row["retry_of"]:
-        return bool(said == retried["return_to"])
-    return bool((said or name_of(context, arriving.connection_id)) == row["return_to"])
+    if retried is not None and retried.buffer_seq == row.retry_of:
+        return bool(said == retried.return_to)
+    return bool((said or name_of(context, arriving.connection_id)) == row.return_to)
 
 
 def _watch(context: Context, connection_id: int, watch: Watch, bodies: list[bytes]) -> Answer:
@@ -251,11 +247,11 @@ def _watch(context: Context, connection_id: int, watch: Watch, bodies: list[byte
 
 def _tell_end(context: Context, connection_id: int, row: "BufferRow") -> None:
     """Tell this connection when the buffer ends; at once when it has."""
-    if row["ended_commit"] is not None:
-        context.outbox.to_client(connection_id, Ended(row["buffer_id"]))
+    if row.ended_commit is not None:
+        context.outbox.to_client(connection_id, Ended(row.buffer_id))
     else:
-        watchers = context.state.watchers.get(row["buffer_seq"], frozenset())
-        context.state.watchers[row["buffer_seq"]] = watchers | {connection_id}
+        watchers = context.state.watchers.get(row.buffer_seq, frozenset())
+        context.state.watchers[row.buffer_seq] = watchers | {connection_id}
 
 
 def _items(chunk: Chunk | Submit, bodies: list[bytes], received: int) -> list[bytes]:

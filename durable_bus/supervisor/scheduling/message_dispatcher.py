@@ -11,7 +11,7 @@ from durable_bus.wire.framing import encode
 from durable_bus.wire.protocol import WorkMessage
 
 if TYPE_CHECKING:
-    import sqlite3
+    from durable_bus.journal.messages import MessageRow
 
 __all__ = ["INTERRUPTIONS_MAX", "plan_messages"]
 
@@ -31,7 +31,7 @@ def plan_messages(context: Context) -> None:
             continue  # a mailbox, or a listener that today's app does not have
         rows = context.journal.messages.waiting(name, _PAGE_MESSAGES)
         for row in rows:
-            alone = row["interruptions"] >= INTERRUPTIONS_MAX
+            alone = row.interruptions >= INTERRUPTIONS_MAX
             workers = [worker for worker in state.workers.values() if context.room(worker)]
             worker = turns.freest(workers, name, alone=alone)
             if worker is None:
@@ -44,13 +44,13 @@ def plan_messages(context: Context) -> None:
                 messages.found_none(context, name)
 
 
-def _hand_out(context: Context, worker: Worker, row: "sqlite3.Row", *, alone: bool) -> None:
-    message_seq = row["message_seq"]
+def _hand_out(context: Context, worker: Worker, row: "MessageRow", *, alone: bool) -> None:
+    message_seq = row.message_seq
     context.journal.messages.deliver(message_seq, worker.pid)
     lease = MessageLease(
         lease_id=-message_seq,
         worker_id=worker.worker_id,
-        listener=row["to_id"],
+        listener=row.to_id,
         attempt=context.journal.work.message_attempts(message_seq).total + 1,
         alone=alone,
         first_ordinal=worker.next_ordinal,
@@ -59,13 +59,13 @@ def _hand_out(context: Context, worker: Worker, row: "sqlite3.Row", *, alone: bo
     leases.give(context.state, worker, lease)
     work = WorkMessage(
         dispatch=lease.lease_id,
-        message_id=row["message_id"],
-        thread=row["thread_id"],
-        from_id=row["from_id"],
+        message_id=row.message_id,
+        thread=row.thread_id,
+        from_id=row.from_id,
         listener=lease.listener,
         attempt=lease.attempt,
         ordinal=lease.first_ordinal,
-        is_xml=bool(row["is_xml"]),
-        completes=row["buffer_seq"] if row["kind"] == "BufferComplete" else None,
+        is_xml=bool(row.is_xml),
+        completes=row.buffer_seq if row.kind == "BufferComplete" else None,
     )
-    context.outbox.to_worker(worker.worker_id, encode(work, pack([row["payload"]])))
+    context.outbox.to_worker(worker.worker_id, encode(work, pack([row.payload])))
