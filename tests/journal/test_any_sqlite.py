@@ -140,7 +140,6 @@ FILES = (
     "history.sql",
     "salvage.sql",
     "check.sql",
-    "questions.sql",
 )
 _INTO = re.compile(r"INSERT INTO (\w+)")
 _NOT_CODE = re.compile(r"--[^\n]*|'[^']*'")

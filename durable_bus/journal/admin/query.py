@@ -1,4 +1,5 @@
-"""Anybody's SQL, read-only, through sqlite-utils; and the questions that people ask, by name.
+"""Anybody's SQL, read-only, through sqlite-utils; and the questions that people ask, by name. The questions
+stand in `migrations/README.md`, and are run as they stand there.
 
 Nothing here can hold up the supervisor: readers never block its writes, but one that stays in the middle of a
 SELECT keeps the write-ahead log from shrinking. So rows are taken as fast as SQLite gives them, never as fast
@@ -11,12 +12,13 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from durable_bus.errors import JournalDamaged, TimedOut, UsageError, one_line
 from durable_bus.journal.connection import open_reader, translate
-from durable_bus.journal.statements import load
+from durable_bus.journal.schema import migrations_folder
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -36,16 +38,21 @@ _PRAGMAS = frozenset((
     "schema_version", "user_version",
 ))  # fmt: skip
 """Those that only read as long as no value is given to them."""
+_HEADING = "\n## Twenty questions\n"
+_QUESTION = re.compile(r"^### ([a-z-]+)\n\n(.+)\n\n```sql\n((?s:.+?));\n```$", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<!:):([a-z]\w*)")
+
+
+@cache
+def _reference() -> dict[str, tuple[str, str]]:
+    """The questions in the journal's reference: what each asks, and its SQL."""
+    text = (migrations_folder() / "README.md").read_text(encoding="utf-8")
+    return {name: (means, sql) for name, means, sql in _QUESTION.findall(text.partition(_HEADING)[2])}
 
 
 def questions() -> dict[str, str]:
     """The named questions, each with what it asks."""
-    asked = {}
-    for name, text in load("questions.sql").items():
-        comment = [line[2:].strip() for line in text.splitlines() if line.startswith("--")]
-        asked[name.replace("_", "-")] = " ".join(comment)
-    return asked
+    return {name: means for name, (means, _) in _reference().items()}
 
 
 def question(name: str, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -53,8 +60,8 @@ def question(name: str, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]
 
     Each may be given as text: a question casts what it takes as a number.
     """
-    sql = load("questions.sql").get(name.replace("-", "_"))
-    if sql is None:
+    _, sql = _reference().get(name.replace("_", "-"), ("", ""))
+    if not sql:
         raise UsageError(f"no question is called {name!r:.60}; there are: {', '.join(questions())}")
     known = dict.fromkeys(sorted(set(_PARAMETER.findall(sql))))
     for parameter in parameters:
