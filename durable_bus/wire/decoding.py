@@ -1,5 +1,7 @@
 """Headers as they are read: a decoder for each direction, which validates while it decodes."""
 
+from functools import cache
+
 import msgspec
 
 from durable_bus.errors import BufferError, DurableBusError
@@ -25,7 +27,11 @@ decode_work = WORK.decode
 decode_report = REPORTS.decode
 """What the supervisor reads of a worker."""
 
-REQUESTS: msgspec.json.Decoder[Request] = msgspec.json.Decoder(AnyRequest)
+
+@cache
+def requests() -> msgspec.json.Decoder[Request]:
+    """Made when first asked for: a worker needs none, and it takes a millisecond."""
+    return msgspec.json.Decoder(AnyRequest)
 
 
 class _Outline(msgspec.Struct):
@@ -41,7 +47,7 @@ def decode_request(data: bytes) -> FromClient:
     """What a client has said. Raises ValueError for what is not even a JSON object in UTF-8."""
     try:
         try:
-            return REQUESTS.decode(data)
+            return requests().decode(data)
         except msgspec.ValidationError as error:
             outline = _OUTLINES.decode(data)
             told = (outline.k, outline.request, outline.version)
@@ -51,12 +57,15 @@ def decode_request(data: bytes) -> FromClient:
         raise ValueError("a frame's header is nested too deeply") from None
 
 
-ANSWERS: msgspec.json.Decoder[ToClient] = msgspec.json.Decoder(AnyAnswer)
+@cache
+def answers() -> msgspec.json.Decoder[ToClient]:
+    """The same, for clients."""
+    return msgspec.json.Decoder(AnyAnswer)
 
 
 def decode_answer(data: bytes) -> ToClient:
     """What the supervisor has said. Raises ValueError for what does not fit."""
-    return ANSWERS.decode(data)
+    return answers().decode(data)
 
 
 def error_frame(error: DurableBusError, request: str | None = None) -> Error:

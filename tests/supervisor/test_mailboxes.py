@@ -545,6 +545,18 @@ def test_an_answer_that_an_earlier_version_has_kept_is_given_again(
     assert facts.rows("SELECT * FROM messages") == []
 
 
+def test_a_message_that_no_worker_could_be_handed_is_refused(
+    journal: Path, daemon: Daemon, facts: Facts
+) -> None:
+    """The client checks it too; this one does not."""
+    daemon.until_listening()
+    with Raw(journal) as raw:
+        raw.hello(name="cli")
+        told = raw.ask("send", to="echo", payload="a\0b", is_xml=False)
+    assert (told["type"], told["message"]) == ("UsageError", "a payload cannot hold NUL")
+    assert facts.rows("SELECT * FROM messages") == []
+
+
 def test_a_request_that_is_repeated_is_answered_again_and_not_done_again(
     journal: Path, daemon: Daemon, facts: Facts
 ) -> None:

@@ -32,8 +32,8 @@ DECODERS: dict[str, tuple[str, str]] = {
 STRICT: dict[str, msgspec.json.Decoder[Any]] = {
     "decode_work": decoding.WORK,
     "decode_report": decoding.REPORTS,
-    "decode_request": decoding.REQUESTS,
-    "decode_answer": decoding.ANSWERS,
+    "decode_request": decoding.requests(),
+    "decode_answer": decoding.answers(),
 }
 """What validates. `decode_request` makes a `Misfit` of what does not fit."""
 

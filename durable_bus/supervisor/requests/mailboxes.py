@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, UnserialisableAnswer
+from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, UnserialisableAnswer, UsageError
 from durable_bus.payloads.messages import Text, Xml, check_name
 from durable_bus.payloads.xml import PAYLOAD_BYTES_MAX, dump, error_payload
 from durable_bus.supervisor.context import Context
@@ -111,7 +111,7 @@ def _own_name(context: Context, connection_id: int) -> str:
 def _send(context: Context, connection_id: int, send: Send, bodies: list[bytes]) -> Answer:
     """A message on a new thread."""
     name = _own_name(context, connection_id)
-    _check_size(send.payload)
+    _check_payload(send.payload)
     workforce.require_app(context)
     if not opening.is_known(context, send.to):
         raise MessageRefused(f"unknown name {send.to!r:.120}: neither a listener nor a mailbox")
@@ -154,7 +154,7 @@ def _abandon_receiving(
 
 
 def _respond(context: Context, connection_id: int, respond: Respond, bodies: list[bytes]) -> Answer:
-    _check_size(respond.payload)
+    _check_payload(respond.payload)
     name = _own_name(context, connection_id)
     row, _ = _settle(context, name, respond.message_id, responds=True)
     _answer(context, name, row, respond)
@@ -211,7 +211,10 @@ def _answer(context: Context, name: str, row: "MessageRow", respond: Respond) ->
         conversations.respond(context, name, thread_id, payload, is_xml=is_xml, success=respond.success)
 
 
-def _check_size(payload: str) -> None:
+def _check_payload(payload: str) -> None:
+    """Raises what a payload is refused with that no worker could be handed."""
+    if "\0" in payload:
+        raise UsageError("a payload cannot hold NUL")
     if len(payload.encode()) > PAYLOAD_BYTES_MAX:
         raise LimitExceeded(f"a payload is over the limit of {PAYLOAD_BYTES_MAX} bytes")
 
