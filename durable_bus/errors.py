@@ -275,7 +275,6 @@ class WorkerExited(WorkerDeath):
 
     def __init__(self, code: int) -> None:
         """`code`: the exit code of the process."""
-        self.code = code
         super().__init__(f"worker exited with code {code}")
 
 
@@ -299,7 +298,6 @@ class WorkerSilent(WorkerDeath):
 
     def __init__(self, timeout_s: float) -> None:
         """`timeout_s`: the listener's time-out in seconds."""
-        self.timeout_s = timeout_s
         super().__init__(f"no answer within {timeout_s:g} s")
 
 

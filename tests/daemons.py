@@ -12,7 +12,7 @@ from types import TracebackType
 from msgspec import to_builtins
 from support import TESTS, environment, until
 
-from durable_bus.app.bus import parse_spec
+from durable_bus.app.finding import parse_spec
 from durable_bus.client.client import Client
 from durable_bus.errors import JournalUnreachable, SupervisorLost
 from durable_bus.wire.socket_file import connect_socket, socket_path

@@ -12,7 +12,7 @@ from apps import eventful as app
 from support import Facts, kill, until
 
 from durable_bus import Client, Text
-from durable_bus.app.bus import app_spec
+from durable_bus.app.finding import app_spec
 from durable_bus.client.embedded import open_client
 
 CRASHES = 3

@@ -17,7 +17,7 @@ from msgspec import to_builtins
 from support import TESTS, Facts, environment, outcome, until, workers_of
 
 from durable_bus import __version__
-from durable_bus.app.bus import parse_spec
+from durable_bus.app.finding import parse_spec
 from durable_bus.client.client import Client
 from durable_bus.errors import DurableBusError
 from durable_bus.wire.framing import Frame, FrameReader
@@ -49,7 +49,7 @@ class Service:
         self._variables = variables or {}
         self._options = {
             "journal": str(journal),
-            "app": to_builtins(parse_spec(app)),
+            "app": {**to_builtins(parse_spec(app)), "sys_path": [str(cwd or Path.cwd()), *sys.path]},
             "app_name": app,
             "workers": workers,
             **options,
@@ -229,7 +229,7 @@ NOBODY = 65534
 _BECOME_NOBODY = f"""
 import os, socket, sys
 from durable_bus import errors
-from durable_bus.app import bus
+from durable_bus.app import finding
 from durable_bus.client import client
 from durable_bus.supervisor import process as daemon  # while we may still read them
 os.setgroups([])

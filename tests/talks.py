@@ -9,7 +9,7 @@ from apps import talking
 from support import Facts, kill, until
 
 from durable_bus import Client, Text
-from durable_bus.app.bus import app_spec
+from durable_bus.app.finding import app_spec
 from durable_bus.client.embedded import open_client
 from durable_bus.journal.connection import open_reader
 from durable_bus.journal.journal import Journal

@@ -79,9 +79,7 @@ def test_each_death_of_a_worker_has_a_class_that_says_how() -> None:
     assert str(errors.WorkerKilled(signal.SIGKILL)) == "worker killed by SIGKILL"
     assert str(errors.WorkerKilled(40)) == "worker killed by signal 40"
     assert str(errors.WorkerSilent(2.5)) == "no answer within 2.5 s"
-    assert errors.WorkerExited(3).code == 3
     assert errors.WorkerKilled(9).signal_number == 9
-    assert errors.WorkerSilent(2.5).timeout_s == 2.5
 
 
 def test_what_fails_an_item_says_its_kind_of_failure() -> None:

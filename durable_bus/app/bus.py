@@ -1,4 +1,4 @@
-"""A Bus: the named listeners of an app; and how another process finds it again.
+"""A Bus: the named listeners of an app.
 
 The decorator only notes and checks. Nothing runs, connects or spawns here: a worker imports the app, so
 importing must stay light, and the supervisor never imports it, so a worker reports `Bus.settings()` to it.
@@ -10,33 +10,22 @@ import contextlib
 import functools
 import importlib
 import os
-import runpy
 import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from msgspec.structs import replace
-
 from durable_bus.app.handler_signature import is_async, resolved, signature
-from durable_bus.errors import BusNotImportable, UsageError, said
+from durable_bus.errors import UsageError
 from durable_bus.payloads.messages import SECONDS_MAX, SYSTEM_BUFFER, HandlerMetadata, check_name, is_seconds
-from durable_bus.payloads.settings import AppSpec, ListenerSettings
-from durable_bus.payloads.xml import check_annotation
+from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.payloads.xml_reading import check_annotation
 
 if TYPE_CHECKING:
     from durable_bus.client.client import Client
 
-__all__ = [
-    "Bus",
-    "Listener",
-    "app_spec",
-    "load_app",
-    "load_bus",
-    "parse_spec",
-    "spec_here",
-]
+__all__ = ["Bus", "Listener"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -81,16 +70,17 @@ class Listener:
 
 
 class Bus:
-    """The set of named listeners that an app defines. `name` is for humans. Raises UsageError for a bad name.
+    """The set of named listeners that an app defines. Assign it to a name at the top of a module: workers
+    import it from there.
 
-    `module` is the name of the module that made it, `listeners` maps names to listeners in the order of
-    declaration.
+    `name`, 1 to 100 of `A-Z a-z 0-9 _ . -`, is for humans. Making a Bus starts nothing and writes nothing.
+    Raises UsageError for a name that cannot be.
     """
 
     def __init__(self, name: str) -> None:
-        """Note who makes this Bus, because `running` must tell other processes where to find it."""
         self.name = check_name(name, "bus")
         self.listeners: dict[str, Listener] = {}
+        # Which module makes this Bus: `running` must tell other processes where to find it.
         frame: types.FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is self:
             frame = frame.f_back  # a subclass's __init__
@@ -110,21 +100,25 @@ class Bus:
         concurrency: int = CONCURRENCY,
         peers: list[str] | None = None,
     ) -> Callable[[Handler], Handler]:
-        """Declare the decorated function, sync or async, as the listener `name`; it is returned unchanged.
-        One that other decorators have wrapped is what the outermost is: a `def` returns the answer, and no
-        coroutine.
+        """Declare the decorated function as the handler of the listener `name`. The function itself is
+        returned unchanged. The outermost decorator decides whether a handler is sync or async.
 
-        The first parameter is the payload, and its annotation says how that arrives: a dataclass,
-        `etree._Element` (the default) or str. A second one, if it is annotated HandlerMetadata or named
-        `metadata`, is the metadata.
+        The handler's first parameter is the payload. Its annotation says how the payload arrives: as a
+        dataclass, as `lxml.etree._Element` (the default), or as str. A second parameter that is annotated
+        HandlerMetadata, or named `metadata`, gets the metadata. What the handler returns is its answer: None,
+        str, Text, Xml, an element, a dataclass, or a HandlerResponse.
 
-        `timeout`, in seconds, is of each attempt; None, for no limit, must be written out. `attempts` counts
-        exceptions and time-outs; `backoff` is the seconds before the second attempt, doubled for each further
-        one. `concurrency`: how many run at once in each worker, for async handlers; sync ones run one at a
-        time. `peers`: the names this listener may send to, None for all.
+        - `timeout`: seconds for each attempt. A sync handler that takes longer loses its worker. None, for no
+          limit, must be written out.
+        - `attempts`: how often an item is tried, 1 to 1,000. Exceptions and time-outs are tried again.
+        - `backoff`: seconds before the second attempt, doubled for each further one.
+        - `concurrency`: how many async handlers run at once in each worker, 1 to 10,000. Sync ones run one at
+          a time.
+        - `peers`: the names that this listener may send to. None allows all.
 
-        Raises UsageError, naming the option, for a name or value that cannot be, a name given twice, or a
-        handler whose parameters are none of these.
+        The outcome of each item is in the journal once, whatever happens; the handler may run more than once.
+        Raises UsageError, naming the option, for a name or value that cannot be, for a name given twice, and
+        for a handler whose parameters are none of these.
         """
         check_name(name, "listener")
         if name in self.listeners:
@@ -170,14 +164,22 @@ class Bus:
         durability: Literal["full", "normal"] = "full",
         grace: float = 10.0,
     ) -> contextlib.AbstractContextManager[Client]:
-        """A supervisor of our own for this bus, as `with bus.running(journal="journal.db", workers=4) as
-        client:`.
+        """Start a supervisor with workers for this bus, and give a client of it:
+        `with bus.running("journal.db", workers=4) as client:`.
 
-        `workers` defaults to the usable cores. `durability` is "full" or "normal" (survives any kill, not a
-        power cut). Leaving the block finishes what runs, within `grace` seconds, and gives the rest back: the
-        same call goes on with it. Raises UsageError for a value that cannot be, BusNotImportable when workers
-        could not import the bus, JournalLocked when another process serves the journal, JournalUnreachable
-        when another user could write to it, StorageFailed, also at its end, when the disk fails.
+        - `journal`: the file, made when there is none. Whatever is open in it goes on at once.
+        - `workers`: how many processes. The default is the number of usable cores.
+        - `name`: gives the client a mailbox of this name.
+        - `durability`: "full" survives a power cut. "normal" survives every kill, and is faster on a slow
+          disk.
+        - `grace`: how many seconds what runs may take at the end.
+
+        Leaving the block ends the supervisor. What runs is finished and recorded; what is left waits in the
+        journal, and the same call goes on with it.
+
+        Raises UsageError for a value that cannot be, BusNotImportable when workers could not import the bus,
+        JournalLocked when another process serves the journal, JournalUnreachable when another user could
+        write to it, and StorageFailed, also when the block is left, when the disk fails.
         """
         # By name: workers import this module, and must not pay for clients.
         embedded: Any = importlib.import_module("durable_bus.client.embedded")
@@ -224,104 +226,3 @@ def _peers(listener: str, peers: object) -> tuple[str, ...] | None:
     return tuple(
         peer if peer == SYSTEM_BUFFER else check_name(peer, f"listener {listener}: peer") for peer in peers
     )
-
-
-# ---- finding a Bus again
-
-
-def parse_spec(spec: str) -> AppSpec:
-    """The app `module:attribute`, as `load_app` takes it. Raises BusNotImportable for another form."""
-    module, colon, attribute = spec.partition(":")
-    if (
-        not colon
-        or not attribute.isidentifier()
-        or not all(part.isidentifier() for part in module.split("."))
-    ):
-        raise BusNotImportable(f"{spec!r} is not module:attribute, such as audit:bus")
-    return AppSpec("module", module, attribute)
-
-
-def spec_here(spec: str) -> AppSpec:
-    """The same for other processes: in our current folder first, as `python -m` would, then as we import."""
-    return replace(parse_spec(spec), sys_path=[os.getcwd(), *map(os.path.abspath, sys.path)])
-
-
-def load_bus(spec: str) -> Bus:
-    """The Bus that `module:attribute` names; the current folder is importable.
-
-    Raises BusNotImportable, one line saying which of the two is wrong, and how.
-    """
-    return load_app(parse_spec(spec))
-
-
-def app_spec(bus: Bus) -> AppSpec:
-    """Where a fresh process finds this Bus.
-
-    Raises BusNotImportable when no other process could: typed at a prompt, from stdin or `-c`, or in no
-    module's name.
-    """
-    for module_name in dict.fromkeys([bus.module, "__main__", *sys.modules]):
-        module = sys.modules.get(module_name)
-        for attribute, value in list(getattr(module, "__dict__", {}).items()):
-            if value is bus and attribute.isidentifier():
-                found = AppSpec("module", module_name, attribute)
-                if module_name == "__main__":
-                    found = _main(attribute)
-                # A process may start in another folder.
-                return replace(found, sys_path=list(dict.fromkeys(map(os.path.abspath, sys.path))))
-    raise BusNotImportable(
-        f"no module has a name for Bus {bus.name!r}: workers import it, so assign it at the top of a module"
-    )
-
-
-def _main(attribute: str) -> AppSpec:
-    """How to import what this process runs as `__main__`: by name for `python -m name`, else by its file."""
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name != "__main__":
-        return AppSpec("module", str(spec.name), attribute)
-    path = getattr(main, "__file__", None)
-    if path is None or not os.path.isfile(path):
-        raise BusNotImportable(
-            f"Bus {attribute!r} was made at a prompt, from stdin or with -c, where no worker can import it: "
-            "put it into a file"
-        )
-    return AppSpec("path", os.path.abspath(path), attribute)
-
-
-def load_app(app: AppSpec) -> Bus:
-    """The Bus that `app_spec` or `parse_spec` described. For a fresh process: a script becomes its
-    `__main__`.
-
-    As multiprocessing's spawn does, a script runs under the name `__mp_main__`, so that what stands under
-    `if __name__ == "__main__":` does not run again. Without a `sys_path` the current folder is importable.
-
-    Raises BusNotImportable, one line, with the type and message of what the app raised.
-    """
-    where, attribute = app.value, app.attribute
-    if app.sys_path is not None:
-        sys.path[:] = app.sys_path
-    elif os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(where) if app.kind == "module" else _run_script(where)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if app.kind == "module" and (where == missing or where.startswith(missing + ".")):
-            raise BusNotImportable(f"no module named {missing}") from None
-        raise BusNotImportable(f"importing {where} failed: {said(error)}") from error
-    except (Exception, SystemExit) as error:
-        raise BusNotImportable(f"importing {where} failed: {type(error).__name__}: {said(error)}") from error
-    if not hasattr(module, attribute):
-        raise BusNotImportable(f"{where} has no attribute {attribute}")
-    bus = getattr(module, attribute)
-    if not isinstance(bus, Bus):
-        raise BusNotImportable(f"{where}:{attribute} is a {type(bus).__name__}, not a Bus")
-    return bus
-
-
-def _run_script(path: str) -> types.ModuleType:
-    module = types.ModuleType("__mp_main__")
-    module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
-    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
-    return module

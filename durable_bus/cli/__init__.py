@@ -1,7 +1,7 @@
 """The command line: `durable-bus COMMAND ...`, or `python -m durable_bus COMMAND ...`.
 
-Every command takes `--journal PATH` (or DURABLE_BUS_JOURNAL; `journal.db` by default). Results go to stdout,
-all else to stderr. Exit codes:
+Every command but `completion` takes `--journal PATH` (or DURABLE_BUS_JOURNAL; `journal.db` by default).
+Results go to stdout, all else to stderr. Exit codes:
 
     0    all items succeeded; the command did what it says
     1    complete, with failed or missing items (or: differences, for `replay rerun`)
@@ -24,8 +24,8 @@ Errors that end with 2 to 6 are one line on stderr. Examples:
     durable-bus status --json
     durable-bus results BUFFER --failed --format jsonl
 
-A command lives in the file of its family. COMMANDS, below, names it: a new one is a line there. Whatever
-takes long to import is imported inside the commands, because `status` should be there at once.
+A command lives in the file of its family. COMMANDS, below, names it: a new one is a line there. A file
+imports at its top what its whole family needs, and inside a command what takes long and only that one needs.
 """
 
 from __future__ import annotations
@@ -39,34 +39,38 @@ from typing import Any
 import click
 
 from durable_bus import __version__
+from durable_bus.cli.completion import COMPLETE_VARIABLE
 from durable_bus.errors import DurableBusError, UnsupportedPlatform, one_line, said
 
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
-    "demo": "demo",
-    "run": "run",
-    "serve": "serve",
-    "submit": "submit",
-    "wait": "follow",
-    "results": "follow",
-    "status": "status",
-    "cancel": "control",
-    "pause": "control",
-    "resume": "control",
-    "retry": "control",
-    "send": "control",
-    "receive": "control",
-    "top": "top",
-    "query": "journal",
-    "check": "journal",
-    "migrate": "journal",
-    "backup": "journal",
-    "export": "journal",
-    "prune": "control",
-    "replay": "replay",
+    "demo": ("demo", "Audit every module of Python's own standard library."),
+    "run": ("run", "Fan items out, with a supervisor of its own."),
+    "serve": ("serve", "Serve a journal, in the foreground."),
+    "submit": ("submit", "Fan items out through a daemon."),
+    "wait": ("follow", "Wait until a buffer has ended."),
+    "results": ("follow", "Print a buffer's results."),
+    "status": ("status", "Say how journal, supervisor and buffers are."),
+    "cancel": ("control", "End a buffer as it is."),
+    "pause": ("control", "Hand out nothing more of a buffer."),
+    "resume": ("control", "Go on with a paused buffer."),
+    "retry": ("control", "Start what failed again."),
+    "send": ("control", "Send a message to a listener or mailbox."),
+    "receive": ("control", "Print the next message to a mailbox."),
+    "top": ("top", "Watch buffers and workers, live."),
+    "query": ("journal", "Ask the journal in SQL, read-only."),
+    "check": ("journal", "Look for anything wrong in the journal."),
+    "migrate": ("journal", "Bring the journal's schema up to this version."),
+    "backup": ("journal", "Copy the journal, consistently."),
+    "export": ("journal", "Write the results of a buffer as one file."),
+    "prune": ("control", "Drop what ended long ago."),
+    "replay": ("replay", "See what happened, and do again what was left."),
+    "completion": ("completion", "Print a shell's completion script."),
 }
-"""Each command's name, and the module of this package that has it, as a click command `NAME_command`."""
+"""A command's name, the module of this package that has it as the click command `NAME_command`, and what it
+does.
+"""
 
 EXIT_INTERRUPTED = 4
 EXIT_STORAGE = 5
@@ -75,7 +79,7 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of programs that d
 
 
 class _Commands(click.Group):
-    """Loads a command when it is asked for, and all of them only for `--help`."""
+    """Loads a command when it is asked for, and none for `--help`."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -83,9 +87,14 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        module = import_module(f"durable_bus.cli.{COMMANDS[name]}")
-        command: click.Command = getattr(module, f"{name.replace('-', '_')}_command")
+        command: click.Command = getattr(
+            import_module(f"durable_bus.cli.{COMMANDS[name][0]}"), f"{name}_command"
+        )
         return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, does) for name, (_, does) in COMMANDS.items()])
 
 
 @click.group(
@@ -128,6 +137,10 @@ def main(arguments: list[str] | None = None) -> int:
         check_platform(sys.platform, sys.version_info[:3], sqlite_version_info)
         # Not commands.main(): that takes a broken pipe for exit code 1, which says that items have failed.
         given = sys.argv[1:] if arguments is None else arguments
+        if instruction := os.environ.get(COMPLETE_VARIABLE):
+            from click.shell_completion import shell_complete
+
+            return shell_complete(commands, {}, "durable-bus", COMPLETE_VARIABLE, instruction)
         with commands.make_context("durable-bus", list(given)) as context:
             code: Any = commands.invoke(context)
         sys.stdout.flush()

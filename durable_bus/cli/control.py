@@ -1,17 +1,16 @@
 """What steers a daemon: cancel, pause, resume, retry, prune; and messages: send, receive."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path
 
 import click
 
-from durable_bus.cli.ages import age_ms
-from durable_bus.cli.json_output import print_json
-from durable_bus.cli.options import SECONDS, buffer_argument, journal_option, json_option
+from durable_bus.cli.options import AGE, SECONDS, buffer_argument, journal_option, json_option, to_argument
+from durable_bus.cli.printing import answer
+from durable_bus.client.client import Client
 from durable_bus.errors import LimitExceeded, UsageError
+from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 
 __all__ = [
     "cancel_command",
@@ -25,19 +24,15 @@ __all__ = [
 
 
 def _steer(action: str, journal: Path, buffer_id: str, as_json: bool) -> int:
-    from durable_bus.client.client import Client
-
     with Client(journal) as client:
         state: str = getattr(client, action)(buffer_id)
     paused = action == "pause" and state == "open"
-    if as_json:
-        print_json({"buffer_id": buffer_id, "state": state, "paused": paused})
-    else:
-        click.echo("paused" if paused else state)
+    facts = {"buffer_id": buffer_id, "state": state, "paused": paused}
+    answer(as_json, facts, "paused" if paused else state)
     return 0
 
 
-@click.command("cancel", short_help="End a buffer as it is.")
+@click.command("cancel")
 @buffer_argument
 @journal_option()
 @json_option
@@ -54,7 +49,7 @@ def cancel_command(buffer_id: str, journal: Path, as_json: bool) -> int:
     return _steer("cancel", journal, buffer_id, as_json)
 
 
-@click.command("pause", short_help="Hand out nothing more of a buffer.")
+@click.command("pause")
 @buffer_argument
 @journal_option()
 @json_option
@@ -70,7 +65,7 @@ def pause_command(buffer_id: str, journal: Path, as_json: bool) -> int:
     return _steer("pause", journal, buffer_id, as_json)
 
 
-@click.command("resume", short_help="Go on with a paused buffer.")
+@click.command("resume")
 @buffer_argument
 @journal_option()
 @json_option
@@ -83,7 +78,7 @@ def resume_command(buffer_id: str, journal: Path, as_json: bool) -> int:
     return _steer("resume", journal, buffer_id, as_json)
 
 
-@click.command("retry", short_help="Start what failed again.")
+@click.command("retry")
 @buffer_argument
 @journal_option()
 @json_option
@@ -96,24 +91,19 @@ def retry_command(buffer_id: str, journal: Path, as_json: bool) -> int:
     \b
     durable-bus retry monday
     """
-    from durable_bus.client.client import Client
-
     with Client(journal) as client:
         buffer = client.retry(buffer_id)
-        if as_json:
-            print_json({"buffer_id": buffer.buffer_id, "existed": buffer.existed})
-        else:
-            click.echo(buffer.buffer_id)
+    answer(as_json, {"buffer_id": buffer.buffer_id, "existed": buffer.existed}, buffer.buffer_id)
     return 0
 
 
-@click.command("prune", short_help="Drop what ended long ago.")
+@click.command("prune")
 @click.option(
-    "--older-than", "age", callback=age_ms, required=True, metavar="AGE", help="Such as 30d, 12h, 90m or 45s."
+    "--older-than", "age_ms", type=AGE, required=True, metavar="AGE", help="Such as 30d, 12h, 90m or 45s."
 )
 @journal_option()
 @json_option
-def prune_command(age: int, journal: Path, as_json: bool) -> int:
+def prune_command(age_ms: int, journal: Path, as_json: bool) -> int:
     """Drop items, results and messages of buffers that ended longer ago; print how many buffers.
 
     Their rows stay, as `pruned`, and their ids stay used. A buffer with something unsettled is left alone.
@@ -122,19 +112,14 @@ def prune_command(age: int, journal: Path, as_json: bool) -> int:
     \b
     durable-bus prune --older-than 30d
     """
-    from durable_bus.client.client import Client
-
     with Client(journal) as client:
-        count = client.prune(time.time_ns() // 1_000_000 - age)
-    if as_json:
-        print_json({"pruned": count})
-    else:
-        click.echo(f"{count:,} buffers pruned")
+        count = client.prune(time.time_ns() // 1_000_000 - age_ms)
+    answer(as_json, {"pruned": count}, f"{count:,} buffers pruned")
     return 0
 
 
-@click.command("send", short_help="Send a message to a listener or mailbox.")
-@click.argument("to", metavar="TO")
+@click.command("send")
+@to_argument
 @click.argument("payload", metavar="PAYLOAD")
 @click.option("--name", default="cli", show_default=True, help="Who sends it, and gets the answer.")
 @journal_option()
@@ -148,22 +133,15 @@ def send_command(to: str, payload: str, name: str, journal: Path, as_json: bool)
     \b
     durable-bus send planner 'What is new?' && durable-bus receive cli
     """
-    from durable_bus.client.client import Client
-
     text = _stdin_text() if payload == "-" else payload
     with Client(journal, name=name) as client:
         message_id = client.send(to, text)
-    if as_json:
-        print_json({"message_id": message_id})
-    else:
-        click.echo(message_id)
+    answer(as_json, {"message_id": message_id}, message_id)
     return 0
 
 
 def _stdin_text() -> str:
     """All of stdin, which is UTF-8 whatever the locale says. Raises UsageError, LimitExceeded."""
-    from durable_bus.payloads.xml import PAYLOAD_BYTES_MAX
-
     if sys.stdin is None:
         raise UsageError("cannot read stdin: it is closed")
     data = sys.stdin.buffer.read(PAYLOAD_BYTES_MAX + 1)
@@ -175,7 +153,7 @@ def _stdin_text() -> str:
         raise UsageError(f"stdin is not UTF-8: byte {error.start + 1}") from None
 
 
-@click.command("receive", short_help="Print the next message to a mailbox.")
+@click.command("receive")
 @click.argument("name", metavar="NAME")
 @click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Give up with exit code 6.")
 @journal_option()
@@ -189,14 +167,9 @@ def receive_command(name: str, timeout: float | None, journal: Path, as_json: bo
     \b
     durable-bus receive cli --timeout 60
     """
-    from durable_bus.client.client import Client
-
     with Client(journal, name=name) as client:
         message = client.receive(timeout)
-        if as_json:
-            print_json(message._asdict())
-        else:
-            click.echo(message.payload)
+        answer(as_json, message._asdict(), message.payload)
         sys.stdout.flush()
         client.acknowledge(message)
     return 0

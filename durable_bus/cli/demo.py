@@ -1,24 +1,22 @@
 """`demo`: the code audit over Python's own standard library, and what its journal has to tell."""
 
-from __future__ import annotations
-
 import heapq
 import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import click
 
+from durable_bus.cli.embedded import Job, Outcome, run_job
 from durable_bus.cli.options import journal_option, quiet_option, workers_option
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from durable_bus.cli.embedded import Outcome
-    from durable_bus.examples.code_audit import Metrics
-    from durable_bus.journal.reader import BufferContent, JournalReader
+from durable_bus.cli.printing import duration, rate, shortened
+from durable_bus.cli.progress import open_progress
+from durable_bus.cli.rows import write_rows
+from durable_bus.examples.code_audit import Metrics, sources
+from durable_bus.journal.reader import BufferContent, JournalReader
+from durable_bus.payloads.xml_reading import load
 
 __all__ = ["demo_command"]
 
@@ -39,11 +37,6 @@ def demo_command(journal: Path, workers: int | None, quiet: bool) -> int:
     \b
     durable-bus demo --workers 2
     """
-    from durable_bus.cli.embedded import Job, run_job
-    from durable_bus.cli.progress import open_progress
-    from durable_bus.examples.code_audit import sources
-    from durable_bus.journal.reader import JournalReader
-
     outcome = run_job(Job(_APP, "audit", list(sources()), journal, workers=workers), open_progress(quiet))
     with JournalReader(journal) as reader:
         _show(reader, outcome, journal)
@@ -51,56 +44,35 @@ def demo_command(journal: Path, workers: int | None, quiet: bool) -> int:
 
 
 def _show(reader: JournalReader, outcome: Outcome, journal: Path) -> None:
-    from rich.console import Console
-
     buffer = outcome.chain[0]
-    console = Console()
-    _show_most_complex(console, reader, buffer)
-    _say(console, _summary(reader, outcome))
+    click.echo("The most complex modules of Python's standard library")
+    write_rows(map(_row, _most_complex(reader, buffer)), "table", sys.stdout)
+    click.echo(_summary(reader, outcome))
     for reason in reader.failed_because(buffer.buffer_seq):
-        _say(console, f"  {reason['items']:>4} failed: {reason['reason']}")
-    _say(console, f"\nEverything is in {journal}. Ask it more:\n")
+        click.echo(f"  {reason['items']:>4} failed: {reason['reason']}")
+    click.echo(f"\nEverything is in {journal}. Ask it more:\n")
     for query in _queries(buffer.buffer_id):
-        _say(console, f'  {_sqlite_utils()} {shlex.quote(str(journal))} --table \\\n    "{query}"\n')
+        click.echo(f'  {_sqlite_utils()} {shlex.quote(str(journal))} --table \\\n    "{query}"\n')
 
 
-def _say(console: Console, text: str) -> None:
-    """As it is: a command that is wrapped cannot be copied."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _show_most_complex(console: Console, reader: JournalReader, buffer: BufferContent) -> None:
-    from rich.table import Table
-
-    table = Table(
-        title="The most complex modules of Python's standard library",
-        title_justify="left",
-        box=None,
-        padding=(0, 2, 0, 0),
-    )
-    # Widths that fit 80 columns: rich would take the room from the numbers first.
-    table.add_column("module", no_wrap=True, overflow="ellipsis", max_width=20)
-    for heading in ("complexity", "functions", "lines"):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=len(heading))
-    table.add_column("longest function", no_wrap=True, overflow="ellipsis", max_width=26)
-    for one in _most_complex(reader, buffer):
-        numbers = (f"{one.complexity:,}", f"{one.functions:,}", f"{one.lines:,}")
-        table.add_row(one.module, *numbers, one.longest_function)
-    console.print(table)
+def _row(one: Metrics) -> dict[str, object]:
+    """So wide that it fits 80 columns."""
+    return {
+        "module": shortened(one.module, 20),
+        "complexity": one.complexity,
+        "functions": one.functions,
+        "lines": one.lines,
+        "longest function": shortened(one.longest_function, 26),
+    }
 
 
 def _most_complex(reader: JournalReader, buffer: BufferContent) -> list[Metrics]:
-    from durable_bus.examples.code_audit import Metrics
-    from durable_bus.payloads.xml import load
-
     successes = (result for result in reader.results(buffer.buffer_seq) if result.success)
     metrics = (cast(Metrics, load(one.payload, one.is_xml, Metrics)) for one in successes)
     return heapq.nlargest(_MOST_COMPLEX, metrics, key=lambda one: one.complexity)
 
 
 def _summary(reader: JournalReader, outcome: Outcome) -> str:
-    from durable_bus.cli.progress import duration, rate
-
     buffer = outcome.chain[0]
     if outcome.handled:
         files, seconds = outcome.handled, outcome.seconds

@@ -4,8 +4,6 @@ The journal is asked first. What is recorded is never run again; when everything
 Whatever is killed, the same command goes on: the buffer's id comes from the app, the target and the items.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import signal
@@ -15,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from durable_bus.app.bus import parse_spec, spec_here
+from durable_bus.app.finding import parse_spec
+from durable_bus.cli.follow import how_far, seen_until_end
 from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.progress import Progress
 from durable_bus.client.client import Client, check_buffer_id, digest_items, next_retry_id
@@ -169,19 +168,16 @@ class _Session:
     def _begin(self) -> bool:
         client = self._supervised()
         self._say(f"{self._total:,} items")
-        self._progress.begin("sending items", self._total)
         client.start(self._job.target, self._counted(), buffer_id=self._buffer_id)
         self._progress.end()
         return self._follow(self._buffer_id, 0)
 
     def _go_on(self, content: BufferContent) -> bool:
-        recorded = content.succeeded + content.failed
         client = self._supervised()
-        how_far = f"{recorded:,} of {content.total:,} items are recorded, going on"
-        self._progress.say(f"{content.buffer_id}: {how_far}")
+        self._progress.say(f"{content.buffer_id}: {how_far(content)}, going on")
         if client.buffer(content.buffer_id).status().paused:
             client.resume(content.buffer_id)  # whoever paused it asks for it again by running it
-        return self._follow(content.buffer_id, recorded)
+        return self._follow(content.buffer_id, content.succeeded + content.failed)
 
     def _retry(self, chain: list[BufferContent]) -> bool:
         """Start what failed again: one more round, or the one that has not ended."""
@@ -201,7 +197,7 @@ class _Session:
     def _supervised(self) -> Client:
         if self._client is None:
             self._client = open_client(
-                spec_here(self._job.app),
+                parse_spec(self._job.app),
                 self._job.app,
                 self._job.journal,
                 self._job.workers,
@@ -226,31 +222,30 @@ class _Session:
     def _counted(self) -> Iterator[object]:
         for count, item in enumerate(self._job.items):
             if count % _SENT_EVERY_ITEMS == 0:
-                self._progress.update(count, 0)
+                self._progress.show("sending items", self._total, count)
             yield item
 
     def _follow(self, buffer_id: str, recorded_before: int) -> bool:
         """Watch a buffer until it has ended, True, or too many of its items have failed, False."""
-        buffer = self._supervised().buffer(buffer_id)
-        status = buffer.status()
-        begun_s = time.monotonic()
+        client = self._supervised()
+        buffer = client.buffer(buffer_id)
         look_every_s = self._progress.refresh_s
         if self._job.max_failures is not None:
             look_every_s = min(look_every_s, _LOOK_FOR_FAILURES_EVERY_S)
-        self._progress.begin(buffer_id, status.total, status.completed, status.failed)
+
+        def sleep() -> None:
+            with contextlib.suppress(TimedOut):
+                buffer.wait(look_every_s)
+
+        begun_s, recorded = time.monotonic(), recorded_before
         try:
-            while True:
-                status = buffer.status()
-                self._progress.update(status.completed, status.failed)
-                if status.state != "open":
-                    return True
-                if self._too_many(status.failed):
+            for content in seen_until_end(client.reader(), buffer_id, self._progress, sleep):
+                recorded = content.succeeded + content.failed
+                if not content.ended and self._too_many(content.failed):
                     return False
-                with contextlib.suppress(TimedOut):
-                    buffer.wait(look_every_s)
+            return True
         finally:
-            self._progress.end()
-            self.handled += status.completed - recorded_before
+            self.handled += recorded - recorded_before
             self.seconds += time.monotonic() - begun_s
 
     # Ending

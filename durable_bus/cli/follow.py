@@ -1,13 +1,11 @@
 """`results` and `wait`: they only read the journal, whether somebody serves it or not."""
 
-from __future__ import annotations
-
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from durable_bus.cli.json_output import buffer_row, print_json
 from durable_bus.cli.options import (
     SECONDS,
     buffer_argument,
@@ -17,31 +15,21 @@ from durable_bus.cli.options import (
     output_option,
     quiet_option,
 )
+from durable_bus.cli.output import check_output, render, write_results
+from durable_bus.cli.printing import buffer_row, note, print_json
+from durable_bus.cli.progress import Progress, open_progress
 from durable_bus.errors import NotFound, TimedOut
+from durable_bus.journal.reader import BufferContent, JournalReader
 
-if TYPE_CHECKING:
-    from durable_bus.journal.reader import BufferContent, JournalReader
-
-__all__ = ["follow", "results_command", "wait_command"]
+__all__ = ["follow", "how_far", "results_command", "seen_until_end", "wait_command"]
 
 _POLL_S = 0.1
-
-
-def _content(reader: JournalReader, buffer_id: str) -> BufferContent:
-    content = reader.content(buffer_id)
-    if content is None:
-        raise NotFound(f"no buffer {buffer_id!r} in {reader.path}")
-    return content
-
-
-def _exit_code(content: BufferContent) -> int:
-    return 0 if content.ended and content.succeeded == content.total else 1
 
 
 # results
 
 
-@click.command("results", short_help="Print a buffer's results.")
+@click.command("results")
 @buffer_argument
 @journal_option()
 @format_option
@@ -57,24 +45,28 @@ def results_command(
     \b
     durable-bus results BUFFER --failed --format jsonl
     """
-    from durable_bus.cli.output import check_output, not_ended, render, write_results
-    from durable_bus.journal.reader import JournalReader
-
     check_output(output, journal)
     with JournalReader(journal) as reader:
-        content = _content(reader, buffer_id)
-        if content.pruned:
-            raise NotFound(f"the results of {buffer_id} were pruned")
+        content = reader.kept(buffer_id)
         if not content.ended:
-            click.echo(f"durable-bus: {not_ended(content)}", err=True)
+            note(f"{buffer_id} has not ended: {how_far(content)}")
         write_results(render(reader, [content], format_name, failed_only=failed_only), output)
         return _exit_code(content)
+
+
+def _exit_code(content: BufferContent) -> int:
+    return 0 if content.ended and content.succeeded == content.total else 1
+
+
+def how_far(content: BufferContent) -> str:
+    """Such as `5 of 10 items are recorded`."""
+    return f"{content.succeeded + content.failed:,} of {content.total:,} items are recorded"
 
 
 # wait
 
 
-@click.command("wait", short_help="Wait until a buffer has ended.")
+@click.command("wait")
 @buffer_argument
 @journal_option()
 @click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Exit code 6 after so long.")
@@ -88,40 +80,43 @@ def wait_command(buffer_id: str, journal: Path, timeout: float | None, as_json: 
     \b
     durable-bus wait BUFFER --timeout 60 && durable-bus results BUFFER
     """
-    from durable_bus.journal.reader import JournalReader
-
     with JournalReader(journal) as reader:
-        content = follow(reader, buffer_id, timeout, quiet)
+        code = follow(reader, buffer_id, timeout, quiet)
         if as_json:
             print_json(buffer_row(reader.buffer(buffer_id)))
-        return _exit_code(content)
+        return code
 
 
-def follow(reader: JournalReader, buffer_id: str, timeout_s: float | None, quiet: bool) -> BufferContent:
-    """Show how a buffer goes on until it has ended. Raises NotFound or TimedOut."""
-    import time
-
-    from durable_bus.cli.progress import open_progress
-
-    content = _content(reader, buffer_id)
+def follow(reader: JournalReader, buffer_id: str, timeout_s: float | None, quiet: bool) -> int:
+    """Show how a buffer goes on until it has ended; the exit code. Raises NotFound or TimedOut."""
     progress = open_progress(quiet)
-    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-    progress.begin(buffer_id, content.total, content.succeeded + content.failed, content.failed)
-    try:
-        while not content.ended:
-            left_s = _POLL_S if deadline_s is None else min(_POLL_S, deadline_s - time.monotonic())
-            if left_s <= 0:
-                recorded = content.succeeded + content.failed
-                raise TimedOut(
-                    f"{buffer_id} has not ended within {timeout_s:g} s: "
-                    f"{recorded:,} of {content.total:,} items are recorded"
-                )
-            time.sleep(left_s)
-            content = _content(reader, buffer_id)
-            progress.update(content.succeeded + content.failed, content.failed)
-    finally:
-        progress.end()
+    deadline_s = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+
+    def sleep() -> None:
+        time.sleep(max(0.0, min(_POLL_S, deadline_s - time.monotonic())))
+
+    for content in seen_until_end(reader, buffer_id, progress, sleep):
+        if not content.ended and time.monotonic() >= deadline_s:
+            raise TimedOut(f"{buffer_id} has not ended within {timeout_s:g} s: {how_far(content)}")
     missing = content.total - content.succeeded - content.failed
     facts = [f"{content.total:,} items", f"{content.failed:,} failed"]
     progress.say(f"{buffer_id}: {', '.join(facts + ([f'{missing:,} missing'] if missing else []))}")
-    return content
+    return _exit_code(content)
+
+
+def seen_until_end(
+    reader: JournalReader, buffer_id: str, progress: Progress, sleep: Callable[[], object]
+) -> Iterator[BufferContent]:
+    """How a buffer is, again and again and once when it has ended, shown as progress. Raises NotFound."""
+    try:
+        while True:
+            content = reader.content(buffer_id)
+            if content is None:
+                raise NotFound(f"no buffer {buffer_id!r:.120} in {reader.path}")
+            progress.show(buffer_id, content.total, content.succeeded + content.failed, content.failed)
+            yield content
+            if content.ended:
+                return
+            sleep()
+    finally:
+        progress.end()

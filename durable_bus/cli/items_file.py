@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from typing import BinaryIO
 
 from durable_bus.errors import LimitExceeded, UsageError
-from durable_bus.payloads.xml import PAYLOAD_BYTES_MAX, split_items
+from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 
 __all__ = ["ItemsFile"]
 
-_BLOCK_BYTES = 1024 * 1024
+_LINE_BYTES_MAX = PAYLOAD_BYTES_MAX + 1024  # an item, and white space around it
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -31,7 +31,7 @@ class ItemsFile:
         try:
             # Of stdin a descriptor of its own: whatever is opened when it is closed must not become stdin.
             source = open(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb")  # noqa: SIM115  see __exit__
-            self._file: BinaryIO = _readable_again(source)
+            self._file: BinaryIO = source if source.seekable() else _copy(source)
             self._start = self._file.tell()
         except OSError as error:
             raise UsageError(f"cannot read {self.name}: {error.strerror}") from None
@@ -41,50 +41,22 @@ class ItemsFile:
     def __iter__(self) -> Iterator[str]:
         try:
             self._file.seek(self._start)
-            yield from self._items()
+            for number, line in enumerate(iter(partial(self._file.readline, _LINE_BYTES_MAX), b""), 1):
+                if len(line) > PAYLOAD_BYTES_MAX:
+                    self._check_length(line, number)
+                item = (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).decode().strip()
+                if item:
+                    yield item
+        except UnicodeDecodeError:
+            raise UsageError(f"{self.name} is not UTF-8: line {number}") from None
         except OSError as error:
             raise UsageError(f"cannot read {self.name}: {error.strerror}") from None
 
-    def _items(self) -> Iterator[str]:
-        line = 1
-        rest: list[
-            bytes
-        ] = []  # of a line that has not ended: joined once, or long lines would cost their square
-        rest_bytes = 0
-        mark = _BYTE_ORDER_MARK
-        while block := self._file.read(_BLOCK_BYTES):
-            block = block.removeprefix(mark)
-            mark = b""
-            end = block.rfind(b"\n") + 1
-            if end:
-                whole = b"".join([*rest, block[:end]])
-                yield from self._split(whole, line)
-                line += whole.count(b"\n")
-                rest, rest_bytes = [], 0
-            rest.append(block[end:])
-            rest_bytes += len(block) - end
-            if rest_bytes > PAYLOAD_BYTES_MAX + _BLOCK_BYTES:
-                raise self._too_long(line)
-        yield from self._split(b"".join(rest), line)
-
-    def _split(self, data: bytes, first_line: int) -> list[str]:
-        try:
-            text = data.decode()
-        except UnicodeDecodeError as error:
-            line = first_line + data.count(b"\n", 0, error.start)
-            raise UsageError(f"{self.name} is not UTF-8: line {line}") from None
-        items = split_items(text)
-        if len(data) > PAYLOAD_BYTES_MAX and any(len(item.encode()) > PAYLOAD_BYTES_MAX for item in items):
-            lines = enumerate(text.split("\n"), first_line)
-            raise self._too_long(
-                next(n for n, item in lines if len(item.strip().encode()) > PAYLOAD_BYTES_MAX)
+    def _check_length(self, line: bytes, number: int) -> None:
+        if len(line) == _LINE_BYTES_MAX or len(line.strip()) > PAYLOAD_BYTES_MAX:
+            raise LimitExceeded(
+                f"line {number} of {self.name} is over the limit of {PAYLOAD_BYTES_MAX} bytes an item"
             )
-        return items
-
-    def _too_long(self, line: int) -> LimitExceeded:
-        return LimitExceeded(
-            f"line {line} of {self.name} is over the limit of {PAYLOAD_BYTES_MAX} bytes an item"
-        )
 
     def __enter__(self) -> ItemsFile:
         return self
@@ -93,15 +65,14 @@ class ItemsFile:
         self._file.close()
 
 
-def _readable_again(source: BinaryIO) -> BinaryIO:
-    """The file itself, or a copy of what can be read only once. Raises OSError."""
-    from stat import S_ISREG
-
-    if S_ISREG(os.fstat(source.fileno()).st_mode):
-        return source
-    with source, contextlib.ExitStack() as unless_whole:
-        copy = unless_whole.enter_context(tempfile.TemporaryFile(prefix="durable_bus-items-"))
-        shutil.copyfileobj(source, copy, _BLOCK_BYTES)
+def _copy(source: BinaryIO) -> BinaryIO:
+    """A copy of what can be read only once. Raises OSError."""
+    copy = tempfile.TemporaryFile(prefix="durable_bus-items-")  # noqa: SIM115  see ItemsFile.__exit__
+    try:
+        with source:
+            shutil.copyfileobj(source, copy)
         copy.seek(0)
-        unless_whole.pop_all()
+    except BaseException:
+        copy.close()
+        raise
     return copy

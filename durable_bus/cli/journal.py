@@ -1,16 +1,14 @@
 """Commands about the journal itself: query, check, migrate, backup, export."""
 
-from __future__ import annotations
-
-import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from durable_bus.cli.follow import how_far
 from durable_bus.cli.options import (
     SECONDS,
     buffer_argument,
@@ -19,13 +17,16 @@ from durable_bus.cli.options import (
     json_option,
     output_option,
 )
-from durable_bus.errors import JournalDamaged, NotFound, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from durable_bus.journal.admin.check import Finding, Report
-    from durable_bus.payloads.messages import Result
+from durable_bus.cli.output import check_output, render, render_results, write_results
+from durable_bus.cli.printing import note, print_json
+from durable_bus.cli.rows import write_rows
+from durable_bus.errors import JournalDamaged, UsageError
+from durable_bus.journal.admin.backup import back_up
+from durable_bus.journal.admin.check import UNREADABLE, Finding, Report, check
+from durable_bus.journal.admin.query import ask, column_names, question, questions
+from durable_bus.journal.lock import JournalLock, holder_pid, noted_commit
+from durable_bus.journal.reader import JournalReader
+from durable_bus.payloads.messages import Result
 
 __all__ = ["backup_command", "check_command", "export_command", "migrate_command", "query_command"]
 
@@ -88,9 +89,6 @@ def query_command(
         "SELECT * FROM items WHERE buffer_id = :b AND state = 'failed'"
     durable-bus query --named slowest-items -p buffer BUFFER
     """
-    from durable_bus.cli.rows import write_rows
-    from durable_bus.journal.admin.query import ask, column_names, question, questions
-
     if list_questions:
         for name, means in questions().items():
             print(f"{name:<22}{means}")
@@ -136,20 +134,15 @@ def check_command(journal: Path, as_json: bool) -> int:
     \b
     durable-bus check && echo all is well
     """
-    from durable_bus.journal.admin.check import check
-    from durable_bus.journal.lock import holder_pid, noted_commit
-
     report = check(journal, served=holder_pid(journal) is not None, noted=noted_commit(journal))
     if as_json:
-        print(json.dumps(report.to_json(), ensure_ascii=False, indent=2))
+        print_json(report.to_json())
     else:
         _print_report(report)
     return 0 if report.ok else EXIT_WRONG
 
 
 def _print_report(report: Report) -> None:
-    from durable_bus.journal.admin.check import UNREADABLE
-
     wrong = [finding for finding in report.checks if not finding.ok]
     unreadable = [finding for finding in wrong if UNREADABLE in finding.rows[0]]
     for finding in wrong:
@@ -215,7 +208,6 @@ def migrate_command(journal: Path, dry_run: bool) -> int:
 def _upgrade(journal: Path) -> None:
     from durable_bus.journal.completeness import refuse_incomplete
     from durable_bus.journal.connection import open_writer
-    from durable_bus.journal.lock import JournalLock, noted_commit
     from durable_bus.journal.schema import upgrade
 
     lock = JournalLock(journal)
@@ -250,11 +242,8 @@ def backup_command(destination: Path, journal: Path) -> int:
     \b
     durable-bus backup /var/backups/journal.db
     """
-    from durable_bus.journal.admin.backup import back_up
-    from durable_bus.journal.lock import holder_pid
-
     size_bytes = back_up(journal, destination, served_by=holder_pid(destination))
-    click.echo(f"durable-bus: {size_bytes:,} bytes in {destination}", err=True)
+    note(f"{size_bytes:,} bytes in {destination}")
     return 0
 
 
@@ -275,31 +264,24 @@ def export_command(buffer_id: str, journal: Path, format_name: str, output: Path
     \b
     durable-bus export BUFFER --format csv --output results.csv
     """
-    from durable_bus.cli.output import check_output, not_ended, render, write_results
-    from durable_bus.journal.reader import JournalReader
-
     check_output(output, journal)
     try:
         with JournalReader(journal) as reader:
-            content = reader.content(buffer_id)
-            if content is None or content.pruned:
-                what = "the results were pruned of" if content else "there is no"
-                raise NotFound(f"{what} buffer {buffer_id!r:.120} in {journal}")
+            content = reader.kept(buffer_id)
             if output is None:
                 # What is already on stdout cannot be taken back: look for damage before the first byte.
                 for _ in reader.results(content.buffer_seq):
                     pass
             if not content.ended:
-                click.echo(f"durable-bus: {not_ended(content)}", err=True)
+                note(f"{buffer_id} has not ended: {how_far(content)}")
             write_results(render(reader, [content], format_name), output)
             return 0 if content.ended else 1
     except JournalDamaged as error:
-        click.echo(f"durable-bus: {error}", err=True)
+        note(str(error))
         return _export_what_is_left(buffer_id, journal, format_name, output)
 
 
 def _export_what_is_left(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
-    from durable_bus.cli.output import render_results, write_results
     from durable_bus.journal.admin.salvage import Salvage
 
     salvage = Salvage(journal, buffer_id)
@@ -316,5 +298,5 @@ def _export_what_is_left(buffer_id: str, journal: Path, format_name: str, output
     finally:
         salvage.close()
     of = f"{salvage.recorded:,} that were recorded; {max(0, salvage.recorded - read):,} could not"
-    click.echo(f"durable-bus: {read:,} results of {buffer_id} could be read, of {of}", err=True)
+    note(f"{read:,} results of {buffer_id} could be read, of {of}")
     return EXIT_WRONG

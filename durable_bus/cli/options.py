@@ -1,15 +1,22 @@
-"""Options that several commands share."""
+"""Options and arguments that several commands share, with what a shell completes them to."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from durable_bus.journal.reader import JournalReader
+
 __all__ = [
+    "AGE",
     "SECONDS",
     "buffer_argument",
     "buffer_id_option",
@@ -18,12 +25,18 @@ __all__ = [
     "items_option",
     "journal_option",
     "json_option",
+    "optional_buffer_argument",
     "output_option",
     "quiet_option",
+    "target_argument",
+    "to_argument",
     "workers_option",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+_ENDED_COMPLETED_MAX = 100
+_UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 class _Seconds(click.FloatRange):
@@ -36,7 +49,20 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
+class _Age(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.3 only
+    """An age as people write it, such as 30d, 12h, 90m or 45s, in milliseconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d{1,9})([smhd])", value)
+        if match is None:
+            self.fail(f"{value!r} is no age such as 30d, 12h, 90m or 45s", param, ctx)
+        return int(match[1]) * _UNITS_MS[match[2]]
+
+
 SECONDS = _Seconds(min=0)
+AGE = _Age()
 
 
 def journal_option(default: str = "journal.db") -> Callable[[Command], Command]:
@@ -52,7 +78,43 @@ def journal_option(default: str = "journal.db") -> Callable[[Command], Command]:
     )
 
 
-buffer_argument = click.argument("buffer_id", metavar="BUFFER")
+def _completed_from_journal(names: Callable[[JournalReader], list[str]]) -> Callable[..., list[str]]:
+    """Completes a word to names that a journal holds."""
+
+    def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+        from durable_bus.journal.reader import JournalReader
+
+        with contextlib.suppress(Exception), JournalReader(context.params["journal"]) as reader:
+            return [name for name in names(reader) if name.startswith(incomplete)]
+        return []  # a shell that completes has no place for an error
+
+    return complete
+
+
+def _buffer_ids(reader: JournalReader) -> list[str]:
+    """Of open buffers, and of those that ended last."""
+    rows = reader.open_buffers() + reader.rows("last_ended_buffers", limit=_ENDED_COMPLETED_MAX)
+    return [row["buffer_id"] for row in rows]
+
+
+def _listeners(reader: JournalReader) -> list[str]:
+    """Of the app that has served the journal last."""
+    row = reader.row("newest_run_facts")
+    return sorted(json.loads(row["listeners"])) if row else []
+
+
+_buffer = _completed_from_journal(_buffer_ids)
+_listener = _completed_from_journal(_listeners)
+
+buffer_argument = click.argument("buffer_id", metavar="BUFFER", shell_complete=_buffer)
+
+optional_buffer_argument = click.argument(
+    "buffer_id", metavar="[BUFFER]", required=False, shell_complete=_buffer
+)
+
+target_argument = click.argument("target", metavar="TARGET", shell_complete=_listener)
+
+to_argument = click.argument("to", metavar="TO", shell_complete=_listener)
 
 items_option = click.option(
     "--items",

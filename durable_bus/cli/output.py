@@ -4,27 +4,24 @@ They are read in pages and written in pieces, so memory stays flat, and nobody w
 journal.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
-import io
 import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from durable_bus.cli.rows import csv_writer
+from durable_bus.cli.rows import csv_lines
 from durable_bus.errors import StorageFailed, UsageError
+from durable_bus.journal.access import files_of
+from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.messages import Result
 from durable_bus.payloads.results_document import result_item, results_document
 
-if TYPE_CHECKING:
-    from durable_bus.journal.reader import BufferContent, JournalReader
-
-__all__ = ["check_output", "latest_results", "not_ended", "render", "render_results", "write_results"]
+__all__ = ["check_output", "latest_results", "render", "render_results", "write_results"]
 
 _PIECE_CHARS = 256 * 1024
 _LINE_CHARS = 100
@@ -55,12 +52,6 @@ def latest_results(reader: JournalReader, chain: list[BufferContent]) -> Iterato
             position += 1
         if result is not None:
             yield result
-
-
-def not_ended(content: BufferContent) -> str:
-    """What to say before results that are not all."""
-    recorded = content.succeeded + content.failed
-    return f"{content.buffer_id} has not ended: {recorded:,} of {content.total:,} items are recorded"
 
 
 def render(
@@ -117,18 +108,9 @@ def _json_lines(results: Iterable[Result]) -> Iterator[str]:
 
 
 def _csv(results: Iterable[Result]) -> Iterator[str]:
-    page = io.StringIO()
-    writer = csv_writer(page)
-    writer.writerow(Result._fields)
-    for result in results:
-        flags = ("true" if result.success else "false", "true" if result.is_xml else "false")
-        row = result._replace(success=flags[0], is_xml=flags[1])  # type: ignore[arg-type]
-        writer.writerow(row)
-        if page.tell() > _PIECE_CHARS:
-            yield page.getvalue()
-            page.seek(0)
-            page.truncate()
-    yield page.getvalue()
+    flags = ("false", "true")
+    rows = (r._replace(success=flags[r.success], is_xml=flags[r.is_xml]) for r in results)  # type: ignore[arg-type]
+    return csv_lines(chain([Result._fields], rows))
 
 
 def check_output(output: Path | None, journal: Path, *inputs: Path) -> None:
@@ -136,8 +118,6 @@ def check_output(output: Path | None, journal: Path, *inputs: Path) -> None:
 
     Not over anything that is read, nor over what lies beside the journal, or will: its log is a part of it.
     """
-    from durable_bus.journal.access import files_of
-
     if output is None:
         return
     folder = output.parent

@@ -5,130 +5,110 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections import deque
+from datetime import timedelta
 
-if TYPE_CHECKING:
-    from rich.progress import TaskID
+from durable_bus.cli.printing import duration, note, rate, shortened
 
-__all__ = ["Progress", "duration", "open_progress", "rate"]
+__all__ = ["Pace", "Progress", "open_progress"]
 
 LINE_EVERY_S = 2.0
 _RATE_OVER_S = 10.0
-
-
-class Progress(Protocol):
-    """How far a piece of work is, for whoever watches."""
-
-    refresh_s: float
-    """How often `update` is worth calling."""
-
-    def begin(self, label: str, total: int, done: int = 0, failed: int = 0) -> None: ...
-
-    def update(self, done: int, failed: int) -> None: ...
-
-    def end(self) -> None: ...
-
-    def say(self, line: str) -> None:
-        """A line of its own, above whatever is drawn."""
-        ...
+_LABEL_CHARS = 20
 
 
 def open_progress(quiet: bool) -> Progress:
     """What suits stderr."""
     if quiet:
-        return _Quiet()
+        return Progress()
     if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         return _Bar()
     return _Lines()
 
 
-def rate(count: float, seconds: float) -> str:
-    """Items per second, for people."""
-    per_second = count / seconds if seconds > 0 else 0.0
-    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.1f}/s"
+class Pace:
+    """How fast something grows, over the last seconds in which somebody looked."""
 
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
 
-def duration(seconds: float) -> str:
-    """Such as `8.1 s`, `4 min 10 s`, `3 h 5 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds:.0f} s"
-
-
-class _Pace:
-    """The rate of the last seconds, from what was seen of `done`."""
-
-    def __init__(self, done: int) -> None:
-        self._seen = [(time.monotonic(), done)]
-
-    def see(self, done: int) -> tuple[float, float]:
-        """Items and seconds to divide."""
+    def see(self, done: int) -> float:
+        """Per second, with `done` as it is now; 0.0 at the first look."""
         now_s = time.monotonic()
         self._seen.append((now_s, done))
         while len(self._seen) > 2 and self._seen[1][0] < now_s - _RATE_OVER_S:
-            del self._seen[0]
+            self._seen.popleft()
         first_s, first = self._seen[0]
-        return done - first, now_s - first_s
+        return (done - first) / (now_s - first_s) if now_s > first_s else 0.0
 
 
-class _Quiet:
+class Progress:
+    """How far a piece of work is, for whoever watches. This one is for nobody."""
+
     refresh_s = 1.0
+    """How often `show` is worth calling."""
 
-    def begin(self, label: str, total: int, done: int = 0, failed: int = 0) -> None:
-        pass
+    def __init__(self) -> None:
+        self._work: tuple[str, int] | None = None
+        self._pace = Pace()
 
-    def update(self, done: int, failed: int) -> None:
-        pass
+    def show(self, label: str, total: int, done: int, failed: int = 0) -> None:
+        """So many of `total` items are done, `failed` among them. Another label or total is other work."""
+        if self._work != (label, total):
+            self.end()
+            self._work, self._pace = (label, total), Pace()
+            self._begin(label, total)
+        self._draw(done, failed, self._pace.see(done))
 
     def end(self) -> None:
-        pass
+        """Nothing is shown any more."""
+        self._work = None
 
     def say(self, line: str) -> None:
+        """A line of its own, above whatever is drawn."""
+
+    def _begin(self, label: str, total: int) -> None:
+        pass
+
+    def _draw(self, done: int, failed: int, per_second: float) -> None:
         pass
 
 
-class _Lines:
+class _Lines(Progress):
     """At most one line in LINE_EVERY_S seconds."""
 
     refresh_s = 0.5
 
-    def begin(self, label: str, total: int, done: int = 0, failed: int = 0) -> None:
+    def _begin(self, label: str, total: int) -> None:
         self._label, self._total = label, total
-        self._pace = _Pace(done)
         self._next_s = time.monotonic() + LINE_EVERY_S
 
-    def update(self, done: int, failed: int) -> None:
-        count, seconds = self._pace.see(done)
+    def _draw(self, done: int, failed: int, per_second: float) -> None:
         if time.monotonic() < self._next_s:
             return
         self._next_s = time.monotonic() + LINE_EVERY_S
         facts = [f"{self._label}: {done:,} of {self._total:,}"]
         if failed:
             facts.append(f"{failed:,} failed")
-        facts.append(rate(count, seconds))
-        if count:
-            facts.append(f"{duration((self._total - done) * seconds / count)} left")
+        facts.append(rate(per_second, 1))
+        if per_second > 0:
+            facts.append(f"{duration((self._total - done) / per_second)} left")
         self.say(", ".join(facts))
 
-    def end(self) -> None:
-        pass
-
     def say(self, line: str) -> None:
-        print(f"durable-bus: {line}", file=sys.stderr, flush=True)
+        note(line)
 
 
-class _Bar:
+class _Bar(Progress):
     """One line that fits 80 columns: what, bar, count, failed, rate, time left."""
 
     refresh_s = 0.1
-    _LABEL_CHARS = 20
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
+        super().__init__()
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
@@ -141,43 +121,30 @@ class _Bar:
             auto_refresh=False,
             expand=True,
         )
-        self._task: TaskID | None = None
 
-    def begin(self, label: str, total: int, done: int = 0, failed: int = 0) -> None:
-        self.end()
-        if len(label) > self._LABEL_CHARS:
-            label = f"{label[: self._LABEL_CHARS - 9]}…{label[-8:]}"
-        self._pace = _Pace(done)
-        self._task = self._bar.add_task(label, total=total, completed=done, failed="", rate="", left="")
+    def _begin(self, label: str, total: int) -> None:
         self._total = total
+        self._task = self._bar.add_task(
+            shortened(label, _LABEL_CHARS), total=total, failed="", rate="", left=""
+        )
         self._bar.start()
-        self.update(done, failed)
 
-    def update(self, done: int, failed: int) -> None:
-        if self._task is None:
-            return
-        count, seconds = self._pace.see(done)
+    def _draw(self, done: int, failed: int, per_second: float) -> None:
+        left_s = round((self._total - done) / per_second) if per_second > 0 else None
         self._bar.update(
             self._task,
             completed=done,
             failed=f"{failed:,} failed" if failed else "",
-            rate=rate(count, seconds) if count else "",
-            left=f"{_clock((self._total - done) * seconds / count)} left" if count else "",
+            rate="" if left_s is None else rate(per_second, 1),
+            left="" if left_s is None else f"{timedelta(seconds=left_s)} left",
             refresh=True,
         )
 
     def end(self) -> None:
-        if self._task is not None:
+        if self._work is not None:
             self._bar.stop()
             self._bar.remove_task(self._task)
-            self._task = None
+        super().end()
 
     def say(self, line: str) -> None:
         self._bar.console.print(f"durable-bus: {line}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _clock(seconds: float) -> str:
-    """Such as `0:08`, `1:04:10`: as short as it can be read."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import signal
+import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from durable_bus.cli.json_output import print_json
+from durable_bus.cli.facts import state_text
+from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.options import buffer_argument, journal_option, json_option, quiet_option, workers_option
+from durable_bus.cli.output import write_results
+from durable_bus.cli.printing import note, print_json, printable
+from durable_bus.cli.progress import open_progress
+from durable_bus.cli.rows import write_rows
+from durable_bus.client.buffer import BufferStatus
+from durable_bus.errors import Interrupted
+from durable_bus.journal.admin.history import History
+from durable_bus.journal.lock import holder_pid
+from durable_bus.journal.reader import JournalReader
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from durable_bus.replay.replay import Comparison, Difference, Finished
+    from durable_bus.replay.finish import Finished
+    from durable_bus.replay.rerun import Comparison, Difference
 
 __all__ = ["replay_command"]
 
@@ -43,12 +54,6 @@ def replay_command() -> None:
     """
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True)
-
-
 # show
 
 
@@ -62,83 +67,65 @@ def show_command(journal: Path, show_all: bool, as_json: bool) -> int:
     \b
     durable-bus replay show --all
     """
-    from durable_bus.cli.rows import printable
-    from durable_bus.journal.admin.history import History
-    from durable_bus.journal.lock import holder_pid
-
     served_by = holder_pid(journal)
     with History(journal) as history:
         runs = history.runs(served=served_by is not None)
     if as_json:
         print_json({"journal": str(journal), "served_by": served_by, "runs": runs})
         return 0
-    console = _console()
     who = f"served by process {served_by}" if served_by else "nobody serves it"
-    console.print(f"{printable(str(journal))}: {who}", markup=False)
+    click.echo(f"{printable(str(journal))}: {who}")
     shown = runs if show_all else runs[-_RUNS_SHOWN:]
     if len(shown) < len(runs):
-        console.print(f"{len(runs) - len(shown)} earlier runs are left out, --all shows them")
-    begin, end = _span(shown)
+        click.echo(f"{len(runs) - len(shown)} earlier runs are left out, --all shows them")
     for run in shown:
-        _print_run(console, run, begin, end)
+        _print_run(run, _seconds(shown[0]["started_at"]), max(map(_end_seconds, shown)))
     return 0
 
 
-def _span(runs: list[dict[str, Any]]) -> tuple[float, float]:
-    """From the first start to the last sign of life, in seconds since the epoch."""
-    if not runs:
-        return 0.0, 1.0
-    ends = [_seconds(_last_seen(run)) for run in runs]
-    begin = _seconds(runs[0]["started_at"])
-    return begin, max(*ends, begin + 0.001)
-
-
 def _seconds(time: str) -> float:
-    from datetime import datetime
-
+    """Since the epoch."""
     return datetime.fromisoformat(time).timestamp()
 
 
-def _last_seen(run: dict[str, Any]) -> str:
-    return str(run["stopped_at"] or run["last_commit_at"] or run["started_at"])
+def _end_seconds(run: dict[str, Any]) -> float:
+    """When a run showed its last sign of life."""
+    return _seconds(run["stopped_at"] or run["last_commit_at"] or run["started_at"])
 
 
-def _print_run(console: Console, run: dict[str, Any], begin: float, end: float) -> None:
-    from rich.markup import escape
-
+def _print_run(run: dict[str, Any], begin_s: float, end_s: float) -> None:
+    """`begin_s` and `end_s`: the time that all runs together span."""
     colour = _COLOURS[run["ended"]]
-    console.print(
-        f"[bold]run {run['run_id']}[/] {_bar(run, begin, end)} [{colour}]{run['ended']}[/] "
-        f"{run['started_at']}, {_lasted(run)}, process {run['pid']}, {escape(run['app'])}"
+    lasted_s = _end_seconds(run) - _seconds(run["started_at"])
+    click.echo(
+        f"{click.style('run ' + str(run['run_id']), bold=True)} {_bar(run, begin_s, end_s)} "
+        f"{click.style(run['ended'], colour)} "
+        f"{run['started_at']}, {lasted_s:,.1f} s, process {run['pid']}, {printable(run['app'])}"
     )
-    console.print("    " + _what_happened(run))
+    click.echo("    " + _what_happened(run))
     interrupted = run["interrupted"]
+    mark = click.style("interrupted", "red")
     for one in interrupted[:_INTERRUPTED_SHOWN]:
         last = one["first_index"] + one["item_count"] - 1
         done = f", {one['answered']} of them answered before" if one["answered"] else ""
-        console.print(
-            f"    [red]interrupted[/] items {one['first_index']} to {last} of {one['buffer_id']}{done}, "
+        click.echo(
+            f"    {mark} items {one['first_index']} to {last} of {one['buffer_id']}{done}, "
             f"attempt {one['attempt']}, sent to worker {one['worker_pid']} at {one['sent_at']}"
         )
     if len(interrupted) > _INTERRUPTED_SHOWN:
         rest = sum(one["item_count"] for one in interrupted[_INTERRUPTED_SHOWN:])
-        console.print(f"    [red]interrupted[/] {rest:,} items more, --json names them")
+        click.echo(f"    {mark} {rest:,} items more, --json names them")
 
 
-def _bar(run: dict[str, Any], begin: float, end: float) -> str:
+def _bar(run: dict[str, Any], begin_s: float, end_s: float) -> str:
     """Where the run lies in the time that all of them span."""
-    scale = _TIMELINE_CELLS / (end - begin)
-    first = min(_TIMELINE_CELLS - 1, max(0, int((_seconds(run["started_at"]) - begin) * scale)))
-    last = min(_TIMELINE_CELLS - 1, max(first, int((_seconds(_last_seen(run)) - begin) * scale)))
+    scale = (_TIMELINE_CELLS - 1) / max(end_s - begin_s, 0.001)
+    first = int((_seconds(run["started_at"]) - begin_s) * scale)
+    last = int((_end_seconds(run) - begin_s) * scale)
     mark = {"clean": "■", "crashed": "✗", "running": "▶"}[run["ended"]]
-    bar = "━" * (last - first) + mark
-    return (
-        f"[dim]{'·' * first}[/][{_COLOURS[run['ended']]}]{bar}[/][dim]{'·' * (_TIMELINE_CELLS - 1 - last)}[/]"
-    )
-
-
-def _lasted(run: dict[str, Any]) -> str:
-    return f"{_seconds(_last_seen(run)) - _seconds(run['started_at']):,.1f} s"
+    before = click.style("·" * first, dim=True)
+    after = click.style("·" * (_TIMELINE_CELLS - 1 - last), dim=True)
+    return before + click.style("━" * (last - first) + mark, _COLOURS[run["ended"]]) + after
 
 
 def _what_happened(run: dict[str, Any]) -> str:
@@ -171,11 +158,6 @@ def at_command(moment: str, journal: Path, as_json: bool) -> int:
     durable-bus replay at 2026-01-31T12:00:00Z
     durable-bus replay at 41
     """
-    import sys
-
-    from durable_bus.cli.rows import write_rows
-    from durable_bus.journal.admin.history import History
-
     with History(journal) as history:
         then = history.at(history.commit_of(moment))
     if as_json:
@@ -184,17 +166,14 @@ def at_command(moment: str, journal: Path, as_json: bool) -> int:
     is_commit = then["run_id"] is not None
     when = f"run {then['run_id']}, {then['committed_at']}" if is_commit else "nothing had happened yet"
     click.echo(f"after commit {then['commit']} of {then['newest_commit']}, {when}")
-    rows = [{name: _cell(row, name) for name in _COLUMNS_AT} for row in then["buffers"]]
+    rows = [
+        {name: {**row, "state": state_text(row)}[name] for name in _COLUMNS_AT} for row in then["buffers"]
+    ]
     write_rows(rows, "table", sys.stdout)
     unknown = [row["buffer_id"] for row in then["buffers"] if row["completed"] is None]
     if unknown:
-        click.echo(f"durable-bus: pruned since, so not countable: {', '.join(unknown)}", err=True)
+        note(f"pruned since, so not countable: {', '.join(unknown)}")
     return 0
-
-
-def _cell(row: dict[str, Any], name: str) -> Any:
-    is_paused = name == "state" and row["paused"] and row["state"] == "open"
-    return "paused" if is_paused else row[name]
 
 
 # plan
@@ -211,7 +190,7 @@ def plan_command(journal: Path, as_json: bool) -> int:
     \b
     durable-bus replay plan --json
     """
-    from durable_bus.replay.replay import plan
+    from durable_bus.replay.plan import plan
 
     planned = plan(journal)
     if as_json:
@@ -252,23 +231,19 @@ def finish_command(app: str, journal: Path, workers: int | None, as_json: bool, 
     \b
     durable-bus replay finish audit:bus
     """
-    from durable_bus.cli.progress import open_progress
-    from durable_bus.errors import Interrupted
-    from durable_bus.replay.replay import finish
+    from durable_bus.replay.finish import finish
 
     progress = open_progress(quiet)
     most = 0
 
-    def tell(buffers: int, items: int) -> None:
+    def tell(items: int) -> None:
         nonlocal most
-        if items > most:
-            most = items
-            progress.begin(f"{buffers} open buffers", most)
+        most = max(most, items)
         if most:
-            progress.update(most - items, 0)
+            progress.show("open buffers", most, most - items)
 
     try:
-        finished = finish(journal, app, workers=workers, tell=tell)
+        finished = finish(journal, app, workers, tell)
     finally:
         progress.end()
     if as_json:
@@ -286,9 +261,9 @@ def _print_finished(finished: Finished) -> None:
         failed = f", {row['failed']:,} failed" if row["failed"] else ""
         click.echo(f"{row['buffer_id']}: {row['state']}, {row['completed']:,} of {row['total']:,}{failed}")
     if not finished.buffers:
-        click.echo("durable-bus: no buffer was open", err=True)
+        note("no buffer was open")
     for line in finished.left:
-        click.echo(f"durable-bus: left: {line}", err=True)
+        note(f"left: {line}")
 
 
 # emit
@@ -304,22 +279,12 @@ def emit_command(buffer_id: str, journal: Path, as_json: bool) -> int:
     \b
     durable-bus replay emit BUFFER > complete.xml
     """
-    from durable_bus.cli.output import write_results
-    from durable_bus.journal.reader import JournalReader
-    from durable_bus.replay.replay import emit
+    from durable_bus.replay.emit import emit
 
     with JournalReader(journal) as reader:
         emission = emit(reader, buffer_id)
         if as_json:
-            print_json(
-                {
-                    "message_id": emission.message_id,
-                    "buffer_id": emission.buffer_id,
-                    "total": emission.total,
-                    "successful": emission.successful,
-                    "results": "".join(emission.pieces),
-                }
-            )
+            print_json({**emission._asdict(), "results": "".join(emission.results)})
         else:
             click.echo(f"message {emission.message_id}", err=True)
             write_results(emission.xml(), None)
@@ -356,9 +321,7 @@ def rerun_command(
     \b
     durable-bus replay rerun BUFFER audit:bus
     """
-    from durable_bus.cli.interrupts import interrupted_by
-    from durable_bus.cli.progress import open_progress
-    from durable_bus.replay.replay import rerun
+    from durable_bus.replay.rerun import rerun
 
     progress = open_progress(quiet)
     shown = 0
@@ -369,32 +332,24 @@ def rerun_command(
         if not as_json and shown <= shown_max:
             _print_difference(difference)
 
-    begun = False
-
-    def watch(total: int, recorded: int, failed: int) -> None:
-        nonlocal begun
-        if not begun:
-            progress.begin(f"{buffer_id} again", total)
-        begun = True
-        progress.update(recorded, failed)
-        if recorded == total:
-            progress.end()
+    def watch(status: BufferStatus) -> None:
+        progress.show(f"{buffer_id} again", status.total, status.completed, status.failed)
+        if status.completed == status.total:
+            progress.end()  # differences are printed from now on
 
     with interrupted_by(signal.SIGTERM):  # the scratch journal goes away as after Ctrl-C
         try:
-            comparison = rerun(journal, buffer_id, app, workers=workers, tell=tell, watch=watch)
+            comparison = rerun(journal, buffer_id, app, workers, tell, watch)
         finally:
             progress.end()
     if as_json:
-        print_json({"compared": comparison.compared, "differ": comparison.differ})
+        print_json(comparison._asdict())
     else:
         _print_comparison(comparison, shown_max)
     return 1 if comparison.differ else 0
 
 
 def _print_difference(difference: Difference) -> None:
-    from durable_bus.cli.rows import printable
-
     item = difference.item if len(difference.item) <= 100 else difference.item[:99] + "…"
     click.echo(f"item {difference.index}: {printable(' '.join(item.split()))}")
     for line in difference.lines:

@@ -1,11 +1,11 @@
 """`run`: a fan-out from beginning to end, with a supervisor of its own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click
 
+from durable_bus.cli.embedded import Job, run_job
+from durable_bus.cli.items_file import ItemsFile
 from durable_bus.cli.options import (
     buffer_id_option,
     durability_option,
@@ -14,15 +14,20 @@ from durable_bus.cli.options import (
     journal_option,
     output_option,
     quiet_option,
+    target_argument,
     workers_option,
 )
+from durable_bus.cli.output import check_output, render, write_results
+from durable_bus.cli.printing import duration, rate
+from durable_bus.cli.progress import open_progress
+from durable_bus.journal.reader import JournalReader
 
 __all__ = ["run_command"]
 
 
-@click.command("run", short_help="Fan items out, with a supervisor of its own.")
+@click.command("run")
 @click.argument("app", metavar="APP")
-@click.argument("target", metavar="TARGET")
+@target_argument
 @items_option
 @journal_option()
 @buffer_id_option
@@ -65,12 +70,6 @@ def run_command(
     \b
     durable-bus run audit:bus digest --items paths.txt > results.xml
     """
-    from durable_bus.cli.embedded import Job, run_job
-    from durable_bus.cli.items_file import ItemsFile
-    from durable_bus.cli.output import check_output, render, write_results
-    from durable_bus.cli.progress import duration, open_progress, rate
-    from durable_bus.journal.reader import JournalReader
-
     check_output(output, journal, Path(items_path))
     progress = open_progress(quiet)
     with ItemsFile(items_path) as items:

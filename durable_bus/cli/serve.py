@@ -1,19 +1,16 @@
 """`serve`: the daemon, in the foreground. This process becomes the supervisor and never imports the app."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
 import click
 
-from durable_bus.cli.ages import age_ms
-from durable_bus.cli.options import SECONDS, durability_option, journal_option, workers_option
+from durable_bus.cli.options import AGE, SECONDS, durability_option, journal_option, workers_option
 
 __all__ = ["serve_command"]
 
 
-@click.command("serve", short_help="Serve a journal, in the foreground.")
+@click.command("serve")
 @click.argument("app", metavar="APP")
 @journal_option()
 @workers_option
@@ -41,7 +38,7 @@ __all__ = ["serve_command"]
     help="Replace a worker after so many items.",
 )
 @click.option(
-    "--retain", "retain_ms", callback=age_ms, metavar="AGE", help="Prune what ended longer ago, such as 30d."
+    "--retain", "retain_ms", type=AGE, metavar="AGE", help="Prune what ended longer ago, such as 30d."
 )
 def serve_command(
     app: str,
@@ -61,12 +58,12 @@ def serve_command(
     \b
     durable-bus serve audit:bus --workers 4 --retain 30d
     """
-    from durable_bus.app.bus import spec_here
+    from durable_bus.app.finding import parse_spec
     from durable_bus.supervisor.process import DaemonConfig, supervise
 
     config = DaemonConfig(
         journal=journal,
-        app=spec_here(app),
+        app=parse_spec(app),
         app_name=app,
         workers=workers or len(os.sched_getaffinity(0)),
         durability=durability,

@@ -1,18 +1,25 @@
 """`submit`: a fan-out for a daemon."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click
 
-from durable_bus.cli.options import buffer_id_option, items_option, journal_option, quiet_option
+from durable_bus.cli.follow import follow
+from durable_bus.cli.items_file import ItemsFile
+from durable_bus.cli.options import (
+    buffer_id_option,
+    items_option,
+    journal_option,
+    quiet_option,
+    target_argument,
+)
+from durable_bus.client.client import Client
 
 __all__ = ["submit_command"]
 
 
-@click.command("submit", short_help="Fan items out through a daemon.")
-@click.argument("target", metavar="TARGET")
+@click.command("submit")
+@target_argument
 @items_option
 @journal_option()
 @buffer_id_option
@@ -40,14 +47,7 @@ def submit_command(
     \b
     durable-bus submit digest --items paths.txt --buffer-id monday --wait
     """
-    from durable_bus.cli.follow import follow
-    from durable_bus.cli.items_file import ItemsFile
-    from durable_bus.client.client import Client
-
     with ItemsFile(items_path) as items, Client(journal) as client:
         buffer = client.start(target, items, buffer_id=buffer_id, collect=not no_collect, return_to=return_to)
         click.echo(buffer.buffer_id)
-        if not wait:
-            return 0
-        content = follow(client.reader(), buffer.buffer_id, None, quiet)
-        return 0 if content.succeeded == content.total else 1
+        return follow(client.reader(), buffer.buffer_id, None, quiet) if wait else 0

@@ -31,7 +31,7 @@ from durable_bus.errors import (
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.messages import NAME_CHARS_MAX, check_name
 from durable_bus.payloads.outcomes import outcome_of
-from durable_bus.payloads.xml import dump_message
+from durable_bus.payloads.xml_writing import dump_message
 from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE

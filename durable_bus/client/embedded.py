@@ -8,7 +8,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from durable_bus.app.bus import Bus, app_spec
+from durable_bus.app.bus import Bus
+from durable_bus.app.finding import app_spec
 from durable_bus.client.client import Client, refuse_inside_handler
 from durable_bus.client.session import Session
 from durable_bus.errors import UsageError

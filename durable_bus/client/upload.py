@@ -11,7 +11,8 @@ from durable_bus.client.session import Session
 from durable_bus.errors import BufferError, DurableBusError, SupervisorLost, UsageError
 from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
 from durable_bus.payloads.packing import pack
-from durable_bus.payloads.xml import PAYLOAD_BYTES_MAX, dump_item, guess_is_xml
+from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml
+from durable_bus.payloads.xml_writing import dump_item
 from durable_bus.wire import protocol
 
 __all__ = ["BATCH_ITEMS", "Upload", "digest_items"]

@@ -108,6 +108,15 @@ class JournalReader:
         flags = {name: bool(row[name]) for name in ("collect", "opened", "ended", "pruned", "is_retry")}
         return BufferContent(**{**row, **flags})
 
+    def kept(self, buffer_id: str) -> BufferContent:
+        """The same, of a buffer whose results are there. Raises NotFound for none, and for a pruned one."""
+        content = self.content(buffer_id)
+        if content is None:
+            raise NotFound(f"no buffer {buffer_id!r:.120} in {self.path}")
+        if content.pruned:
+            raise NotFound(f"the items and results of {buffer_id} were pruned")
+        return content
+
     def open_buffers(self, limit: int = 1_000) -> list[dict[str, Any]]:
         """Rows of the view `buffers` that are receiving or open, in the order they came."""
         return self.rows("open_buffers", limit=limit)
@@ -211,7 +220,7 @@ class JournalReader:
 
 def _kind_and_reason(payload: str) -> tuple[str, str]:
     """Of what was answered as a failure, and what that says in one line."""
-    from durable_bus.payloads.xml import payload_kind
+    from durable_bus.payloads.xml_reading import payload_kind
 
     kind, error = payload_kind(payload, is_xml=True) or "answer", error_text(payload)
     if kind == "SystemError":

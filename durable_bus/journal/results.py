@@ -116,7 +116,9 @@ class ResultPages:
 
 def error_text(payload: str) -> str:
     """The one line inside a SystemError or Huh."""
-    from durable_bus.payloads.xml import error_text  # lxml costs 20 ms of a start, and few have such rows
+    from durable_bus.payloads.xml_reading import (
+        error_text,
+    )  # lxml costs 20 ms of a start, and few have such rows
 
     return error_text(payload)
 

@@ -39,7 +39,6 @@ Read = Callable[[etree._Element], object]
 Write = Callable[[Any], str]
 
 _REQUIRED: Final = object()
-_TAGS_REMEMBERED_MAX: Final = 1000  # spellings of known tags; a sender may invent any number of namespaces
 
 
 def local_name(element: etree._Element) -> str:
@@ -89,7 +88,6 @@ class Codec:
         self.text_field: str | None = None
         self.holds_elements = False
         self._by_name: dict[str, _Field] = {}
-        self._by_tag: dict[str, _Field] = {}
 
     def finish(self, fields: list[_Field], holds_elements: bool) -> None:
         """Set the compiled fields. Raises UsageError when two differ by case only."""
@@ -98,6 +96,7 @@ class Codec:
         self._by_name = {field.name.lower(): field for field in fields}
         if len(self._by_name) != len(fields):
             raise UsageError(f"{self.tag} has two fields whose names differ by case only")
+        self._by_name |= {field.name: field for field in fields}
         texts = [field.name for field in fields if field.is_text]
         others_required = any(field.absent is _REQUIRED for field in fields if not field.is_text)
         self.text_field = texts[0] if len(texts) == 1 and not others_required else None
@@ -125,7 +124,7 @@ class Codec:
             tag: Any = child.tag
             if not isinstance(tag, str):
                 continue
-            field = self._by_tag.get(tag) or self._field(tag)
+            field = self._by_name.get(tag) or self._field(tag)
             if field.nilable and child.get("nil") == "true":
                 value: Any = [] if field.many else None
             elif field.many:
@@ -143,8 +142,6 @@ class Codec:
         field = self._by_name.get(name.lower())
         if field is None:
             raise MalformedItem(f"{self.tag} has no field {name}")
-        if len(self._by_tag) < _TAGS_REMEMBERED_MAX:
-            self._by_tag[tag] = field
         return field
 
     def _construct(self, values: dict[str, Any]) -> object:
@@ -172,19 +169,14 @@ class Codec:
                 if field.absent() != content:
                     parts.append(f'<{name} nil="true"/>')
                 continue
-            if field.many and not isinstance(
-                content, (list, tuple)
-            ):  # a str would be written letter by letter
+            if field.many and not isinstance(content, (list, tuple)):  # a str is iterable too, by letters
                 raise UnserialisableAnswer(
                     f"{self.tag}: field {name}: a {type(content).__name__}, not a list"
                 )
             try:
                 for entry in content if field.many else (content,):
                     parts.append(f"<{name}>{field.write(entry)}</{name}>")
-            except (
-                TypeError,
-                ValueError,
-            ) as error:  # ValueError: an int of more digits than Python will print
+            except (TypeError, ValueError) as error:  # an int may have more digits than Python prints
                 raise UnserialisableAnswer(f"{self.tag}: field {name}: {said(error)}") from error
         return "".join(parts)
 
@@ -266,59 +258,59 @@ def _type(hint: Any, compiled: dict[type, Codec]) -> tuple[Read, Write, bool]:
     if hint in _SCALARS:
         return *_SCALARS[hint], False
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return *_enum(hint), False
+        read = _choice({str(member.value): member for member in hint})
+        return read, _checked(hint, lambda value: escape(str(value.value))), False
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         codec = _CODECS.get(hint) or _compile(hint, compiled)
-        return codec.read, _of_class(hint, codec.write), codec.holds_elements
+        return codec.read, _checked(hint, codec.write), codec.holds_elements
     name = hint.__name__ if isinstance(hint, type) else str(hint)
     raise UsageError(
         f"{name} cannot be written as XML; use str, int, float, bool, Enum, list, dataclass or _Element"
     )
 
 
-def _of_class(cls: type, write: Write) -> Write:
+def _checked(kind: type, write: Write, *also: type) -> Write:
+    """Writes values of these types, and no others; true and false are no numbers."""
+    kinds = (kind, *also)
+
     def checked(value: object) -> str:
-        if not isinstance(value, cls):
-            raise TypeError(f"a {type(value).__name__}, not {cls.__name__}")
+        if type(value) is not kind and (not isinstance(value, kinds) or isinstance(value, bool)):
+            raise TypeError(f"a {type(value).__name__}, not {kind.__name__}")
         return write(value)
 
     return checked
 
 
-def _read_int(element: etree._Element) -> int:
-    text = plain_text(element)
-    try:
-        if "_" in text:  # int() takes 1_000; no other reader of this journal would
-            raise ValueError
-        return int(text)
-    except ValueError:
-        raise MalformedItem(f"<{local_name(element)}>: {text[:80]!r} is not a whole number") from None
+def _number(convert: Callable[[str], object], what: str) -> Read:
+    def read(element: etree._Element) -> object:
+        text = plain_text(element)
+        try:
+            if "_" in text:  # Python takes 1_000; no other reader of this journal would
+                raise ValueError
+            return convert(text)
+        except ValueError:
+            raise MalformedItem(f"<{local_name(element)}>: {text[:80]!r} is not {what}") from None
+
+    return read
 
 
-def _read_float(element: etree._Element) -> float:
-    text = plain_text(element)
-    try:
-        if "_" in text:
-            raise ValueError
-        return float(text)
-    except ValueError:
-        raise MalformedItem(f"<{local_name(element)}>: {text[:80]!r} is not a number") from None
+def _choice(values: dict[str, Any]) -> Read:
+    def read(element: etree._Element) -> object:
+        text = plain_text(element)
+        value = values.get(text, values.get(text.strip(), _REQUIRED))
+        if value is _REQUIRED:
+            raise MalformedItem(f"<{local_name(element)}>: {text[:80]!r} is not one of {', '.join(values)}")
+        return value
 
-
-def _read_bool(element: etree._Element) -> bool:
-    text = plain_text(element).strip()
-    if text not in _BOOLS:
-        raise MalformedItem(f"<{local_name(element)}>: {text[:80]!r} is not true, false, 1 or 0")
-    return _BOOLS[text]
+    return read
 
 
 def _read_element(element: etree._Element) -> etree._Element:
     children = [child for child in element if isinstance(child.tag, str)]
     if len(children) != 1:
         raise MalformedItem(f"<{local_name(element)}> holds {len(children)} elements where one is expected")
-    child = copy.deepcopy(
-        children[0]
-    )  # alone in a document of its own, so that no parent or tail comes along
+    # Alone in a document of its own, so that no parent or tail comes along.
+    child = copy.deepcopy(children[0])
     child.tail = None
     return child
 
@@ -329,52 +321,13 @@ def _write_element(value: etree._Element) -> str:
     return etree.tostring(value, encoding="unicode", with_tail=False)
 
 
-def _write_str(value: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"a {type(value).__name__}, not str")
-    return escape(str.__str__(value))
-
-
-def _write_int(value: int) -> str:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"a {type(value).__name__}, not int")
-    return int.__repr__(value)  # a subclass's own __str__ could say anything
-
-
-def _write_float(value: float) -> str:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"a {type(value).__name__}, not float")
-    return float.__repr__(float(value))
-
-
-def _write_bool(value: bool) -> str:
-    if not isinstance(value, bool):
-        raise TypeError(f"a {type(value).__name__}, not bool")
-    return "true" if value else "false"
-
-
-_BOOLS: Final = {"true": True, "1": True, "false": False, "0": False}
+# The methods of str, int and float themselves: a subclass's own could say anything.
 _SCALARS: Final[dict[Any, tuple[Read, Write]]] = {
-    str: (plain_text, _write_str),
-    int: (_read_int, _write_int),
-    float: (_read_float, _write_float),
-    bool: (_read_bool, _write_bool),
+    str: (plain_text, _checked(str, lambda value: escape(str.__str__(value)))),
+    int: (_number(int, "a whole number"), _checked(int, int.__repr__)),
+    float: (_number(float, "a number"), _checked(float, lambda value: float.__repr__(float(value)), int)),
+    bool: (
+        _choice({"true": True, "false": False, "1": True, "0": False}),
+        _checked(bool, lambda value: "true" if value else "false"),
+    ),
 }
-
-
-def _enum(cls: type[enum.Enum]) -> tuple[Read, Write]:
-    members = {str(member.value): member for member in cls}
-
-    def read(element: etree._Element) -> enum.Enum:
-        text = plain_text(element)
-        member = members.get(text, members.get(text.strip()))
-        if member is None:
-            raise MalformedItem(f"<{local_name(element)}>: {text[:80]!r} is not one of {', '.join(members)}")
-        return member
-
-    def write(value: enum.Enum) -> str:
-        if not isinstance(value, cls):
-            raise TypeError(f"a {type(value).__name__}, not {cls.__name__}")
-        return escape(str(value.value))
-
-    return read, write

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
 from durable_bus.errors import BufferError, UsageError
 
@@ -78,7 +78,9 @@ def is_seconds(value: object) -> TypeGuard[int | float]:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """An item or answer that is text, whatever it looks like: `Text("<3")`. UsageError for another type."""
+    """An item or answer that is text, whatever it looks like: `Text("<3")`. Raises UsageError for another
+    type than str.
+    """
 
     text: str
 
@@ -90,9 +92,11 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Xml:
-    """An item or answer that is one XML element, given as its text. Raises UsageError for another type.
+    """An item or answer that is one XML element, given as its text. Raises UsageError for another type than
+    str.
 
-    Whether it is well formed is seen where it is used: an item fails as `malformed`, an answer as `answer`.
+    Whether it is well formed is seen only when it is used. If it is not, the result is a failure: of kind
+    `malformed` for an item, and `answer` for an answer.
     """
 
     text: str
@@ -105,11 +109,16 @@ class Xml:
 
 @dataclass(frozen=True, slots=True)
 class BufferStart:
-    """Asks the bus to send each item to `target` and to collect the answers; a handler returns it.
+    """Starts a buffer from inside a handler: `return HandlerResponse(BufferStart(...), to="system.buffer")`.
 
-    `items`: one text, an item a line, or a list of str, Text, Xml, elements or dataclasses. `collect=False`:
-    no BufferComplete is sent. `return_to`: who gets it, "" for the starter. `buffer_id`: "" lets the bus
-    choose one.
+    - `target`: the listener that gets each item.
+    - `items`: one text with an item a line, or a list of str, Text, Xml, elements or dataclasses.
+    - `collect`: False sends no BufferComplete. The results are in the journal all the same.
+    - `return_to`: the listener or mailbox that gets BufferComplete. "" is the listener that started it.
+    - `buffer_id`: "" lets the bus choose one.
+
+    The buffer and what the handler did are in the journal in one transaction. A start that is refused comes
+    back to the handler's listener as BufferError.
     """
 
     target: str
@@ -121,7 +130,7 @@ class BufferStart:
 
 @dataclass(frozen=True, slots=True)
 class BufferItem:
-    """One item of a buffer: its position, counted from 0, and its payload as text."""
+    """One item of a buffer: its index, counted from 0, and its payload as text."""
 
     buffer_id: str
     index: int
@@ -130,13 +139,11 @@ class BufferItem:
 
 @dataclass(frozen=True)
 class BufferComplete:
-    """Every item of a collecting buffer has its result, or the buffer was cancelled.
+    """Says that every item of a buffer has its result, or that the buffer was cancelled.
 
-    `total` and `successful` count items. `results` is the results document (`xml.results_document`). A
-    handler has it inline, up to 4 MiB. A client's is made by `reading`, and read from the journal when first
-    asked for, because most callers only want the counts; that is why the field has no class-level default and
-    the class no slots. Equality is by the four fields, so it may read; repr leaves `results` out, so it never
-    does.
+    `total` and `successful` count items. `results` is the results document: XML with one `<item>` for each
+    index. A handler has it up to 4 MiB; above, it is empty, and `HandlerMetadata.results` streams. A client
+    reads it from the journal when it first asks for it; that raises NotFound when the results were pruned.
     """
 
     buffer_id: str
@@ -146,20 +153,24 @@ class BufferComplete:
 
     @classmethod
     def reading(cls, buffer_id: str, total: int, successful: int, read: Callable[[], str]) -> BufferComplete:
-        """One whose `results` is `read()`, called when asked for; what that raises is raised there."""
+        """One whose `results` is `read()`, called when it is first asked for: most callers only want the
+        counts. That is why the field has no default in the class, and the class no slots. repr leaves
+        `results` out, and so never reads.
+        """
         complete = cls(buffer_id, total, successful)
         vars(complete).pop("results")
         vars(complete)["_read_results"] = read
         return complete
 
-    def __getattr__(self, name: str) -> str:
-        """Called by Python only for what is not there yet: `results` of one made by `reading`."""
-        read = vars(self).get("_read_results")
-        if name != "results" or read is None:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        results: str = read()
-        vars(self)["results"] = results
-        return results
+    if not TYPE_CHECKING:  # a type checker would take every misspelt attribute for a str
+
+        def __getattr__(self, name: str) -> str:
+            """Called by Python only for what is not there yet: `results` of one made by `reading`."""
+            read = vars(self).get("_read_results")
+            if name != "results" or read is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            vars(self)["results"] = read()
+            return vars(self)["results"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +183,11 @@ class BufferDispatched:
 
 @dataclass(frozen=True, slots=True)
 class SystemError:  # the origin's name
-    """The bus could not do what was asked. `code` is a word for programs, `message` one line for a human."""
+    """Says that the bus could not do what was asked. It is the payload of a failed item.
+
+    `code` is a word for programs: the kind of the failure, such as `timeout`. `message` is one line for
+    humans. A handler may return one: it is an answer that counts as a failure, and is never retried.
+    """
 
     code: str
     message: str
@@ -181,7 +196,9 @@ class SystemError:  # the origin's name
 
 @dataclass(frozen=True, slots=True)
 class Huh:
-    """A handler did not understand its payload; an answer, never retried."""
+    """Says that a handler did not understand its payload, in `error`. A handler returns it: it is an answer
+    that counts as a failure, and is never retried.
+    """
 
     error: str
 
@@ -189,15 +206,17 @@ class Huh:
 class Result(NamedTuple):
     """The final answer of one item.
 
-    `index` counts from 0. `payload` is as the handler answered, or what a failed item holds (SystemError,
-    Huh); `error` is the one line inside that, None for a success. `attempt` counts from 1. `duration_ms` is
-    what the handler took, in milliseconds by the worker's monotonic clock.
-
-    A NamedTuple and not a dataclass: readers make one a row, hundreds of thousands a second. Measured for one
-    million rows: 0.4 s, and 1.7 s as a frozen slotted dataclass (which sets each field by
-    object.__setattr__).
+    - `index`: the item's, counted from 0.
+    - `payload`: what the handler answered, character for character. A failed item holds a SystemError or Huh
+      as XML.
+    - `is_xml`: whether the payload is XML; else it is text.
+    - `error`: why it failed, one line; None for a success.
+    - `attempt`: the one that gave this answer, counted from 1.
+    - `duration_ms`: how long the handler took, in milliseconds.
     """
 
+    # Not a dataclass: readers make one a row, hundreds of thousands a second. One million took 0.4 s, and
+    # 1.7 s as a frozen slotted dataclass, which sets each field by object.__setattr__.
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a result
     success: bool
     payload: str
@@ -207,17 +226,19 @@ class Result(NamedTuple):
     duration_ms: float
 
     def to_json(self) -> dict[str, Any]:
-        """The line of `--format jsonl`: the fields by name, in this order."""
+        """The fields by name, in this order, as `--format jsonl` writes them."""
         return self._asdict()
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerMetadata:
-    """What a handler may know about the message it handles.
+    """What a handler may know about the item or message that it handles.
 
-    `thread_id` is the same at every attempt: a handler's idempotency key. `from_id` sent it, `own_name` is
-    the listener, `is_self_call` says that both are one. `attempt` counts from 1. `buffer_id` and `index` say
-    which item it is, "" and -1 for a message.
+    - `thread_id`: the same at every attempt, so it is the handler's idempotency key.
+    - `from_id`: who sent it. `own_name`: this listener. `is_self_call`: whether both are the same.
+    - `message_id`: the message's.
+    - `attempt`: which attempt this is, counted from 1.
+    - `buffer_id` and `index`: which item it is; "" and -1 for a message.
     """
 
     thread_id: str
@@ -231,12 +252,11 @@ class HandlerMetadata:
     _results: Callable[[], Iterator[Result]] | None = field(default=None, repr=False, compare=False)
 
     def results(self) -> Iterator[Result]:
-        """The results of the BufferComplete this came with, in item order, streamed from the journal.
+        """The results of the buffer whose BufferComplete is handled, in item order, read from the journal in
+        pages.
 
-        For buffers whose document is above 4 MiB, when `BufferComplete.results` is empty; works for smaller
-        ones too.
-
-        Raises UsageError when the payload is no BufferComplete.
+        Above 4 MiB, where `BufferComplete.results` is empty, this is the way to read them. Raises UsageError
+        when the payload is no BufferComplete.
         """
         if self._results is None:
             raise UsageError("results() is for the handler of a BufferComplete; this message is another")
@@ -245,9 +265,11 @@ class HandlerMetadata:
 
 @dataclass(frozen=True, slots=True)
 class HandlerResponse:
-    """What a handler returns to say where its payload goes: a listener's or mailbox's name, or back.
+    """What a handler returns to say where its payload goes.
 
-    `to` is RESPOND for a response along the thread, which is also what returning the bare payload means.
+    `to` is the name of a listener or mailbox, or "system.buffer" for a BufferStart. An item whose handler
+    forwards it waits, in the state `forwarded`, for a response. To answer, return the bare payload, or
+    `HandlerResponse.respond(payload)`. A name that cannot be sent to makes a failed result.
     """
 
     payload: object
@@ -255,5 +277,5 @@ class HandlerResponse:
 
     @classmethod
     def respond(cls, payload: object) -> HandlerResponse:
-        """A response: it goes to whom the thread is with once this listener's hop is dropped."""
+        """An answer: it goes back along the thread, to whoever sent this listener the item or message."""
         return cls(payload, RESPOND)

@@ -20,7 +20,8 @@ from durable_bus.payloads.messages import (
     SystemError,
 )
 from durable_bus.payloads.packing import pack
-from durable_bus.payloads.xml import dump, dump_item, guess_is_xml, split_items
+from durable_bus.payloads.xml_reading import guess_is_xml, split_items
+from durable_bus.payloads.xml_writing import dump, dump_item
 
 __all__ = ["End", "Forward", "Outcome", "Respond", "Start", "message_outcome", "outcome_of", "passed_on"]
 

@@ -15,8 +15,8 @@ class AppSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A module's name, or a script's absolute path, for a Bus that was made in `__main__`."""
     attribute: str
     """The name that holds the Bus there."""
-    sys_path: list[str] | None = None
-    """Where to import from. None: as the process does, and from its current folder."""
+    sys_path: list[str]
+    """The folders to import from."""
 
 
 class ListenerSettings(msgspec.Struct, frozen=True, gc=False):

@@ -24,7 +24,7 @@ from durable_bus.errors import WorkerSilent
 from durable_bus.payloads.messages import HandlerMetadata, HandlerResponse
 from durable_bus.payloads.outcomes import Outcome, message_outcome, outcome_of, passed_on
 from durable_bus.payloads.packing import unpack
-from durable_bus.payloads.xml import load
+from durable_bus.payloads.xml_reading import load
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader
 from durable_bus.wire.protocol import Work, WorkMessage

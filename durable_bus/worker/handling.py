@@ -9,7 +9,8 @@ from durable_bus.errors import MalformedItem
 from durable_bus.payloads.messages import BufferComplete, HandlerMetadata
 from durable_bus.payloads.packing import unpack
 from durable_bus.payloads.results_document import results_document
-from durable_bus.payloads.xml import load, to_element
+from durable_bus.payloads.xml_reading import load
+from durable_bus.payloads.xml_writing import to_element
 from durable_bus.wire.protocol import WorkItems, WorkMessage
 
 if TYPE_CHECKING:

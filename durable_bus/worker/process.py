@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 
-from durable_bus.app.bus import load_app
+from durable_bus.app.finding import load_app
 from durable_bus.errors import DurableBusError, encodable
 from durable_bus.wire.protocol import AppNotImportable, Ready
 from durable_bus.wire.slot import Slot

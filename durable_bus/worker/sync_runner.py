@@ -11,7 +11,8 @@ from durable_bus.errors import ItemError, MalformedItem, UnserialisableAnswer, W
 from durable_bus.payloads.messages import BufferError, HandlerResponse, Huh, SystemError
 from durable_bus.payloads.outcomes import Forward, Start, message_outcome, outcome_of, passed_on
 from durable_bus.payloads.packing import split, unpack
-from durable_bus.payloads.xml import dumper, loader
+from durable_bus.payloads.xml_reading import loader
+from durable_bus.payloads.xml_writing import dumper
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import Frame, read_frame
 from durable_bus.wire.protocol import Work, WorkItems, WorkMessage

@@ -13,7 +13,8 @@ import pytest
 from lxml import etree
 from msgspec.structs import replace
 
-from durable_bus.app.bus import Bus, load_bus
+from durable_bus.app.bus import Bus
+from durable_bus.app.finding import load_app, parse_spec
 from durable_bus.errors import UsageError
 from durable_bus.payloads.messages import HandlerMetadata
 from durable_bus.payloads.settings import ListenerSettings
@@ -168,7 +169,7 @@ def test_a_dataclass_with_a_field_that_has_no_xml_form_is_refused_at_decoration(
 
 def test_a_class_below_its_handler_is_found_at_first_use(folder: Path) -> None:
     (folder / "late.py").write_text(LATE)
-    bus = load_bus("late:bus")
+    bus = load_app(parse_spec("late:bus"))
     assert bus.listeners["work"].annotation is sys.modules["late"].Late
     assert bus.listeners["outer"].annotation is sys.modules["late"].Outer
 

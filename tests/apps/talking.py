@@ -20,7 +20,7 @@ from typing import Any
 from lxml import etree
 
 from durable_bus import BufferStart, Bus, HandlerMetadata, HandlerResponse, Text, Xml
-from durable_bus.payloads.xml import PAYLOAD_BYTES_MAX
+from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 
 bus = Bus("talking")
 

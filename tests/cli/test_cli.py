@@ -33,7 +33,7 @@ def test_every_command_has_help_with_the_journal_and_no_line_over_80_columns(
     ran = durable_bus(name, "--help", cwd=tmp_path)
     assert (ran.code, ran.err) == (0, "")
     assert all(len(line) <= 80 for line in ran.out.splitlines())
-    assert "--journal" in ran.out or "COMMAND" in ran.out
+    assert "--journal" in ran.out or "COMMAND" in ran.out or name == "completion"
 
 
 def test_without_a_command_the_help_goes_to_stderr(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from lxml import etree
 from support import PATIENCE_S, Facts, RunLog, environment, kill, outcome, program, until, until_gone
 
 from durable_bus import BufferError, Result, Text, Xml
-from durable_bus.app.bus import Bus, app_spec
+from durable_bus.app.bus import Bus
+from durable_bus.app.finding import app_spec
 from durable_bus.client import connection as link
 from durable_bus.client.client import Client
 from durable_bus.client.embedded import open_client, running

@@ -11,7 +11,7 @@ import pytest
 from apps import plain
 from support import Facts, environment, is_alive, outcome, until
 
-from durable_bus.app.bus import app_spec
+from durable_bus.app.finding import app_spec
 from durable_bus.client.embedded import spawn_supervisor
 from durable_bus.errors import JournalLocked
 from durable_bus.journal.lock import JournalLock, holder_pid, lock_path

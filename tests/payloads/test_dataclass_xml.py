@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from durable_bus.errors import MalformedItem, UnserialisableAnswer
-from durable_bus.payloads import messages, xml
+from durable_bus.payloads import messages, xml_reading, xml_writing
 from durable_bus.payloads.messages import BufferComplete, BufferError, BufferStart, Huh
 
 E = etree._Element
@@ -74,10 +74,10 @@ everything = st.builds(
 @unhurried
 @given(everything)
 def test_a_dataclass_comes_back_as_it_went(value: Everything) -> None:
-    payload, is_xml = xml.dump(value)
+    payload, is_xml = xml_writing.dump(value)
     assert is_xml
-    assert xml.load(payload, True, Everything) == value
-    assert xml.load(xml.dump(xml.parse(payload))[0], True, Everything) == value
+    assert xml_reading.load(payload, True, Everything) == value
+    assert xml_reading.load(xml_writing.dump(xml_reading.parse(payload))[0], True, Everything) == value
 
 
 @unhurried
@@ -92,28 +92,32 @@ def test_the_payloads_of_the_bus_come_back_as_they_went(text: str, number: int, 
         messages.SystemError(text, text, flag),
         Huh(text),
     ):
-        payload, is_xml = xml.dump(value)
-        assert xml.load(payload, is_xml, type(value)) == value
-        assert xml.to_element(value).tag == type(value).__name__ == xml.payload_kind(payload, is_xml)
+        payload, is_xml = xml_writing.dump(value)
+        assert xml_reading.load(payload, is_xml, type(value)) == value
+        assert (
+            xml_writing.to_element(value).tag
+            == type(value).__name__
+            == xml_reading.payload_kind(payload, is_xml)
+        )
 
 
 def test_the_convention_is_class_name_and_field_names_without_namespace() -> None:
-    assert xml.dump(BufferError("b1", "a < b")) == (
+    assert xml_writing.dump(BufferError("b1", "a < b")) == (
         "<BufferError><buffer_id>b1</buffer_id><error>a &lt; b</error></BufferError>",
         True,
     )
-    assert xml.dump(messages.SystemError("c", "m"))[0] == (
+    assert xml_writing.dump(messages.SystemError("c", "m"))[0] == (
         "<SystemError><code>c</code><message>m</message><retry_allowed>false</retry_allowed></SystemError>"
     )
 
 
 def test_tags_are_compared_by_local_name_ignoring_case() -> None:
     text = "<p:POINT xmlns:p='urn:p' xmlns='urn:q'><X> 3 </X><p:Y>1e3</p:Y><!-- c --></p:POINT>"
-    assert xml.load(text, True, Point) == Point(3, 1000.0)
+    assert xml_reading.load(text, True, Point) == Point(3, 1000.0)
 
 
 def test_a_comment_does_not_cut_a_field_short() -> None:
-    assert xml.load("<Huh><error>a<!-- b -->c<?d?>e</error></Huh>", True, Huh) == Huh("ace")
+    assert xml_reading.load("<Huh><error>a<!-- b -->c<?d?>e</error></Huh>", True, Huh) == Huh("ace")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +141,7 @@ def test_a_comment_does_not_cut_a_field_short() -> None:
 )
 def test_what_does_not_fit_the_dataclass_is_malformed_and_names_the_field(text: str, message: str) -> None:
     with pytest.raises(MalformedItem, match=message):
-        xml.load(text, True, Point)
+        xml_reading.load(text, True, Point)
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), (" false ", False), ("0", False)])
@@ -147,10 +151,10 @@ def test_the_words_of_a_bool(text: str, value: bool) -> None:
         on: bool
         colour: Colour = Colour.RED
 
-    assert xml.load(f"<Flag><on>{text}</on></Flag>", True, Flag) == Flag(value)
+    assert xml_reading.load(f"<Flag><on>{text}</on></Flag>", True, Flag) == Flag(value)
     for wrong in ("<on>yes</on>", "<on>1</on><colour>blue</colour>"):
         with pytest.raises(MalformedItem, match="is not"):
-            xml.load(f"<Flag>{wrong}</Flag>", True, Flag)
+            xml_reading.load(f"<Flag>{wrong}</Flag>", True, Flag)
 
 
 def test_a_text_item_fills_the_only_text_field_or_is_malformed() -> None:
@@ -159,10 +163,10 @@ def test_a_text_item_fills_the_only_text_field_or_is_malformed() -> None:
         path: str
         depth: int = 3
 
-    assert xml.load("a.py\0", False, Source) == Source("a.py\0")
+    assert xml_reading.load("a.py\0", False, Source) == Source("a.py\0")
     for cls in (Point, messages.SystemError, Everything):
         with pytest.raises(MalformedItem, match="a text item where"):
-            xml.load("a.py", False, cls)
+            xml_reading.load("a.py", False, cls)
 
 
 def test_an_element_field_is_one_element_and_belongs_to_nobody_else() -> None:
@@ -171,18 +175,18 @@ def test_an_element_field_is_one_element_and_belongs_to_nobody_else() -> None:
         body: E
         more: list[E] = field(default_factory=list)
 
-    kept = xml.parse("<r>a<b xmlns='urn:b'>x</b>tail</r>")[0]
-    payload, _ = xml.dump(Holder(kept, [kept]))
+    kept = xml_reading.parse("<r>a<b xmlns='urn:b'>x</b>tail</r>")[0]
+    payload, _ = xml_writing.dump(Holder(kept, [kept]))
     assert kept.tail == "tail"
-    loaded = xml.load(payload, True, Holder)
+    loaded = xml_reading.load(payload, True, Holder)
     assert isinstance(loaded, Holder)
     assert serialise(loaded.body) == serialise(loaded.more[0]) == '<b xmlns="urn:b">x</b>'
     assert loaded.body.getparent() is None
     with pytest.raises(MalformedItem, match="2 elements"):
-        xml.load("<Holder><body><a/><b/></body></Holder>", True, Holder)
+        xml_reading.load("<Holder><body><a/><b/></body></Holder>", True, Holder)
     html = etree.fromstring("<p @click='x'>a</p>", etree.HTMLParser())
     with pytest.raises(UnserialisableAnswer):
-        xml.dump(Holder(html))
+        xml_writing.dump(Holder(html))
 
 
 def test_a_dataclass_that_refuses_its_values_makes_the_item_malformed() -> None:
@@ -195,15 +199,15 @@ def test_a_dataclass_that_refuses_its_values_makes_the_item_malformed() -> None:
                 raise ValueError("odd\nnumber")
 
     with pytest.raises(MalformedItem, match="ValueError: odd number"):
-        xml.load("<Even><number>1</number></Even>", True, Even)
+        xml_reading.load("<Even><number>1</number></Even>", True, Even)
 
 
 def test_a_dataclass_may_hold_itself() -> None:
     value = Tree("a", [Tree("b", [Tree("c")]), Tree("d")])
-    assert xml.load(xml.dump(value)[0], True, Tree) == value
+    assert xml_reading.load(xml_writing.dump(value)[0], True, Tree) == value
     value.children.append(value)
     with pytest.raises(UnserialisableAnswer):
-        xml.dump(value)
+        xml_writing.dump(value)
 
 
 @dataclass
@@ -231,10 +235,10 @@ def test_a_dataclass_that_holds_other_types_than_it_says_is_unserialisable(
     value: object, message: str
 ) -> None:
     with pytest.raises(UnserialisableAnswer, match=message):
-        xml.dump(value)
+        xml_writing.dump(value)
 
 
 def test_numbers_keep_every_digit() -> None:
     for real in (0.1, 1e300, -0.0, math.inf, 5e-324):
-        loaded = xml.load(xml.dump(Point(2**200, real))[0], True, Point)
+        loaded = xml_reading.load(xml_writing.dump(Point(2**200, real))[0], True, Point)
         assert repr(loaded) == repr(Point(2**200, real))

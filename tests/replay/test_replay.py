@@ -18,11 +18,11 @@ from eventful import CRASHES, HALTED, Story, in_flight, supervised, texts
 from msgspec import to_builtins
 from support import REPOSITORY, TESTS, Facts, environment, kill, until
 
-from durable_bus.app.bus import parse_spec
+from durable_bus.app.finding import parse_spec
 from durable_bus.client.client import Client
 from durable_bus.journal.admin.backup import back_up
 from durable_bus.journal.admin.history import History
-from durable_bus.replay import replay
+from durable_bus.replay.plan import plan
 
 
 def as_json(*arguments: object, cwd: Path, code: int = 0, **options: Any) -> Any:
@@ -220,7 +220,7 @@ def test_at_the_beginning_nothing_had_happened(story: Story, tmp_path: Path) -> 
 def planned(journal: Path) -> set[tuple[str, int]]:
     return {
         (buffer["buffer_id"], index)
-        for buffer in replay.plan(journal).buffers
+        for buffer in plan(journal).buffers
         for first, count in buffer["ranges"]
         for index in range(first, first + count)
     }
@@ -263,19 +263,19 @@ def interrupt(journal: Path, facts: Facts) -> Path:
 
 def test_plan_is_exactly_what_the_next_start_hands_out(journal: Path, facts: Facts) -> None:
     gate = interrupt(journal, facts)
-    plan = planned(journal)
-    assert {("held", index) for index in range(5, 405)} <= plan
-    assert {buffer_id for buffer_id, _ in plan} <= {"held", "waiting", "outer", "inner-0", "inner-1"}
+    expected = planned(journal)
+    assert {("held", index) for index in range(5, 405)} <= expected
+    assert {buffer_id for buffer_id, _ in expected} <= {"held", "waiting", "outer", "inner-0", "inner-1"}
     answered = set(facts.rows("SELECT buffer_id, item_index FROM results"))
-    assert in_flight(facts) - answered - {("halted", index) for index in range(HALTED)} <= plan
+    assert in_flight(facts) - answered - {("halted", index) for index in range(HALTED)} <= expected
     gate.touch()
     with supervised(journal) as client:
         for buffer_id in ("held", "waiting", "outer"):
             client.buffer(buffer_id).wait(60)
     known = {buffer_id for (buffer_id,) in facts.rows("SELECT buffer_id FROM buffers WHERE state <> 'open'")}
-    assert {one for one in dispatched(facts, 2) if one[0] in known} == plan
+    assert {one for one in dispatched(facts, 2) if one[0] in known} == expected
     assert planned(journal) == set()
-    assert replay.plan(journal).paused == ["halted"]
+    assert plan(journal).paused == ["halted"]
 
 
 def test_plan_writes_nothing_and_is_the_same_of_a_copy(journal: Path, facts: Facts, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from support import kill
 from talks import Talk, chain_of, script
 
 from durable_bus import Client, Xml
-from durable_bus.app.bus import app_spec
+from durable_bus.app.finding import app_spec
 from durable_bus.client.embedded import open_client
 from durable_bus.errors import TimedOut
 

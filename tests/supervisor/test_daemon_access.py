@@ -97,7 +97,7 @@ def test_a_folder_or_file_of_another_user_is_refused(journal: Path, name: str) -
 
 
 SERVE = """
-config = daemon.DaemonConfig(daemon.Path(sys.argv[1]), bus.parse_spec("apps.plain:bus"), "plain", 1)
+config = daemon.DaemonConfig(daemon.Path(sys.argv[1]), finding.parse_spec("apps.plain:bus"), "plain", 1)
 try:
     daemon.supervise(config, None)
 except errors.DurableBusError as error:

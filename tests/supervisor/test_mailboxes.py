@@ -22,7 +22,8 @@ from durable_bus import Buffer, BufferError, Client, Huh, SystemError, Text, Xml
 from durable_bus.client.client import ReceivedMessage
 from durable_bus.client.connection import Connection
 from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, TimedOut, UsageError
-from durable_bus.payloads.xml import PAYLOAD_BYTES_MAX, dump
+from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
+from durable_bus.payloads.xml_writing import dump
 from durable_bus.wire.framing import encode
 from durable_bus.wire.protocol import (
     AbandonReceiving,

@@ -14,7 +14,7 @@ import pytest
 from apps import plain, unruly
 from support import Facts, RunLog, kill, until
 
-from durable_bus.app.bus import app_spec
+from durable_bus.app.finding import app_spec
 from durable_bus.client.embedded import spawn_supervisor
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from durable_bus.payloads.dataclass_xml import codec_of
 from durable_bus.payloads.messages import BufferComplete
-from durable_bus.payloads.xml import error_payload
+from durable_bus.payloads.xml_writing import error_payload
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import messages, open_buffers, threads
 from durable_bus.supervisor.outcomes.attempts import next_attempt_at

@@ -16,7 +16,7 @@ from durable_bus.payloads.messages import (
 )
 from durable_bus.payloads.outcomes import End, Forward, Outcome, Start
 from durable_bus.payloads.packing import split, unpack
-from durable_bus.payloads.xml import dump, error_payload
+from durable_bus.payloads.xml_writing import dump, error_payload
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import collector, messages, open_buffers, opening, threads
 from durable_bus.supervisor.outcomes.attempts import next_attempt_at

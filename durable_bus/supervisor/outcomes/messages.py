@@ -1,6 +1,6 @@
 """Messages on their way: written by whoever causes them, and put back by whoever had them."""
 
-from durable_bus.payloads.xml import payload_kind
+from durable_bus.payloads.xml_reading import payload_kind
 from durable_bus.supervisor.context import Context
 
 __all__ = ["add", "found_none", "put_back", "wake"]

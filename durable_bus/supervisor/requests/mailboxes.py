@@ -10,7 +10,8 @@ import msgspec
 
 from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, UnserialisableAnswer, UsageError
 from durable_bus.payloads.messages import Text, Xml, check_name
-from durable_bus.payloads.xml import PAYLOAD_BYTES_MAX, dump, error_payload
+from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
+from durable_bus.payloads.xml_writing import dump, error_payload
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import conversations, messages, opening, threads
 from durable_bus.supervisor.outcomes.threads import Chain

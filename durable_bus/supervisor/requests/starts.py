@@ -7,8 +7,8 @@ chunks are on disk, and which request opened it.
 from typing import TYPE_CHECKING
 
 from durable_bus.errors import BufferError, LimitExceeded, UsageError
-from durable_bus.payloads import xml
 from durable_bus.payloads.packing import split
+from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import open_buffers, opening
 from durable_bus.supervisor.outcomes.opening import NewBuffer
@@ -268,8 +268,8 @@ def _items(chunk: Chunk | Submit, bodies: list[bytes], received: int) -> list[by
         raise UsageError(f"a chunk said to hold {count} items holds {len(items)}")
     if any(position >= count for position in chunk.exceptions):
         raise UsageError(f"a chunk's forms are not those of {count} items")
-    if len(bodies[0]) > xml.PAYLOAD_BYTES_MAX and max(map(len, items)) > xml.PAYLOAD_BYTES_MAX:
-        raise LimitExceeded(f"an item is over the limit of {xml.PAYLOAD_BYTES_MAX} bytes")
+    if len(bodies[0]) > PAYLOAD_BYTES_MAX and max(map(len, items)) > PAYLOAD_BYTES_MAX:
+        raise LimitExceeded(f"an item is over the limit of {PAYLOAD_BYTES_MAX} bytes")
     return items
 
 

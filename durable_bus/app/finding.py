@@ -1,0 +1,98 @@
+"""How another process finds a Bus again: by `module:attribute`, or by where this process has it."""
+
+import importlib
+import os
+import runpy
+import sys
+import types
+from typing import Literal
+
+from durable_bus.app.bus import Bus
+from durable_bus.errors import BusNotImportable, said
+from durable_bus.payloads.settings import AppSpec
+
+__all__ = ["app_spec", "load_app", "parse_spec"]
+
+
+def parse_spec(spec: str) -> AppSpec:
+    """The app that `module:attribute` names. Modules of the current folder come first, as with `python -m`.
+
+    Raises BusNotImportable for another form. The module is not imported here.
+    """
+    module, _, attribute = spec.partition(":")
+    if not attribute.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise BusNotImportable(f"{spec!r} is not module:attribute, such as audit:bus")
+    return _described("module", module, attribute, [os.getcwd(), *sys.path])
+
+
+def app_spec(bus: Bus) -> AppSpec:
+    """The app that this Bus of the running process is.
+
+    Raises BusNotImportable when no other process could import it: it was made at a prompt, from stdin or with
+    `-c`, or no module has a name for it.
+    """
+    for module_name in dict.fromkeys([bus.module, "__main__", *sys.modules]):
+        module = sys.modules.get(module_name)
+        for attribute, value in list(getattr(module, "__dict__", {}).items()):
+            if value is bus and attribute.isidentifier():
+                if module_name == "__main__":
+                    return _main(attribute)
+                return _described("module", module_name, attribute, sys.path)
+    raise BusNotImportable(
+        f"no module has a name for Bus {bus.name!r}: workers import it, so assign it at the top of a module"
+    )
+
+
+def _described(kind: Literal["module", "path"], value: str, attribute: str, folders: list[str]) -> AppSpec:
+    """Whoever imports it may start in another folder, so the folders become absolute."""
+    return AppSpec(kind, value, attribute, list(dict.fromkeys(map(os.path.abspath, folders))))
+
+
+def _main(attribute: str) -> AppSpec:
+    """How to import what this process runs as `__main__`: by name for `python -m name`, else by its file."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != "__main__":
+        return _described("module", str(spec.name), attribute, sys.path)
+    path = getattr(main, "__file__", None)
+    if path is None or not os.path.isfile(path):
+        raise BusNotImportable(
+            f"Bus {attribute!r} was made at a prompt, from stdin or with -c, where no worker can import it: "
+            "put it into a file"
+        )
+    return _described("path", os.path.abspath(path), attribute, sys.path)
+
+
+def load_app(app: AppSpec) -> Bus:
+    """Import the Bus that `app_spec` or `parse_spec` described. It is for a fresh process, whose `sys.path`
+    becomes the app's.
+
+    A script becomes the `__main__` of this process. As with multiprocessing's spawn it runs under the name
+    `__mp_main__`, so that what stands under `if __name__ == "__main__":` does not run again.
+
+    Raises BusNotImportable, one line, with the type and message of what the app raised.
+    """
+    kind, where, attribute = app.kind, app.value, app.attribute
+    sys.path[:] = app.sys_path
+    try:
+        module = importlib.import_module(where) if kind == "module" else _run_script(where)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if kind == "module" and (where == missing or where.startswith(missing + ".")):
+            raise BusNotImportable(f"no module named {missing}") from None
+        raise BusNotImportable(f"importing {where} failed: {said(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise BusNotImportable(f"importing {where} failed: {type(error).__name__}: {said(error)}") from error
+    if not hasattr(module, attribute):
+        raise BusNotImportable(f"{where} has no attribute {attribute}")
+    bus = getattr(module, attribute)
+    if not isinstance(bus, Bus):
+        raise BusNotImportable(f"{where}:{attribute} is a {type(bus).__name__}, not a Bus")
+    return bus
+
+
+def _run_script(path: str) -> types.ModuleType:
+    module = types.ModuleType("__mp_main__")
+    module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    return module

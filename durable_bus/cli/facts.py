@@ -1,0 +1,204 @@
+"""What there is to say of a journal, its supervisor and its buffers, as `status` and `top` show it.
+
+A supervisor is known by its lock, by /proc, and by asking it. All else is in the journal, and costs the same
+however much that holds.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from durable_bus.cli.printing import buffer_row
+from durable_bus.journal.admin.wal_readers import wal_readers
+from durable_bus.journal.lock import holder_pid
+from durable_bus.journal.reader import JournalReader
+
+__all__ = [
+    "DISK_IS_FULL",
+    "RATE_OVER_S",
+    "buffer_facts",
+    "item_text",
+    "journal_facts",
+    "running_text",
+    "state_text",
+]
+
+DISK_IS_FULL = "full: starts are refused, results wait in the workers until there is room"
+"""What `storage_full` means."""
+
+RATE_OVER_S = 10
+"""Over how many seconds `results_per_second` is taken."""
+
+_ANSWER_WITHIN_S = 2.0
+_OPEN_MAX = 100
+_ABSENT_MAX = 20
+_ENDED_MAX = 5
+_FAILURES_MAX = 5
+
+
+def journal_facts(reader: JournalReader) -> dict[str, Any]:
+    """Everything at a glance."""
+    serving = _serving(reader)
+    now_ms = time.time_ns() // 1_000_000
+    recent = reader.row("recent_results", since_ms=now_ms - 1000 * RATE_OVER_S) or {}
+    ended = reader.rows("last_ended_buffers", limit=_ENDED_MAX)
+    return {
+        "journal": str(reader.path),
+        "journal_bytes": _size_bytes(reader.path),
+        "wal_bytes": _size_bytes(Path(f"{reader.path}-wal")),
+        "wal_held_back_by": [str(holder) for holder in wal_readers(reader.path)],
+        **serving,
+        "open_count": (reader.row("open_buffers_count") or {}).get("buffers", 0),
+        "open": [_buffer(row, reader, serving) for row in reader.open_buffers(limit=_OPEN_MAX)],
+        "ended": [_buffer(row, reader, serving) for row in ended],
+        "in_flight": reader.row("in_flight_count"),
+        "results_per_second": recent.get("results", 0) / RATE_OVER_S,
+        "last_failures": reader.rows("last_failures", limit=_FAILURES_MAX),
+    }
+
+
+def buffer_facts(reader: JournalReader, buffer_id: str) -> dict[str, Any]:
+    """One buffer, and what failed its items. Raises NotFound."""
+    row = reader.buffer(buffer_id)
+    failed_because = reader.failed_because(reader.buffer_seq(buffer_id))
+    return {**_buffer(row, reader, _serving(reader)), "failed_because": failed_because}
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+# Words that `status` and `top` share
+
+
+def state_text(row: dict[str, Any]) -> str:
+    """The state of a buffer; a paused one is open as far as the view `buffers` goes."""
+    return "paused" if row["paused"] and row["state"] == "open" else str(row["state"])
+
+
+def item_text(failure: dict[str, Any], shortened: Callable[[str], str] = str) -> str:
+    """Which item failed. `shortened` is applied to the id."""
+    buffer_id = failure["buffer_id"]
+    return f"{shortened(buffer_id)}[{failure['item_index']}]" if buffer_id else "a message"
+
+
+def running_text(worker: dict[str, Any], shortened: Callable[[str], str] = str) -> str:
+    """What a worker runs: the listener, and of which item or message. `shortened` is applied to the id."""
+    if worker.get("message_id"):
+        return f"{worker['listener']} message {shortened(worker['message_id'])}"
+    return f"{worker['listener']} {item_text(worker, shortened)}"
+
+
+# Why nothing is done about a buffer
+
+
+def _serving(reader: JournalReader) -> dict[str, Any]:
+    """Who serves the journal, and whom messages and items can go to.
+
+    - `supervisor`: see `_supervisor`
+    - `run`: the newest, as in `runs`, with `worker_error`
+    - `can_work`: a worker has imported the app, in whatever version; where none is told of, one had once
+    - `listeners`: of that run; None before a worker has reported them
+    - `absent_listeners`: names that have messages waiting, and are neither listeners nor mailboxes
+    """
+    supervisor = _supervisor(reader.path)
+    told = reader.row("newest_run_facts") or {}
+    listeners = sorted(json.loads(told["listeners"])) if told.get("listeners") else None
+    absent = [] if listeners is None else reader.absent_listeners(listeners, limit=_ABSENT_MAX)
+    can_work = listeners is not None and supervisor["state"] != "dead"
+    if supervisor.get("workers") is not None:
+        can_work = any(worker["state"] == "ready" for worker in supervisor["workers"])
+    return {
+        "supervisor": supervisor,
+        "run": {**(reader.row("newest_run") or {}), "worker_error": told.get("worker_error")},
+        "can_work": can_work,
+        "listeners": listeners,
+        "absent_listeners": absent,
+    }
+
+
+def _buffer(row: dict[str, Any], reader: JournalReader, serving: dict[str, Any]) -> dict[str, Any]:
+    """A row of `buffers`, and in `waits_for` why nothing is done about an open one; None: something is."""
+    waits_for = _waits_for(row, reader, serving) if row["state"] == "open" else None
+    return {**buffer_row(row), "waits_for": waits_for}
+
+
+def _waits_for(row: dict[str, Any], reader: JournalReader, serving: dict[str, Any]) -> str | None:
+    if row["paused"]:
+        return "it is paused"
+    if serving["supervisor"]["state"] == "dead":
+        return "nobody serves the journal"
+    if serving["supervisor"]["state"] == "hung":
+        return "the supervisor does not answer"
+    if serving["run"]["worker_error"] and not serving["can_work"]:
+        return f"workers cannot import the app: {serving['run']['worker_error']}"
+    if serving["listeners"] is not None and row["target"] not in serving["listeners"]:
+        return f"no listener of the app is called {row['target']}"
+    if serving["absent_listeners"]:
+        names = [absent["name"] for absent in serving["absent_listeners"]]
+        name = reader.waited_for_by_items_of(row["thread_id"], names)
+        if name is not None:
+            what = "for which a message on the thread of its items waits"
+            return f"no listener of the app is called {name}, {what}"
+    return None
+
+
+# The supervisor
+
+
+def _supervisor(journal: Path) -> dict[str, Any]:
+    """`state` (alive, hung, dead), `pid`, `reason` why it counts as hung; when a daemon tells, also `workers`
+    and `storage_full`.
+
+    A supervisor that belongs to one command (`run`) has no socket, so only the kernel can say how it is.
+    """
+    pid = holder_pid(journal)
+    if pid is None:
+        return {"state": "dead", "pid": None, "reason": None}
+    if _process_state(pid) in ("T", "t"):
+        return {"state": "hung", "pid": pid, "reason": "the process is stopped (SIGSTOP or Ctrl-Z)"}
+    try:
+        told = _ask(journal)
+    except TimeoutError:
+        return {"state": "hung", "pid": pid, "reason": f"no answer within {_ANSWER_WITHIN_S:g} s"}
+    except (OSError, ValueError):
+        told = {}  # it listens to nobody, or has not begun to
+    return {"state": "alive", "pid": pid, "reason": None, **told}
+
+
+def _process_state(pid: int) -> str:
+    """The letter of proc(5): R, S, D, T, ...; empty when there is no such process to be seen."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return ""
+
+
+def _ask(journal: Path) -> dict[str, Any]:
+    """What a daemon answers to `status`. Raises TimeoutError when nothing comes, OSError when nobody listens,
+    ValueError for what this version does not understand.
+    """
+    from msgspec import to_builtins
+
+    from durable_bus.wire.decoding import decode_answer
+    from durable_bus.wire.framing import FrameReader, encode
+    from durable_bus.wire.protocol import AskStatus, Status
+    from durable_bus.wire.socket_file import connect_daemon, journal_file
+
+    with contextlib.closing(connect_daemon(journal, _ANSWER_WITHIN_S)) as connection:
+        connection.settimeout(_ANSWER_WITHIN_S)
+        connection.sendall(encode(AskStatus(os.urandom(16).hex(), journal_file(journal))))
+        reader = FrameReader(decode_answer)
+        while data := connection.recv(64 * 1024):
+            for frame in reader.feed(data):
+                if not isinstance(frame.header, Status):
+                    raise OSError("it refuses to answer: it serves another journal")
+                workers = to_builtins(frame.header.workers)
+                return {"workers": workers, "storage_full": frame.header.storage_full}
+    raise OSError("it has closed the connection")

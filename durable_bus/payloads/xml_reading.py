@@ -1,0 +1,227 @@
+"""XML and text on their way in: the one hardened parser, and what a handler gets of a payload.
+
+A payload is a pair `(text, is_xml)`. XML is exactly one element: no DOCTYPE, no comment or processing
+instruction beside it, at most XML_DEPTH_MAX deep, at most PAYLOAD_BYTES_MAX long. An XML declaration before
+it is dropped. All else is MalformedItem, which becomes a failed result.
+
+Measured with libxml2 2.14, an item loaded as an element and dumped again, against bare `etree.fromstring` and
+`etree.tostring(encoding="unicode")`: 111 characters 6.3 µs against 5.2 (+21 %), 1,441 characters 31 µs
+against 29 (+7 %).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from lxml import etree
+
+from durable_bus.errors import MalformedItem, UsageError, one_line
+from durable_bus.payloads.characters import first_unrepresentable
+from durable_bus.payloads.dataclass_xml import codec_of, local_name
+
+__all__ = [
+    "PARSER",
+    "PAYLOAD_BYTES_MAX",
+    "XML_DEPTH_MAX",
+    "canonical",
+    "check_annotation",
+    "error_text",
+    "guess_is_xml",
+    "is_deeper",
+    "load",
+    "loader",
+    "parse",
+    "payload_kind",
+    "split_items",
+    "without_declaration",
+]
+
+PAYLOAD_BYTES_MAX = 8 * 1024 * 1024
+"""Longest payload, in bytes of UTF-8. libxml2 by itself stops at 10,000,000 bytes of one text node."""
+
+XML_DEPTH_MAX = 256
+"""Deepest nesting of elements, the root counting 1. libxml2 by itself stops at 256, so more has no effect."""
+
+_SPACES: Final = " \t\r\n"  # what XML calls white space; Python's strip() knows 25 more characters
+
+# encoding= overrides what libxml2 would guess from the first bytes: `<` and NUL would be UTF-16, where a
+# DOCTYPE could hide. collect_ids=False: no table of xml:id attributes, which nobody asks for; 4 % faster.
+PARSER: Final = etree.XMLParser(
+    encoding="utf-8",
+    resolve_entities=False,
+    no_network=True,
+    load_dtd=False,
+    dtd_validation=False,
+    huge_tree=False,
+    recover=False,
+    collect_ids=False,
+)
+"""The one hardened parser."""
+
+_DECLARATION = re.compile(r"[ \t\r\n]*<\?xml[ \t\r\n][^>]*?\?>[ \t\r\n]*")
+_ROOT = re.compile(r"[ \t\r\n]*(?:<\?xml[ \t\r\n][^>]*?\?>[ \t\r\n]*)?<(?:[^\s<>/:!?]+:)?([^\s<>/:!?]+)")
+
+
+def guess_is_xml(text: str) -> bool:
+    """Whether plain text is meant as XML: its first character after XML's white space is `<`."""
+    return text[:1] == "<" or text.lstrip(_SPACES)[:1] == "<"
+
+
+def split_items(text: str) -> list[str]:
+    """The items of a file or of `BufferStart.items`: a line each, stripped, empty ones dropped.
+
+    Split at LF only: `str.splitlines` also splits at VT, FF, NEL, U+2028, … which stand inside real texts.
+    """
+    return [line for line in map(str.strip, text.split("\n")) if line]
+
+
+# ---- values
+
+
+def parse(text: str) -> etree._Element:
+    """The one element that the text is. Raises MalformedItem, one line, for anything else.
+
+    A DOCTYPE can only stand before the root, or it is not well formed; so it is enough to see that the text,
+    its declaration dropped, begins with the root. That is before libxml2 sees a byte of it.
+    """
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        raise MalformedItem("not XML: a lone surrogate") from None
+    return _parse(data)
+
+
+def _parse(data: bytes) -> etree._Element:
+    """`parse` of UTF-8."""
+    if not b"<@" < data < b"=":  # all but `<` and a letter, `_` or a character beyond ASCII (or `@`)
+        data = _from_root(data.decode()).encode()
+    if len(data) > PAYLOAD_BYTES_MAX:
+        raise MalformedItem(f"{len(data)} bytes of XML, more than {PAYLOAD_BYTES_MAX}")
+    try:
+        root = etree.fromstring(data, PARSER)
+    except etree.XMLSyntaxError as error:
+        raise MalformedItem(f"not XML: {error.msg}") from None
+    if root.getnext() is not None:
+        raise MalformedItem("not one element: a comment or processing instruction stands after it")
+    if XML_DEPTH_MAX < 256 and is_deeper(root, XML_DEPTH_MAX):
+        raise MalformedItem(f"elements nested deeper than {XML_DEPTH_MAX}")
+    return root
+
+
+def _from_root(text: str) -> str:
+    """The text from its root on, without declaration. Raises MalformedItem when something else is first."""
+    text = without_declaration(text).lstrip(_SPACES)
+    if text[:1] != "<":
+        raise MalformedItem("not XML: it does not begin with an element")
+    if text.startswith("<!--") or text[1:2] == "?":
+        raise MalformedItem("not one element: a comment or processing instruction stands before it")
+    if text[1:2] == "!":
+        raise MalformedItem("a DOCTYPE is refused")
+    return text
+
+
+def without_declaration(text: str) -> str:
+    """The XML as it is, without a declaration before it: that cannot stand inside a document."""
+    if text[1:2] == "?" or text[:1] != "<":
+        declaration = _DECLARATION.match(text)
+        if declaration is not None:
+            return text[declaration.end() :]
+    return text
+
+
+def is_deeper(root: etree._Element, depth_max: int) -> bool:
+    """Whether an element stands deeper than `depth_max`, the root counting 1."""
+    return bool(root.xpath("boolean(" + "/".join("*" * depth_max) + ")"))  # a step a level, all in C
+
+
+def load(text: str, is_xml: bool, annotation: Any) -> object:
+    """The value that a handler with this annotation takes.
+
+    `etree._Element`: the element; a text item as `<item>text</item>`. `str`: the text of a text item, the XML
+    of an XML item (it must parse, or whether it is malformed would depend on who looks). A dataclass: see
+    `dataclass_xml`; a text item only where the class has exactly one field of type str and no other without
+    default.
+
+    Raises MalformedItem. UsageError or NameError for an annotation that `check_annotation` refuses.
+    """
+    if annotation is etree._Element:
+        return parse(text) if is_xml else _item_element(text)
+    if annotation is str:
+        if not is_xml:
+            return text
+        parse(text)
+        return without_declaration(text)
+    codec = codec_of(annotation)
+    return codec.load(parse(text)) if is_xml else codec.load_text(text)
+
+
+def loader(is_xml: bool, annotation: Any) -> Callable[[bytes], object]:
+    """`load` of UTF-8, for many payloads that are alike. An element comes without a detour by str, which
+    costs 0.8 of 14 µs (316 characters), and without a call in between.
+    """
+    if is_xml and annotation is etree._Element:
+        return _parse
+    return lambda data: load(data.decode(), is_xml, annotation)
+
+
+def _item_element(text: str) -> etree._Element:
+    element = etree.Element("item")
+    try:
+        element.text = text
+    except ValueError:  # UnicodeEncodeError, for a lone surrogate, is one
+        raise MalformedItem(f"the text cannot be in XML: {first_unrepresentable(text)}") from None
+    return element
+
+
+def check_annotation(annotation: Any) -> None:
+    """Raise UsageError unless `load` knows the annotation, NameError for an unresolved forward reference."""
+    if annotation is etree._Element or annotation is str:
+        return
+    if not (isinstance(annotation, type) and dataclasses.is_dataclass(annotation)):
+        raise UsageError(f"{annotation!r:.200} is neither a dataclass, nor lxml.etree._Element, nor str")
+    codec_of(annotation)
+
+
+# ---- looking at payloads
+
+
+def payload_kind(text: str, is_xml: bool) -> str:
+    """The kind of a message: the root's local name, without parsing; "text" for text, "" for no root."""
+    if not is_xml:
+        return "text"
+    root = _ROOT.match(text)
+    return "" if root is None else root[1]
+
+
+def canonical(text: str) -> str:
+    """The XML in canonical form (C14N 1.0), for comparing answers: quoting and attribute order do not matter.
+
+    What is not XML, or has no canonical form (a relative namespace), is returned as it is.
+    """
+    try:
+        return etree.tostring(parse(text), method="c14n").decode()
+    except (MalformedItem, etree.C14NError):
+        return text
+
+
+def error_text(payload: str) -> str:
+    """What a failed result's payload says, as one line: "code: message", Huh's error, or all its text."""
+    try:
+        root = parse(payload)
+    except MalformedItem:
+        return one_line(payload)
+    fields = {local_name(child).lower(): _text_of(child) for child in root.iterchildren("*")}
+    kind = local_name(root).lower()
+    if kind == "systemerror" and "code" in fields:
+        return one_line(f"{fields['code']}: {fields.get('message', '')}")
+    if kind in ("huh", "buffererror") and "error" in fields:
+        return one_line(fields["error"])
+    return one_line(_text_of(root)) or one_line(payload)
+
+
+def _text_of(element: etree._Element) -> str:
+    """All text inside; comments and processing instructions are none."""
+    return "".join(map(str, element.itertext("*")))

@@ -1,0 +1,102 @@
+"""What a start would hand out now: the real supervisor is asked, on a private copy."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from durable_bus import __version__
+from durable_bus.journal.admin.scratch import scratch_copy
+from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.supervisor.context import Context, Ports, SupervisorConfig
+from durable_bus.supervisor.io.clock import SystemClock
+from durable_bus.supervisor.loop import Supervisor
+from durable_bus.supervisor.scheduling import batch_size
+from durable_bus.supervisor.scheduling.dispatcher import plan_items
+from durable_bus.supervisor.state import ItemLease, Worker
+from durable_bus.wire.ids import new_id
+
+__all__ = ["Plan", "plan"]
+
+_FAR_FUTURE_MS = 1 << 52
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a start would hand out now."""
+
+    buffers: list[dict[str, Any]]
+    """In their order: `buffer_id`, `outstanding` (how many items), `ranges` ([[first, count], …])."""
+    paused: list[str]
+    """Open buffers that nothing would be handed out of before a `resume`."""
+    messages: dict[str, int]
+    """How many messages wait for each name."""
+
+
+def plan(journal: Path) -> Plan:
+    """Ask the supervisor. Retries that are due later are part of its answer. Raises a JournalError."""
+    with scratch_copy(journal) as copy:
+        clock = SystemClock()
+        nobody: Any = _Nobody()
+        supervisor = Supervisor(
+            SupervisorConfig(app_name="plan", pid=os.getpid(), version=__version__, workers=1),
+            copy,
+            Ports(nobody, nobody, nobody, clock, new_id, lambda *_, **__: None),
+        )
+        supervisor.start()
+        with copy.commit(clock.now_ms()):
+            _hand_out_everything(supervisor.context)
+        buffers = supervisor.state.buffers.values()
+        handed_out = [one for one in supervisor.state.leases.values() if isinstance(one, ItemLease)]
+        found = []
+        for buffer in buffers:
+            ranges = _merged(
+                [(one.first, one.item_count) for one in handed_out if one.buffer_seq == buffer.seq]
+            )
+            if ranges:
+                outstanding = sum(count for _, count in ranges)
+                found.append({"buffer_id": buffer.buffer_id, "outstanding": outstanding, "ranges": ranges})
+        return Plan(
+            found,
+            [buffer.buffer_id for buffer in buffers if buffer.paused],
+            copy.messages.names_with_waiting(),
+        )
+
+
+class _Nobody:
+    """Clients, a reactor, and workers that have begun nothing: all that a plan asks of them."""
+
+    started = 0
+
+    def slot(self, worker_id: int) -> "_Nobody":
+        return self
+
+    def send(self, worker_id: int, data: bytes) -> None:
+        raise AssertionError("a plan sends nothing")
+
+
+def _hand_out_everything(context: Context) -> None:
+    """Give all there is to one worker that knows every listener and always has room."""
+    state = context.state
+    targets = {buffer.target for buffer in state.buffers.values()}
+    for target in targets:
+        batch_size.saw(state, target, 1, 1)  # fast, so that batches are as large as they may be
+    listeners = {target: ListenerSettings(target, None, 1, 0.0, 1, False, None) for target in targets}
+    worker = Worker(worker_id=0, pid=os.getpid(), listeners=listeners)
+    next_ordinal = rounds_without = 0
+    while rounds_without < 2:
+        state.workers[0] = worker._replace(next_ordinal=next_ordinal)
+        some = plan_items(context, _FAR_FUTURE_MS)
+        rounds_without = 0 if some or state.scan_unfinished else rounds_without + 1
+        next_ordinal = state.workers[0].next_ordinal
+
+
+def _merged(ranges: list[tuple[int, int]]) -> list[list[int]]:
+    """Ranges in order, those that touch as one."""
+    merged: list[list[int]] = []
+    for first, count in sorted(ranges):
+        if merged and merged[-1][0] + merged[-1][1] == first:
+            merged[-1][1] += count
+        else:
+            merged.append([first, count])
+    return merged
