@@ -1,11 +1,10 @@
-"""Whether a journal is ours alone to write. It is looked at where one is opened for writing, so that no way
-in leads past it; whoever only reads is not asked.
+"""Refuses to write a journal that another user could write to. Reading is not restricted.
 
-Root may have a hand in it besides us, nobody else. In a folder like /tmp everybody may put what nobody else
-can take away, so somebody may have been there before us, with a symbolic link that leads elsewhere, with a
-journal full of work for our workers, or with a -wal, whose pages SQLite takes for commits of ours. Who owns a
-folder that not everybody may write to is trusted with the links in it, and can take our files away; a file
-that he puts in their place is refused.
+Everybody who opens a journal for writing comes through here. Besides us, only root is trusted. In a folder
+like /tmp another user may have been there before us: with a symbolic link that leads elsewhere, with a
+journal full of work for our workers, or with a -wal, whose pages SQLite would take for commits. The owner of
+a folder that not everybody may write to is trusted with the symbolic links in it. That owner can also delete
+our files, but a file that another user puts in their place is refused.
 """
 
 import contextlib
@@ -65,8 +64,8 @@ def _kind(mode: int) -> str:
 
 
 def path_to_write(journal: Path) -> Path:
-    """The real path of a journal that we may write to: what was looked at is what must be opened, and no link
-    followed again. Raises JournalUnreachable, before anything is opened.
+    """The real path of a journal that we may write to. Open this path: it has no symbolic link that could be
+    changed after we have looked. Raises JournalUnreachable, before anything is opened.
     """
     refuse_no_file(journal)
     real = real_path(journal)
@@ -134,9 +133,9 @@ def refuse_others(journal: Path) -> None:
 
 @contextlib.contextmanager
 def reserved(journal: Path) -> Iterator[None]:
-    """While SQLite opens a journal that is there: in a folder like /tmp it finds only what was looked at, and
-    nobody can put there in between what it looks for. It takes an empty file for none. Raises as
-    `refuse_others`.
+    """Makes the journal's missing -wal, -shm and -journal as empty files while SQLite opens it, in a folder
+    like /tmp: so no other user can put one there after we have looked. SQLite takes an empty file for none.
+    Raises as `refuse_others`.
     """
     made: list[Path] = []
     if journal.parent.stat().st_mode & stat.S_IWOTH:

@@ -1,6 +1,4 @@
-"""What the journal's writer does with buffers and their items. Every method belongs inside
-`Journal.commit()`.
-"""
+"""Writes buffers, their items and their pauses. Call every method inside `Journal.commit()`."""
 
 import itertools
 import sqlite3
@@ -86,9 +84,8 @@ class BufferTable:
     def add_whole(
         self, items: list[bytes], form: int, exceptions: list[int], *, digest: str, **columns: Any
     ) -> BufferRow:
-        """A buffer that is open at once, with all its items, as `add_chunk` takes them. What its row says
-        that `by_seq` would read: a small buffer takes thirteen statements, and that one was a fifteenth of
-        their time.
+        """A buffer that is open at once, with all its items, which are as `add_chunk` takes them. The row is
+        not read back: a small buffer takes thirteen statements, and that one took a fifteenth of their time.
         """
         self._journal.ids.buffer += 1
         self._add_items(self._journal.ids.buffer, 0, items, form, exceptions)

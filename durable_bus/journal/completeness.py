@@ -1,17 +1,18 @@
-"""Whether a journal is all there: its -wal may have been left behind, or deleted.
+"""Tells whether a journal lacks its last commits, because its -wal was left behind or deleted.
 
-Whatever was committed last is in the -wal only, and without it the file is an older journal in which nothing
-looks wrong. Three things tell. The supervisor notes the number of each commit in its lock file: where that
-came along, a journal that ends earlier lacks the rest, and one that does not lacks nothing. A lock file of
-another file (the inode is noted, too) is that of a copy, or of what was in the place of this one before; a
-journal that ends earlier is then complete only when its newest run says that it ended: the copy of an older
-state that was served cannot be told from one whose -wal was cut off. Where no lock file came along, a newest
-run that has not said that it ended had a -wal when it died; without one, or with an empty one (a supervisor
-that idles leaves that, and so does whoever reads a copy), or with one that does not begin as a log does,
-something may be missing. And a backup of ours is not in WAL mode: it is complete in itself, whatever its runs
-say.
+The last commits are in the -wal only. Without it the file is an older journal, in which nothing looks wrong.
+This is how it is told:
 
-Nothing is written, no -wal or -shm either: whoever looks must not make the -wal whose absence tells.
+- A backup of ours is not in WAL mode. It is complete in itself.
+- The supervisor notes the number of each commit, and the journal's inode, in its lock file. If the inode is
+  this file's, the journal lacks what was noted and is not there.
+- If the lock file is of another inode, the journal is a copy, or has taken the place of another one. It is
+  complete if it has all that was noted, or if its newest run says that it has ended.
+- Without a lock file, a newest run that has not said that it ended had a -wal when it died. If that is
+  missing, empty (an idle supervisor leaves it empty, and so does a reader of a copy) or no log, commits may
+  be missing.
+
+Nothing is written: to open a journal would make the -wal whose absence we look for.
 """
 
 import os

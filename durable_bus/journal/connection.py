@@ -47,8 +47,8 @@ SQLITE_OLDEST = (3, 38, 0)
 DURABILITIES = {"full": "FULL", "normal": "NORMAL"}
 
 TEXT_BYTES_MAX = 64 * 1024 * 1024
-"""The longest text that SQLite may make of many payloads for us; it stops there, and fewer are asked for. One
-payload of 8 MiB fits, also as JSON with each character escaped, and twice. SQLite's own limit is 10^9 bytes.
+"""The longest text that SQLite may make of many payloads. Beyond it SQLite stops, and we ask for fewer. One
+payload of 8 MiB fits. SQLite's own limit is 10^9 bytes.
 """
 _CACHE_KIB = 32 * 1024
 PAGE_BYTES = 8 * 1024
@@ -57,12 +57,12 @@ made a million-item run 13 % faster. But a commit writes whole pages: with 8 KiB
 faster than with 16, and 200,000 items no slower that could be measured.
 """
 _CHECKPOINT_BYTES = 4 * 1024 * 1024
-"""A commit that leaves the log this long brings it home: about 5 ms, during which workers still have work in
-hand. At 64 MiB it was 170 ms, and they had not. A short log is also overwritten in place, which syncs faster
-than one that grows: together 8 % (200,000 items).
+"""A commit that leaves the log this long checkpoints it. That takes about 5 ms, during which workers still
+have work. At 64 MiB it took 170 ms, and they had none left. A short log is also overwritten in place, which
+syncs faster than one that grows: together 8 % (200,000 items).
 """
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
-"""What a reader has made longer is cut to this when the log begins anew."""
+"""A log that a reader has kept from shrinking is cut to this when it begins anew."""
 
 
 def translate(error: sqlite3.Error, path: str | Path) -> JournalError:
@@ -146,7 +146,7 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
             connection.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // page_bytes}")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
-            # Debian's SQLite overwrites what is deleted: to drop a buffer took as much room as it had.
+            # Debian's SQLite overwrites deleted rows: to drop a buffer took as much room as it had.
             connection.execute("PRAGMA secure_delete = OFF")
             # A temporary file would take a descriptor, and there may be none left.
             connection.execute("PRAGMA temp_store = MEMORY")

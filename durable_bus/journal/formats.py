@@ -1,4 +1,4 @@
-"""How numbers stand in the journal: the key of an item and of its result, and the durations of an answer."""
+"""Columns that hold several values: the key of an item and of its result, and the durations of an answer."""
 
 import struct
 
@@ -10,7 +10,7 @@ _DURATION_DIGITS = 10
 
 
 class _Milliseconds(dict[bytes, float]):
-    """A duration's digits and what they mean, looked at once: 0.08 µs each instead of 0.14, see `packed`."""
+    """Milliseconds by the digits of a duration. Each text is converted once: 0.08 µs instead of 0.14."""
 
     def __missing__(self, digits: bytes) -> float:
         value = self[digits] = float(digits) / 1000.0
@@ -32,8 +32,8 @@ def packed(micros: list[int]) -> str:
 
 
 def milliseconds(durations: str) -> list[float]:
-    """What `packed` has made, as numbers; none where a row says something else, as an earlier version did of
-    items that took more than 2 h 46 min.
+    """The milliseconds that `packed` has written. Empty for a text of another length: an early version wrote
+    eleven digits for items that took more than 2 h 46 min.
     """
     if len(durations) % _DURATION_DIGITS:
         return []

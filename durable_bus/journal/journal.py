@@ -1,5 +1,5 @@
-"""The journal's writer: opening it, its commits and its runs. What is in a commit is written by the tables
-beside it.
+"""The journal's writer: commits, runs and requests. `buffers.py`, `work.py` and `messages.py` write the rest
+of a commit.
 """
 
 import contextlib
@@ -182,16 +182,15 @@ class Journal:
         return int(self.statements.value("last_commit_before", before_ms=before_ms) or 0)
 
     def checkpoint(self, wait_ms: int = 0) -> bool:
-        """Bring the write-ahead log home and empty it, outside a commit; True when that was possible.
+        """Checkpoint the write-ahead log and truncate it, outside a commit; True when that was possible.
 
-        A reader that holds an old snapshot keeps it from shrinking, and is waited for as long as `wait_ms`,
-        and everybody with us; a full disk refuses the checkpoint too. Neither is an error here: the next one
-        tries again. Commits do the same in passing, without emptying it, whenever it has grown long
-        (`connection.open_writer`).
+        A reader that holds an old snapshot prevents it: we wait for it up to `wait_ms` milliseconds. A full
+        disk prevents it, too. Neither is an error here, as the next checkpoint tries again. Commits
+        checkpoint in passing when the log has grown long, without truncating it (`connection.open_writer`).
 
-        Raises another JournalError when storage fails: the process must end. Nothing is lost by that, every
-        commit is in the log as before. Going on could lose something: after a sync that failed the system may
-        take for written what is not, and a checkpoint copies pages without a look at their checksums. The
+        Raises another JournalError when storage fails: the process must end. Nothing is lost by that: every
+        commit is in the log as before. To go on could lose something: after a failed sync the system may take
+        pages for written that are not, and a checkpoint copies pages without looking at their checksums. The
         next start looks at them.
         """
         (busy_ms,) = self.connection.execute("PRAGMA busy_timeout").fetchone()

@@ -1,4 +1,4 @@
-"""What the journal's writer does with messages, threads and mailboxes, inside `Journal.commit()` only."""
+"""Writes messages, threads and mailboxes. Call every method inside `Journal.commit()`."""
 
 import json
 from typing import TYPE_CHECKING, NamedTuple

@@ -1,4 +1,4 @@
-"""How many rows are taken at once: short ones by the thousand, and of long ones no memory full."""
+"""How many rows are read at once: many short ones, or few long ones, so that memory stays flat."""
 
 __all__ = ["PAGE_CHARS", "fitting"]
 

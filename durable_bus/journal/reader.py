@@ -1,7 +1,7 @@
-"""Reading the journal: clients, the command line and replay. Any number of times, by anyone, in pages.
+"""Reads the journal for clients, the command line and replay: any number of times, by anyone.
 
-In pages, because a half-read cursor pins the write-ahead log: a user's loop that sleeps inside would make it
-grow without end.
+Rows are read in pages, because a cursor in the middle of its rows keeps the write-ahead log from shrinking. A
+user's loop that sleeps between two rows would make the log grow without end.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ class JournalReader:
     """
 
     def __init__(self, path: str | Path, connection: sqlite3.Connection | None = None) -> None:
-        """`connection`: the writer's, for who is in its process and needs no second one."""
+        """`connection`: the writer's, for a reader in the same process."""
         self.path = Path(path)
         self.connection = open_reader(path) if connection is None else connection
         self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, TEXT_BYTES_MAX)
@@ -63,7 +63,7 @@ class JournalReader:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """One thread at a time: a cursor that another one executes anew gives it that one's rows."""
+        """One thread at a time: two threads would get rows of one another's statement."""
         with self._lock, translated(self.path):
             yield
 

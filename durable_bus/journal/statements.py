@@ -34,8 +34,9 @@ def load(*file_names: str) -> dict[str, str]:
 def with_rows(text: str, count: int, *, at_end: bool) -> str:
     """A statement with the row between its braces written `count` times: `#` is the row's number.
 
-    `at_end`: only the first row says its number, the others NULL, and as key get the table's highest and one.
-    Of a key that it is told SQLite looks for the place: a row of 88 characters takes a tenth longer.
+    `at_end`: only the first row has its number. The others have NULL, for which SQLite takes the table's
+    highest key and one. For a key that is given it looks for the place: an item and its result of 88
+    characters take 1.40 µs instead of 1.18.
 
     Placeholders have no names, neither here nor wherever parameters are a sequence. Of one like `?1` Python
     asks SQLite for the name from 3.12 on, at each binding, and SQLite searches all names from the first: with
@@ -51,8 +52,8 @@ def with_rows(text: str, count: int, *, at_end: bool) -> str:
 
 
 def threads_below(thread_id: str) -> dict[str, str]:
-    """The parameters of a statement that are the range of every thread id that begins with this one's: "0" is
-    the character after "/".
+    """The range of all thread ids below this one, as parameters of a statement: "0" is the character after
+    "/".
     """
     return {"thread_prefix": f"{thread_id}/", "thread_prefix_end": f"{thread_id}0"}
 

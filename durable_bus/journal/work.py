@@ -1,9 +1,7 @@
-"""What the journal's writer does with dispatches and outcomes. Every method belongs inside
-`Journal.commit()`.
+"""Writes dispatches, answers, results and failed attempts. Call every method inside `Journal.commit()`.
 
-An outcome is recorded once: a result (by its primary key) or a row in `forwarded_item`, and whichever is
-committed first keeps the other out. How many rows a method really inserted is what it returns, and all that
-counters may change by.
+An item has one outcome: a result, or a row in `forwarded_item`. Whichever is committed first keeps the other
+out. Methods return how many rows they really inserted; counters change by nothing else.
 """
 
 import hashlib

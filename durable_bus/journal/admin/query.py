@@ -1,10 +1,10 @@
 """Anybody's SQL, read-only, through sqlite-utils; and the questions that people ask, by name. The questions
 stand in `migrations/README.md`, and are run as they stand there.
 
-Nothing here can hold up the supervisor: readers never block its writes, but one that stays in the middle of a
-SELECT keeps the write-ahead log from shrinking. So rows are taken as fast as SQLite gives them, never as fast
-as somebody reads them, and a query that takes too long is interrupted. And a read-only connection may still
-run a checkpoint, which takes the writer's lock: of the pragmas, only those that are known to read are let by.
+A query cannot hold up the supervisor. Readers do not block its writes, but a reader in the middle of a SELECT
+keeps the write-ahead log from shrinking. So all rows are taken as fast as SQLite gives them, and a query that
+takes too long is interrupted. A read-only connection could still run a checkpoint, which takes the writer's
+lock: so only pragmas that are known to read are allowed.
 """
 
 import contextlib

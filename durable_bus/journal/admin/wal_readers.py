@@ -2,7 +2,7 @@
 
 A reader marks the log's end that it sees with a POSIX read lock on one of the bytes 123 to 127 of the -shm
 file (https://www.sqlite.org/walformat.html, "WAL locks"). As long as it is inside a transaction, or in the
-middle of a SELECT, the log behind its mark cannot be brought home and grows with every commit. Nothing is
+middle of a SELECT, the log behind its mark cannot be checkpointed, and grows with every commit. Nothing is
 lost by that; it shrinks when the reader ends.
 """
 

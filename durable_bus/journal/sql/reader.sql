@@ -1,5 +1,5 @@
--- What readers ask: clients, the command line, replay. They go by the views where a person could, and by the tables where
--- a page of a million rows must be cheap.
+-- What clients, the command line and replay ask. They use the views where a person could, and the tables where a page of
+-- a million rows must be cheap.
 
 -- name: buffer
 SELECT * FROM buffers WHERE buffer_id = :buffer_id;
