@@ -50,10 +50,11 @@ def assert_whole(facts: Facts, buffer_id: str, items: list[str]) -> None:
 def test_a_start_survives_the_daemons_death_at_any_commit(tmp_path: Path, total: int, when: str) -> None:
     """The commits of a start: it begins, its chunks arrive, it opens; or several of these in one. A daemon
     for
-    each, that dies there; the client is told by the next one, and nothing is there twice.
+    each, that dies there; the client is told by the next one, and nothing is there twice. Deaths before and
+    after every other commit leave each state of the journal once.
     """
     items = numbered(total)
-    for die_at in range(2, 9):
+    for die_at in range(2, 9, 2):
         journal = tmp_path / f"{die_at}.db"
         with Daemon(journal, "apps.plain:bus", workers=1, die_at=die_at, when=when) as first:
             first.until_listening()

@@ -115,8 +115,12 @@ def test_daemons_that_die_one_commit_later_each_time_give_the_same_answer_once(
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_daemon_killed_at_any_commit_gives_the_same_answer_once(tmp_path: Path, when: str) -> None:
-    """At its first commit, then, on another journal, at its second, until it has answered before."""
-    for die_at in range(1, 1000):
+    """At its first commit, then, on another journal, at its third, until it has answered before.
+
+    Killed before an odd commit it leaves what an even number of commits wrote, killed after it what an odd
+    number wrote: so each state of the journal is recovered from once.
+    """
+    for die_at in range(1, 1000, 2):
         folder = tmp_path / str(die_at)
         folder.mkdir()
         answer, killed = answer_despite(folder / "journal.db", [die_at], when)

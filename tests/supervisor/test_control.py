@@ -240,25 +240,31 @@ def test_retry_starts_what_failed_and_what_is_missing_and_asked_twice_it_is_one(
     assert facts.value("SELECT count(*) FROM buffers") == 3
 
 
+@pytest.fixture(scope="module")
+def unruly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One daemon for all who ask for a buffer of their own."""
+    with Service(tmp_path_factory.mktemp("unruly") / "journal.db", "apps.unruly:bus") as service:
+        yield service
+
+
 @pytest.mark.parametrize("names", [("ann", None), (None, "ann"), ("ann", "bob"), ("bob", "ann")], ids=str)
 @pytest.mark.parametrize("starter", [None, "ann"], ids=["nobody", "ann"])
 def test_retry_is_one_whoever_asks(
-    journal: Path, facts: Facts, starter: str | None, names: tuple[str | None, str | None]
+    unruly: Service, starter: str | None, names: tuple[str | None, str | None]
 ) -> None:
     """With and without a mailbox that the BufferComplete of the first, or of the retry, comes to."""
-    with Service(journal, "apps.unruly:bus") as service:
-        with service.client(starter) as client:
-            client.start("misbehave", ["raise", "good"], buffer_id="b").wait(60)
-        existed = []
-        for name in names:
-            with service.client(name) as client:
-                again = client.retry("b")
-                assert again.wait(60).total == 1
-                existed.append(again.existed)
+    first = f"b-{starter}-{names[0]}-{names[1]}"
+    with unruly.client(starter) as client:
+        client.start("misbehave", ["raise", "good"], buffer_id=first).wait(60)
+    existed = []
+    for name in names:
+        with unruly.client(name) as client:
+            again = client.retry(first)
+            assert again.wait(60).total == 1
+            existed.append(again.existed)
     assert existed == [False, True]
-    assert facts.value("SELECT return_to FROM buffers WHERE buffer_id = 'b.retry1'") == (
-        starter or names[0] or ""
-    )
+    return_to = unruly.facts.value("SELECT return_to FROM buffers WHERE buffer_id = ?", f"{first}.retry1")
+    assert return_to == (starter or names[0] or "")
 
 
 def test_a_buffer_whose_id_has_no_room_for_more_can_be_retried(journal: Path, facts: Facts) -> None:

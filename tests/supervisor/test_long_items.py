@@ -43,16 +43,19 @@ def printed_kib(source: str, *arguments: object) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "length", "few_mib"), [(150, MIB, 48), (60, 4 * MIB, 160)])
+@pytest.mark.parametrize(
+    ("count", "length", "few_mib", "formats"),
+    [(150, MIB, 48, ["jsonl", "csv", "xml"]), (60, 4 * MIB, 160, ["xml"])],
+)
 def test_long_items_behind_short_ones_are_passed_on_a_few_at_a_time(
-    journal: Path, count: int, length: int, few_mib: int
+    journal: Path, count: int, length: int, few_mib: int, formats: list[str]
 ) -> None:
     with Service(journal, verbose=False) as service:
         before_kib = service.memory_kib()
         client_kib = printed_kib(START_AND_READ, journal, count, length)
         assert client_kib < few_mib * 1024
         assert service.memory_kib("VmHWM") - before_kib < (few_mib + 64) * 1024
-        for format_name in ("jsonl", "csv", "xml"):
+        for format_name in formats:
             results = ("results", "long", "--format", format_name, "--journal", journal)
             assert printed_kib(PEAK_OF_COMMAND, *results) < (2 * few_mib + 64) * 1024
 

@@ -46,6 +46,14 @@ def daemon(journal: Path) -> Iterator[Daemon]:
         yield daemon
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon for tests that ask the same of it again and again, each under another name."""
+    with Daemon(tmp_path_factory.mktemp("shared") / "journal.db", APP) as daemon:
+        daemon.until_listening()
+        yield daemon
+
+
 def states(facts: Facts, to_id: str) -> list[str]:
     rows = facts.rows("SELECT state FROM messages WHERE to_id = ? ORDER BY created_at", to_id)
     return [state for (state,) in rows]
@@ -55,10 +63,10 @@ def states(facts: Facts, to_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["system.x", "system.buffer", "buffer_b1_w5", "a b", "", "x" * 101, "ö"])
-def test_a_name_of_the_bus_and_no_name_at_all_are_refused(daemon: Daemon, facts: Facts, name: str) -> None:
+def test_a_name_of_the_bus_and_no_name_at_all_are_refused(shared: Daemon, name: str) -> None:
     with pytest.raises(UsageError, match="client name"):
-        client_of(daemon.journal, name)
-    assert facts.rows("SELECT name FROM mailbox") == []
+        client_of(shared.journal, name)
+    assert Facts(shared.journal).rows("SELECT name FROM mailbox WHERE name = ?", name) == []
 
 
 def test_the_name_of_a_listener_is_refused(journal: Path, daemon: Daemon, facts: Facts) -> None:
@@ -118,16 +126,15 @@ NOT_XML = [
 ]
 
 
-@pytest.mark.parametrize("payload", NOT_XML)
-def test_what_looks_like_xml_and_is_not_is_not_sent(
-    journal: Path, daemon: Daemon, facts: Facts, payload: object
-) -> None:
-    with closing(client_of(journal, "cli")) as client:
+@pytest.mark.parametrize("number", range(len(NOT_XML)), ids=lambda number: repr(NOT_XML[number]))
+def test_what_looks_like_xml_and_is_not_is_not_sent(shared: Daemon, number: int) -> None:
+    name = f"sender{number}"
+    with closing(client_of(shared.journal, name)) as client:
         with pytest.raises(UsageError, match="the message is not one XML element"):
-            client.send("cli", payload)
-        assert facts.rows("SELECT * FROM messages") == []
-        client.send("cli", Text("<b>just text a human typed"))
-        client.send("cli", ' <?xml version="1.0"?><a/>')
+            client.send(name, NOT_XML[number])
+        assert states(Facts(shared.journal), name) == []
+        client.send(name, Text("<b>just text a human typed"))
+        client.send(name, ' <?xml version="1.0"?><a/>')
         received = [client.receive(60) for _ in range(2)]
         assert [(message.payload, message.is_xml) for message in received] == [
             ("<b>just text a human typed", False),
@@ -395,15 +402,19 @@ DEEP = "<a>" * 255 + "</a>" * 255
 """Well formed, and too deep to stand in a results document."""
 
 
-@pytest.mark.parametrize("payload", [*NOT_XML, DEEP, "a\0b", "half \ud800", "\x01", 7])
+NO_ANSWERS = [*NOT_XML, DEEP, "a\0b", "half \ud800", "\x01", 7]
+
+
+@pytest.mark.parametrize("number", range(len(NO_ANSWERS)), ids=lambda number: f"{NO_ANSWERS[number]!a:.40}")
 def test_a_response_that_no_handler_could_answer_is_refused_and_the_message_is_as_it_was(
-    journal: Path, daemon: Daemon, facts: Facts, payload: object
+    shared: Daemon, number: int
 ) -> None:
-    with closing(client_of(journal, "cli")) as client:
-        buffer, question = asked(client, "b")
+    name = f"answerer{number}"
+    with closing(client_of(shared.journal, name)) as client:
+        buffer, question = asked(client, name)
         with pytest.raises(UsageError, match="not an answer"):
-            client.respond(question, payload)
-        assert states(facts, "cli") == ["delivered"]
+            client.respond(question, NO_ANSWERS[number])
+        assert states(Facts(shared.journal), name) == ["delivered"]
         client.respond(question, Text("<b>just text a human typed"))
         complete = buffer.wait(60)
     assert complete.successful == 1

@@ -1,5 +1,6 @@
 """The bench runs every section, and says what it says it does. How long things took is not looked at."""
 
+import fcntl
 import json
 import os
 import signal
@@ -33,11 +34,25 @@ def report_of(folder: Path, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+def report_made_once(factory: pytest.TempPathFactory, name: str, *arguments: str) -> Any:
+    """A report that the first of pytest's processes that needs it makes, for all of them."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with open(shared / f"{name}.json", "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        made = file.read()
+        if not made:
+            made = json.dumps(report_of(factory.mktemp(name), *arguments))
+            file.write(made)
+        return json.loads(made)
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What it does unasked."""
     few = ["--items", "40", "--workers", "1", "--rounds", "2", "--latency-samples", "3"]
-    return report_of(tmp_path_factory.mktemp("bench"), *few)
+    return report_made_once(tmp_path_factory, "bench", *few)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +65,7 @@ def long_report(tmp_path_factory: pytest.TempPathFactory) -> Any:
     few += ["--small-list", "2,3", "--small-samples", "2"]
     few += ["--submit-rate", "48", "--submit-seconds", "0.5"]
     asked = ["--only", "awaits,beside,submissions,flood,journal,million,cost,cores,small"]
-    return report_of(tmp_path_factory.mktemp("long"), *few, *asked)
+    return report_made_once(tmp_path_factory, "long", *few, *asked)
 
 
 @pytest.fixture

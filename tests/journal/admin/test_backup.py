@@ -76,28 +76,32 @@ def test_a_backup_is_read_where_nobody_may_write(story: Story, tmp_path: Path) -
         folder.chmod(0o755)
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_killed_at_any_moment_it_leaves_the_old_copy_whole(
-    tmp_path_factory: pytest.TempPathFactory, story: Story, tmp_path: Path, seed: int
-) -> None:
-    large = tmp_path_factory.getbasetemp() / "large.db"
-    if not large.exists():
-        make(large, 100_000, 10)
-    copy = tmp_path / "copy.db"
-    back_up(story.journal, copy)
-    old = content(copy)
+def test_killed_at_any_moment_it_leaves_the_old_copy_whole(story: Story, tmp_path: Path) -> None:
+    large = tmp_path / "large" / "journal.db"
+    large.parent.mkdir()
+    make(large, 100_000, 10)
+    old, new = content(story.journal), content(large)
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        _kill_a_backup(story.journal, old, large, new, folder, seed)
+
+
+def _kill_a_backup(small: Path, old: list[str], large: Path, new: list[str], folder: Path, seed: int) -> None:
+    copy = folder / "copy.db"
+    back_up(small, copy)
     command = [sys.executable, "-m", "durable_bus", "backup", str(copy), "--journal", str(large)]
     process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
-    partial = tmp_path / ".copy.db.durable_bus_backup"
+    partial = folder / ".copy.db.durable_bus_backup"
     killed_at = random.Random(seed).randrange(0, large.stat().st_size)
     # The partial file's size says how far the backup is.
     until(lambda: process.poll() is not None or size(partial) >= killed_at, "the backup has come so far")
     process.kill()
     if process.wait() == -signal.SIGKILL:
-        assert content(copy) in (old, content(large))
-    assert durable_bus("backup", copy, "--journal", large, cwd=tmp_path).code == 0
-    assert content(copy) == content(large)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.db"]
+        assert content(copy) in (old, new)
+    assert durable_bus("backup", copy, "--journal", large, cwd=folder).code == 0
+    assert content(copy) == new
+    assert [path.name for path in folder.iterdir()] == ["copy.db"]
 
 
 def size(path: Path) -> int:
