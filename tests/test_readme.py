@@ -72,6 +72,7 @@ def test_the_twenty_lines_run_and_run_again_without_running_anything(
     assert outputs[0].startswith("2 of 2\naudit.py ")
 
 
+@pytest.mark.slow
 def test_the_session_with_kill_9_gives_what_it_shows(folder: Path, environment: dict[str, str]) -> None:
     (session,) = (text for kind, text in BLOCKS if kind == "console" and "kill -9" in text)
     commands: list[tuple[str, str]] = []

@@ -21,6 +21,7 @@ def items(tmp_path: Path) -> Path:
     return write_items(tmp_path, "one", "two")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("app", "target", "says"),
     [
@@ -61,6 +62,7 @@ def test_an_app_or_target_that_is_not_there(
     assert facts.rows("SELECT * FROM buffers") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -85,6 +87,7 @@ def test_items_that_cannot_be_taken(tmp_path: Path, data: bytes, says: str) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["items"]
 
 
+@pytest.mark.slow
 def test_an_item_of_just_the_limit_is_taken(tmp_path: Path) -> None:
     (tmp_path / "items").write_bytes(b"x" * (8 * 1024 * 1024))
     assert durable_bus(*ECHO, "--items", "items", "--quiet", cwd=tmp_path).err == ""
@@ -136,6 +139,7 @@ def test_a_journal_that_is_a_folder(tmp_path: Path, items: Path, command: tuple[
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "items.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "results", "wait", "status"])
 @pytest.mark.parametrize(
     ("kind", "says"),
@@ -168,6 +172,7 @@ def _make(journal: Path, kind: str) -> None:
             connection.execute("PRAGMA user_version = 99")
 
 
+@pytest.mark.slow
 def test_the_same_id_with_other_items_or_target_is_refused(tmp_path: Path, facts: Facts, items: Path) -> None:
     assert durable_bus(*ECHO, "--items", items, "--buffer-id", "b", cwd=tmp_path).code == 0
     other = write_items(tmp_path, "three", name="other.txt")
@@ -235,6 +240,7 @@ def test_another_platform_is_one_line_that_says_what_is_needed_and_what_is_here(
     check_platform("linux", (3, 11), (3, 38))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command", ["status", "results b", "check", "top", "query SELECT+1", "wait b --json"]
 )

@@ -143,6 +143,7 @@ def test_a_message_goes_to_a_listener_and_its_answer_comes_to_the_mailbox(
     assert shell.run("receive", "cli", "--timeout", "0.1")[0] == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timeout", ["1e12", "inf"])
 def test_a_very_long_timeout_is_just_that(service: Service, shell: Shell, facts: Facts, timeout: str) -> None:
     receiving = shell.start("receive", "you", "--timeout", timeout)
@@ -166,6 +167,7 @@ def test_a_timeout_below_zero_or_that_is_no_number_is_wrong_usage(shell: Shell) 
             assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_payload_comes_from_stdin_and_back_as_it_was(service: Service, shell: Shell) -> None:
     payload = "<a>é\n <b/></a>"
     sending = shell.start("send", "you", "-", "--name", "me", stdin=subprocess.PIPE)
@@ -179,6 +181,7 @@ def test_a_payload_comes_from_stdin_and_back_as_it_was(service: Service, shell: 
     assert (told["payload"], told["is_xml"], told["kind"], told["from_id"]) == (payload, True, "a", "me")
 
 
+@pytest.mark.slow
 def test_a_payload_that_looks_like_xml_and_is_not_is_wrong_usage(
     service: Service, shell: Shell, facts: Facts
 ) -> None:
@@ -190,6 +193,7 @@ def test_a_payload_that_looks_like_xml_and_is_not_is_wrong_usage(
     assert facts.rows("SELECT * FROM messages") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("io_encoding", ["utf-8:strict", "ascii:surrogateescape"])
 def test_a_payload_from_stdin_is_utf_8_whatever_the_locale(
     service: Service, shell: Shell, facts: Facts, io_encoding: str
@@ -210,6 +214,7 @@ def test_a_payload_from_stdin_is_utf_8_whatever_the_locale(
     assert facts.rows("SELECT payload FROM messages") == [("hé\r\n",)]
 
 
+@pytest.mark.slow
 def test_without_stdin_or_stdout_a_message_is_neither_sent_nor_taken(
     service: Service, shell: Shell, facts: Facts
 ) -> None:
@@ -247,6 +252,7 @@ def test_an_unknown_name_is_refused(service: Service, shell: Shell) -> None:
         assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_message_whose_printing_failed_comes_again(
     journal: Path, service: Service, shell: Shell, facts: Facts
 ) -> None:
@@ -275,6 +281,7 @@ def test_a_message_whose_printing_failed_comes_again(
     assert facts.value("SELECT state FROM messages WHERE to_id = 'you'") == "settled"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_receive_and_takes_nothing_along(service: Service, shell: Shell, facts: Facts) -> None:
     receiving = shell.start("receive", "cli")
     facts.until("SELECT count(*) = 1 FROM mailbox")
@@ -289,6 +296,7 @@ def test_ctrl_c_ends_a_receive_and_takes_nothing_along(service: Service, shell: 
 # The others of a daemon
 
 
+@pytest.mark.slow
 def test_submit_wait_and_results_work_while_a_daemon_serves_and_after(
     journal: Path, shell: Shell, run_log: RunLog, tmp_path: Path
 ) -> None:

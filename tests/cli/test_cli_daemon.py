@@ -42,6 +42,7 @@ def test_submit_prints_the_id_once_all_is_on_disk(tmp_path: Path, facts: Facts, 
     assert (results.code, results.out.count("\n")) == (0, 101)
 
 
+@pytest.mark.slow
 def test_submit_wait_says_how_it_ended(tmp_path: Path, daemon: Command) -> None:
     items = write_items(tmp_path, "0", "no number")
     ran = durable_bus("submit", "sleep", "--items", items, "--buffer-id", "b", "--wait", cwd=tmp_path)
@@ -49,6 +50,7 @@ def test_submit_wait_says_how_it_ended(tmp_path: Path, daemon: Command) -> None:
     assert ran.error == "b: 2 items, 1 failed"
 
 
+@pytest.mark.slow
 def test_submit_again_is_the_same_buffer_and_other_items_are_refused(
     tmp_path: Path, facts: Facts, daemon: Command
 ) -> None:
@@ -65,6 +67,7 @@ def test_submit_again_is_the_same_buffer_and_other_items_are_refused(
     assert "unknown target 'nobody'" in ran.error
 
 
+@pytest.mark.slow
 def test_no_collect_is_journaled_and_sends_no_completion(
     tmp_path: Path, facts: Facts, daemon: Command
 ) -> None:
@@ -75,6 +78,7 @@ def test_no_collect_is_journaled_and_sends_no_completion(
     assert facts.value("SELECT count(*) FROM messages WHERE kind = 'BufferComplete'") == 0
 
 
+@pytest.mark.slow
 def test_status_shows_the_daemon_and_its_workers(tmp_path: Path, daemon: Command) -> None:
     text = durable_bus("status", cwd=tmp_path).out
     assert f"alive, process {daemon.pid}, run 1 of apps.plain:bus since" in text
@@ -83,6 +87,7 @@ def test_status_shows_the_daemon_and_its_workers(tmp_path: Path, daemon: Command
         assert f"worker      {pid} ready, 0 in hand" in text
 
 
+@pytest.mark.slow
 def test_status_of_a_stopped_daemon_is_hung(tmp_path: Path, daemon: Command) -> None:
     daemon.process.send_signal(signal.SIGSTOP)
     told = until(
@@ -116,6 +121,7 @@ def test_submit_wait_survives_a_killed_daemon(tmp_path: Path, facts: Facts, run_
     facts.assert_whole("b", 1)
 
 
+@pytest.mark.slow
 def test_a_socket_elsewhere_is_found_by_the_journal(tmp_path: Path) -> None:
     (tmp_path / "sockets").mkdir()
     command = Command(
@@ -129,6 +135,7 @@ def test_a_socket_elsewhere_is_found_by_the_journal(tmp_path: Path) -> None:
     assert command.ended().code == 0
 
 
+@pytest.mark.slow
 def test_a_daemon_whose_app_cannot_be_imported_stays_up_and_status_says_why(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("x = 0\n1 / x\n")
     command = Command("serve", "broken:bus", "--workers", 1, cwd=tmp_path)
@@ -143,6 +150,7 @@ def test_a_daemon_whose_app_cannot_be_imported_stays_up_and_status_says_why(tmp_
     assert "1 / x" in ran.err  # the log has the traceback
 
 
+@pytest.mark.slow
 def test_logs_are_json_when_asked_for(tmp_path: Path) -> None:
     command = Command("serve", "apps.plain:bus", "--workers", 1, "--log-format", "json", cwd=tmp_path)
     _until_ready(tmp_path)

@@ -25,6 +25,7 @@ def _ran(tmp_path: Path, app: str, target: str, *items: object) -> None:
 # results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["xml", "jsonl", "csv"])
 def test_results_are_what_run_has_printed(tmp_path: Path, format_name: str) -> None:
     items = write_items(tmp_path, "x", "<a>é &amp; \u2028</a>", '"quoted", \\ and\ttab', "<broken")
@@ -45,6 +46,7 @@ def test_results_are_what_run_has_printed(tmp_path: Path, format_name: str) -> N
     assert (again.code, again.out, again.err) == (1, ran.out, "")
 
 
+@pytest.mark.slow
 def test_json_lines_that_sqlite_writes_are_those_that_python_writes(tmp_path: Path, journal: Path) -> None:
     _ran(
         tmp_path, "forms", "guess", "x", "<a>é &amp; \u2028</a>", '"q", \\ \ttab\x7f', "<broken", "🙂", "</b>"
@@ -96,6 +98,7 @@ def _answered(tmp_path: Path) -> None:
     assert durable_bus(*arguments, cwd=tmp_path).code == 1
 
 
+@pytest.mark.slow
 def test_why_an_item_failed_is_one_line_whoever_said_so(tmp_path: Path, journal: Path) -> None:
     _answered(tmp_path)
     with JournalReader(journal) as reader:
@@ -123,12 +126,14 @@ def test_failed_shows_failed_items_only(tmp_path: Path) -> None:
     assert table.splitlines()[1].startswith("1,false,")
 
 
+@pytest.mark.slow
 def test_pages_are_put_together_without_a_seam(tmp_path: Path) -> None:
     _ran(tmp_path, "plain", "echo", *range(12_345))
     lines = durable_bus("results", "b", "--format", "jsonl", cwd=tmp_path).out.splitlines()
     assert [json.loads(line)["payload"] for line in lines] == [str(index) for index in range(12_345)]
 
 
+@pytest.mark.slow
 def test_results_of_an_open_buffer_are_those_recorded_and_the_rest_is_missing(
     tmp_path: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -141,6 +146,7 @@ def test_results_of_an_open_buffer_are_those_recorded_and_the_rest_is_missing(
     assert ran.out.endswith(f"</item>{''.join(missing)}</results>\n")
 
 
+@pytest.mark.slow
 def test_a_reader_of_stdout_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
     _ran(tmp_path, "plain", "echo", *range(12_345))
     command = Command("results", "b", "--format", "jsonl", cwd=tmp_path)
@@ -153,12 +159,14 @@ def test_a_reader_of_stdout_that_goes_away_ends_it_quietly(tmp_path: Path) -> No
     assert command.process.wait(60) == 141
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_stdout_is_one_line(tmp_path: Path) -> None:
     _ran(tmp_path, "plain", "echo", "one")
     ran = durable_bus("results", "b", "--output", "/dev/full", cwd=tmp_path)
     assert (ran.code, ran.error) == (5, "cannot write /dev/full: No space left on device")
 
 
+@pytest.mark.slow
 def test_output_works_for_what_is_no_file(tmp_path: Path) -> None:
     _ran(tmp_path, "plain", "echo", "one")
     ran = durable_bus("results", "b", "--output", "/dev/stdout", cwd=tmp_path)
@@ -178,6 +186,7 @@ def _at_the_gate(tmp_path: Path, facts: Facts, run_log: RunLog) -> Command:
     return command
 
 
+@pytest.mark.slow
 def test_wait_follows_the_journal_whoever_serves_it_and_when(
     tmp_path: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -200,6 +209,7 @@ def test_wait_says_by_its_exit_code_that_items_failed(tmp_path: Path) -> None:
     assert (ran.code, ran.out, ran.error) == (1, "", "b: 1 items, 1 failed")
 
 
+@pytest.mark.slow
 def test_wait_gives_up_after_its_timeout(tmp_path: Path, facts: Facts, run_log: RunLog) -> None:
     _at_the_gate(tmp_path, facts, run_log).kill()
     ran = durable_bus("wait", "b", "--timeout", 0.1, cwd=tmp_path)
@@ -218,6 +228,7 @@ def _status(tmp_path: Path, *arguments: str) -> dict[str, object]:
     return told
 
 
+@pytest.mark.slow
 def test_status_tells_a_living_a_hung_and_a_dead_supervisor_apart(
     tmp_path: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -259,6 +270,7 @@ def test_status_after_a_clean_end(tmp_path: Path) -> None:
     assert "  b to echo: complete, 10 of 10\n" in text
 
 
+@pytest.mark.slow
 def test_status_names_a_buffer_whose_listener_is_gone(tmp_path: Path, facts: Facts, run_log: RunLog) -> None:
     command = _at_the_gate(tmp_path, facts, run_log)
     kill(command.supervisor())
@@ -276,6 +288,7 @@ def test_status_names_a_buffer_whose_listener_is_gone(tmp_path: Path, facts: Fac
     assert "also open in journal.db, and going on: b" in ran.err
 
 
+@pytest.mark.slow
 def test_status_of_a_buffer_says_what_failed_its_items(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("hello")
     (tmp_path / "folder").mkdir()
@@ -291,6 +304,7 @@ def test_status_of_a_buffer_says_what_failed_its_items(tmp_path: Path) -> None:
     assert "2 failed: exception: FileNotFoundError" in text
 
 
+@pytest.mark.slow
 def test_status_of_a_buffer_says_also_what_handlers_answered_as_a_failure(tmp_path: Path) -> None:
     _answered(tmp_path)
     told = _status(tmp_path, "b")
@@ -303,6 +317,7 @@ def test_status_of_a_buffer_says_also_what_handlers_answered_as_a_failure(tmp_pa
     ]
 
 
+@pytest.mark.slow
 def test_reading_commands_leave_a_running_supervisor_alone(
     tmp_path: Path, facts: Facts, run_log: RunLog
 ) -> None:

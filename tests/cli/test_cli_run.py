@@ -40,6 +40,7 @@ def test_a_failed_item_is_a_result_and_exit_code_1(tmp_path: Path) -> None:
     assert "<code>exception</code>" in bad["payload"]
 
 
+@pytest.mark.slow
 def test_malformed_xml_and_a_doctype_are_failed_items_and_the_others_run(
     tmp_path: Path, facts: Facts
 ) -> None:
@@ -54,6 +55,7 @@ def test_malformed_xml_and_a_doctype_are_failed_items_and_the_others_run(
     ]
 
 
+@pytest.mark.slow
 def test_the_same_command_again_prints_the_records_and_starts_nothing(
     tmp_path: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -66,6 +68,7 @@ def test_the_same_command_again_prints_the_records_and_starts_nothing(
     assert len(run_log.runs()) == 50
 
 
+@pytest.mark.slow
 def test_other_items_are_another_buffer(tmp_path: Path, facts: Facts) -> None:
     for count in (10, 20):
         items = write_items(tmp_path, *range(count))
@@ -73,6 +76,7 @@ def test_other_items_are_another_buffer(tmp_path: Path, facts: Facts) -> None:
     assert facts.rows("SELECT total FROM buffers ORDER BY total") == [(10,), (20,)]
 
 
+@pytest.mark.slow
 def test_csv_has_a_heading_and_a_row_an_item(tmp_path: Path) -> None:
     items = write_items(tmp_path, "plain", 'a "quoted", text')
     ran = durable_bus(*ECHO, "--items", items, "--format", "csv", cwd=tmp_path)
@@ -82,6 +86,7 @@ def test_csv_has_a_heading_and_a_row_an_item(tmp_path: Path) -> None:
     assert [(row["success"], row["is_xml"], row["error"]) for row in rows] == [("true", "false", "")] * 2
 
 
+@pytest.mark.slow
 def test_items_are_split_at_line_feeds_only_and_stripped(tmp_path: Path) -> None:
     given = "\ufefffirst\r\n\n  a\u2028b\x85c  \n\t\nlast".encode()
     ran = durable_bus(*ECHO, "--items", "-", "--format", "jsonl", cwd=tmp_path, stdin=given)
@@ -92,6 +97,7 @@ def test_items_are_split_at_line_feeds_only_and_stripped(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.slow
 def test_items_from_stdin_and_from_a_file_are_the_same_buffer(tmp_path: Path, facts: Facts) -> None:
     items = write_items(tmp_path, *range(20))
     first = durable_bus(*ECHO, "--items", items, cwd=tmp_path)
@@ -99,6 +105,7 @@ def test_items_from_stdin_and_from_a_file_are_the_same_buffer(tmp_path: Path, fa
     assert facts.value("SELECT count(*) FROM buffers") == 1
 
 
+@pytest.mark.slow
 def test_files_beside_the_app_are_not_imported_in_place_of_pythons_own(tmp_path: Path) -> None:
     """The app is found in the current folder, but by workers alone, and what is theirs comes first."""
     for name in ("secrets", "selectors", "json", "mmap"):
@@ -122,6 +129,7 @@ def test_files_beside_the_app_are_not_imported_in_place_of_pythons_own(tmp_path:
     assert done.stdout == '<results><item index="0" success="true">a</item></results>\n'
 
 
+@pytest.mark.slow
 def test_folders_and_journals_may_have_names_that_are_not_utf_8(tmp_path: Path) -> None:
     """Handlers and errors may name them, too."""
     folder = tmp_path / os.fsdecode(b"f\xe9")
@@ -155,6 +163,7 @@ def test_folders_and_journals_may_have_names_that_are_not_utf_8(tmp_path: Path) 
     assert "is not a durable_bus journal" in ran.error
 
 
+@pytest.mark.slow
 def test_output_replaces_the_file_and_stdout_stays_empty(tmp_path: Path) -> None:
     items, output = write_items(tmp_path, "one"), tmp_path / "results.xml"
     output.write_text("old")
@@ -166,11 +175,13 @@ def test_output_replaces_the_file_and_stdout_stays_empty(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+@pytest.mark.slow
 def test_quiet_says_nothing(tmp_path: Path) -> None:
     items = write_items(tmp_path, "one")
     assert durable_bus(*ECHO, "--items", items, "--quiet", cwd=tmp_path).err == ""
 
 
+@pytest.mark.slow
 def test_progress_without_a_terminal_is_plain_lines(tmp_path: Path, facts: Facts) -> None:
     items = write_items(tmp_path, *["0.1"] * 60)
     ran = durable_bus("run", "apps.plain:bus", "sleep", "--workers", 1, "--items", items, cwd=tmp_path)
@@ -183,6 +194,7 @@ def test_progress_without_a_terminal_is_plain_lines(tmp_path: Path, facts: Facts
 # Failed items
 
 
+@pytest.mark.slow
 def test_retry_failed_prints_the_newest_result_of_each_item(tmp_path: Path, facts: Facts) -> None:
     names = [tmp_path / name for name in ("a", "b", "c", "d")]
     items = write_items(tmp_path, *names)
@@ -219,6 +231,7 @@ def _payloads(lines: str) -> list[str | None]:
     return [result["payload"] if result["success"] else None for result in results]
 
 
+@pytest.mark.slow
 def test_max_failures_stops_early_and_a_higher_limit_goes_on(tmp_path: Path, facts: Facts) -> None:
     items = write_items(tmp_path, "no number", "nor this", *["0.1"] * 40)
     command = ("run", "apps.plain:bus", "sleep", "--workers", 1, "--items", items, "--buffer-id", "b")
@@ -238,6 +251,7 @@ def test_max_failures_stops_early_and_a_higher_limit_goes_on(tmp_path: Path, fac
     facts.assert_whole("b", 42, failed=2)
 
 
+@pytest.mark.slow
 def test_a_retry_with_too_many_failures_is_not_gone_on_with(tmp_path: Path, facts: Facts) -> None:
     (tmp_path / "failing.py").write_text(
         "import time\n"
@@ -311,6 +325,7 @@ def test_ctrl_c_finishes_what_runs_and_the_same_command_goes_on(
     assert {run_log.times()[index] for index in (*range(50), *running)} == {1}
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait_for_what_runs(tmp_path: Path, facts: Facts, run_log: RunLog) -> None:
     command = _half_way(tmp_path, facts, run_log)
     supervisor = command.supervisor()
@@ -327,6 +342,7 @@ def test_a_second_ctrl_c_does_not_wait_for_what_runs(tmp_path: Path, facts: Fact
     _again(tmp_path, facts)
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_like_ctrl_c(tmp_path: Path, facts: Facts, run_log: RunLog) -> None:
     command = _half_way(tmp_path, facts, run_log)
     command.process.send_signal(signal.SIGTERM)
@@ -336,6 +352,7 @@ def test_sigterm_ends_it_like_ctrl_c(tmp_path: Path, facts: Facts, run_log: RunL
     _again(tmp_path, facts)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_app_is_imported_ends_at_once(tmp_path: Path, run_log: RunLog) -> None:
     (tmp_path / "endless.py").write_text(
         "import time\nfrom apps.plain import log_run\nlog_run(0)\ntime.sleep(600)\n"
@@ -383,6 +400,7 @@ def test_a_killed_supervisor_is_one_line_and_exit_code_4(
     assert "run the same again to go on" in ran.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_an_interrupted_retry_goes_on(tmp_path: Path, facts: Facts, run_log: RunLog) -> None:
     names = [tmp_path / f"file-{index}" for index in range(20)]
     command = (*READ, "--items", write_items(tmp_path, *names), "--buffer-id", "b", "--retry-failed")

@@ -75,6 +75,7 @@ def text_of(journal: Path, *arguments: str) -> str:
     return ran.out
 
 
+@pytest.mark.slow
 def test_who_waits_for_a_vanished_listener_is_named(journal: Path, facts: Facts, app: Path) -> None:
     """An item that was passed on, one of a nested buffer, and a client's message wait for `helper`."""
     with Service(journal, "asking:bus", cwd=app.parent, workers=4) as service:
@@ -100,6 +101,7 @@ def test_who_waits_for_a_vanished_listener_is_named(journal: Path, facts: Facts,
         assert f"waits_for     {why}\n" in text_of(journal, "w1")
 
 
+@pytest.mark.slow
 def test_nobody_is_named_while_every_message_has_a_listener_or_a_mailbox(
     journal: Path, facts: Facts, app: Path
 ) -> None:
@@ -117,6 +119,7 @@ def test_nobody_is_named_while_every_message_has_a_listener_or_a_mailbox(
 # An app that cannot be imported
 
 
+@pytest.mark.slow
 def test_old_code_that_goes_on_after_a_failed_reload_is_told_beside_the_error(
     journal: Path, facts: Facts, app: Path
 ) -> None:
@@ -137,6 +140,7 @@ def test_old_code_that_goes_on_after_a_failed_reload_is_told_beside_the_error(
         service.kill()
 
 
+@pytest.mark.slow
 def test_an_app_that_could_never_be_imported_is_what_a_buffer_waits_for(
     journal: Path, facts: Facts, app: Path
 ) -> None:
@@ -158,6 +162,7 @@ def test_an_app_that_could_never_be_imported_is_what_a_buffer_waits_for(
 # What workers do
 
 
+@pytest.mark.slow
 def test_what_a_worker_runs_is_named_also_without_a_buffer(journal: Path, facts: Facts, app: Path) -> None:
     """A message, and an item of a buffer that was cancelled meanwhile."""
     with (

@@ -113,6 +113,7 @@ def test_without_a_terminal_it_prints_everything_once_as_plain_text(service: Ser
         assert re.search(rf"^{worker} +ready +blocked-for-ever running\[\d+\] +[\d.]+ s", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_it_is_readable_in_eighty_columns(service: Service) -> None:
     lines = plain(service.journal).splitlines()
     assert max(map(len, lines)) <= 80
@@ -120,6 +121,7 @@ def test_it_is_readable_in_eighty_columns(service: Service) -> None:
     assert any(line.startswith("running ") and "0/10" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_it_tells_of_a_supervisor_that_is_stopped_gone_or_cannot_import(journal: Path) -> None:
     (journal.parent / "broken.py").write_text("import nothing_of_that_name\n")
     with Service(journal, "broken:bus", cwd=journal.parent) as service:
@@ -153,6 +155,7 @@ def test_it_draws_again_and_again_until_a_key_ends_it(screen: Screen, key: str) 
     assert screen.ended() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_the_terminal_as_it_was(screen: Screen, number: signal.Signals) -> None:
     screen.until("q quits")
@@ -160,6 +163,7 @@ def test_a_signal_leaves_the_terminal_as_it_was(screen: Screen, number: signal.S
     assert screen.ended() == 0
 
 
+@pytest.mark.slow
 def test_it_goes_on_while_the_daemon_goes_and_comes_back(screen: Screen, service: Service) -> None:
     screen.until(f"process {service.pid}")
     service.kill()

@@ -78,6 +78,7 @@ def test_a_start_survives_the_daemons_death_at_any_commit(tmp_path: Path, total:
         assert_whole(Facts(journal), "b", items)
 
 
+@pytest.mark.slow
 def test_a_start_goes_on_where_the_killed_daemon_was(journal: Path, facts: Facts) -> None:
     """Three kills while its items arrive: each chunk is on disk once."""
     items = numbered(100_000)
@@ -95,6 +96,7 @@ def test_a_start_goes_on_where_the_killed_daemon_was(journal: Path, facts: Facts
     assert facts.value("SELECT count(*) FROM runs") == 4
 
 
+@pytest.mark.slow
 def test_several_threads_of_one_client_all_go_on(journal: Path, facts: Facts) -> None:
     with Service(journal) as service, service.client() as client:
         begun = threading.Barrier(5)
@@ -119,6 +121,7 @@ def test_several_threads_of_one_client_all_go_on(journal: Path, facts: Facts) ->
         assert_whole(facts, f"b{number}", numbered(SOME) * 2)
 
 
+@pytest.mark.slow
 def test_a_client_that_vanishes_leaves_nothing_behind_after_its_time(journal: Path, facts: Facts) -> None:
     source = (
         "import os, sys\n"
@@ -143,6 +146,7 @@ def test_a_client_that_vanishes_leaves_nothing_behind_after_its_time(journal: Pa
         assert client.start("echo", ["other"], buffer_id="b").wait(60).successful == 1
 
 
+@pytest.mark.slow
 def test_a_client_that_is_slow_but_there_is_not_given_up(journal: Path, facts: Facts) -> None:
     with Service(journal, receiving_timeout_ms=1, housekeeping_s=0.01) as service, service.client() as client:
 
@@ -158,6 +162,7 @@ def test_a_client_that_is_slow_but_there_is_not_given_up(journal: Path, facts: F
     assert "given up" not in service.log()
 
 
+@pytest.mark.slow
 def test_the_time_while_nobody_served_is_not_counted_against_a_client(journal: Path, facts: Facts) -> None:
     """Nor is a clock that was set forward: its last chunk seems to be long ago."""
     with Service(journal, housekeeping_s=0.01) as service, service.client() as client:
@@ -179,6 +184,7 @@ def test_the_time_while_nobody_served_is_not_counted_against_a_client(journal: P
     assert "given up" not in service.log()
 
 
+@pytest.mark.slow
 def test_a_client_that_comes_back_too_late_is_told_and_nothing_is_half_there(
     journal: Path, facts: Facts
 ) -> None:
@@ -198,6 +204,7 @@ def test_a_client_that_comes_back_too_late_is_told_and_nothing_is_half_there(
         assert client.start("describe", ["a"], buffer_id="b").wait(60).successful == 1
 
 
+@pytest.mark.slow
 def test_two_clients_that_send_one_id_are_kept_apart(journal: Path, facts: Facts) -> None:
     with Service(journal) as service, service.client() as first, service.client() as second:
 
@@ -237,6 +244,7 @@ def test_a_million_items_need_the_memory_of_a_few_chunks(journal: Path, facts: F
 # Following
 
 
+@pytest.mark.slow
 def test_wait_survives_restarts_and_a_time_without_any_daemon(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -259,6 +267,7 @@ def test_wait_survives_restarts_and_a_time_without_any_daemon(
     assert facts.failures("b") == []
 
 
+@pytest.mark.slow
 def test_wait_keeps_its_time_when_the_daemon_is_stopped_and_gone(journal: Path, run_log: RunLog) -> None:
     with Service(journal) as service, service.client() as client, service.client() as other:
         buffer = client.start("gate", [str(journal.parent / "never")], buffer_id="b")
@@ -292,6 +301,7 @@ def test_results_arrive_over_a_restart_each_once(journal: Path, facts: Facts) ->
 # Requests
 
 
+@pytest.mark.slow
 def test_a_request_of_a_stopped_daemon_is_answered_when_it_goes_on(journal: Path, facts: Facts) -> None:
     with Service(journal) as service, service.client() as client:
         client.pause(client.start("describe", ["a"] * 20_000, buffer_id="b").buffer_id)
@@ -305,6 +315,7 @@ def test_a_request_of_a_stopped_daemon_is_answered_when_it_goes_on(journal: Path
         assert client.buffer("b").wait(60).successful == 20_000
 
 
+@pytest.mark.slow
 def test_a_request_without_any_daemon_gives_up_after_its_time(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +328,7 @@ def test_a_request_without_any_daemon_gives_up_after_its_time(
         assert client.buffer("b").wait(1).successful == 1
 
 
+@pytest.mark.slow
 def test_a_receiver_without_any_daemon_keeps_its_time(journal: Path) -> None:
     with Service(journal) as service, service.client("cli") as client:
         service.kill()
@@ -324,6 +336,7 @@ def test_a_receiver_without_any_daemon_keeps_its_time(journal: Path) -> None:
             client.receive(0.3)
 
 
+@pytest.mark.slow
 def test_a_supervisor_of_our_own_is_not_waited_for(journal: Path) -> None:
     with plain.bus.running(journal=journal, workers=1) as client:
         assert client.supervisor_pid is not None
@@ -366,6 +379,7 @@ def test_a_client_that_finds_no_socket_is_told_what_can_be_known(journal: Path) 
             Client(journal)
 
 
+@pytest.mark.slow
 def test_frames_that_come_before_the_hello_is_answered_are_answered_after_it(journal: Path) -> None:
     """A client need not wait for its welcome: everything is answered in order."""
     with Service(journal), Raw(journal) as raw:

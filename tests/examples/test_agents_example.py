@@ -76,6 +76,7 @@ def answer_despite(journal: Path, deaths: list[int], when: str) -> tuple[str, in
         return answer, daemons.killed
 
 
+@pytest.mark.slow
 def test_plain_words_are_a_question_too(journal: Path, facts: Facts) -> None:
     """As `send --help` has it. Words that no passage holds are answered, as well."""
     question = "How does the with statement use a context manager?"
@@ -91,6 +92,7 @@ def test_plain_words_are_a_question_too(journal: Path, facts: Facts) -> None:
     assert facts.rows("SELECT * FROM messages WHERE kind = 'BufferError' OR state <> 'settled'") == []
 
 
+@pytest.mark.slow
 def test_the_planner_says_why_nothing_could_be_searched(journal: Path, facts: Facts) -> None:
     with agents.bus.running(journal=journal, workers=1, name="cli") as client:
         error = Xml("<BufferError><buffer_id>unknown</buffer_id><error>no room on disk</error></BufferError>")
@@ -101,6 +103,7 @@ def test_the_planner_says_why_nothing_could_be_searched(journal: Path, facts: Fa
     assert facts.rows("SELECT buffer_id FROM buffers") == []
 
 
+@pytest.mark.slow
 def test_daemons_that_die_one_commit_later_each_time_give_the_same_answer_once(
     journal: Path, facts: Facts
 ) -> None:

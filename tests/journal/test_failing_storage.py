@@ -36,6 +36,7 @@ def break_disk(client: Client, pid: int, journal: Path) -> int:
     return size_bytes
 
 
+@pytest.mark.slow
 def test_a_daemon_that_cannot_bring_its_log_home_ends_and_says_why(journal: Path, facts: Facts) -> None:
     with Service(journal, workers=1) as service:
         with service.client() as client:
@@ -52,6 +53,7 @@ def test_a_daemon_that_cannot_bring_its_log_home_ends_and_says_why(journal: Path
     assert facts.rows("PRAGMA integrity_check") == [("ok",)]
 
 
+@pytest.mark.slow
 def test_a_daemon_that_is_never_idle_says_it_too(journal: Path, facts: Facts) -> None:
     """SQLite brings the log home in passing, and tells nobody when it cannot: the log grew without end."""
     with Service(journal, workers=1, housekeeping_s=0.001) as service:
@@ -109,6 +111,7 @@ def test_the_client_of_an_embedded_supervisor_is_told_of_a_commit_that_failed(
     facts.assert_whole("b", 1)
 
 
+@pytest.mark.slow
 def test_who_leaves_before_the_log_is_brought_home_is_told_too(journal: Path, facts: Facts) -> None:
     with pytest.raises(StorageFailed, match=FAILED):
         with plain.bus.running(journal=journal, workers=1) as client:
@@ -123,6 +126,7 @@ def test_who_leaves_before_the_log_is_brought_home_is_told_too(journal: Path, fa
         assert client.buffer("b").wait(60).successful == 1
 
 
+@pytest.mark.slow
 def test_a_start_that_cannot_bring_the_log_home_is_refused_and_changes_nothing(
     journal: Path, facts: Facts
 ) -> None:

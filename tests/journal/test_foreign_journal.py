@@ -123,6 +123,7 @@ def test_a_file_of_another_user_is_refused_by_every_way_in(
     assert f"{planted} belongs to another user (uid {NOBODY})" in refused(way, journal, tmp_path, everybodys)
 
 
+@pytest.mark.slow
 @as_root
 @pytest.mark.parametrize("way", [*COMMANDS, "lock"])
 def test_a_link_of_another_user_to_our_own_journal_is_refused_by_every_way_in(
@@ -240,6 +241,7 @@ def test_what_lies_beside_a_journal_has_its_mode_so_that_others_can_read_it(
             assert stat.S_IMODE(Path(f"{journal}{suffix}").stat().st_mode) == 0o644
 
 
+@pytest.mark.slow
 @as_root
 def test_run_takes_no_results_from_another_users_journal(everybodys: Path, tmp_path: Path) -> None:
     """Nothing would be written, as all is recorded: but who asks for a run asks for results of his own."""
@@ -314,6 +316,7 @@ def test_an_ordinary_user_is_refused_what_a_third_one_has_put_there(everybodys: 
     )
 
 
+@pytest.mark.slow
 @as_root
 @pytest.mark.parametrize("way", ["run", "running", "finish"])
 def test_a_journal_of_ours_in_another_users_folder_is_worked_on(
@@ -359,6 +362,7 @@ def bind(path: Path) -> None:
         listening.bind(str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_file_is_refused_by_readers_and_writers_and_nothing_is_left_beside_it(
     tmp_path: Path, kind: str

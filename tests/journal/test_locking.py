@@ -67,6 +67,7 @@ def test_a_second_supervisor_is_refused_and_told_who_holds_the_journal(
     assert facts.rows("SELECT run_id, ended FROM runs") == [(1, "clean")]
 
 
+@pytest.mark.slow
 def test_a_second_supervisor_takes_over_when_the_first_dies_while_it_waits(
     journal: Path, facts: Facts, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_lock_file_that_is_a_symbolic_link_is_not_followed(journal: Path, tmp_
     assert (tmp_path / "victim").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_journal_and_lock_are_their_owners_alone(journal: Path) -> None:
     before = os.umask(0)
     try:

@@ -368,6 +368,7 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return journal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("buffer_id", IDS_LIKE_NUMBERS)
 def test_a_buffer_whose_name_looks_like_a_number_is_found(
     numbered: Path, tmp_path: Path, buffer_id: str
@@ -400,6 +401,7 @@ def test_what_is_not_written_as_a_number_is_text(story: Story, tmp_path: Path, v
     assert json.loads(durable_bus(*command, cwd=tmp_path).out) == [{"value": value, "type": "text"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -477,6 +479,7 @@ def test_a_pragma_that_only_reads_is_asked(copied: Path, sql: str) -> None:
     assert list(ask(copied, sql, {}, time_limit_s=5))
 
 
+@pytest.mark.slow
 def test_a_query_never_takes_the_writers_lock(journal: Path, tmp_path: Path) -> None:
     """A checkpoint takes it, and holds it as long as a reader is in its way."""
     with supervised(journal) as client:

@@ -56,6 +56,7 @@ def test_what_a_query_finds_comes_back_character_for_character(
     assert f"2{delimiter}plain\n" in ran.out
 
 
+@pytest.mark.slow
 def test_json_is_json_and_no_format_writes_bytes_as_python_does(answered: Path, tmp_path: Path) -> None:
     sql = "SELECT 9e999 AS more, -9e999 AS less, x'FF00' AS blob, 1.5 AS number, NULL AS absent"
 
@@ -72,6 +73,7 @@ def test_json_is_json_and_no_format_writes_bytes_as_python_does(answered: Path, 
     assert ran("table").out.split()[-4:] == ["inf", "-inf", "FF00", "1.5"]
 
 
+@pytest.mark.slow
 def test_csv_has_its_heading_also_without_rows(answered: Path, tmp_path: Path) -> None:
     def ran(*arguments: str) -> str:
         done = durable_bus("query", *arguments, "--journal", answered, cwd=tmp_path)

@@ -84,6 +84,7 @@ def until_refused(client: Client) -> None:
     until(refused, "starts are refused because the disk is full")
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_starts_are_refused_and_answers_wait_until_there_is_room(
     disk: Disk, journal: Path, facts: Facts, run_log: RunLog, tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ def until_no_room(ask: Callable[[], object], what: str) -> None:
     until(refused, f"{what} is refused because the disk is full")
 
 
+@pytest.mark.slow
 def test_a_daemon_with_a_full_disk_answers_everybody_and_says_so(
     disk: Disk, journal: Path, facts: Facts, run_log: RunLog, tmp_path: Path
 ) -> None:
@@ -192,6 +194,7 @@ def test_a_daemon_with_a_full_disk_answers_everybody_and_says_so(
     assert facts.rows("PRAGMA integrity_check") == [("ok",)]
 
 
+@pytest.mark.slow
 def test_a_buffer_that_does_not_fit_is_refused_whole_and_the_others_go_on_after(
     disk: Disk, journal: Path, facts: Facts, tmp_path: Path
 ) -> None:
@@ -211,6 +214,7 @@ def test_a_buffer_that_does_not_fit_is_refused_whole_and_the_others_go_on_after(
     facts.assert_whole("big", 1)
 
 
+@pytest.mark.slow
 def test_leaving_with_a_full_disk_ends_and_the_next_start_goes_on(
     disk: Disk, journal: Path, facts: Facts, tmp_path: Path
 ) -> None:
@@ -242,6 +246,7 @@ def test_a_kill_on_a_full_disk_loses_nothing_that_was_acknowledged(
     facts.assert_whole("b", 5)
 
 
+@pytest.mark.slow
 def test_a_journal_that_has_no_room_to_begin_with_is_refused_in_one_line(disk: Disk, journal: Path) -> None:
     disk.fill()
     with pytest.raises(StorageFull, match="no room on disk") as full:

@@ -318,6 +318,7 @@ def test_states_of_a_buffer_and_its_items_that_only_clients_bring_about(journal:
         assert facts.rows("SELECT message_id FROM messages") == [("b/complete",)]
 
 
+@pytest.mark.slow
 def test_an_item_stays_in_flight_beside_the_next_attempt_at_another_of_its_batch(
     journal: Path, facts: Facts
 ) -> None:

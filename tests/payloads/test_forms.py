@@ -48,6 +48,7 @@ def as_sent(client: Client, *items: object) -> list[tuple[str, int]]:
 # How items are taken
 
 
+@pytest.mark.slow
 def test_plain_str_is_xml_if_its_first_character_after_spaces_is_a_lesser_than(client: Client) -> None:
     assert as_sent(client, "<a/>", " \t\r\n<a/>", "a<b", "", " ", "<3") == [
         ("<a/>", 1),
@@ -221,6 +222,7 @@ def test_a_buffer_of_mixed_forms_keeps_each_items_own(client: Client) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_payloads_larger_than_a_pipe_go_in_and_out_unchanged(client: Client) -> None:
     big = [str(n) * 300_000 for n in range(10)]
     assert [payload for payload, _ in answers(client, "text", *big)] == big

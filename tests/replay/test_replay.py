@@ -77,6 +77,7 @@ def test_show_takes_the_journals_name_as_it_is(story: Story, tmp_path: Path, nam
     assert ran.out.startswith(f"{name}/j.db: nobody serves it\n".replace("\x1b", " "))
 
 
+@pytest.mark.slow
 def test_a_run_that_lives_is_running_and_what_it_has_is_not_interrupted(journal: Path, facts: Facts) -> None:
     gate = journal.parent / "gate"
     with supervised(journal) as client:
@@ -138,6 +139,7 @@ def part_is_taken_back(client: Client, facts: Facts, buffer_id: str) -> bool:
     return bool(facts.value(PARTLY_RETURNED) > 0)
 
 
+@pytest.mark.slow
 def test_at_every_commit_it_says_what_was_recorded_then(journal: Path, facts: Facts) -> None:
     """Three crashes, a cancel, a pause, retries, nested buffers, and dispatches of which a part is taken
     back; the daemon writes down each commit.
@@ -278,6 +280,7 @@ def test_plan_is_exactly_what_the_next_start_hands_out(journal: Path, facts: Fac
     assert plan(journal).paused == ["halted"]
 
 
+@pytest.mark.slow
 def test_plan_writes_nothing_and_is_the_same_of_a_copy(journal: Path, facts: Facts, tmp_path: Path) -> None:
     interrupt(journal, facts)
     before = fingerprints(journal)
@@ -303,6 +306,7 @@ def fingerprints(journal: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [("", "-wal", "-shm"), ("", "-wal")])
 def test_a_journal_without_write_permission_is_read(
     journal: Path, facts: Facts, kept: tuple[str, ...]
@@ -341,6 +345,7 @@ def test_finish_completes_what_a_crash_left_and_names_what_it_leaves(journal: Pa
     assert facts.rows("SELECT ended FROM runs ORDER BY run_id") == [("crashed",), ("clean",)]
 
 
+@pytest.mark.slow
 def test_finish_without_anything_to_do_starts_nothing(journal: Path, facts: Facts) -> None:
     with supervised(journal) as client:
         client.start("work", texts("fine"), buffer_id="done").wait(60)
@@ -350,6 +355,7 @@ def test_finish_without_anything_to_do_starts_nothing(journal: Path, facts: Fact
     assert facts.value("SELECT count(*) FROM runs") == 1
 
 
+@pytest.mark.slow
 def test_finish_of_what_has_failed_items_ends_with_1(journal: Path, facts: Facts) -> None:
     gate = journal.parent / "gate"
     with supervised(journal) as client:
@@ -363,6 +369,7 @@ def test_finish_of_what_has_failed_items_ends_with_1(journal: Path, facts: Facts
     assert "held: complete, 2 of 2, 1 failed" in ran.out
 
 
+@pytest.mark.slow
 def test_finish_says_it_for_programs_too(journal: Path, facts: Facts) -> None:
     gate, never = journal.parent / "gate", journal.parent / "never"
     with supervised(journal) as client:
@@ -462,6 +469,7 @@ def test_rerun_of_the_same_code_finds_no_difference(measured: Path) -> None:
     assert fingerprints(measured / "journal.db") == before
 
 
+@pytest.mark.slow
 def test_rerun_takes_another_spelling_of_the_same_xml_for_the_same(measured: Path) -> None:
     spelling = '<size first=\\"{text[:1]}\\" of=\\"{len(text)}\\"><long >{len(text) > 5}</long></size>'
     source = HANDLERS.replace(
@@ -472,6 +480,7 @@ def test_rerun_takes_another_spelling_of_the_same_xml_for_the_same(measured: Pat
     assert as_json("rerun", "words", "handlers:bus", cwd=measured) == {"compared": 50, "differ": []}
 
 
+@pytest.mark.slow
 def test_rerun_of_a_changed_line_finds_exactly_what_it_changes(measured: Path) -> None:
     (measured / "handlers.py").write_text(HANDLERS.replace("len(text) > 5", "len(text) > 6"))
     assert as_json("rerun", "words", "handlers:bus", cwd=measured) == {"compared": 50, "differ": []}
@@ -486,6 +495,7 @@ def test_rerun_of_a_changed_line_finds_exactly_what_it_changes(measured: Path) -
     assert ran.out.endswith("… and 8 differences more\n50 answers compared, 10 differ\n")
 
 
+@pytest.mark.slow
 def test_rerun_shows_no_fewer_differences_than_none(measured: Path) -> None:
     ran = durable_bus("replay", "rerun", "words", "handlers:bus", "--show", -3, cwd=measured)
     assert (ran.code, ran.out) == (2, "")
@@ -494,6 +504,7 @@ def test_rerun_shows_no_fewer_differences_than_none(measured: Path) -> None:
     assert ran.out == "… and 10 differences more\n50 answers compared, 10 differ\n"
 
 
+@pytest.mark.slow
 def test_rerun_prints_no_control_characters(measured: Path) -> None:
     (measured / "words.txt").write_text("a\x1b]0;owned\x07b\n")
     command = ["--items", "words.txt", "--buffer-id", "evil", "--workers", 2]
@@ -507,12 +518,14 @@ def test_rerun_prints_no_control_characters(measured: Path) -> None:
     assert "".join(ran.out.splitlines()).isprintable()
 
 
+@pytest.mark.slow
 def test_rerun_compares_failures_and_forms_too(measured: Path) -> None:
     (measured / "handlers.py").write_text(HANDLERS.replace('if text == "bad"', 'if text == "one"'))
     found = as_json("rerun", "words", "handlers:bus", cwd=measured, code=1)
     assert found["differ"] == [index for index in range(50) if index % 5 in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_rerun_that_is_ended_leaves_no_scratch_journal(measured: Path, number: signal.Signals) -> None:
     temporary = measured / "temporary"
@@ -527,6 +540,7 @@ def test_a_rerun_that_is_ended_leaves_no_scratch_journal(measured: Path, number:
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_rerun_without_the_listener_is_refused(measured: Path) -> None:
     (measured / "handlers.py").write_text(HANDLERS.replace('"measure"', '"other"'))
     ran = durable_bus("replay", "rerun", "words", "handlers:bus", cwd=measured)
@@ -534,6 +548,7 @@ def test_rerun_without_the_listener_is_refused(measured: Path) -> None:
     assert "unknown target 'measure'" in ran.err
 
 
+@pytest.mark.slow
 def test_rerun_compares_what_is_recorded_of_a_buffer_that_has_not_ended(story: Story) -> None:
     recorded = Facts(story.journal).recorded("plain")
     found = as_json("rerun", "plain", "apps.eventful:bus", "--journal", story.journal, cwd=TESTS)

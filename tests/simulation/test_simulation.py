@@ -26,7 +26,7 @@ from simulation.schedule import cuts, some_content, some_letters
 from simulation.storage import AT_COMMIT, fast_folder
 
 SEEDS = 60
-"""How many schedules belong to every run of the tests; `tools/simulate.py` runs any number."""
+"""How many schedules make one test; `tools/simulate.py` runs any number."""
 SEEDS_TO_FIND_A_BUG = 40
 SIMULATE = REPOSITORY / "tools" / "simulate.py"
 
@@ -38,8 +38,13 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def test_no_schedule_of_faults_breaks_a_promise(folder: Path) -> None:
-    for seed in range(SEEDS):
+@pytest.mark.parametrize(
+    "first",
+    [0, 60, 120, pytest.param(180, marks=pytest.mark.slow), pytest.param(240, marks=pytest.mark.slow)],
+)
+def test_no_schedule_of_faults_breaks_a_promise(folder: Path, first: int) -> None:
+    """In several tests, so that they can run side by side."""
+    for seed in range(first, first + SEEDS):
         run_schedule(seed, folder)
 
 

@@ -46,6 +46,7 @@ def test_a_thousand_results_are_inline_and_can_be_streamed_too(
     assert re.findall(r'index="(\d+)"', inline) == [str(index) for index in range(1_000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("length", "inline"), [(4_000, True), (4_200, False)])
 def test_a_document_above_4_mib_is_streamed_only(journal: Path, length: int, inline: bool) -> None:
     with collecting.bus.running(journal=journal, workers=2) as client:

@@ -66,6 +66,7 @@ def test_cancel_ends_a_buffer_as_it_is_and_tells_once(journal: Path, facts: Fact
     assert facts.rows("SELECT * FROM in_flight") == []
 
 
+@pytest.mark.slow
 def test_a_result_of_the_same_turn_as_the_cancel_is_recorded_first(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -95,6 +96,7 @@ def sleeps_in_read(pid: int) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_cancel_takes_along_what_its_items_have_started(journal: Path, facts: Facts) -> None:
     door = journal.parent / "door"
     with Service(journal, "apps.nesting:bus", workers=4) as service, service.client() as client:
@@ -111,6 +113,7 @@ def test_cancel_takes_along_what_its_items_have_started(journal: Path, facts: Fa
     assert len(completes(facts, "in0")) == len(completes(facts, "b")) == 1
 
 
+@pytest.mark.slow
 def test_a_buffer_whose_items_are_still_coming_can_be_cancelled(journal: Path, facts: Facts) -> None:
     with Service(journal) as service, service.client() as client:
 
@@ -127,6 +130,7 @@ def test_a_buffer_whose_items_are_still_coming_can_be_cancelled(journal: Path, f
         assert client.start("echo", ["a"], buffer_id="b").wait(60).successful == 1
 
 
+@pytest.mark.slow
 def test_cancel_of_what_still_arrives_is_told_again_and_then_there_is_no_such_buffer(
     journal: Path, facts: Facts
 ) -> None:
@@ -151,6 +155,7 @@ def test_cancel_of_what_still_arrives_is_told_again_and_then_there_is_no_such_bu
     assert "no buffer 'b'" in str(answers[2])
 
 
+@pytest.mark.slow
 def test_cancel_of_what_has_ended_changes_nothing(journal: Path, facts: Facts) -> None:
     with Service(journal) as service, service.client() as client:
         client.start("echo", ["a"], buffer_id="b").wait(60)
@@ -163,6 +168,7 @@ def test_cancel_of_what_has_ended_changes_nothing(journal: Path, facts: Facts) -
 # pause, resume
 
 
+@pytest.mark.slow
 def test_a_paused_buffer_is_not_handed_out_also_after_restarts_and_others_are(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -193,6 +199,7 @@ def test_a_paused_buffer_is_not_handed_out_also_after_restarts_and_others_are(
     assert facts.value("SELECT paused FROM buffers WHERE buffer_id = 'b'") == 0
 
 
+@pytest.mark.slow
 def test_a_buffer_whose_items_are_still_coming_cannot_be_paused(journal: Path, facts: Facts) -> None:
     with Service(journal) as service, service.client() as client:
 
@@ -219,6 +226,7 @@ def test_a_paused_buffer_can_be_cancelled(journal: Path, facts: Facts) -> None:
 # retry
 
 
+@pytest.mark.slow
 def test_retry_starts_what_failed_and_what_is_missing_and_asked_twice_it_is_one(
     journal: Path, facts: Facts
 ) -> None:
@@ -267,6 +275,7 @@ def test_retry_is_one_whoever_asks(
     assert return_to == (starter or names[0] or "")
 
 
+@pytest.mark.slow
 def test_a_buffer_whose_id_has_no_room_for_more_can_be_retried(journal: Path, facts: Facts) -> None:
     """Ids that differ in their last letter only have different retries, each the same when asked again."""
     with Service(journal, "apps.unruly:bus") as service, service.client() as client:
@@ -296,6 +305,7 @@ def test_a_chain_of_retries_goes_on_where_its_number_grows_too_long() -> None:
         assert len(following) <= 100
 
 
+@pytest.mark.slow
 def test_retry_of_a_cancelled_buffer_does_the_rest(journal: Path, facts: Facts, run_log: RunLog) -> None:
     with Service(journal) as service, service.client() as client:
         client.start("sleep", ["0.002"] * 500, buffer_id="b")
@@ -305,6 +315,7 @@ def test_retry_of_a_cancelled_buffer_does_the_rest(journal: Path, facts: Facts, 
         assert client.retry("b").wait(60).successful == missing > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("buffer_id", "why"),
     [("open", "it has not ended yet"), ("good", "every item has succeeded"), ("pruned", "were pruned")],
@@ -362,6 +373,7 @@ def test_prune_keeps_the_row_and_the_id_and_nothing_else(journal: Path, facts: F
     assert facts.value("SELECT count(*) FROM results WHERE buffer_id = 'later'") == 10
 
 
+@pytest.mark.slow
 def test_the_results_document_of_a_pruned_buffer_is_not_found_instead_of_calling_items_missing(
     journal: Path, facts: Facts
 ) -> None:
@@ -375,6 +387,7 @@ def test_the_results_document_of_a_pruned_buffer_is_not_found_instead_of_calling
                 pruned.results  # noqa: B018
 
 
+@pytest.mark.slow
 def test_nothing_unsettled_is_pruned(journal: Path, facts: Facts) -> None:
     """Not a buffer whose BufferComplete nobody has acknowledged, nor one that is open, nor one that is
     retried.
@@ -404,6 +417,7 @@ def told(client: Client) -> str:
     return message.payload
 
 
+@pytest.mark.slow
 def test_prune_leaves_nothing_of_a_named_clients_buffer_nor_of_conversations_that_ended(
     journal: Path, facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,6 +461,7 @@ def test_prune_leaves_nothing_of_a_named_clients_buffer_nor_of_conversations_tha
         assert check(journal, served=True).ok
 
 
+@pytest.mark.slow
 def test_a_daemon_that_retains_for_a_time_forgets_conversations_by_itself(
     journal: Path, facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -466,6 +481,7 @@ def test_a_daemon_that_retains_for_a_time_forgets_conversations_by_itself(
     assert check(journal).ok
 
 
+@pytest.mark.slow
 def test_a_daemon_that_retains_for_a_time_prunes_by_itself(journal: Path, facts: Facts) -> None:
     with Service(journal, retain_ms=1, housekeeping_s=0.05) as service, service.client() as client:
         for number in range(30):
@@ -477,6 +493,7 @@ def test_a_daemon_that_retains_for_a_time_prunes_by_itself(journal: Path, facts:
     assert not re.search("Traceback", service.log())
 
 
+@pytest.mark.slow
 def test_clearing_goes_on_after_a_kill_and_holds_nobody_up(journal: Path, facts: Facts) -> None:
     with Service(journal, verbose=False, clears_slowly=True) as service:
         with service.client() as client:

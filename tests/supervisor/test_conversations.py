@@ -48,6 +48,7 @@ def system_error(code: str, message: str) -> dict[str, str]:
 # Returning
 
 
+@pytest.mark.slow
 def test_a_bare_value_is_a_response(talk: Talk) -> None:
     assert talk.ask("planner", {"say": "yes"}) == "yes"
     columns = "kind, from_id, to_id, payload, state"
@@ -57,6 +58,7 @@ def test_a_bare_value_is_a_response(talk: Talk) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_forward_comes_from_who_forwards_and_its_answer_comes_back(talk: Talk) -> None:
     answer = {"say": {"say": "I have asked"}}
     assert talk.ask("planner", {"tell": "helper", "payload": answer}) == "I have asked"
@@ -69,6 +71,7 @@ def test_a_forward_comes_from_who_forwards_and_its_answer_comes_back(talk: Talk)
     assert len(set(talk.messages("thread_id"))) == 1
 
 
+@pytest.mark.slow
 def test_a_message_of_a_handler_to_itself_is_a_self_call(talk: Talk) -> None:
     forwarded = {"tell": "planner", "payload": {"describe": True}}
     told = json.loads(talk.ask("planner", forwarded))
@@ -126,6 +129,7 @@ def test_a_message_is_tried_again_by_its_listeners_attempts_and_not_before_its_t
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("listener", "todo", "attempts", "code", "message"),
     [
@@ -145,6 +149,7 @@ def test_a_message_whose_attempts_are_used_up_is_failed_and_its_client_told_once
     assert len(talk.facts.rows("SELECT * FROM failures")) == attempts
 
 
+@pytest.mark.slow
 def test_a_payload_that_its_listener_cannot_read_fails_the_message_at_once(talk: Talk) -> None:
     talk.client.send("pedant", Xml("<Other/>"))
     answer = talk.client.receive(60)
@@ -272,6 +277,7 @@ def assert_result(result: tuple[bool, str], success: bool, expected: Any) -> Non
     assert (result[0], fields(result[1]) if isinstance(expected, dict) else result[1]) == (success, expected)
 
 
+@pytest.mark.slow
 def test_a_chain_that_ends_above_an_item_of_a_buffer_within_ends_that_item_only(talk: Talk) -> None:
     within = [{"tell": "helper", "payload": {"none": True}}, {"tell": "nobody", "payload": {}}, {"say": "c"}]
     success, payload = talk.result("work", {"start": {"target": "inner", "items": within, "buffer_id": "b2"}})
@@ -286,6 +292,7 @@ def test_a_chain_that_ends_above_an_item_of_a_buffer_within_ends_that_item_only(
     ]
 
 
+@pytest.mark.slow
 def test_a_message_to_an_unknown_name_is_kept_as_failed(talk: Talk) -> None:
     error = fields(talk.ask("planner", {"tell": "nobody", "payload": {"say": "hello"}}))
     assert error == system_error("routing", "planner sent to the unknown name 'nobody'")
@@ -293,6 +300,7 @@ def test_a_message_to_an_unknown_name_is_kept_as_failed(talk: Talk) -> None:
     assert rows == [("planner", "nobody", '{"say": "hello"}', "failed")]
 
 
+@pytest.mark.slow
 def test_a_buffer_error_that_cannot_be_handled_ends_the_item_and_causes_no_other(talk: Talk) -> None:
     buffer = talk.client.start("pedant", [Xml("<Order><target>nobody</target></Order>")])
     buffer.wait(60)
@@ -308,6 +316,7 @@ def test_a_buffer_error_that_cannot_be_handled_ends_the_item_and_causes_no_other
     talk.client.acknowledge(talk.client.receive(60))
 
 
+@pytest.mark.slow
 def test_a_buffer_error_that_cannot_be_handled_is_told_to_the_client_below_once(talk: Talk) -> None:
     talk.client.send("pedant", Xml("<Order><target>nobody</target></Order>"))
     answer = talk.client.receive(60)
@@ -328,6 +337,7 @@ def failed_twice(client: Client, listener: str, buffer_id: str | None = None) ->
     return result.payload, told.payload
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listener", ["misspelling", "complaining"])
 def test_an_error_whose_handling_is_refused_again_ends_the_chain_and_causes_no_other(
     journal: Path, listener: str
@@ -356,6 +366,7 @@ def test_an_item_forwarded_to_a_mailbox_gets_what_the_client_responds(talk: Talk
     talk.client.acknowledge(talk.client.receive(60))
 
 
+@pytest.mark.slow
 def test_a_mailbox_that_acknowledges_without_responding_fails_the_item(talk: Talk) -> None:
     buffer = talk.client.start("work", [script({"tell": "cli", "payload": {"please": 1}})])
     talk.client.acknowledge(talk.client.receive(60))
@@ -367,6 +378,7 @@ def test_a_mailbox_that_acknowledges_without_responding_fails_the_item(talk: Tal
     talk.client.acknowledge(talk.client.receive(60))
 
 
+@pytest.mark.slow
 def test_a_listener_that_todays_app_lacks_keeps_its_messages_until_an_app_has_it_again(talk: Talk) -> None:
     """The one way for an item to stay open. Nothing is lost, and nothing is handed to anybody else."""
     talk.client.start("work", [script({"tell": "cli", "payload": {}})], buffer_id="b1")
@@ -402,6 +414,7 @@ def gated(journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 THIRTY = {"start": {"target": "inner", "items": [{"say": "x"}] * 30, "buffer_id": "b2"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "todo", [THIRTY, {"tell": "summary", "payload": {}}, {"say": "x"}], ids=["start", "forward", "answer"]
 )
@@ -421,6 +434,7 @@ def test_what_is_said_for_an_item_of_a_cancelled_buffer_leads_nowhere(
     assert list(buffer.results()) == []
 
 
+@pytest.mark.slow
 def test_the_completion_of_a_buffer_that_was_cancelled_with_the_one_around_it_leads_nowhere(
     gated: Talk,
 ) -> None:
@@ -449,6 +463,7 @@ ENDLESS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listener", ENDLESS)
 def test_a_conversation_that_leads_nowhere_is_ended_by_a_limit(journal: Path, listener: str) -> None:
     messages = 40 if "messages" in ENDLESS[listener] else 10_000
@@ -468,6 +483,7 @@ def test_a_conversation_that_leads_nowhere_is_ended_by_a_limit(journal: Path, li
 # What is not the handler's to choose
 
 
+@pytest.mark.slow
 def test_a_handler_cannot_choose_from_nor_thread_nor_whom_it_is(talk: Talk) -> None:
     talk.client.send("forger", "go")
     answer = talk.client.receive(60)
@@ -483,6 +499,7 @@ def test_a_handler_cannot_choose_from_nor_thread_nor_whom_it_is(talk: Talk) -> N
     ]
 
 
+@pytest.mark.slow
 def test_the_same_forgery_for_an_item_gets_nowhere_either(talk: Talk) -> None:
     buffer = talk.client.start("forger", ["go"], buffer_id="b1")
     buffer.wait(60)

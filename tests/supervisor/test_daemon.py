@@ -58,6 +58,7 @@ def status(journal: Path) -> dict[str, Any]:
 # Signals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_finishes_what_runs_and_gives_back_the_rest(
     journal: Path, facts: Facts, run_log: RunLog, number: signal.Signals
@@ -83,6 +84,7 @@ def test_a_stop_finishes_what_runs_and_gives_back_the_rest(
     assert run_log.times() == dict.fromkeys(range(10), 1)
 
 
+@pytest.mark.slow
 def test_a_second_stop_ends_at_once_and_charges_nobody(journal: Path, facts: Facts, run_log: RunLog) -> None:
     door = journal.parent / "door"
     with Service(journal, workers=1, grace_s=600) as service:
@@ -112,6 +114,7 @@ def test_a_stop_waits_no_longer_than_its_grace(journal: Path, facts: Facts, run_
     assert facts.failures("b") == []
 
 
+@pytest.mark.slow
 def test_what_is_acknowledged_while_the_daemon_drains_is_done_by_the_next(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -155,6 +158,7 @@ def serving(journal: Path, address: Path) -> Service:
     return Service(journal, workers=1, socket=str(address))
 
 
+@pytest.mark.slow
 def test_a_daemon_leaves_a_socket_to_the_daemon_of_another_journal_that_has_it(tmp_path: Path) -> None:
     address = tmp_path / "bus.sock"
     with serving(tmp_path / "a" / "a.db", address) as first:
@@ -171,6 +175,7 @@ def test_a_daemon_leaves_a_socket_to_the_daemon_of_another_journal_that_has_it(t
             assert client.start("echo", ["a"]).wait(60).successful == 1
 
 
+@pytest.mark.slow
 def test_what_is_meant_for_one_journal_never_comes_into_another(tmp_path: Path) -> None:
     """A socket was removed under its daemon, and another journal's daemon has made its own there."""
     address = tmp_path / "bus.sock"
@@ -216,6 +221,7 @@ def test_every_event_is_one_line(journal: Path) -> None:
     assert said.startswith('importing broken failed: RuntimeError: one two = "three"')
 
 
+@pytest.mark.slow
 def test_the_log_as_json_is_one_object_a_line(journal: Path) -> None:
     with Service(journal, log_format="json") as service, service.client() as client:
         client.start("echo", ["a", "b"], buffer_id="b").wait(60)
@@ -228,6 +234,7 @@ def test_the_log_as_json_is_one_object_a_line(journal: Path) -> None:
     assert {"run started", "worker ready", "stopping", "stopped"} <= events.keys()
 
 
+@pytest.mark.slow
 def test_a_blocked_stderr_stops_nothing_and_lost_lines_are_counted(journal: Path, facts: Facts) -> None:
     read_fd, write_fd = os.pipe()
     os.set_blocking(write_fd, False)
@@ -269,6 +276,7 @@ def test_the_service_manager_is_told_when_the_daemon_serves(
 # Its workers
 
 
+@pytest.mark.slow
 def test_an_app_that_cannot_be_imported_is_told_and_the_daemon_stays_up(journal: Path, facts: Facts) -> None:
     app = journal.parent / "changing.py"
     app.write_text("raise RuntimeError('not today')\n")
@@ -291,6 +299,7 @@ def test_an_app_that_cannot_be_imported_is_told_and_the_daemon_stays_up(journal:
             assert client.start("echo", ["a"]).wait(60).successful == 1
 
 
+@pytest.mark.slow
 def test_workers_that_die_in_boot_are_tried_again_less_and_less_often(journal: Path) -> None:
     (journal.parent / "dying.py").write_text("import os\n\nos._exit(7)\n")
     with Service(journal, "dying:bus", workers=1, cwd=journal.parent) as service:
@@ -311,6 +320,7 @@ DEATHS_IN_IMPORT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "how"), DEATHS_IN_IMPORT)
 def test_an_app_that_ends_its_workers_while_it_is_imported_is_told(
     journal: Path, code: str, how: str
@@ -334,6 +344,7 @@ def test_an_app_that_ends_its_workers_while_it_is_imported_is_told(
             assert client.start("echo", ["a"]).wait(60).successful == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "how"), DEATHS_IN_IMPORT)
 def test_a_run_of_an_app_that_ends_its_workers_ends_in_one_line(tmp_path: Path, code: str, how: str) -> None:
     (tmp_path / "dying.py").write_text(code)
@@ -343,6 +354,7 @@ def test_a_run_of_an_app_that_ends_its_workers_ends_in_one_line(tmp_path: Path, 
     assert ran.error.endswith(f"a worker died while it imported the app: {how}")
 
 
+@pytest.mark.slow
 def test_an_import_that_hangs_is_told_as_one_that_fails(journal: Path) -> None:
     (journal.parent / "hanging.py").write_text("import time\n\ntime.sleep(3600)\n")
     with Service(journal, "hanging:bus", cwd=journal.parent, boot_timeout_s=0.5) as service:
@@ -353,6 +365,7 @@ def test_an_import_that_hangs_is_told_as_one_that_fails(journal: Path) -> None:
         assert is_alive(service.pid)
 
 
+@pytest.mark.slow
 def test_buffers_can_be_cancelled_and_paused_while_the_app_cannot_be_imported(
     journal: Path, facts: Facts
 ) -> None:
@@ -370,6 +383,7 @@ def test_buffers_can_be_cancelled_and_paused_while_the_app_cannot_be_imported(
     assert facts.value("SELECT state FROM buffers") == "cancelled"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 7, 100])
 def test_no_worker_is_given_more_items_than_it_may_run(
     journal: Path, facts: Facts, run_log: RunLog, most: int
@@ -437,6 +451,7 @@ def test_memory_does_not_grow_with_the_buffers_ever_served(
 # The truth
 
 
+@pytest.mark.slow
 def test_status_tells_of_a_supervisor_that_lives_is_stopped_is_killed_and_has_ended(journal: Path) -> None:
     with Service(journal, workers=1) as service:
         service.until_ready()
@@ -462,6 +477,7 @@ def test_status_tells_of_a_supervisor_that_lives_is_stopped_is_killed_and_has_en
         assert (told["supervisor"]["state"], told["run"]["ended"]) == ("dead", "clean")
 
 
+@pytest.mark.slow
 def test_a_client_of_a_stopped_daemon_is_told_so_and_who_it_is(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

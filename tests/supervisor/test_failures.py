@@ -75,6 +75,7 @@ def test_a_handler_that_closes_the_standard_files_is_one_failed_item(journal: Pa
         assert [result.success for result in results] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_handler_whose_prints_nobody_reads_is_late_and_stops_nobody_else(
     tmp_path: Path, journal: Path, facts: Facts
 ) -> None:
@@ -199,6 +200,7 @@ def test_an_answer_that_cannot_be_written_is_one_failed_item(client: Client, wha
     assert row["message"].startswith(UNSERIALISABLE[what])
 
 
+@pytest.mark.slow
 def test_a_handler_that_forks_and_returns_in_both_processes_answers_once(
     journal: Path, run_log: RunLog
 ) -> None:

@@ -256,6 +256,7 @@ def answers(raw: Raw, count: int) -> list[dict[str, int]]:
     return [raw.answer() for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_an_honest_client_is_answered_before_the_rest_of_a_flood(journal: Path) -> None:
     """Both have said all when the daemon comes to read it, the flooding one first."""
     with Service(journal, workers=1) as service, Raw(journal) as flooding, Raw(journal) as honest:

@@ -58,6 +58,7 @@ def indexes_in_flight(facts: Facts) -> set[int]:
     return {index for first, count in batches for index in range(first, first + count)}
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_is_on_disk_even_if_nobody_saw_it_run(journal: Path, facts: Facts) -> None:
     with plain.bus.running(journal=journal, workers=2) as client:
         client.start("echo", (str(index) for index in range(30_000)), buffer_id="b")
@@ -70,6 +71,7 @@ def test_what_was_acknowledged_is_on_disk_even_if_nobody_saw_it_run(journal: Pat
     facts.assert_whole("b", 30_000)
 
 
+@pytest.mark.slow
 def test_a_start_that_was_not_acknowledged_is_invisible_and_its_id_is_free(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -92,6 +94,7 @@ def half_way(client: Client, facts: Facts) -> Iterator[str]:
     yield from (str(index) for index in range(20_000))
 
 
+@pytest.mark.slow
 def test_what_a_crash_interrupted_stays_in_flight_until_the_next_start_settles_it(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -220,6 +223,7 @@ def test_a_terminated_supervisor_finishes_what_runs_and_gives_back_the_rest(
     assert run_log.times() == dict.fromkeys(range(10), 1)
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_at_once_and_charges_nobody(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:

@@ -27,6 +27,7 @@ def test_a_killed_worker_costs_only_its_own_item(journal: Path, facts: Facts, ru
     assert facts.value("SELECT attempt FROM results WHERE item_index = 0") == 2
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_had_answered_is_recorded_although_nobody_had_read_it(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -49,6 +50,7 @@ def test_what_a_killed_worker_had_answered_is_recorded_although_nobody_had_read_
     assert facts.failures("b") == [(1, 1, "lost", "worker killed by SIGKILL")]
 
 
+@pytest.mark.slow
 def test_an_item_that_always_kills_its_worker_fails_as_lost_and_the_others_succeed(
     journal: Path, facts: Facts
 ) -> None:
@@ -65,6 +67,7 @@ def test_an_item_that_always_kills_its_worker_fails_as_lost_and_the_others_succe
     assert row["payload"].startswith("<SystemError><code>lost</code><message>worker exited with code 7<")
 
 
+@pytest.mark.slow
 def test_two_items_that_kill_their_workers_do_not_shield_each_other(journal: Path, facts: Facts) -> None:
     items = ["segfault", "good", "good", "abort", "good"]
     with unruly.bus.running(journal=journal, workers=2) as client:
@@ -93,6 +96,7 @@ def two_workers(client: Client) -> list[int]:
     return workers if len(workers) == 2 else []
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_seen_although_a_process_it_left_holds_its_pipe_open(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -125,6 +129,7 @@ def test_a_stopped_worker_holds_up_only_what_it_had_started(
     assert facts.failures("b") == []
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_whose_item_is_past_its_time_is_killed_and_its_item_is_late(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -203,6 +208,7 @@ def test_workers_that_die_at_boot_are_tried_again_until_one_lives(journal: Path,
     assert (tmp_path / "count").read_text() == "xxx"
 
 
+@pytest.mark.slow
 def test_dead_workers_leave_no_open_file_behind(journal: Path) -> None:
     with plain.bus.running(journal=journal, workers=1) as client:
         pid = client.supervisor_pid
@@ -218,6 +224,7 @@ def test_dead_workers_leave_no_open_file_behind(journal: Path) -> None:
             assert open_files_after_an_item() == before
 
 
+@pytest.mark.slow
 def test_a_worker_that_nobody_can_hear_any_more_is_replaced(journal: Path, facts: Facts) -> None:
     items = ["good"] * 20 + ["close"] + ["good"] * 20
     with unruly.bus.running(journal=journal, workers=1) as client:

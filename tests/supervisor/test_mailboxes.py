@@ -69,12 +69,14 @@ def test_a_name_of_the_bus_and_no_name_at_all_are_refused(shared: Daemon, name: 
     assert Facts(shared.journal).rows("SELECT name FROM mailbox WHERE name = ?", name) == []
 
 
+@pytest.mark.slow
 def test_the_name_of_a_listener_is_refused(journal: Path, daemon: Daemon, facts: Facts) -> None:
     with pytest.raises(MessageRefused, match="planner is a listener of the app"):
         client_of(journal, "planner")
     assert facts.rows("SELECT name FROM mailbox") == []
 
 
+@pytest.mark.slow
 def test_an_embedded_client_is_refused_the_same_names(journal: Path) -> None:
     for name, error in (("planner", MessageRefused), ("buffer_b1_w5", UsageError)):
         with pytest.raises(error):
@@ -82,6 +84,7 @@ def test_an_embedded_client_is_refused_the_same_names(journal: Path) -> None:
                 pass
 
 
+@pytest.mark.slow
 def test_a_client_without_a_name_has_no_mailbox(journal: Path, daemon: Daemon, facts: Facts) -> None:
     with closing(client_of(journal)) as client:
         for action in (lambda: client.send("planner", "x"), lambda: client.receive(0)):
@@ -92,6 +95,7 @@ def test_a_client_without_a_name_has_no_mailbox(journal: Path, daemon: Daemon, f
     assert rows == [("", "settled")], "its BufferComplete is the record, for nobody to fetch"
 
 
+@pytest.mark.slow
 def test_nothing_can_be_sent_to_an_unknown_name(journal: Path, daemon: Daemon, facts: Facts) -> None:
     with closing(client_of(journal, "cli")) as client:
         for name in ("nobody", "system.buffer", "buffer_b1_w0", ""):
@@ -104,6 +108,7 @@ def test_nothing_can_be_sent_to_an_unknown_name(journal: Path, daemon: Daemon, f
 
 
 @pytest.mark.parametrize("field", ["from", "from_id", "name", "thread_id"])
+@pytest.mark.slow
 def test_the_sender_of_a_message_is_not_the_senders_to_choose(
     journal: Path, daemon: Daemon, facts: Facts, field: str
 ) -> None:
@@ -161,6 +166,7 @@ def test_a_message_waits_for_its_receiver_however_long(journal: Path, daemon: Da
     assert states(facts, "late") == ["settled"] * 3
 
 
+@pytest.mark.slow
 def test_a_message_is_with_one_receiver_at_a_time(journal: Path, daemon: Daemon, facts: Facts) -> None:
     with closing(client_of(journal, "cli")) as one, closing(client_of(journal, "cli")) as other:
         message_id = one.send("cli", "for one of us")
@@ -174,6 +180,7 @@ def test_a_message_is_with_one_receiver_at_a_time(journal: Path, daemon: Daemon,
     assert states(facts, "cli") == ["settled"]
 
 
+@pytest.mark.slow
 def test_of_many_that_wait_each_message_reaches_one(journal: Path, daemon: Daemon) -> None:
     received: list[str] = []
 
@@ -218,6 +225,7 @@ def test_what_a_killed_receiver_held_waits_again(journal: Path, tmp_path: Path, 
         client.acknowledge(message)
 
 
+@pytest.mark.slow
 def test_a_receiver_whose_time_is_up_takes_nothing_with_it(journal: Path, daemon: Daemon) -> None:
     with closing(client_of(journal, "cli")) as client:
         for _ in range(3):
@@ -229,6 +237,7 @@ def test_a_receiver_whose_time_is_up_takes_nothing_with_it(journal: Path, daemon
         client.acknowledge(message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timeout", [1e12, 1e300, float("inf")])
 def test_a_receiver_may_have_all_the_time_there_is(journal: Path, daemon: Daemon, timeout: float) -> None:
     with closing(client_of(journal, "alice")) as alice, closing(client_of(journal, "bob")) as bob:
@@ -242,6 +251,7 @@ def test_a_receiver_may_have_all_the_time_there_is(journal: Path, daemon: Daemon
         assert [message.payload for message in received] == ["at last"]
 
 
+@pytest.mark.slow
 def test_a_time_that_is_no_number_is_refused(journal: Path, daemon: Daemon) -> None:
     with closing(client_of(journal, "alice")) as alice:
         with pytest.raises(UsageError, match="timeout=nan is no number of seconds"):
@@ -272,6 +282,7 @@ with Client(sys.argv[1], name="alice") as client:
 """
 
 
+@pytest.mark.slow
 def test_an_interrupted_receive_swallows_no_message(journal: Path, tmp_path: Path, daemon: Daemon) -> None:
     """The program goes on, with its connection open: the next message is for who asks next."""
     alice = program(tmp_path / "alice.py", INTERRUPTED, str(journal))
@@ -287,6 +298,7 @@ def test_an_interrupted_receive_swallows_no_message(journal: Path, tmp_path: Pat
     assert outcome(alice) == (0, "two\n", "")
 
 
+@pytest.mark.slow
 def test_a_message_that_came_while_its_receiver_was_interrupted_waits_again(
     journal: Path, daemon: Daemon, facts: Facts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +326,7 @@ def test_a_message_that_came_while_its_receiver_was_interrupted_waits_again(
     assert states(facts, "alice") == ["settled", "settled"]
 
 
+@pytest.mark.slow
 def test_an_abandoned_request_costs_no_other_request_its_message(journal: Path, daemon: Daemon) -> None:
     """Whether it is said before the message went out, after, twice, or for a request that never was."""
     with Raw(journal) as raw, closing(client_of(journal, "bob")) as bob:
@@ -351,6 +364,7 @@ def test_a_response_goes_back_along_the_thread(journal: Path, daemon: Daemon, fa
     assert facts.rows("SELECT state FROM messages") == [("settled",), ("settled",)]
 
 
+@pytest.mark.slow
 def test_an_acknowledgement_is_the_end_and_nobody_hears_of_it(
     journal: Path, daemon: Daemon, facts: Facts
 ) -> None:
@@ -360,6 +374,7 @@ def test_an_acknowledgement_is_the_end_and_nobody_hears_of_it(
     assert facts.rows("SELECT to_id, state FROM messages") == [("answerer", "settled")]
 
 
+@pytest.mark.slow
 def test_a_message_is_settled_once_by_who_it_is_for(journal: Path, daemon: Daemon, facts: Facts) -> None:
     with closing(client_of(journal, "cli")) as client, closing(client_of(journal, "thief")) as thief:
         client.send("planner", script({"say": "x"}))
@@ -374,6 +389,7 @@ def test_a_message_is_settled_once_by_who_it_is_for(journal: Path, daemon: Daemo
     assert facts.rows("SELECT state FROM messages") == [("settled",), ("settled",)]
 
 
+@pytest.mark.slow
 def test_who_responds_twice_is_told_that_it_was_settled_before(journal: Path, daemon: Daemon) -> None:
     """After the first response the thread has no hop left that waits for another."""
     with closing(client_of(journal, "asker")) as asker, closing(client_of(journal, "answerer")) as answerer:
@@ -421,6 +437,7 @@ def test_a_response_that_no_handler_could_answer_is_refused_and_the_message_is_a
     assert "".join(etree.fromstring(complete.results).itertext()) == "<b>just text a human typed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("payload", "is_xml"), [("<a>", True), ("<SystemError>", True), (DEEP, True), ("\x01", False)]
 )
@@ -439,6 +456,7 @@ def test_a_response_that_came_unchecked_is_a_failed_result(
     assert states(facts, "cli") == ["settled"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "refusal", [Huh("what?"), SystemError("nobody", "went home"), BufferError("b1", "no room")], ids=type
 )
@@ -455,6 +473,7 @@ def test_a_response_that_says_it_failed_fails_the_item(
     assert facts.rows("SELECT * FROM failures") == [], "it is an answer, as of a handler: no attempt failed"
 
 
+@pytest.mark.slow
 def test_none_is_the_empty_text(journal: Path, daemon: Daemon) -> None:
     with closing(client_of(journal, "cli")) as client:
         buffer, question = asked(client, "b")
@@ -485,6 +504,7 @@ def test_mailboxes_and_messages_survive_the_death_of_the_daemon(journal: Path, f
                 client.receive(0)
 
 
+@pytest.mark.slow
 def test_a_client_goes_on_where_it_was_when_the_daemon_is_back(journal: Path, facts: Facts) -> None:
     """What it holds it may still settle, and what it waits for still comes."""
     with Daemon(journal, APP) as daemon, closing(client_of(journal, "cli")) as client:
@@ -506,6 +526,7 @@ def test_a_client_goes_on_where_it_was_when_the_daemon_is_back(journal: Path, fa
                 client.acknowledge(received[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_message_is_sent_once_although_the_daemon_dies_while_it_is_sent(tmp_path: Path, when: str) -> None:
     """At its first commits: one of them is the one that records the message."""
@@ -537,6 +558,7 @@ KEPT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KEPT)
 def test_an_answer_that_an_earlier_version_has_kept_is_given_again(
     journal: Path, daemon: Daemon, facts: Facts, kind: str
@@ -569,6 +591,7 @@ def test_a_message_that_no_worker_could_be_handed_is_refused(
     assert facts.rows("SELECT * FROM messages") == []
 
 
+@pytest.mark.slow
 def test_a_request_that_is_repeated_is_answered_again_and_not_done_again(
     journal: Path, daemon: Daemon, facts: Facts
 ) -> None:

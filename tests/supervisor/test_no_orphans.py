@@ -5,6 +5,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
 from apps import plain, unruly
 from support import Facts, RunLog, children_of, kill, program, until, until_gone, workers_of
 
@@ -38,6 +39,7 @@ def test_workers_die_with_their_supervisor_whatever_their_handlers_do(journal: P
             until_gone(pid)
 
 
+@pytest.mark.slow
 def test_workers_that_still_boot_die_with_their_supervisor(journal: Path) -> None:
     with plain.bus.running(journal=journal, workers=2) as client:
         assert client.supervisor_pid is not None
@@ -65,6 +67,7 @@ def test_supervisor_and_workers_die_with_their_client(
     assert facts.value("SELECT state FROM buffers") == "open"
 
 
+@pytest.mark.slow
 def test_a_supervisor_dies_with_its_client_also_when_that_has_forked(tmp_path: Path) -> None:
     """A child, such as any fork-based pool has, holds the socket of its killed parent open."""
     source = (
@@ -87,6 +90,7 @@ def test_a_supervisor_dies_with_its_client_also_when_that_has_forked(tmp_path: P
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_stopped_supervisor_dies_with_its_client_once_it_goes_on(
     journal: Path, tmp_path: Path, run_log: RunLog
 ) -> None:
@@ -99,6 +103,7 @@ def test_a_stopped_supervisor_dies_with_its_client_once_it_goes_on(
     until_gone(supervisor)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_program_ends_all_of_it_and_the_work_goes_on_next_time(
     journal: Path, tmp_path: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -123,6 +128,7 @@ def test_ctrl_c_in_a_program_ends_all_of_it_and_the_work_goes_on_next_time(
     assert set(run_log.times().values()) == {1}
 
 
+@pytest.mark.slow
 def test_leaving_the_block_leaves_no_process_behind(journal: Path) -> None:
     with plain.bus.running(journal=journal, workers=2) as client:
         client.start("echo", ["a"]).wait(60)

@@ -74,6 +74,7 @@ def assert_only_interrupted_items_ran_again(facts: Facts, run_log: RunLog) -> No
             assert run.index in interrupted[run.supervisor_pid], f"{run} ran again and was not in flight"
 
 
+@pytest.mark.slow
 def test_a_kill_during_recovery_is_recovered_from(journal: Path, facts: Facts, run_log: RunLog) -> None:
     """The supervisor dies right after its run's first commit, again and again."""
     door = journal.parent / "door"
@@ -122,6 +123,7 @@ def test_a_start_begins_where_work_is_left_and_looks_at_no_item_before(
     assert_only_interrupted_items_ran_again(facts, run_log)
 
 
+@pytest.mark.slow
 def test_a_journal_that_is_read_all_the_while_is_recovered_like_any_other(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -141,6 +143,7 @@ def test_a_journal_that_is_read_all_the_while_is_recovered_like_any_other(
     assert_only_interrupted_items_ran_again(facts, run_log)
 
 
+@pytest.mark.slow
 def test_many_open_buffers_all_go_on(journal: Path, facts: Facts, run_log: RunLog) -> None:
     door = journal.parent / "door"
     with plain.bus.running(journal=journal, workers=2) as client:
@@ -170,6 +173,7 @@ def test_an_item_that_is_due_again_after_the_crash_is_run_then(journal: Path, fa
     assert facts.value("SELECT attempts FROM items") == 2
 
 
+@pytest.mark.slow
 def test_a_journal_copied_while_nobody_serves_it_goes_on_elsewhere(
     journal: Path, facts: Facts, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def versions(facts: Facts) -> dict[str, int]:
     return dict(facts.rows("SELECT payload, count(*) FROM results GROUP BY payload"))
 
 
+@pytest.mark.slow
 def test_new_code_takes_over_under_load_and_no_item_fails(
     journal: Path, facts: Facts, app: Path, run_log: RunLog
 ) -> None:
@@ -102,6 +103,7 @@ def test_what_old_code_runs_it_finishes_and_what_it_has_not_begun_goes_to_new_co
     assert run_log.times() == dict.fromkeys(range(52), 1)
 
 
+@pytest.mark.slow
 def test_new_code_that_cannot_be_imported_changes_nothing_and_status_says_so(
     journal: Path, facts: Facts, app: Path, run_log: RunLog
 ) -> None:
@@ -127,6 +129,7 @@ def test_new_code_that_cannot_be_imported_changes_nothing_and_status_says_so(
         assert [result.payload for result in client.buffer("c").results()] == ["new"]
 
 
+@pytest.mark.slow
 def test_a_worn_out_worker_works_on_while_new_code_cannot_be_imported(
     journal: Path, facts: Facts, app: Path, run_log: RunLog
 ) -> None:
@@ -155,6 +158,7 @@ def test_a_worn_out_worker_works_on_while_new_code_cannot_be_imported(
     assert facts.failures("b") == facts.failures("c") == []
 
 
+@pytest.mark.slow
 def test_a_worn_out_worker_works_on_when_its_replacement_cannot_be_imported(
     journal: Path, facts: Facts, app: Path, run_log: RunLog
 ) -> None:
@@ -173,6 +177,7 @@ def test_a_worn_out_worker_works_on_when_its_replacement_cannot_be_imported(
     assert versions(facts) == {"old": 100, "new": 1}
 
 
+@pytest.mark.slow
 def test_a_listener_that_new_code_lacks_leaves_its_buffers_open_until_it_is_back(
     journal: Path, facts: Facts, app: Path, run_log: RunLog
 ) -> None:
@@ -197,6 +202,7 @@ def test_a_listener_that_new_code_lacks_leaves_its_buffers_open_until_it_is_back
     assert facts.failures("b") == []
 
 
+@pytest.mark.slow
 def test_a_client_whose_name_new_code_gives_to_a_listener_is_refused(
     journal: Path, facts: Facts, app: Path, run_log: RunLog
 ) -> None:
@@ -228,6 +234,7 @@ def test_a_client_whose_name_new_code_gives_to_a_listener_is_refused(
         )
 
 
+@pytest.mark.slow
 def test_reloading_many_times_in_a_row_ends_with_the_newest_code(
     journal: Path, facts: Facts, app: Path, run_log: RunLog
 ) -> None:
@@ -270,6 +277,7 @@ def work(text: str) -> str:
 """
 
 
+@pytest.mark.slow
 def test_code_that_was_still_being_imported_at_a_reload_works_until_the_new_is_there(
     journal: Path, facts: Facts, app: Path
 ) -> None:

@@ -6,6 +6,7 @@ anything had to wait for it, these tests would never end.
 
 from pathlib import Path
 
+import pytest
 from apps import awaiting, plain
 from support import Facts, RunLog
 
@@ -24,6 +25,7 @@ def test_fast_items_are_recorded_while_a_slow_one_before_them_still_runs(
     assert set(run_log.times().values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_slow_item_in_the_midst_of_long_batches_holds_up_only_itself(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -39,6 +41,7 @@ def test_a_slow_item_in_the_midst_of_long_batches_holds_up_only_itself(
     assert run_log.times()[1000] == 2, "once in each buffer"
 
 
+@pytest.mark.slow
 def test_what_a_lone_worker_answered_before_a_slow_item_is_recorded_while_that_runs(
     journal: Path, facts: Facts
 ) -> None:
@@ -51,6 +54,7 @@ def test_what_a_lone_worker_answered_before_a_slow_item_is_recorded_while_that_r
         assert buffer.wait(60).successful == 201
 
 
+@pytest.mark.slow
 def test_two_buffers_take_turns_and_a_small_one_does_not_wait_for_a_big_one(
     journal: Path, facts: Facts
 ) -> None:
@@ -64,6 +68,7 @@ def test_two_buffers_take_turns_and_a_small_one_does_not_wait_for_a_big_one(
     assert ends["small"] < ends["big"]
 
 
+@pytest.mark.slow
 def test_slow_async_items_hold_up_no_others_of_their_worker(journal: Path, facts: Facts) -> None:
     door = journal.parent / "door"
     with awaiting.bus.running(journal=journal, workers=1) as client:

@@ -26,6 +26,7 @@ def worker_pids(facts: Facts, client: Client, workers: int) -> list[int]:
             return pids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [1, 2])
 def test_a_buffer_beside_idle_workers_that_are_stopped_ends(
     journal: Path, facts: Facts, stopped: int
@@ -55,6 +56,7 @@ def test_a_stopped_worker_is_replaced(journal: Path, facts: Facts) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_only_worker_is_replaced_when_it_stops_between_items_that_have_no_time_out(
     journal: Path, facts: Facts
 ) -> None:
@@ -65,6 +67,7 @@ def test_the_only_worker_is_replaced_when_it_stops_between_items_that_have_no_ti
         assert facts.value("SELECT count(*) FROM failures") == 0
 
 
+@pytest.mark.slow
 def test_small_buffers_do_not_go_from_worker_to_worker(journal: Path, facts: Facts, run_log: RunLog) -> None:
     """Three workers, 30 items of a millisecond: a range went from one idle worker to the next, for seconds,
     each time before it could be begun, and each hop was a commit.

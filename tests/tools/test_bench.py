@@ -80,6 +80,7 @@ def sections() -> Iterator[Any]:
         sys.path.remove(str(TOOLS))
 
 
+@pytest.mark.slow
 def test_the_report_names_the_machine_and_the_command(report: Any) -> None:
     assert report["command"].startswith("tools/bench.py --folder ")
     assert {"cpu", "cores", "kernel", "python", "sqlite", "file_system"} <= report["machine"].keys()
@@ -95,6 +96,7 @@ def test_the_payload_is_named_with_its_size(report: Any, long_report: Any) -> No
     assert 244 <= long_report["payload"]["mean_bytes"] <= 396
 
 
+@pytest.mark.slow
 def test_every_variant_has_a_rate_of_every_round(report: Any) -> None:
     variants = report["sections"]["throughput"]["variants"]
     assert list(variants) == ["a", "a2", "b", "c", "d", "e"]
@@ -104,6 +106,7 @@ def test_every_variant_has_a_rate_of_every_round(report: Any) -> None:
         assert min(rates["rounds"]) <= rates["median"] <= max(rates["rounds"])
 
 
+@pytest.mark.slow
 def test_ratios_are_taken_within_a_round(report: Any) -> None:
     throughput = report["sections"]["throughput"]
     rates = {name: facts["items_per_s"]["rounds"] for name, facts in throughput["variants"].items()}
@@ -119,6 +122,7 @@ def assert_percentiles(facts: Any, samples: int) -> None:
     assert facts["p50_ms"] <= facts["p99_ms"] <= facts["max_ms"]
 
 
+@pytest.mark.slow
 def test_latency_and_memory_are_there(report: Any) -> None:
     assert_percentiles(report["sections"]["latency"], 3)
     assert len(report["sections"]["throughput"]["supervisor_peak_mb"]) == 2
@@ -255,6 +259,7 @@ def test_what_does_not_exist_is_refused(arguments: list[str], tmp_path: Path) ->
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variants", ["a", "c", "e"])
 def test_ctrl_c_ends_it_and_all_that_it_started(variants: str, tmp_path: Path) -> None:
     process = subprocess.Popen(

@@ -32,6 +32,7 @@ def test_a_late_coroutine_is_cancelled_and_its_worker_and_neighbours_live(
     assert facts.failures("b") == [(1, 1, "timeout", "no answer within 0.2 s")]
 
 
+@pytest.mark.slow
 def test_what_a_cancelled_coroutine_answers_all_the_same_is_too_late(journal: Path, facts: Facts) -> None:
     with awaiting.bus.running(journal=journal, workers=1) as client:
         results = client.start("late", ["stubborn", "good"], buffer_id="b")
@@ -39,6 +40,7 @@ def test_what_a_cancelled_coroutine_answers_all_the_same_is_too_late(journal: Pa
     assert facts.failures("b") == [(0, 1, "timeout", "no answer within 0.2 s")]
 
 
+@pytest.mark.slow
 def test_a_coroutine_that_will_not_be_cancelled_is_left_to_itself(journal: Path, facts: Facts) -> None:
     door = journal.parent / "door"
     with awaiting.bus.running(journal=journal, workers=1) as client:
@@ -52,6 +54,7 @@ def test_a_coroutine_that_will_not_be_cancelled_is_left_to_itself(journal: Path,
     facts.assert_whole("b", 2, failed=1)
 
 
+@pytest.mark.slow
 def test_exceptions_of_coroutines_are_failed_items_whatever_they_are(journal: Path, facts: Facts) -> None:
     with awaiting.bus.running(journal=journal, workers=1) as client:
         assert client.supervisor_pid is not None
@@ -94,6 +97,7 @@ def test_a_death_among_coroutines_is_charged_to_the_one_that_died(
     assert run_log.times()[13] == 3
 
 
+@pytest.mark.slow
 def test_a_killed_worker_charges_none_of_several_coroutines_that_ran(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -108,12 +112,14 @@ def test_a_killed_worker_charges_none_of_several_coroutines_that_ran(
     assert run_log.times() == dict.fromkeys(range(10), 2)
 
 
+@pytest.mark.slow
 def test_sync_and_async_listeners_of_one_app_work_side_by_side(journal: Path) -> None:
     with awaiting.bus.running(journal=journal, workers=2) as client:
         buffers = [client.start(target, ["x"] * 50) for target in ("sync", "together", "raising")]
         assert [buffer.wait(60).successful for buffer in buffers] == [50, 50, 50]
 
 
+@pytest.mark.slow
 def test_a_worker_whose_loop_turns_but_feeds_nobody_any_more_ends_and_is_replaced(
     journal: Path, facts: Facts
 ) -> None:
@@ -124,6 +130,7 @@ def test_a_worker_whose_loop_turns_but_feeds_nobody_any_more_ends_and_is_replace
     assert facts.rows("SELECT * FROM failures") == []
 
 
+@pytest.mark.slow
 def test_a_sync_handler_past_its_own_time_is_late_also_while_a_coroutine_waits(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -171,6 +178,7 @@ def test_a_coroutine_that_stops_the_loop_costs_nobody_anything(journal: Path, fa
     assert facts.failures("b") == []
 
 
+@pytest.mark.slow
 def test_what_exits_beside_the_coroutines_ends_none_of_them(journal: Path, facts: Facts) -> None:
     """A callback or a task of a handler's own; to the loop, SystemExit from there is the end."""
     items = ["good"] * 30
@@ -183,6 +191,7 @@ def test_what_exits_beside_the_coroutines_ends_none_of_them(journal: Path, facts
     assert facts.failures("b") == []
 
 
+@pytest.mark.slow
 def test_a_worker_still_hears_after_a_coroutine_has_cancelled_every_task(journal: Path, facts: Facts) -> None:
     with awaiting.bus.running(journal=journal, workers=1) as client:
         assert client.supervisor_pid is not None
@@ -193,6 +202,7 @@ def test_a_worker_still_hears_after_a_coroutine_has_cancelled_every_task(journal
     assert facts.rows("SELECT * FROM failures") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["swallow", "swallow in a child", "swallow busily"])
 def test_a_coroutine_that_swallows_every_cancellation_is_late_and_its_place_is_free_again(
     journal: Path, facts: Facts, how: str
@@ -207,6 +217,7 @@ def test_a_coroutine_that_swallows_every_cancellation_is_late_and_its_place_is_f
     assert facts.failures("c") == []
 
 
+@pytest.mark.slow
 def test_a_coroutine_that_blocks_when_it_is_cancelled_is_late_and_its_worker_replaced(
     journal: Path, facts: Facts
 ) -> None:
@@ -218,6 +229,7 @@ def test_a_coroutine_that_blocks_when_it_is_cancelled_is_late_and_its_worker_rep
     assert facts.failures("c") == []
 
 
+@pytest.mark.slow
 def test_a_loop_blocked_just_after_an_item_has_ended_is_seen_too(journal: Path, facts: Facts) -> None:
     """A worker that said it was idle, and then did not say when it began, would never be late."""
     with awaiting.bus.running(journal=journal, workers=1) as client:
@@ -229,6 +241,7 @@ def test_a_loop_blocked_just_after_an_item_has_ended_is_seen_too(journal: Path, 
     assert facts.failures("d") == [(0, 1, "timeout", "no answer within 0.2 s")]
 
 
+@pytest.mark.slow
 def test_who_blocks_the_loop_is_known_at_once_and_its_neighbours_wait_for_no_search(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -258,6 +271,7 @@ def test_a_coroutine_left_to_itself_that_blocks_later_is_charged_to_nobody(
     assert facts.failures("c") == []
 
 
+@pytest.mark.slow
 def test_a_task_of_an_item_can_be_asked_what_libraries_ask_it(journal: Path) -> None:
     with awaiting.bus.running(journal=journal, workers=1) as client:
         buffer = client.start("harmful", ["look at yourself"], buffer_id="b")
@@ -265,6 +279,7 @@ def test_a_task_of_an_item_can_be_asked_what_libraries_ask_it(journal: Path) -> 
         assert [result.payload for result in buffer.results()] == ["CORO_RUNNING 1"]
 
 
+@pytest.mark.slow
 def test_a_coroutine_cancelled_by_a_neighbour_before_it_began_has_an_outcome(journal: Path) -> None:
     items = ["cancel all at once"] + ["good"] * 20
     with awaiting.bus.running(journal=journal, workers=1) as client:

@@ -44,6 +44,7 @@ def test_a_backup_is_the_same_journal_in_one_private_file(story: Story, tmp_path
     assert wrong(copy) == []
 
 
+@pytest.mark.slow
 def test_a_backup_made_while_the_daemon_writes_is_consistent_and_can_be_gone_on_with(
     journal: Path, facts: Facts, tmp_path: Path
 ) -> None:
@@ -63,6 +64,7 @@ def test_a_backup_made_while_the_daemon_writes_is_consistent_and_can_be_gone_on_
     Facts(copies[0]).assert_whole("long", 20_000)
 
 
+@pytest.mark.slow
 def test_a_backup_is_read_where_nobody_may_write(story: Story, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir()
@@ -76,6 +78,7 @@ def test_a_backup_is_read_where_nobody_may_write(story: Story, tmp_path: Path) -
         folder.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_leaves_the_old_copy_whole(story: Story, tmp_path: Path) -> None:
     large = tmp_path / "large" / "journal.db"
     large.parent.mkdir()
@@ -159,6 +162,7 @@ def test_a_backup_leaves_the_files_beside_it_alone(story: Story, tmp_path: Path)
     assert mine.read_text() == "a half of something"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", BESIDE)
 def test_nothing_is_written_over_what_lies_beside_the_journal(
     story: Story, tmp_path: Path, suffix: str
@@ -190,6 +194,7 @@ def test_results_are_not_written_over_a_journal_that_is_yet_to_be(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_backup_over_a_journal_that_an_idle_daemon_serves_is_refused(
     story: Story, journal: Path, tmp_path: Path
 ) -> None:
@@ -209,6 +214,7 @@ def test_a_backup_over_a_journal_that_an_idle_daemon_serves_is_refused(
     assert set(ids.out.split()) == {"buffer_id", "precious", "later"}
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_was_started_on_the_old_backup_meanwhile_keeps_it(
     story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +256,7 @@ def test_a_full_disk_leaves_the_old_copy(story: Story, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["copy.db"]
 
 
+@pytest.mark.slow
 def test_an_export_is_one_file_in_each_format(story: Story, tmp_path: Path) -> None:
     for name in ("xml", "jsonl", "csv"):
         shown = durable_bus("results", "plain", "--journal", story.journal, "--format", name, cwd=tmp_path)

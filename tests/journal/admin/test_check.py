@@ -136,6 +136,7 @@ def test_a_changed_schema_is_found(copied: Path) -> None:
     assert finding.rows == [{"name": "answer_of_buffer", "is": "missing or changed"}]
 
 
+@pytest.mark.slow
 def test_it_is_right_while_it_is_served_after_a_crash_and_after_a_prune(journal: Path, facts: Facts) -> None:
     gate = journal.parent / "gate"
     with supervised(journal) as client:
@@ -158,6 +159,7 @@ def test_it_is_right_while_it_is_served_after_a_crash_and_after_a_prune(journal:
     assert facts.rows("SELECT DISTINCT state FROM buffers") == [("pruned",)]
 
 
+@pytest.mark.slow
 def test_a_buffer_is_not_pruned_before_one_that_its_items_started(journal: Path, facts: Facts) -> None:
     """Its thread and its completion would go with those of the outer one."""
     gate = journal.parent / "gate"

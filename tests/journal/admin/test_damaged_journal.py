@@ -94,6 +94,7 @@ def leaf_pages(connection: sqlite3.Connection, tables: tuple[str, ...]) -> list[
     return sorted(found)
 
 
+@pytest.mark.slow
 def test_a_truncated_journal_is_named_and_never_written_to(damaged: Path, tmp_path: Path) -> None:
     missing = cut_off(damaged)
     before = fingerprint(damaged)
@@ -150,6 +151,7 @@ def tall(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["inner page", "root", "cut off"])
 def test_a_damaged_page_costs_what_is_below_it_and_no_more(
     tall: Path, journal: Path, tmp_path: Path, damage: str
@@ -254,6 +256,7 @@ def test_results_that_are_still_in_the_log_are_read_too(journal: Path, tmp_path:
     assert "not committed" not in payloads
 
 
+@pytest.mark.slow
 def test_the_other_formats_are_exported_too(damaged: Path, tmp_path: Path) -> None:
     scramble(damaged, "result")
     command = ("export", "big", "--journal", damaged, "--format")
@@ -275,6 +278,7 @@ def test_structural_damage_is_found_by_check(damaged: Path, tmp_path: Path) -> N
     assert fingerprint(damaged) == before
 
 
+@pytest.mark.slow
 def test_damage_elsewhere_costs_no_result(whole: Path, damaged: Path, tmp_path: Path) -> None:
     scramble(damaged, "dispatch", "item", "failure")
     ran = durable_bus("export", "big", "--journal", damaged, "--output", "saved.xml", cwd=tmp_path)
@@ -284,6 +288,7 @@ def test_damage_elsewhere_costs_no_result(whole: Path, damaged: Path, tmp_path: 
     assert (tmp_path / "saved.xml").read_bytes() == (tmp_path / "good.xml").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["text", "another database", "no header"])
 def test_another_applications_file_is_named_and_left_alone(
     whole: Path, journal: Path, tmp_path: Path, kind: str
@@ -303,6 +308,7 @@ def test_another_applications_file_is_named_and_left_alone(
     assert fingerprint(journal) == before
 
 
+@pytest.mark.slow
 def test_an_empty_file_is_no_journal_yet(journal: Path, tmp_path: Path) -> None:
     journal.touch()
     for command in COMMANDS:
@@ -371,6 +377,7 @@ def assert_gone_on_with(journal: Path, *buffer_ids: str) -> None:
     assert check(journal, noted=noted_commit(journal)).ok
 
 
+@pytest.mark.slow
 def test_a_copy_without_its_wal_is_named_and_not_gone_on_with(crashed: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere" / "copy.db"
     copy.parent.mkdir()
@@ -408,6 +415,7 @@ def copied_with(journal: Path, folder: Path, *suffixes: str) -> Path:
     return folder / "copy.db"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut_to_a_header, cut_within_a_frame, cut_in_half, overwritten])
 def test_a_copy_whose_wal_is_not_whole_is_known_by_its_lock(
     crashed: Path, tmp_path: Path, damage: Callable[[Path], None]
@@ -420,6 +428,7 @@ def test_a_copy_whose_wal_is_not_whole_is_known_by_its_lock(
     assert_gone_on_with(tmp_path / "taken.db", "home")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut_to_a_header, cut_within_a_frame, overwritten])
 def test_a_wal_that_is_no_log_counts_as_empty_without_a_lock(
     crashed: Path, tmp_path: Path, damage: Callable[[Path], None]
@@ -430,6 +439,7 @@ def test_a_wal_that_is_no_log_counts_as_empty_without_a_lock(
     assert_refused(copy, tmp_path, LACKS_WAL)
 
 
+@pytest.mark.slow
 def test_an_older_copy_of_a_run_that_ended_lacks_nothing_whatever_the_lock_says(
     journal: Path, tmp_path: Path
 ) -> None:
@@ -442,6 +452,7 @@ def test_an_older_copy_of_a_run_that_ended_lacks_nothing_whatever_the_lock_says(
     assert_gone_on_with(journal, "home")
 
 
+@pytest.mark.slow
 def test_a_lock_that_has_not_said_of_which_file_it_tells_accuses_none(crashed: Path, tmp_path: Path) -> None:
     """As with --durability normal: a power cut may leave fewer commits than were noted."""
     copy = copied_with(crashed, tmp_path / "elsewhere", "", "-wal", ".lock")
@@ -453,6 +464,7 @@ def test_a_lock_that_has_not_said_of_which_file_it_tells_accuses_none(crashed: P
     assert_gone_on_with(copy, "home", "in-the-log")
 
 
+@pytest.mark.slow
 def test_a_young_journal_is_known_without_its_wal_too(journal: Path, tmp_path: Path) -> None:
     """Nothing but its run's first commit was brought home yet."""
     with supervised(journal) as client:
@@ -463,6 +475,7 @@ def test_a_young_journal_is_known_without_its_wal_too(journal: Path, tmp_path: P
     assert_refused(copy, tmp_path, LACKS_WAL)
 
 
+@pytest.mark.slow
 def test_a_journal_whose_wal_was_deleted_is_not_gone_on_with_before_it_is_back(
     crashed: Path, tmp_path: Path
 ) -> None:
@@ -477,6 +490,7 @@ def test_a_journal_whose_wal_was_deleted_is_not_gone_on_with_before_it_is_back(
     assert_gone_on_with(crashed, "home", "in-the-log")
 
 
+@pytest.mark.slow
 def test_a_wal_that_somebody_brought_home_is_not_missed(crashed: Path, tmp_path: Path) -> None:
     """Any program that opens the journal for writing and closes it does so."""
     with closing(sqlite3.connect(crashed)) as connection:
@@ -486,6 +500,7 @@ def test_a_wal_that_somebody_brought_home_is_not_missed(crashed: Path, tmp_path:
     assert_gone_on_with(crashed, "home", "in-the-log")
 
 
+@pytest.mark.slow
 def test_a_supervisor_killed_while_idle_has_an_empty_wal_and_lacks_nothing(
     journal: Path, tmp_path: Path
 ) -> None:
@@ -504,6 +519,7 @@ def test_a_supervisor_killed_while_idle_has_an_empty_wal_and_lacks_nothing(
         assert_gone_on_with(where, "home")
 
 
+@pytest.mark.slow
 def test_a_backup_of_an_open_run_lacks_nothing_also_in_the_journals_place(
     crashed: Path, tmp_path: Path
 ) -> None:
@@ -518,6 +534,7 @@ def test_a_backup_of_an_open_run_lacks_nothing_also_in_the_journals_place(
     assert_gone_on_with(crashed, "home", "in-the-log")
 
 
+@pytest.mark.slow
 def test_a_migration_refuses_what_lacks_its_wal_too(crashed: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copy(crashed, tmp_path / "copy.db"))
     before = fingerprint(copy)

@@ -216,6 +216,7 @@ def test_a_daemon_leaves_the_big_step_to_the_command(copied: Path, later: NextVe
     assert before[100:] == copied.read_bytes()[100:]
 
 
+@pytest.mark.slow
 def test_a_daemon_takes_a_small_step_and_serves(copied: Path, later: NextVersion) -> None:
     later.big.unlink()
     with later.small.open("a") as script:
@@ -229,6 +230,7 @@ def test_a_daemon_takes_a_small_step_and_serves(copied: Path, later: NextVersion
     assert later.run("check", "--journal", copied).code == 0
 
 
+@pytest.mark.slow
 def test_the_command_waits_for_no_daemon_and_changes_nothing_under_one(
     copied: Path, later: NextVersion
 ) -> None:
@@ -246,6 +248,7 @@ WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT randomb
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_in", ["backup", "small", "big"])
 def test_the_command_killed_between_has_changed_nothing(
     copied: Path, later: NextVersion, killed_in: str
@@ -269,6 +272,7 @@ def test_the_command_killed_between_has_changed_nothing(
     assert Facts(copied).value(FIRST_RESULT) == "did fine!"
 
 
+@pytest.mark.slow
 def test_a_newer_journal_is_refused_by_everything(copied: Path, tmp_path: Path) -> None:
     with closing(sqlite3.connect(copied)) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -295,6 +299,7 @@ def test_there_is_a_golden_journal_of_every_schema_version() -> None:
     assert {int(path.name.split(".")[0].removeprefix("v")) for path in GOLDEN.glob("*.gz")} == versions
 
 
+@pytest.mark.slow
 def test_a_golden_journal_is_upgraded_read_and_gone_on_with(golden: Path) -> None:
     facts = Facts(golden)
     before = facts.rows("SELECT buffer_id, state, total, completed FROM buffers ORDER BY 1")
