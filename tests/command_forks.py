@@ -1,0 +1,146 @@
+"""Commands that do not wait for Python to start: a process that has imported the package forks for each.
+
+A command needs 0.1 to 0.3 s of a core to import what it needs, and 10 ms for what most tests ask of it. Each
+is a process all the same, with its own exit code, files and folder.
+
+    python command_forks.py FD    serves requests that come through this socket, until its other end is closed
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, NoReturn
+
+import durable_bus
+from durable_bus.cli import main as run_command
+
+NOT_IMPORTED = ("durable_bus.__main__", "durable_bus.examples", "durable_bus.worker")
+
+_lock = threading.Lock()
+_connection: socket.socket | None = None
+
+
+def run(
+    arguments: list[str], cwd: Path, environment: dict[str, str], stdin: bytes, patience_s: float
+) -> tuple[int, bytes, bytes]:
+    """Exit code (negative: the signal that ended it), stdout, stderr. Raises TimeoutExpired."""
+    files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
+    end, theirs = os.pipe()
+    try:
+        os.write(files[0], stdin)
+        os.lseek(files[0], 0, os.SEEK_SET)
+        request = {"arguments": arguments, "cwd": str(cwd), "environment": environment}
+        try:
+            socket.send_fds(_server(environment), [json.dumps(request).encode()], [*files, theirs])
+        finally:
+            os.close(theirs)
+        with open(end, closefd=False) as told:
+            pid = int(told.readline())
+            if not select.select([end], [], [], patience_s)[0]:
+                os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(arguments, patience_s)
+            code = int(told.readline())
+        return code, _content(files[1]), _content(files[2])
+    finally:
+        for fd in (*files, end):
+            os.close(fd)
+
+
+def _content(fd: int) -> bytes:
+    os.lseek(fd, 0, os.SEEK_SET)
+    with open(fd, "rb", closefd=False) as file:
+        return file.read()
+
+
+def _server(environment: dict[str, str]) -> socket.socket:
+    """The socket to the process that forks, which lives as long as this one."""
+    global _connection
+    with _lock:
+        if _connection is None:
+            _connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+            theirs.close()
+            atexit.register(process.wait)
+            atexit.register(_connection.close)  # before that
+        return _connection
+
+
+# The process that forks
+
+
+def _import_all() -> None:
+    for module in pkgutil.walk_packages(durable_bus.__path__, "durable_bus."):
+        if not module.name.startswith(NOT_IMPORTED):
+            importlib.import_module(module.name)
+    importlib.import_module("sqlite_utils")
+    gc.freeze()
+
+
+def _serve(connection: socket.socket) -> dict[str, Any] | None:
+    """Returns a request in each child that is to fulfil it, and None in the parent, at its end."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(write_fd)
+    ends: dict[int, int] = {}
+    while True:
+        ready, _, _ = select.select([connection, read_fd], [], [])
+        if read_fd in ready:
+            os.read(read_fd, 4096)
+            while ends and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                end = ends.pop(ended[0])
+                os.write(end, f"{os.waitstatus_to_exitcode(ended[1])}\n".encode())
+                os.close(end)
+        if connection in ready:
+            data, fds, _, _ = socket.recv_fds(connection, 1 << 20, 4)
+            if not data:
+                return None
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for fd in (read_fd, write_fd, *ends.values()):
+                    os.close(fd)
+                for number, fd in enumerate(fds):
+                    if number < 3:
+                        os.dup2(fd, number)
+                    os.close(fd)
+                connection.close()
+                request: dict[str, Any] = json.loads(data)
+                return request
+            os.write(fds[3], f"{pid}\n".encode())
+            for fd in fds[:3]:
+                os.close(fd)
+            ends[pid] = fds[3]
+
+
+def main() -> NoReturn:
+    _import_all()
+    request = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if request is None:
+        sys.exit()
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = ["durable-bus", *request["arguments"]]
+    sys.path[0] = os.getcwd()  # as `python -m` has it
+    sys.exit(run_command())
+
+
+if __name__ == "__main__":
+    main()
