@@ -93,6 +93,7 @@ def test_the_session_with_kill_9_gives_what_it_shows(folder: Path, environment: 
     assert list(zip([c for c, _ in commands], outputs, strict=False)) == commands, done.stderr + logs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", ["README.md", "migrations/README.md"])
 def test_the_sqlite3_shell_is_shown_with_a_journal_that_it_opens_read_only(document: str) -> None:
     opened = re.findall(r"\bsqlite3 ([^`\n]*?\.db\S*)", (ROOT / document).read_text(encoding="utf-8"))

@@ -54,6 +54,7 @@ def test_the_journal_can_come_from_the_environment(tmp_path: Path) -> None:
     assert not (tmp_path / "journal.db").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "unwanted"),
     [
@@ -102,6 +103,7 @@ def test_a_bug_is_not_taken_for_failed_items(tmp_path: Path) -> None:
     assert err.endswith("durable-bus: this is a bug of durable_bus\n")
 
 
+@pytest.mark.slow
 def test_on_a_terminal_progress_is_one_line_of_at_most_80_columns(tmp_path: Path) -> None:
     items = write_items(tmp_path, "no number", *["0.05"] * 20)
     arguments = ["run", "apps.plain:bus", "sleep", "--items", str(items), "--workers", "1"]

@@ -196,6 +196,7 @@ def test_a_journal_that_is_served_names_its_holder(tmp_path: Path, items: Path, 
         assert ran.error == f"journal {journal.name} is served by process {client.supervisor_pid}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["results", "wait", "status"])
 def test_what_is_not_found_is_exit_code_3(tmp_path: Path, items: Path, command: str) -> None:
     ran = durable_bus(command, "b", cwd=tmp_path)
@@ -253,6 +254,7 @@ def test_a_closed_stdout_is_one_line(tmp_path: Path, items: Path, command: str) 
     assert len(others) == command.startswith("wait")  # which says how the buffer has ended
 
 
+@pytest.mark.slow
 def test_a_closed_stdout_does_not_matter_to_who_says_nothing_there(tmp_path: Path, items: Path) -> None:
     arguments = (*ECHO, "--items", items, "--output", "results.xml", "--quiet")
     ran = closed(">&-", *arguments, cwd=tmp_path)

@@ -98,6 +98,7 @@ def test_cancel_pause_and_resume_print_the_state(service: Service, shell: Shell,
         assert shell.says("pause", "b") == "cancelled\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["cancel", "pause", "resume", "retry"])
 def test_a_buffer_that_is_not_there_is_exit_code_3(service: Service, shell: Shell, command: str) -> None:
     code, out, err = shell.run(command, "nothing")
@@ -240,6 +241,7 @@ def test_without_stdin_or_stdout_a_message_is_neither_sent_nor_taken(
     assert facts.rows("SELECT state FROM messages") == [("settled",)]
 
 
+@pytest.mark.slow
 def test_an_unknown_name_is_refused(service: Service, shell: Shell) -> None:
     for command in (
         ["send", "nobody", "x"],

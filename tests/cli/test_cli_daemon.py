@@ -31,6 +31,7 @@ def _until_ready(tmp_path: Path) -> None:
     until(ready, "a daemon with workers")
 
 
+@pytest.mark.slow
 def test_submit_prints_the_id_once_all_is_on_disk(tmp_path: Path, facts: Facts, daemon: Command) -> None:
     items = write_items(tmp_path, *range(100))
     ran = durable_bus("submit", "echo", "--items", items, cwd=tmp_path)

@@ -262,6 +262,7 @@ def test_status_tells_a_living_a_hung_and_a_dead_supervisor_apart(
     assert "waits: nobody serves the journal" in text
 
 
+@pytest.mark.slow
 def test_status_after_a_clean_end(tmp_path: Path) -> None:
     _ran(tmp_path, "plain", "echo", *range(10))
     text = durable_bus("status", cwd=tmp_path).out

@@ -307,6 +307,7 @@ def _again(tmp_path: Path, facts: Facts) -> str:
     return ran.err
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_what_runs_and_the_same_command_goes_on(
     tmp_path: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -390,6 +391,7 @@ def test_kill_9_costs_nothing_that_is_recorded(
     assert max(run_log.times().values()) <= 2
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_is_one_line_and_exit_code_4(
     tmp_path: Path, facts: Facts, run_log: RunLog
 ) -> None:

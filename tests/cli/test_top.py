@@ -145,6 +145,7 @@ def test_a_journal_that_is_not_there_is_exit_code_3(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["q", "\x03"])
 def test_it_draws_again_and_again_until_a_key_ends_it(screen: Screen, key: str) -> None:
     screen.until(r"\x1b\[\?1049h")

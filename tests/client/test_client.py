@@ -396,6 +396,7 @@ def test_metadata_says_which_item_it_is_and_has_a_key_that_stays(client: Client)
     ]
 
 
+@pytest.mark.slow
 def test_leaving_gives_open_work_back_and_the_same_call_goes_on(
     journal: Path, run_log: RunLog, tmp_path: Path
 ) -> None:
@@ -599,6 +600,7 @@ print("imported as", __name__, flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_script_can_use_its_own_bus_behind_a_guard(tmp_path: Path) -> None:
     process = program(tmp_path / "script.py", SCRIPT.format(guard='if __name__ == "__main__":'))
     code, out, err = outcome(process)
@@ -643,6 +645,7 @@ def test_a_bus_without_a_name_in_any_module_is_refused_at_once(journal: Path) ->
     assert not journal.exists()
 
 
+@pytest.mark.slow
 def test_an_app_that_cannot_be_imported_is_refused_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
         "import sys\n"

@@ -347,6 +347,7 @@ def test_a_supervisor_of_our_own_is_not_waited_for(journal: Path) -> None:
             client.start("echo", ["a"])
 
 
+@pytest.mark.slow
 def test_a_daemon_of_another_version_is_not_asked_again(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +363,7 @@ def test_a_daemon_of_another_version_is_not_asked_again(
             Client(journal)
 
 
+@pytest.mark.slow
 def test_a_client_that_finds_no_socket_is_told_what_can_be_known(journal: Path) -> None:
     """Of a daemon whose socket file somebody removed, and of a supervisor that never had one."""
     with Service(journal) as service, service.client() as client:

@@ -95,6 +95,7 @@ def test_the_client_of_an_embedded_supervisor_is_told(journal: Path, facts: Fact
     facts.assert_whole("b", 1)
 
 
+@pytest.mark.slow
 def test_the_client_of_an_embedded_supervisor_is_told_of_a_commit_that_failed(
     journal: Path, facts: Facts
 ) -> None:

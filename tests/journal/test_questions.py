@@ -439,6 +439,7 @@ def test_a_journal_cannot_be_written_through_a_pragma(copied: Path) -> None:
     assert list(ask(copied, "PRAGMA user_version", {}, time_limit_s=1)) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sql",
     [

@@ -143,6 +143,7 @@ def test_nothing_is_left_of_a_daemon_that_ended(journal: Path) -> None:
         assert names == ["daemon.log", "journal.db", "journal.db.lock"]
 
 
+@pytest.mark.slow
 def test_a_second_daemon_is_refused_and_the_first_serves_on(journal: Path) -> None:
     with Service(journal) as service:
         second = service.spawn()
@@ -491,6 +492,7 @@ def test_a_client_of_a_stopped_daemon_is_told_so_and_who_it_is(
             assert client.start("echo", ["a"]).wait(60).successful == 1
 
 
+@pytest.mark.slow
 def test_without_a_daemon_a_client_is_told_how_to_start_one(journal: Path) -> None:
     for _ in range(2):
         with pytest.raises(JournalUnreachable, match=f"durable-bus serve APP --journal {journal}") as refused:

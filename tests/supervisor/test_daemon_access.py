@@ -84,6 +84,7 @@ def test_socket_lock_and_journal_are_their_owners_alone(journal: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
+@pytest.mark.slow
 def test_a_folder_that_everybody_may_write_to_is_refused(journal: Path) -> None:
     journal.parent.chmod(0o777)
     assert "everybody may write to the folder" in refused(journal)
@@ -156,6 +157,7 @@ def test_a_file_or_folder_in_the_sockets_place_is_refused(journal: Path) -> None
     assert "is in the way of the daemon's socket" in refused(journal)
 
 
+@pytest.mark.slow
 def test_a_stale_socket_is_replaced(journal: Path) -> None:
     with Service(journal) as service:
         service.kill()
@@ -558,6 +560,7 @@ def test_as_many_clients_as_there_are_places_and_the_next_is_told(journal: Path)
             assert works(another)
 
 
+@pytest.mark.slow
 def test_sixty_four_clients_at_once(service: Service) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(service.client()) for _ in range(64)]

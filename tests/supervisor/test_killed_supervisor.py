@@ -115,6 +115,7 @@ def test_what_a_crash_interrupted_stays_in_flight_until_the_next_start_settles_i
         assert ended == [("crashed",), ("crashed",)]
 
 
+@pytest.mark.slow
 def test_what_was_complete_is_not_run_again_and_can_be_read_again(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
@@ -200,6 +201,7 @@ def test_the_log_is_emptied_as_soon_as_a_reader_lets_go_within_the_time_that_is_
         assert log.stat().st_size == 0
 
 
+@pytest.mark.slow
 def test_a_terminated_supervisor_finishes_what_runs_and_gives_back_the_rest(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:

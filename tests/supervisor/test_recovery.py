@@ -18,6 +18,7 @@ from durable_bus.app.finding import app_spec
 from durable_bus.client.embedded import spawn_supervisor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "total"), [(6, 1_500), pytest.param(20, 5_000, marks=pytest.mark.slow)], ids=["some", "many"]
 )

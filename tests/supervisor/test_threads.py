@@ -112,7 +112,10 @@ def talk(journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield talk
 
 
-@pytest.mark.parametrize("restart", [False, True], ids=["", "over restarts"])
+@pytest.mark.parametrize(
+    "restart",
+    [pytest.param(False, id=""), pytest.param(True, id="over restarts", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("what", TABLE)
 def test_a_response_goes_to_whom_the_chain_names(talk: Talk, what: str, restart: bool) -> None:
     """The table of DESIGN section 4; over restarts the supervisor is killed while each of them is called."""

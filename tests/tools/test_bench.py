@@ -233,6 +233,7 @@ def test_every_section_can_be_printed(
         assert f"    {name}" in capsys.readouterr().out.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_one_section_and_one_variant_can_be_chosen_and_are_printed(tmp_path: Path) -> None:
     few = ["--items", "20", "--workers", "1", "--rounds", "1"]
     done = bench(tmp_path, *few, "--only", "throughput", "--variants", "c")

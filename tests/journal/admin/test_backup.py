@@ -114,6 +114,7 @@ def size(path: Path) -> int:
         return -1
 
 
+@pytest.mark.slow
 def test_a_backup_of_nothing_or_over_something_else_is_refused(story: Story, tmp_path: Path) -> None:
     other = tmp_path / "letter.txt"
     other.write_text("dear journal,\n" * 100)
