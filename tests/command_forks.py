@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,32 +35,42 @@ def run(
     arguments: list[str], cwd: Path, environment: dict[str, str], stdin: bytes, patience_s: float
 ) -> tuple[int, bytes, bytes]:
     """Exit code (negative: the signal that ended it), stdout, stderr. Raises TimeoutExpired."""
-    files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
-    end, theirs = os.pipe()
+    given = os.memfd_create("stdin")
+    ours, theirs = zip(*(os.pipe() for _ in range(3)), strict=True)  # stdout, stderr, and how it ended
     try:
-        os.write(files[0], stdin)
-        os.lseek(files[0], 0, os.SEEK_SET)
+        os.write(given, stdin)
+        os.lseek(given, 0, os.SEEK_SET)
         request = {"arguments": arguments, "cwd": str(cwd), "environment": environment}
         try:
-            socket.send_fds(_server(environment), [json.dumps(request).encode()], [*files, theirs])
+            socket.send_fds(_server(environment), [json.dumps(request).encode()], [given, *theirs])
         finally:
-            os.close(theirs)
-        with open(end, closefd=False) as told:
-            pid = int(told.readline())
-            if not select.select([end], [], [], patience_s)[0]:
-                os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(arguments, patience_s)
-            code = int(told.readline())
-        return code, _content(files[1]), _content(files[2])
+            for fd in (given, *theirs):
+                os.close(fd)
+        out, err, told = _until_closed(ours, time.monotonic() + patience_s)
     finally:
-        for fd in (*files, end):
+        for fd in ours:
             os.close(fd)
+    pid, *code = told.split()
+    if not code:
+        os.kill(int(pid), signal.SIGKILL)
+        raise subprocess.TimeoutExpired(arguments, patience_s, out, err)
+    return int(code[0]), out, err
 
 
-def _content(fd: int) -> bytes:
-    os.lseek(fd, 0, os.SEEK_SET)
-    with open(fd, "rb", closefd=False) as file:
-        return file.read()
+def _until_closed(fds: tuple[int, ...], deadline_s: float) -> list[bytes]:
+    """All that comes through these pipes until nobody holds their other ends, or the time is over."""
+    came = {fd: b"" for fd in fds}
+    open_ones = set(fds)
+    while open_ones:
+        ready, _, _ = select.select(open_ones, [], [], max(0, deadline_s - time.monotonic()))
+        if not ready:
+            break
+        for fd in ready:
+            data = os.read(fd, 1 << 20)
+            came[fd] += data
+            if not data:
+                open_ones.remove(fd)
+    return list(came.values())
 
 
 def _server(environment: dict[str, str]) -> socket.socket:
