@@ -40,7 +40,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     "first",
-    [0, 60, 120, pytest.param(180, marks=pytest.mark.slow), pytest.param(240, marks=pytest.mark.slow)],
+    [0, 60, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (120, 180, 240))],
 )
 def test_no_schedule_of_faults_breaks_a_promise(folder: Path, first: int) -> None:
     """In several tests, so that they can run side by side."""

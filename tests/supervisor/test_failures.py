@@ -142,6 +142,7 @@ NO_FRAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("header", "reason"), NO_FRAMES.values(), ids=NO_FRAMES)
 def test_a_worker_that_writes_what_is_no_frame_of_a_worker_is_ended_and_replaced(
     client: Client, header: str, reason: str

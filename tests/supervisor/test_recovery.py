@@ -103,6 +103,7 @@ def started(journal: Path) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     return spawn_supervisor(app_spec(plain.bus), "plain", journal, 2)
 
 
+@pytest.mark.slow
 def test_a_start_begins_where_work_is_left_and_looks_at_no_item_before(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:
