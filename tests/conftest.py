@@ -7,6 +7,7 @@ from pathlib import Path
 
 import eventful
 import pytest
+from hypothesis import settings
 from support import Facts, RunLog
 
 # A shell that starts us in the background has us ignore Ctrl-C, and everybody whom we start with us.
@@ -17,6 +18,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # interrupted may leave a child behind, which ends by itself; and handlers may fork.
 ALLOWED = ("ignore:subprocess:ResourceWarning", "ignore:This process:DeprecationWarning")
 os.environ["PYTHONWARNINGS"] = ",".join(["error", *ALLOWED])
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("durable_bus", deadline=None)
+settings.load_profile("durable_bus")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
