@@ -13,7 +13,6 @@ from command_line import durable_bus, write_items
 from support import Facts, fingerprint
 from synthetic import make
 
-from durable_bus.errors import JournalDamaged
 from durable_bus.journal.admin.salvage import Salvage
 from durable_bus.journal.connection import PAGE_BYTES
 
