@@ -227,7 +227,7 @@ def test_what_a_turn_has_no_time_for_comes_in_the_next_in_order(turns: Turns, tm
         SupervisorConfig(app_name="none", pid=1, version="1", workers=0),
         journal,
         Ports(
-            WorkerPool(turns.reactor, AppSpec("module", "nobody", "bus"), path),
+            WorkerPool(turns.reactor, AppSpec("module", "nobody", "bus", []), path),
             turns.connections,
             turns.reactor,
             SlowClock(),
