@@ -28,7 +28,11 @@ def chain_of(journal: Path, thread_id: str) -> str:
         chain = threads.lookup(window, thread_id)
     finally:
         window.close()
-    return "-" if chain is None else str(chain)
+    return "-" if chain is None else dotted(chain)
+
+
+def dotted(chain: threads.Chain) -> str:
+    return ".".join(hop if isinstance(hop, str) else f"buffer_{hop[0]}_w{hop[1]}" for hop in chain.hops)
 
 
 class Talk:

@@ -70,6 +70,10 @@ class BufferTable:
         (row,) = self._statements.all("buffer_by_seq", buffer_seq=buffer_seq)
         return BufferRow(*row)
 
+    def state(self, buffer_id: str) -> tuple[Any, ...] | None:
+        """What the view `buffers` says: its state, and whether it is paused."""
+        return self._statements.one("buffer_state", buffer_id=buffer_id)
+
     def open_ones(self) -> list[tuple[BufferRow, bool, bool]]:
         """Every buffer that is open; whether it is paused, and whether any of it was dispatched before."""
         rows = self._statements.all("open_buffers")

@@ -3,10 +3,12 @@
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from durable_bus.payloads.xml_reading import payload_kind
+
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
 
-__all__ = ["MessageRow", "MessageTable"]
+__all__ = ["MessageRow", "MessageTable", "NewMessage"]
 
 _FORGET_MESSAGES_MAX = 500
 
@@ -32,6 +34,20 @@ class MessageRow(NamedTuple):
     failed: int
 
 
+class NewMessage(NamedTuple):
+    """A message that is not in the journal yet."""
+
+    from_id: str
+    to_id: str
+    thread_id: str
+    payload: str
+    is_xml: bool = True
+    settled: bool = False
+    """There is nobody to deliver it to, it is the record."""
+    failed: bool = False
+    buffer_seq: int | None = None
+
+
 class MessageTable:
     """Messages, from a name to a name on a thread; the threads; the names that have a mailbox."""
 
@@ -40,35 +56,9 @@ class MessageTable:
         self._statements = journal.statements
         self._write = journal.write
 
-    def add(
-        self,
-        *,
-        message_id: str,
-        kind: str,
-        from_id: str,
-        to_id: str,
-        thread_id: str,
-        payload: str,
-        is_xml: bool = True,
-        buffer_seq: int | None = None,
-        settled: bool = False,
-        failed: bool = False,
-    ) -> int:
-        """A message to be delivered; its `message_seq`. `settled`: nobody is to get it, it is a record."""
-        return self._statements.insert(
-            "add_message",
-            message_id=message_id,
-            kind=kind,
-            from_id=from_id,
-            to_id=to_id,
-            thread_id=thread_id,
-            payload=payload,
-            is_xml=is_xml,
-            buffer_seq=buffer_seq,
-            settled=settled,
-            failed=failed,
-            commit_id=self._journal.commit_id,
-        )
+    def add(self, message_id: str, new: NewMessage) -> None:
+        kind = payload_kind(new.payload, new.is_xml)
+        self._write("add_message", message_id=message_id, kind=kind, **new._asdict())
 
     def by_id(self, message_id: str) -> MessageRow | None:
         row = self._statements.one("message_by_id", message_id=message_id)

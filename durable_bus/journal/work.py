@@ -14,10 +14,19 @@ from durable_bus.payloads.packing import pack, split
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
 
-__all__ = ["Attempts", "Interrupted", "Retry", "WorkTable"]
+__all__ = ["Attempts", "Failure", "Interrupted", "Retry", "WorkTable"]
 
 TRACEBACK_BYTES_MAX = 4096
 FAILURE_MESSAGE_CHARS_MAX = 2000
+
+
+class Failure(NamedTuple):
+    """Why an attempt did not lead to an outcome."""
+
+    kind: str
+    message: str
+    traceback: str = ""
+    supervisor_died: bool = False
 
 
 class Attempts(NamedTuple):
@@ -202,14 +211,11 @@ class WorkTable:
 
     def record_failure(
         self,
+        failure: Failure,
+        attempt: int,
         *,
         item: tuple[int, int] | None = None,
         message_seq: int | None = None,
-        attempt: int,
-        kind: str,
-        message: str,
-        traceback: str = "",
-        supervisor_died: bool = False,
         retry_at: int | None = None,
     ) -> None:
         """An attempt that failed, of an item (buffer_seq, index) or of a message."""
@@ -219,10 +225,10 @@ class WorkTable:
             item_key=(item[0] << INDEX_BITS) + item[1] if item else None,
             message_seq=message_seq,
             attempt=attempt,
-            kind=kind,
-            supervisor_died=supervisor_died,
-            message=message[:FAILURE_MESSAGE_CHARS_MAX],
-            traceback_id=self._traceback_id(traceback) if traceback else None,
+            kind=failure.kind,
+            supervisor_died=failure.supervisor_died,
+            message=failure.message[:FAILURE_MESSAGE_CHARS_MAX],
+            traceback_id=self._traceback_id(failure.traceback) if failure.traceback else None,
             retry_at=retry_at,
         )
 

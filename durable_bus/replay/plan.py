@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from durable_bus import __version__
 from durable_bus.journal.admin.scratch import scratch_copy
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context, Ports, SupervisorConfig
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.loop import Supervisor
-from durable_bus.supervisor.scheduling import batch_size
 from durable_bus.supervisor.scheduling.dispatcher import plan_items
 from durable_bus.supervisor.state import ItemLease, Worker
 from durable_bus.wire.ids import new_id
@@ -39,7 +37,7 @@ def plan(journal: Path) -> Plan:
         clock = SystemClock()
         nobody: Any = _Nobody()
         supervisor = Supervisor(
-            SupervisorConfig(app_name="plan", pid=os.getpid(), version=__version__, workers=1),
+            SupervisorConfig(app_name="plan", workers=1),
             copy,
             Ports(nobody, nobody, nobody, clock, new_id, lambda *_, **__: None),
         )
@@ -79,16 +77,16 @@ def _hand_out_everything(context: Context) -> None:
     """Give all there is to one worker that knows every listener and always has room."""
     state = context.state
     targets = {buffer.target for buffer in state.buffers.values()}
-    for target in targets:
-        batch_size.saw(state, target, 1, 1)  # fast, so that batches are as large as they may be
+    state.item_us = dict.fromkeys(targets, 1.0)  # fast, so that batches are as large as they may be
     listeners = {target: ListenerSettings(target, None, 1, 0.0, 1, False, None) for target in targets}
     worker = Worker(worker_id=0, pid=os.getpid(), listeners=listeners)
     next_ordinal = rounds_without = 0
     while rounds_without < 2:
         state.workers[0] = worker._replace(next_ordinal=next_ordinal)
-        some = plan_items(context, _FAR_FUTURE_MS)
-        rounds_without = 0 if some or state.scan_unfinished else rounds_without + 1
-        next_ordinal = state.workers[0].next_ordinal
+        plan_items(context, _FAR_FUTURE_MS)
+        given = state.workers[0].next_ordinal - next_ordinal
+        rounds_without = 0 if given or state.scan_unfinished else rounds_without + 1
+        next_ordinal += given
 
 
 def _merged(ranges: list[tuple[int, int]]) -> list[list[int]]:

@@ -16,21 +16,12 @@ from it and with what is going to be sent, and then acts. The three steps never 
 the commit that records it, and memory is what it was when the commit is refused. There is no other writer,
 hence no locks and no order to reason about.
 
-All memory is one `State`. Every part is functions of a `Context`: the state, the journal, the outbox, the
-settings, and the ports (pool, connections, reactor, clock), which a simulation replaces by its own, to crash
-us at any commit.
-
-- `requests/` is what clients ask, `workers/` what workers say and how they end.
-- `outcomes/` is what follows: results and completions, messages, conversations.
-- `scheduling/` decides what goes where next, what is taken back, and who is late.
-
 Recovery is not a mode: a start loads the open buffers and does what it always does, hand out items that have
 no outcome and that nobody holds in this run.
 """
 
-from typing import TYPE_CHECKING
-
 from durable_bus.errors import StorageFull
+from durable_bus.journal.journal import Journal
 from durable_bus.supervisor import recovery
 from durable_bus.supervisor.context import Context, Ports, SupervisorConfig
 from durable_bus.supervisor.maintenance import Maintenance
@@ -45,9 +36,6 @@ from durable_bus.supervisor.state import ItemLease, MessageLease, State
 from durable_bus.supervisor.workers import worker_events, workforce
 from durable_bus.supervisor.workers.workforce import Deferred
 
-if TYPE_CHECKING:
-    from durable_bus.journal.journal import Journal
-
 __all__ = ["Supervisor"]
 
 Event = WorkerSpoke | WorkerEnded | ClientSpoke | ClientClosed
@@ -61,11 +49,9 @@ CLIENTS_S = 0.05
 
 
 class Supervisor:
-    """The loop. `run()` returns when it was asked to stop and has; it raises a JournalError when it must end
-    now.
-    """
+    """The loop. `run()` returns when it has stopped, and raises a JournalError when it must end now."""
 
-    def __init__(self, config: SupervisorConfig, journal: "Journal", ports: Ports) -> None:
+    def __init__(self, config: SupervisorConfig, journal: Journal, ports: Ports) -> None:
         self._journal = journal
         self._ports = ports
         self._outbox = Outbox(ports.pool, ports.connections, ports.log)
@@ -73,18 +59,16 @@ class Supervisor:
         self.context = Context(config, journal, self.state, self._outbox, ports)
         self._maintenance = Maintenance(self.context)
         self._backlog: list[Event] = []
-        """What workers have said, and how they ended, in a turn whose commit was refused."""
+        """What workers have said, and who has ended, in a turn whose commit was refused."""
         self._deferred: list[ClientSpoke] = []
         """Frames that cannot be answered before a worker has reported the listeners."""
         self._left: list[ClientSpoke] = []
         """Frames that there was no time for in this turn."""
         self._stop_deadline_s: float | None = None
         self._storage_retry_s: float | None = None
-        self._idle_since_s: float | None = None
-        """When the last commit was followed by nothing; 0: and a checkpoint was made since; None: it was
-        just now.
-        """
         self._checkpoint_tried_s = self.context.now_s()
+        self._checkpoint_s: float | None = self._checkpoint_tried_s + IDLE_CHECKPOINT_S
+        """When a checkpoint is due, monotonic; None: nothing was written since the last one."""
         self.signals: list[str] = []
         """Noted by signal handlers, acted on by the loop: "stop", "reload"."""
         self.stopped = False
@@ -174,34 +158,25 @@ class Supervisor:
             or self._ports.pool.has_unread
             or self._ports.connections.has_unread
             or self._left
-            or recall.is_pending(self.context)
+            # Somebody was told to start nothing more, and the next turn takes back what that leaves.
+            or any(worker.limit != worker.taken for worker in self.state.workers.values())
         )
         if busy:
             return 0.0
-        due = [self._maintenance.next_due_in_s()]
-        if self._stop_deadline_s is not None:
-            due.append(self._stop_deadline_s - now_s)
-        else:
-            spawn_s = workforce.next_due_s(self.context)
-            due += [] if spawn_s is None else [spawn_s - now_s]
-        if self._idle_since_s is None:
-            due.append(IDLE_CHECKPOINT_S)
-        elif self._idle_since_s > 0:
-            due.append(self._idle_since_s + IDLE_CHECKPOINT_S - now_s)
-        late_s = timeouts.next_due_in_s(self.context)
-        due += [] if late_s is None else [late_s]
+        due_s = [self._maintenance.due_s(), self._checkpoint_s, self.state.look_at_s]
         if self._stop_deadline_s is None:
-            due += self._work_due_in_s()
-        return max(0.0, min(due))
+            due_s += [workforce.next_due_s(self.context), self.state.help_at_s, *self._attempts_due_s(now_s)]
+        else:
+            due_s.append(self._stop_deadline_s)
+        return max(0.0, min(at_s for at_s in due_s if at_s is not None) - now_s)
 
-    def _work_due_in_s(self) -> list[float]:
-        """When there may be something to hand out, or to take back, without anything happening before."""
+    def _attempts_due_s(self, now_s: float) -> list[float]:
+        """When failed items and messages are due again."""
         now_ms = self._ports.clock.now_ms()
         # What was due at the last commit already waits for a worker to have room, and not for time to pass.
         retries_at = [b.retry_at for b in self.state.buffers.values() if b.retry_at and not b.paused]
         due_at = [*self.state.due_at.values(), *(at for at in retries_at if at > self._journal.now_ms)]
-        look_again_s = self.state.look_again_s
-        return [(at - now_ms) / 1000 for at in due_at] + ([] if look_again_s is None else [look_again_s])
+        return [now_s + (at - now_ms) / 1000 for at in due_at]
 
     # Commit
 
@@ -210,7 +185,7 @@ class Supervisor:
         deferring: set[int] = set()
         over_s: float | None = None
         # Workers' first: a client's frame may wait for what one of them reports just now.
-        for event in sorted(events, key=_is_from_client):
+        for event in sorted(events, key=lambda event: isinstance(event, ClientSpoke | ClientClosed)):
             if isinstance(event, WorkerSpoke):
                 worker_events.spoke(self.context, event)
             elif isinstance(event, WorkerEnded):
@@ -237,15 +212,15 @@ class Supervisor:
     def _plan(self) -> None:
         recall.take_back(self.context)
         if self.state.stopping:
-            recall.recall_all(self.context)
+            for worker in [*self.state.workers.values()]:
+                recall.recall(self.context, worker)
             self.state.scan_unfinished = False  # nobody goes on with it in this run
             return
         now_ms = self._journal.now_ms
         messages.wake(self.context, now_ms)
         mailboxes.plan(self.context)
         self.state.given = frozenset()
-        plan_messages(self.context)
-        plan_items(self.context, now_ms)
+        plan_items(self.context, now_ms, plan_messages(self.context))
         recall.help_idle(self.context)
         timeouts.expect(self.context)
 
@@ -254,8 +229,7 @@ class Supervisor:
     def _act(self) -> None:
         """The commit has happened: what it decided is sent, and memory is what it says."""
         self.state.commit()
-        self._ports.connections.keep(self._deferred)
-        self._ports.connections.keep(self._left)
+        self._ports.connections.keep([*self._left, *self._deferred])
         if self._storage_retry_s is not None:
             self._storage_retry_s = None
             self._ports.pool.pause_reading(False)
@@ -266,24 +240,22 @@ class Supervisor:
         self._outbox.send()
         if self._stop_deadline_s is None:
             workforce.fill(self.context)
-        self._checkpoint_when_idle()
+        self._checkpoint_when_due()
         if self._stop_deadline_s is not None:
             self._finish_stop()
 
-    def _checkpoint_when_idle(self) -> None:
-        """Checkpoint the write-ahead log when nothing has happened for a while, and now and then while much
-        does: commits do it, too, but do not say when the disk fails them at it, and the log would grow on.
+    def _checkpoint_when_due(self) -> None:
+        """Checkpoint the write-ahead log when nothing was written for a while, and now and then while much
+        is: commits do it, too, but do not say when the disk fails them at it, and the log would grow on.
         """
+        now_s = self.context.now_s()
         if self._journal.committed:
-            self._idle_since_s = None
-            if self.context.now_s() - self._checkpoint_tried_s >= self.context.config.housekeeping_s:
-                self._checkpoint_tried_s = self.context.now_s()
-                self._journal.checkpoint()
-        elif self._idle_since_s is None:
-            self._idle_since_s = self.context.now_s()
-        elif self._idle_since_s > 0 and self.context.now_s() - self._idle_since_s >= IDLE_CHECKPOINT_S:
+            at_latest_s = self._checkpoint_tried_s + self.context.config.housekeeping_s
+            self._checkpoint_s = min(now_s + IDLE_CHECKPOINT_S, at_latest_s)
+        if self._checkpoint_s is not None and now_s >= self._checkpoint_s:
+            self._checkpoint_tried_s = now_s
             # A reader may have been in the way: then again a little later, or the log would stay long.
-            self._idle_since_s = 0.0 if self._journal.checkpoint() else self.context.now_s()
+            self._checkpoint_s = None if self._journal.checkpoint() else now_s + IDLE_CHECKPOINT_S
 
     def _finish_stop(self) -> None:
         assert self._stop_deadline_s is not None
@@ -305,9 +277,7 @@ class Supervisor:
             self._ports.log("stopped")
 
     def _storage_full(self, events: list[Event]) -> None:
-        """Nothing was written: keep what arrived, answer what can be answered and refuse what can be refused,
-        try the same again in a second.
-        """
+        """Nothing was written: keep what arrived, answer or refuse what can be, try again in a second."""
         self._forget()
         now_s = self.context.now_s()
         if self._storage_retry_s is None:
@@ -332,7 +302,3 @@ class Supervisor:
     def _forget(self) -> None:
         self.state.rollback()
         self._outbox.clear()
-
-
-def _is_from_client(event: Event) -> bool:
-    return isinstance(event, ClientSpoke | ClientClosed)

@@ -2,6 +2,7 @@
 refused.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -23,17 +24,18 @@ class Outbox:
         self._pool = pool
         self._connections = connections
         self._log = log
-        self._to_workers: list[tuple[int, bytes]] = []
-        self._to_clients: list[tuple[int, ToClient]] = []
+        self._to_workers: defaultdict[int, list[bytes]] = defaultdict(list)
+        """All that one receiver is sent in a turn goes at once: a write costs more than what is written."""
+        self._to_clients: defaultdict[int, list[bytes]] = defaultdict(list)
         self._hang_ups: set[int] = set()
         self._kills: list[int] = []
         self._events: list[tuple[str, dict[str, Any]]] = []
 
     def to_worker(self, worker_id: int, data: bytes) -> None:
-        self._to_workers.append((worker_id, data))
+        self._to_workers[worker_id].append(data)
 
     def to_client(self, connection_id: int, frame: ToClient) -> None:
-        self._to_clients.append((connection_id, frame))
+        self._to_clients[connection_id].append(encode(frame))
 
     def hang_up(self, connection_id: int, error: DurableBusError) -> None:
         """Close a connection, and say why. What its client has said meanwhile is not to be heard any more."""
@@ -51,14 +53,11 @@ class Outbox:
         self._events.append((event, facts))
 
     def send(self) -> None:
-        """The commit has happened. If we die half-way, the next start finds every fact and sends again what
-        matters.
-        """
-        for worker_id, data in _joined(self._to_workers).items():
-            self._pool.send(worker_id, data)
-        to_clients = [(connection_id, encode(frame)) for connection_id, frame in self._to_clients]
-        for connection_id, data in _joined(to_clients).items():
-            self._connections.send(connection_id, data)
+        """After the commit. If we die half-way, the next start finds every fact and sends what matters."""
+        for worker_id, frames in self._to_workers.items():
+            self._pool.send(worker_id, b"".join(frames))
+        for connection_id, frames in self._to_clients.items():
+            self._connections.send(connection_id, b"".join(frames))
         for connection_id in self._hang_ups:
             self._connections.close(connection_id)
         for worker_id in self._kills:
@@ -73,11 +72,3 @@ class Outbox:
         self._hang_ups.clear()
         self._kills.clear()
         self._events.clear()
-
-
-def _joined(frames: list[tuple[int, bytes]]) -> dict[int, bytes]:
-    """All that one receiver is sent in this turn, at once: a write costs more than what is written."""
-    by_receiver: dict[int, list[bytes]] = {}
-    for receiver_id, data in frames:
-        by_receiver.setdefault(receiver_id, []).append(data)
-    return {receiver_id: b"".join(parts) for receiver_id, parts in by_receiver.items()}

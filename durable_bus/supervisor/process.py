@@ -6,23 +6,22 @@ the app: workers do.
 """
 
 import contextlib
+import dataclasses
 import os
 import signal
 import socket
 import stat
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from durable_bus import __version__
 from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable, said
 from durable_bus.journal.access import real_path, refuse_folder_of_everybody, refuse_owner
 from durable_bus.journal.completeness import refuse_incomplete
 from durable_bus.journal.journal import Journal
 from durable_bus.journal.lock import JournalLock, noted_commit
 from durable_bus.payloads.settings import AppSpec
-from durable_bus.supervisor.context import HOUSEKEEPING_S, RECEIVING_TIMEOUT_MS, Ports, SupervisorConfig
+from durable_bus.supervisor.context import Ports, SupervisorConfig
 from durable_bus.supervisor.io.client_sockets import Limits, SocketConnections
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.io.log import Log
@@ -41,26 +40,18 @@ LAST_WORDS_S = 5.0
 """How long the client of an embedded supervisor may take to read why that has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonConfig:
-    """How a supervisor is to be run."""
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonConfig(SupervisorConfig):
+    """How a supervisor's process is to be run."""
 
     journal: Path
     app: AppSpec
-    app_name: str
-    workers: int
     durability: str = "full"
-    grace_s: float = 10.0
     log_format: str = "text"
     verbose: bool = True
-    items_per_worker_max: int | None = None
-    retain_ms: int | None = None
     socket: Path | None = None
     """Where a daemon listens; None: beside the journal."""
-    limits: Limits = field(default_factory=Limits)
-    receiving_timeout_ms: int = RECEIVING_TIMEOUT_MS
-    """A buffer whose client has vanished is given up this long after its last chunk."""
-    housekeeping_s: float = HOUSEKEEPING_S
+    limits: Limits = dataclasses.field(default_factory=Limits)
 
 
 class Parent(NamedTuple):
@@ -77,7 +68,7 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
     """Own the journal until asked to stop. `parent`: the client this process was started for, None for a
     daemon.
 
-    Raises JournalLocked, or another JournalError, when the journal cannot be had.
+    Raises a JournalError when the journal cannot be had.
     """
     with contextlib.ExitStack() as cleanup:
         log = Log(log_format=config.log_format, quiet=not config.verbose)
@@ -98,12 +89,12 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
             connections.add_parent(parent.connection, parent.pid_fd)
         pool = WorkerPool(reactor, config.app, config.journal)
         cleanup.callback(pool.close)
-        supervisor = _supervisor(config, journal, pool, connections, reactor, clock, log)
-        names: dict[signal.Signals, str] = {
-            signal.SIGTERM: "stop",
-            signal.SIGINT: "stop",
-            signal.SIGHUP: "reload",
-        }
+        supervisor = Supervisor(
+            dataclasses.replace(config, journal_file=journal_file(config.journal)),
+            journal,
+            Ports(pool, connections, reactor, clock, new_id, log),
+        )
+        names = {signal.SIGTERM: "stop", signal.SIGINT: "stop", signal.SIGHUP: "reload"}
         if parent is not None:
             # Ctrl-C reaches the whole foreground group; what it means is the client's to say.
             names = {signal.SIGTERM: "stop"}
@@ -131,43 +122,19 @@ def _open_journal(config: DaemonConfig, lock: JournalLock) -> Journal:
     return journal
 
 
-def _supervisor(
-    config: DaemonConfig,
-    journal: Journal,
-    pool: WorkerPool,
-    connections: SocketConnections,
-    reactor: SelectorReactor,
-    clock: SystemClock,
-    log: Log,
-) -> Supervisor:
-    return Supervisor(
-        SupervisorConfig(
-            app_name=config.app_name,
-            pid=os.getpid(),
-            version=__version__,
-            workers=config.workers,
-            grace_s=config.grace_s,
-            items_per_worker_max=config.items_per_worker_max,
-            retain_ms=config.retain_ms,
-            receiving_timeout_ms=config.receiving_timeout_ms,
-            housekeeping_s=config.housekeeping_s,
-            journal_path=str(config.journal),
-            journal_file=journal_file(config.journal),
-        ),
-        journal,
-        Ports(pool, connections, reactor, clock, new_id, log),
-    )
-
-
 def _listen(
     config: DaemonConfig, connections: SocketConnections, lock: JournalLock, cleanup: contextlib.ExitStack
 ) -> None:
     """If we die in here, the next start replaces the socket: it holds the lock then."""
-    path = socket_path(config.journal) if config.socket is None else Path(os.path.abspath(config.socket))
+    path = _socket_path(config, config.journal)
     connections.listen(bind_socket(path))
     cleanup.callback(unlink_socket, path, path.lstat())
     if config.socket is not None:
         lock.note_socket(path)
+
+
+def _socket_path(config: DaemonConfig, journal: Path) -> Path:
+    return socket_path(journal) if config.socket is None else Path(os.path.abspath(config.socket))
 
 
 def check_access(config: DaemonConfig) -> None:
@@ -175,7 +142,7 @@ def check_access(config: DaemonConfig) -> None:
     more than the journal's writer wants (`journal.access`). Raises JournalUnreachable.
     """
     journal = real_path(config.journal)
-    sockets = socket_path(journal) if config.socket is None else Path(os.path.abspath(config.socket))
+    sockets = _socket_path(config, journal)
     for folder in dict.fromkeys([journal.parent, sockets.parent]):
         try:
             facts = folder.stat()

@@ -1,8 +1,8 @@
 """What a start finds of earlier runs. Not a mode: afterwards the dispatcher does what it always does."""
 
+from durable_bus.journal.work import Failure
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import collector, conversations, messages, open_buffers
-from durable_bus.supervisor.outcomes.collector import FailedAttempt
+from durable_bus.supervisor.outcomes import collector, conversations, messages, opening
 from durable_bus.supervisor.scheduling import leases
 from durable_bus.supervisor.scheduling.message_dispatcher import INTERRUPTIONS_MAX
 from durable_bus.supervisor.state import ItemLease
@@ -15,13 +15,8 @@ def load(context: Context) -> None:
     last run ended. If we die here, the next start does the same again.
     """
     for row, paused, handed_out in context.journal.buffers.open_ones():
-        open_buffers.add(
-            context.state,
-            row,
-            paused=paused,
-            recovered=handed_out,
-            retry_at=context.journal.work.next_retry_at(row.buffer_seq),
-        )
+        retry_at = context.journal.work.next_retry_at(row.buffer_seq)
+        opening.take_in(context.state, row, recovered=handed_out, paused=paused, retry_at=retry_at)
     _settle_dispatches(context)
     _settle_messages(context)
 
@@ -46,31 +41,22 @@ def _settle_dispatches(context: Context) -> None:
             continue
         oldest = row.worker_pid not in suspected_pids
         suspected_pids.add(row.worker_pid)
+        lease = ItemLease(
+            lease_id=row.dispatch_id,
+            worker_id=0,
+            listener=buffer.target,
+            attempt=row.attempt,
+            alone=True,
+            first_ordinal=0,
+            item_count=end - first,
+            buffer_seq=buffer.seq,
+            first=first,
+        )
         if row.alone and len(indexes) == 1:
-            failed = FailedAttempt(
-                buffer.seq,
-                indexes[0],
-                buffer.target,
-                row.attempt,
-                "lost",
-                "the supervisor died while this item ran alone in its worker",
-                supervisor_died=True,
-                dispatch_id=row.dispatch_id,
-                worker_pid=row.worker_pid,
-            )
-            collector.attempt_failed(context, failed)
+            message = "the supervisor died while this item ran alone in its worker"
+            failure = Failure("lost", message, supervisor_died=True)
+            collector.attempt_failed(context, lease, indexes[0], failure, row.worker_pid)
         elif oldest or row.alone:
-            lease = ItemLease(
-                lease_id=row.dispatch_id,
-                worker_id=0,
-                listener=buffer.target,
-                attempt=row.attempt,
-                alone=True,
-                first_ordinal=0,
-                item_count=end - first,
-                buffer_seq=buffer.seq,
-                first=first,
-            )
             leases.quarantine(context, [(lease, index - first) for index in indexes])
 
 
@@ -81,13 +67,9 @@ def _settle_messages(context: Context) -> None:
     for row in context.journal.messages.delivered():
         message_seq, with_worker = row.message_seq, row.worker_pid is not None
         if with_worker and row.interruptions >= INTERRUPTIONS_MAX:
-            conversations.message_failed(
-                context,
-                message_seq,
-                context.journal.work.message_attempts(message_seq).total + 1,
-                "lost",
-                "the supervisor died while this message was alone with its worker",
-                supervisor_died=True,
-            )
+            attempt = context.journal.work.message_attempts(message_seq).total + 1
+            message = "the supervisor died while this message was alone with its worker"
+            failure = Failure("lost", message, supervisor_died=True)
+            conversations.message_failed(context, message_seq, attempt, failure)
         else:
             messages.put_back(context, message_seq, row.to_id, interrupted=with_worker)

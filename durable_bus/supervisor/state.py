@@ -38,8 +38,8 @@ _ABSENT = object()
 
 
 class Table(dict[K, V]):
-    """A mapping of immutable values that can be rolled back. Only `table[key] = value` and `discard` change
-    it.
+    """A mapping of immutable values that can be rolled back. Only `table[key] = value`, `change` and
+    `discard` change it.
     """
 
     def __init__(self, note: Callable[[tuple[dict[Any, Any], Any, object]], None]) -> None:
@@ -49,6 +49,11 @@ class Table(dict[K, V]):
     def __setitem__(self, key: K, value: V) -> None:
         self._note((self, key, self.get(key, _ABSENT)))
         super().__setitem__(key, value)
+
+    def change(self, key: K, **changes: object) -> V:
+        """The same value with some fields changed; the value as it is now."""
+        self[key] = self[key]._replace(**changes)  # type: ignore[attr-defined]
+        return self[key]
 
     def discard(self, key: K) -> V | None:
         """Remove a key, which may be absent; the value it had."""
@@ -137,13 +142,11 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     alone: bool
     """The worker may hold nothing else meanwhile."""
     first_ordinal: int
+    first: int = 0
+    """The index of its first item; 0 for a message."""
     item_count: int = 1
     answered: int = 0
     """Bit i: position i was answered. A set and not a counter: an answer that comes twice counts once."""
-
-    def position_of(self, index: int) -> int:
-        """Where in the lease the item with this index is."""
-        raise NotImplementedError
 
     @property
     def all_answered(self) -> int:
@@ -151,7 +154,6 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def open_count(self) -> int:
-        """How many positions were not answered yet."""
         return self.item_count - self.answered.bit_count()
 
     def first_open_position(self) -> int | None:
@@ -161,7 +163,6 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
         return position if position < self.item_count else None
 
     def open_positions(self) -> list[int]:
-        """Positions that were not answered yet."""
         return [position for position in range(self.item_count) if not self.answered >> position & 1]
 
 
@@ -169,19 +170,12 @@ class ItemLease(Lease, frozen=True, kw_only=True):
     """A range of a buffer's items; `lease_id` is the number of its dispatch."""
 
     buffer_seq: int
-    first: int
-
-    def position_of(self, index: int) -> int:
-        return index - self.first
 
 
 class MessageLease(Lease, frozen=True, kw_only=True):
     """One message."""
 
     message_seq: int
-
-    def position_of(self, index: int) -> int:
-        return 0
 
 
 class Range(NamedTuple):
@@ -191,9 +185,7 @@ class Range(NamedTuple):
     item_count: int
     attempt: int
     alone: bool
-    """They go to a worker that holds nothing else: a death has been near them, and the next one must tell
-    whose it is.
-    """
+    """They go to a worker that holds nothing else: the next death must tell which item it was."""
 
 
 class OpenBuffer(NamedTuple):
@@ -280,24 +272,22 @@ class State:
         """Nobody is spawned before, monotonic."""
         # scheduling/
         self.leases: Table[int, Lease] = Table(note)
-        self.item_us: Table[str, float] = Table(note)
-        """How long an item of each listener takes, as this run has seen it."""
-        self.last_batch: Table[str, int] = Table(note)
-        """How many items made the last batch of each listener."""
+        self.item_us: dict[str, float] = {}
+        """How long an item of each listener takes, as this run has seen it. Never changed in place."""
+        self.last_batch: dict[str, int] = {}
+        """How many items made the last batch of each listener. Never changed in place."""
         self.grants = 0
         """How many batches were handed out in this run: what turns are counted by."""
         self.given: frozenset[int] = frozenset()
         """Workers that were given something in this turn."""
-        self.alone_listeners: frozenset[str] = frozenset()
-        """Listeners to which a message must go alone."""
         self.scan_unfinished = False
         """A recovery scan stopped at its limit: there may be work although nobody got any."""
         self.watched: dict[int, tuple[int, int, int]] = {}
         """Workers that hold what they have not begun while another one idles: since when, how much they had
         begun when last seen, and since when it is that much. Monotonic, ns. Never changed in place.
         """
-        self.look_again_s: float | None = None
-        """In so many seconds there may be something to take for an idle worker; None: not by itself."""
+        self.help_at_s: float | None = None
+        """When there may be something to take for an idle worker, monotonic; None: not by itself."""
         self.verdicts: dict[int, Any] = {}
         """What the last look at time-outs found of each worker (`timeouts.Verdict`)."""
         self.looked_s = 0.0
@@ -349,6 +339,12 @@ class State:
                 dict.pop(mapping, key)
             else:
                 dict.__setitem__(mapping, key, value)
+
+    def give_back(self, buffer_seq: int, ranges: list[Range]) -> None:
+        """Ranges that are to be handed out again; nothing when the buffer is not open any more."""
+        buffer = self.buffers.get(buffer_seq)
+        if buffer is not None:
+            self.buffers.change(buffer_seq, returned=(*buffer.returned, *ranges))
 
     def held_by(self, worker_id: int) -> list[Lease]:
         """What a worker holds, in the order it was given."""

@@ -106,7 +106,9 @@ def test_a_folder_or_file_of_another_user_is_refused(journal: Path, name: str) -
 
 
 SERVE = """
-config = daemon.DaemonConfig(daemon.Path(sys.argv[1]), finding.parse_spec("apps.plain:bus"), "plain", 1)
+config = daemon.DaemonConfig(
+    journal=daemon.Path(sys.argv[1]), app=finding.parse_spec("apps.plain:bus"), app_name="plain", workers=1
+)
 try:
     daemon.supervise(config, None)
 except errors.DurableBusError as error:

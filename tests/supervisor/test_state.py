@@ -60,8 +60,7 @@ def test_a_change_counts_at_once_and_a_second_rollback_changes_nothing() -> None
     state = State()
     state.workers[1] = Worker(1, 100)
     state.commit()
-    state.workers[1] = state.workers[1]._replace(unanswered=3)
-    assert state.workers[1].unanswered == 3
+    assert state.workers.change(1, unanswered=3) == state.workers[1] == Worker(1, 100, unanswered=3)
     assert state.workers.discard(1) == Worker(1, 100, unanswered=3)
     assert state.workers.discard(1) is None
     state.rollback()

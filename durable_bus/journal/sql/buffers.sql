@@ -13,6 +13,9 @@ INSERT INTO buffer (
 -- name: buffer_by_id
 SELECT * FROM buffer WHERE buffer_id = :buffer_id AND dropped_commit IS NULL;
 
+-- name: buffer_state
+SELECT state, paused FROM buffers WHERE buffer_id = :buffer_id;
+
 -- name: buffer_by_seq
 SELECT * FROM buffer WHERE buffer_seq = :buffer_seq;
 

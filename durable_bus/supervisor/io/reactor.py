@@ -17,7 +17,7 @@ class SelectorReactor:
         self._selector = selectors.DefaultSelector()
 
     def watch(
-        self, fd: int, callback: Callable[[int], None], *, write: bool = False, read: bool = True
+        self, fd: int, callback: Callable[[int], object], *, write: bool = False, read: bool = True
     ) -> None:
         """Call `callback(mask)` when `fd` is ready; replaces what was watched on it before."""
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
@@ -45,14 +45,6 @@ class SelectorReactor:
         """Install handlers that only append a name to `noted` and wake `poll`; the loop acts."""
         read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-        self.watch(read_fd, lambda mask: _drain(read_fd))
-        for number, name in names.items():
-            signal.signal(number, _noting(name, noted))
-
-
-def _drain(fd: int) -> None:
-    os.read(fd, 4096)
-
-
-def _noting(name: str, noted: list[str]) -> Callable[[int, object], None]:
-    return lambda _number, _frame: noted.append(name)
+        self.watch(read_fd, lambda mask: os.read(read_fd, 4096))
+        for number in names:
+            signal.signal(number, lambda got, _frame: noted.append(names[signal.Signals(got)]))

@@ -1,12 +1,8 @@
 """The rule for another attempt, the same for items and messages."""
 
-from typing import TYPE_CHECKING
-
+from durable_bus.journal.work import Attempts, Failure
 from durable_bus.payloads.messages import SECONDS_MAX
 from durable_bus.payloads.settings import ListenerSettings
-
-if TYPE_CHECKING:
-    from durable_bus.journal.work import Attempts
 
 __all__ = ["LOST_MAX", "LOST_WITH_SUPERVISOR_MAX", "backoff_ms", "next_attempt_at"]
 
@@ -23,20 +19,20 @@ def backoff_ms(backoff_s: float, charged: int) -> int:
 
 
 def next_attempt_at(
-    kind: str, before: "Attempts", settings: ListenerSettings | None, now_ms: int, *, supervisor_died: bool
+    failure: Failure, before: Attempts, settings: ListenerSettings | None, now_ms: int
 ) -> int | None:
-    """When an attempt follows one that failed as `kind`, ms since the epoch. 0: at once, alone with a worker.
+    """When an attempt follows one that failed, ms since the epoch. 0: at once, alone with a worker.
     None: there is none, it has failed.
 
     `before`: the failed attempts before this one. `settings`: those of the listener in the newest code;
     without them (today's app lacks the listener) no exception or time-out is retried.
     """
-    if kind in ("exception", "timeout"):
+    if failure.kind in ("exception", "timeout"):
         charged = before.charged + 1
         if settings is not None and charged < settings.attempts:
             return now_ms + backoff_ms(settings.backoff_s, charged)
-    elif kind == "lost":
-        if supervisor_died:
+    elif failure.kind == "lost":
+        if failure.supervisor_died:
             return 0 if before.lost_with_supervisor + 1 < LOST_WITH_SUPERVISOR_MAX else None
         return 0 if before.lost + 1 < LOST_MAX else None
     return None

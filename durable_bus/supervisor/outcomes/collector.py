@@ -5,41 +5,25 @@ buffer and the BufferComplete that follows from it are one transaction: there is
 result is on disk and its completion is not.
 """
 
-from dataclasses import dataclass
-
+from durable_bus.journal.messages import NewMessage
+from durable_bus.journal.work import Failure
 from durable_bus.payloads.dataclass_xml import codec_of
 from durable_bus.payloads.messages import BufferComplete
 from durable_bus.payloads.xml_writing import error_payload
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import messages, open_buffers, threads
+from durable_bus.supervisor.outcomes import messages, threads
 from durable_bus.supervisor.outcomes.attempts import next_attempt_at
-from durable_bus.supervisor.state import OpenBuffer, Range
+from durable_bus.supervisor.outcomes.threads import ItemHop
+from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range
 from durable_bus.wire.parts import Segment
 from durable_bus.wire.protocol import Ended
 
-__all__ = ["FailedAttempt", "attempt_failed", "cancel", "complete_message_id", "record", "record_one"]
+__all__ = ["attempt_failed", "cancel", "complete_message_id", "record", "record_passed_on"]
 
 
 def complete_message_id(buffer_id: str) -> str:
     """The id of a buffer's BufferComplete: always the same, so that a receiver can tell a second delivery."""
     return f"{buffer_id}/complete"
-
-
-@dataclass(frozen=True, slots=True)
-class FailedAttempt:
-    """One attempt at an item that did not lead to an outcome."""
-
-    buffer_seq: int
-    index: int
-    listener: str
-    attempt: int
-    kind: str
-    message: str
-    traceback: str = ""
-    supervisor_died: bool = False
-    dispatch_id: int | None = None
-    worker_pid: int | None = None
-    durations: str = ""
 
 
 def record(context: Context, segment: Segment, payloads: bytes, worker_pid: int) -> None:
@@ -63,23 +47,29 @@ def record(context: Context, segment: Segment, payloads: bytes, worker_pid: int)
     _count(context, buffer.seq, recorded, success=segment.success)
 
 
-def record_one(
-    context: Context, buffer_seq: int, index: int, payload: str, *, success: bool, is_xml: bool, attempt: int
-) -> None:
+def record_passed_on(context: Context, hop: ItemHop, payload: str, *, success: bool, is_xml: bool) -> None:
     """The result of an item that its own handler did not answer: its conversation has ended elsewhere."""
-    if buffer_seq not in context.state.buffers:
+    row = context.journal.buffers.by_id(hop.buffer_id)
+    if row is None or row.buffer_seq not in context.state.buffers:
         return
     recorded = context.journal.work.record_result(
-        buffer_seq=buffer_seq, index=index, payload=payload, success=success, is_xml=is_xml, attempt=attempt
+        buffer_seq=row.buffer_seq,
+        index=hop.item_index,
+        payload=payload,
+        success=success,
+        is_xml=is_xml,
+        attempt=context.journal.work.forwarded_attempt(row.buffer_seq, hop.item_index) or 1,
     )
-    _count(context, buffer_seq, int(recorded), success=success)
+    _count(context, row.buffer_seq, int(recorded), success=success)
 
 
 def _count(context: Context, buffer_seq: int, recorded: int, *, success: bool) -> None:
     if not recorded:
         return
     succeeded, failed = (recorded, 0) if success else (0, recorded)
-    buffer = open_buffers.count_results(context.state, buffer_seq, recorded, failed=failed)
+    before = context.state.buffers[buffer_seq]
+    counts = {"recorded": before.recorded + recorded, "failed": before.failed + failed}
+    buffer = context.state.buffers.change(buffer_seq, **counts)
     # The rows decide: the statement closes the buffer only when as many results as items are counted from
     # inserts.
     buffers = context.journal.buffers
@@ -89,42 +79,35 @@ def _count(context: Context, buffer_seq: int, recorded: int, *, success: bool) -
         buffers.count(buffer_seq, succeeded, failed)
 
 
-def attempt_failed(context: Context, failed: FailedAttempt) -> None:
+def attempt_failed(
+    context: Context, lease: ItemLease, index: int, failure: Failure, worker_pid: int, durations: str = ""
+) -> None:
     """An attempt failed: journal it, and either plan the next one or record the item as failed."""
     state, work = context.state, context.journal.work
-    buffer = state.buffers.get(failed.buffer_seq)
-    if buffer is None or work.has_outcome(failed.buffer_seq, failed.index):
+    buffer = state.buffers.get(lease.buffer_seq)
+    if buffer is None or work.has_outcome(buffer.seq, index):
         return
-    before = work.item_attempts(failed.buffer_seq, failed.index)
-    settings = (state.listeners or {}).get(failed.listener)
-    now_ms = context.journal.now_ms
-    next_at = next_attempt_at(failed.kind, before, settings, now_ms, supervisor_died=failed.supervisor_died)
-    work.record_failure(
-        item=(failed.buffer_seq, failed.index),
-        attempt=failed.attempt,
-        kind=failed.kind,
-        message=failed.message,
-        traceback=failed.traceback,
-        supervisor_died=failed.supervisor_died,
-        retry_at=next_at or None,
-    )
+    before = work.item_attempts(buffer.seq, index)
+    settings = (state.listeners or {}).get(lease.listener)
+    next_at = next_attempt_at(failure, before, settings, context.journal.now_ms)
+    work.record_failure(failure, lease.attempt, item=(buffer.seq, index), retry_at=next_at or None)
     if next_at == 0:
-        again = Range(failed.index, 1, before.total + 2, alone=True)
-        open_buffers.give_back(state, buffer.seq, [again])
+        again = Range(index, 1, before.total + 2, alone=True)
+        state.give_back(buffer.seq, [again])
     elif next_at is not None:
         due = next_at if buffer.retry_at is None else min(next_at, buffer.retry_at)
-        open_buffers.replace(state, buffer.seq, retry_at=due)
+        state.buffers.change(buffer.seq, retry_at=due)
     else:
         recorded = work.record_result(
-            buffer_seq=failed.buffer_seq,
-            index=failed.index,
-            payload=error_payload(failed.kind, failed.message),
+            buffer_seq=buffer.seq,
+            index=index,
+            payload=error_payload(failure.kind, failure.message),
             success=False,
             is_xml=True,
-            attempt=failed.attempt,
-            dispatch_id=failed.dispatch_id,
-            worker_pid=failed.worker_pid,
-            durations=failed.durations,
+            attempt=lease.attempt,
+            dispatch_id=lease.lease_id,
+            worker_pid=worker_pid,
+            durations=durations,
         )
         _count(context, buffer.seq, int(recorded), success=False)
 
@@ -147,19 +130,18 @@ def _emit(context: Context, buffer: OpenBuffer) -> None:
         payload = codec_of(BufferComplete).dump(
             BufferComplete(buffer.buffer_id, buffer.total, buffer.recorded - buffer.failed, "")
         )
-        messages.add(
-            context,
-            message_id=complete_message_id(buffer.buffer_id),
+        new = NewMessage(
             from_id=f"buffer_{buffer.buffer_id}",
             to_id=to_id,
             thread_id=buffer.starter_thread_id,
             payload=payload,
-            buffer_seq=buffer.seq,
             settled=to_id == "",
+            buffer_seq=buffer.seq,
         )
+        messages.add(context, new, complete_message_id(buffer.buffer_id))
         if to_id and to_id != buffer.from_id:
             chain = threads.lookup(context.journal, buffer.starter_thread_id)
             if chain is not None:
-                threads.set_chain(context.journal, buffer.starter_thread_id, chain.handed_to(to_id))
+                threads.set_chain(context.journal, chain.handed_to(to_id), buffer.starter_thread_id)
     for connection_id in context.state.watchers.discard(buffer.seq) or ():
         context.outbox.to_client(connection_id, Ended(buffer.buffer_id))

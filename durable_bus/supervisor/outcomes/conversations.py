@@ -6,26 +6,21 @@ on the nearest item below it, None as an empty success and all else as a failed 
 BufferError that cannot be handled never causes another.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from durable_bus.payloads.messages import (
-    SYSTEM_BUFFER,
-    BufferDispatched,
-    BufferError,
-    BufferStart,
-)
+from durable_bus.journal.buffers import BufferRow
+from durable_bus.journal.messages import NewMessage
+from durable_bus.journal.work import Failure
+from durable_bus.payloads.messages import SYSTEM_BUFFER, BufferDispatched, BufferError, BufferStart
 from durable_bus.payloads.outcomes import End, Forward, Outcome, Start
 from durable_bus.payloads.packing import split, unpack
 from durable_bus.payloads.xml_writing import dump, error_payload
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import collector, messages, open_buffers, opening, threads
+from durable_bus.supervisor.outcomes import collector, messages, opening, threads
 from durable_bus.supervisor.outcomes.attempts import next_attempt_at
 from durable_bus.supervisor.outcomes.opening import NewBuffer
 from durable_bus.supervisor.outcomes.threads import Chain, ItemHop
 from durable_bus.supervisor.state import ItemLease
-
-if TYPE_CHECKING:
-    from durable_bus.journal.buffers import BufferRow
 
 __all__ = ["end", "item_outcome", "message_failed", "message_outcome", "respond"]
 
@@ -45,14 +40,12 @@ class _Handled(NamedTuple):
 
 
 def item_outcome(context: Context, lease: ItemLease, index: int, outcome: Outcome, body: bytes) -> None:
-    """The handler of an item passed its work on. Nothing follows when the item has its outcome
-    already.
-    """
+    """The handler of an item passed its work on. Nothing follows when the item has an outcome."""
     buffer = context.state.buffers.get(lease.buffer_seq)
     if buffer is None:
         return
     if context.journal.work.forward_item(buffer.seq, index, lease.lease_id, lease.attempt):
-        open_buffers.replace(context.state, buffer.seq, passed_on=True)
+        context.state.buffers.change(buffer.seq, passed_on=True)
         _carry_out(context, _Handled(buffer.target, f"{buffer.thread_id}/{index}"), outcome, body)
 
 
@@ -81,7 +74,7 @@ def _carry_out(context: Context, handled: _Handled, outcome: Outcome, body: byte
     goes_on = isinstance(outcome, Forward | Start)
     limit = threads.limit_reached(context.journal, thread_id) if goes_on else None
     if limit is not None:
-        end(context, thread_id, error_payload("routing", limit), is_xml=True, success=False)
+        end(context, thread_id, error_payload("routing", limit))
     elif isinstance(outcome, End):
         end(context, thread_id, "", is_xml=False, success=True)
     elif isinstance(outcome, Start):
@@ -94,16 +87,7 @@ def _carry_out(context: Context, handled: _Handled, outcome: Outcome, body: byte
             respond(context, own_name, thread_id, payload, is_xml=outcome.is_xml, success=outcome.success)
 
 
-def message_failed(
-    context: Context,
-    message_seq: int,
-    attempt: int,
-    kind: str,
-    message: str,
-    *,
-    traceback: str = "",
-    supervisor_died: bool = False,
-) -> None:
+def message_failed(context: Context, message_seq: int, attempt: int, failure: Failure) -> None:
     """An attempt at a message failed: journal it, and plan the next one or end its chain."""
     journal = context.journal
     row = journal.messages.by_seq(message_seq)
@@ -111,21 +95,19 @@ def message_failed(
         return
     before = journal.work.message_attempts(message_seq)
     settings = (context.state.listeners or {}).get(row.to_id)
-    next_at = next_attempt_at(kind, before, settings, journal.now_ms, supervisor_died=supervisor_died)
-    journal.work.record_failure(
-        message_seq=message_seq,
-        attempt=attempt,
-        kind=kind,
-        message=message,
-        traceback=traceback,
-        supervisor_died=supervisor_died,
-    )
+    next_at = next_attempt_at(failure, before, settings, journal.now_ms)
+    journal.work.record_failure(failure, attempt, message_seq=message_seq)
     if next_at is not None:
-        messages.put_back(context, message_seq, row.to_id, due_at=next_at, interrupted=kind == "lost")
+        lost = failure.kind == "lost"
+        messages.put_back(context, message_seq, row.to_id, due_at=next_at, interrupted=lost)
         return
     journal.messages.settle(message_seq, failed=True)
-    payload = row.payload if row.kind in _ERROR_KINDS else error_payload(kind, message)
-    end(context, row.thread_id, payload, is_xml=True, success=False)
+    is_error = row.kind in _ERROR_KINDS
+    end(
+        context,
+        row.thread_id,
+        row.payload if is_error else error_payload(failure.kind, failure.message),
+    )
 
 
 # What they lead to
@@ -138,22 +120,21 @@ def respond(
     chain = threads.respond(context.journal, thread_id)
     last = chain.last
     if isinstance(last, ItemHop):
-        _record(context, last, payload, is_xml=is_xml, success=success)
+        collector.record_passed_on(context, last, payload, is_xml=is_xml, success=success)
     else:
         # Without anybody left to answer, the message itself is the record of the answer.
-        messages.add(
-            context,
-            from_id=own_name,
-            to_id=last or "",
-            thread_id=thread_id,
-            payload=payload,
-            is_xml=is_xml,
-            settled=last is None,
-        )
+        new = NewMessage(own_name, last or "", thread_id, payload, is_xml, settled=last is None)
+        messages.add(context, new)
 
 
 def end(
-    context: Context, thread_id: str, payload: str, *, is_xml: bool, success: bool, tell_client: bool = True
+    context: Context,
+    thread_id: str,
+    payload: str,
+    *,
+    is_xml: bool = True,
+    success: bool = False,
+    tell_client: bool = True,
 ) -> None:
     """Nobody will say anything on this thread any more: its nearest item gets its result.
 
@@ -162,32 +143,18 @@ def end(
     chain = threads.lookup(context.journal, thread_id) or Chain()
     below = chain.down_to_item()
     if below is not None:
-        threads.set_chain(context.journal, thread_id, below)
-        hop = below.last
-        assert isinstance(hop, ItemHop)
-        _record(context, hop, payload, is_xml=is_xml, success=success)
+        threads.set_chain(context.journal, below, thread_id)
+        assert isinstance(below.last, ItemHop)
+        collector.record_passed_on(context, below.last, payload, is_xml=is_xml, success=success)
         return
     if success or not tell_client:
         return
     for length in range(len(chain.hops) - 1, 0, -1):
         name = str(chain.hops[length - 1])
         if context.journal.messages.has_mailbox(name):
-            threads.set_chain(context.journal, thread_id, Chain(chain.hops[:length]))
-            messages.add(
-                context, from_id="system", to_id=name, thread_id=thread_id, payload=payload, is_xml=is_xml
-            )
+            threads.set_chain(context.journal, Chain(chain.hops[:length]), thread_id)
+            messages.add(context, NewMessage("system", name, thread_id, payload, is_xml))
             return
-
-
-def _record(context: Context, hop: ItemHop, payload: str, *, is_xml: bool, success: bool) -> None:
-    row = context.journal.buffers.by_id(hop.buffer_id)
-    if row is None:
-        return
-    buffer_seq = row.buffer_seq
-    attempt = context.journal.work.forwarded_attempt(buffer_seq, hop.index) or 1
-    collector.record_one(
-        context, buffer_seq, hop.index, payload, success=success, is_xml=is_xml, attempt=attempt
-    )
 
 
 def _forward(context: Context, handled: _Handled, to_id: str, payload: str, is_xml: bool) -> None:
@@ -200,16 +167,8 @@ def _forward(context: Context, handled: _Handled, to_id: str, payload: str, is_x
         )
     if refusal is None and not opening.is_known(context, to_id):
         refusal = f"{own_name} sent to the unknown name {to_id!r:.120}"
-    messages.add(
-        context,
-        from_id=own_name,
-        to_id=to_id,
-        thread_id=thread_id,
-        payload=payload,
-        is_xml=is_xml,
-        settled=refusal is not None,
-        failed=refusal is not None,
-    )
+    refused = refusal is not None
+    messages.add(context, NewMessage(own_name, to_id, thread_id, payload, is_xml, refused, refused))
     if refusal is None:
         threads.extend(context.journal, thread_id, to_id)
     else:
@@ -221,8 +180,7 @@ def _refused(context: Context, handled: _Handled, error: str) -> None:
     with that one, which came first: nobody is told of an error because of another, or two could take
     turns for ever.
     """
-    payload = error if handled.error is None else handled.error
-    end(context, handled.thread_id, payload, is_xml=True, success=False)
+    end(context, handled.thread_id, error if handled.error is None else handled.error)
 
 
 def _refusal(context: Context, own_name: str, names: list[str]) -> str | None:
@@ -254,7 +212,7 @@ def _start(context: Context, handled: _Handled, start: Start, body: bytes) -> No
         if handled.error is not None:
             _refused(context, handled, payload)
             return
-        messages.add(context, from_id=SYSTEM_BUFFER, to_id=own_name, thread_id=thread_id, payload=payload)
+        messages.add(context, NewMessage(SYSTEM_BUFFER, own_name, thread_id, payload))
 
 
 def _open(context: Context, own_name: str, thread_id: str, start: Start, body: bytes) -> None:
@@ -283,33 +241,14 @@ def _open(context: Context, own_name: str, thread_id: str, start: Start, body: b
             # Its BufferComplete is no new message. This is one, and so counts on the thread: who asks
             # again each time it is told must come to an end, too.
             asked, _ = dump(BufferStart(row.target, "", True, row.return_to, buffer_id))
-            messages.add(
-                context,
-                from_id=own_name,
-                to_id=SYSTEM_BUFFER,
-                thread_id=thread_id,
-                payload=asked,
-                settled=True,
-            )
+            messages.add(context, NewMessage(own_name, SYSTEM_BUFFER, thread_id, asked, settled=True))
     if not start.collect:
         payload, _ = dump(BufferDispatched(buffer_id, start.count))
-        messages.add(context, from_id=SYSTEM_BUFFER, to_id=own_name, thread_id=thread_id, payload=payload)
+        messages.add(context, NewMessage(SYSTEM_BUFFER, own_name, thread_id, payload))
 
 
-def _compare(row: "BufferRow", own_name: str, thread_id: str, start: Start) -> None:
+def _compare(row: BufferRow, own_name: str, thread_id: str, start: Start) -> None:
     """The same id with the same content, on the same thread, is the buffer that exists."""
-    same = (
-        row.starter_thread_id,
-        row.target,
-        row.digest,
-        bool(row.collect),
-        row.return_to,
-    ) == (
-        thread_id,
-        start.target,
-        start.digest,
-        start.collect,
-        start.return_to or own_name,
-    )
-    if not same:
+    there = [row.starter_thread_id, row.target, row.digest, row.collect, row.return_to]
+    if there != [thread_id, start.target, start.digest, start.collect, start.return_to or own_name]:
         raise BufferError(row.buffer_id, "this id is used already, by another start")

@@ -1,39 +1,16 @@
 """Messages on their way: written by whoever causes them, and put back by whoever had them."""
 
-from durable_bus.payloads.xml_reading import payload_kind
+from durable_bus.journal.messages import NewMessage
 from durable_bus.supervisor.context import Context
 
 __all__ = ["add", "found_none", "put_back", "wake"]
 
 
-def add(
-    context: Context,
-    *,
-    from_id: str,
-    to_id: str,
-    thread_id: str,
-    payload: str,
-    is_xml: bool = True,
-    message_id: str | None = None,
-    buffer_seq: int | None = None,
-    settled: bool = False,
-    failed: bool = False,
-) -> None:
-    """Write a message. `settled`: nobody will get it, it is the record."""
-    context.journal.messages.add(
-        message_id=message_id or context.ports.new_id(),
-        kind=payload_kind(payload, is_xml),
-        from_id=from_id,
-        to_id=to_id,
-        thread_id=thread_id,
-        payload=payload,
-        is_xml=is_xml,
-        buffer_seq=buffer_seq,
-        settled=settled,
-        failed=failed,
-    )
-    if not settled:
-        context.state.waiting_names[to_id] = True
+def add(context: Context, new: NewMessage, message_id: str | None = None) -> None:
+    """Write a message."""
+    context.journal.messages.add(message_id or context.ports.new_id(), new)
+    if not new.settled:
+        context.state.waiting_names[new.to_id] = True
 
 
 def put_back(

@@ -1,23 +1,20 @@
 """Opening a buffer, whoever starts it: a client (`requests.starts`) or a handler (`conversations`)."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from durable_bus.errors import BufferError, UsageError
+from durable_bus.journal.buffers import BufferRow
 from durable_bus.payloads.messages import check_name
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import open_buffers, threads
+from durable_bus.supervisor.outcomes import threads
 from durable_bus.supervisor.outcomes.threads import Chain
+from durable_bus.supervisor.state import OpenBuffer, State
 
-if TYPE_CHECKING:
-    from durable_bus.journal.buffers import BufferRow
-
-__all__ = ["NewBuffer", "begin", "check", "is_known", "open_whole"]
+__all__ = ["NewBuffer", "begin", "check", "is_known", "open_whole", "take_in"]
 
 
 class NewBuffer(NamedTuple):
-    """A buffer that is not in the journal yet. `chain`: of the new thread that it is started on; None: that
-    thread is there.
-    """
+    """A buffer that is not in the journal yet."""
 
     buffer_id: str
     target: str
@@ -27,6 +24,7 @@ class NewBuffer(NamedTuple):
     collect: bool
     request_id: str
     chain: Chain | None = None
+    """Of the new thread that it is started on; None: that thread is there."""
     retry_of: int | None = None
 
     @property
@@ -60,20 +58,44 @@ def begin(context: Context, new: NewBuffer) -> int:
 
 def open_whole(
     context: Context, new: NewBuffer, items: list[bytes], form: int, exceptions: list[int], digest: str
-) -> "BufferRow":
+) -> BufferRow:
     """Open a buffer with all its items, which are as `BufferTable.add_whole` takes them."""
     row = context.journal.buffers.add_whole(items, form, exceptions, digest=digest, **_begin(context, new))
-    open_buffers.add(context.state, row)
+    take_in(context.state, row)
     return row
+
+
+def take_in(state: State, row: BufferRow, *, recovered: bool = False, **more: Any) -> None:
+    """A buffer that has just opened, or that a new run found open: from now on the dispatcher sees it.
+
+    `recovered`: an earlier run has handed out some of it.
+    """
+    state.buffers[row.buffer_seq] = OpenBuffer(
+        seq=row.buffer_seq,
+        buffer_id=row.buffer_id,
+        target=row.target,
+        return_to=row.return_to,
+        from_id=row.from_id,
+        thread_id=row.thread_id,
+        starter_thread_id=row.starter_thread_id,
+        collect=bool(row.collect),
+        total=row.item_count,
+        recorded=row.succeeded + row.failed,
+        failed=row.failed,
+        cursor=row.low_water,
+        recovered=recovered,
+        passed_on=recovered,
+        **more,
+    )
 
 
 def _begin(context: Context, new: NewBuffer) -> dict[str, Any]:
     """Begin its threads; the columns of its row."""
     if new.chain is None:
         chain = threads.lookup(context.journal, new.starter_thread_id) or Chain()
-        threads.begin(context.journal, chain, new.thread_id)
+        threads.set_chain(context.journal, chain, new.thread_id)
     else:
-        threads.begin(context.journal, new.chain, new.starter_thread_id, new.thread_id)
+        threads.set_chain(context.journal, new.chain, new.starter_thread_id, new.thread_id)
     columns = {**new._asdict(), "thread_id": new.thread_id}
     del columns["chain"]
     return columns

@@ -7,13 +7,10 @@ its chain follows from the buffer's.
 """
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+from durable_bus.journal.journal import Journal
 from durable_bus.payloads.messages import check_name
-
-if TYPE_CHECKING:
-    from durable_bus.journal.journal import Journal
 
 __all__ = [
     "CHAIN_HOPS_MAX",
@@ -21,7 +18,6 @@ __all__ = [
     "Chain",
     "Hop",
     "ItemHop",
-    "begin",
     "extend",
     "limit_reached",
     "lookup",
@@ -39,28 +35,20 @@ too. Each item has a thread of its own.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ItemHop:
+class ItemHop(NamedTuple):
     """An item of a buffer, as a station of a thread."""
 
     buffer_id: str
-    index: int
-
-    def __str__(self) -> str:
-        return f"buffer_{self.buffer_id}_w{self.index}"
+    item_index: int
 
 
 Hop = str | ItemHop
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(NamedTuple):
     """The hops of a thread, the first one first."""
 
     hops: tuple[Hop, ...] = ()
-
-    def __str__(self) -> str:
-        return ".".join(map(str, self.hops))
 
     @property
     def last(self) -> Hop | None:
@@ -68,10 +56,6 @@ class Chain:
 
     def extended(self, hop: Hop) -> "Chain":
         return Chain((*self.hops, hop))
-
-    def responding(self) -> "Chain":
-        """What is left when who the thread is with has responded."""
-        return Chain(self.hops[:-1])
 
     def handed_to(self, name: str) -> "Chain":
         """The last name replaced: a BufferComplete that returns to somebody else than the starter."""
@@ -85,21 +69,20 @@ class Chain:
         return None
 
     def dump(self) -> str:
-        return json.dumps([hop if isinstance(hop, str) else [hop.buffer_id, hop.index] for hop in self.hops])
+        return json.dumps(self.hops)  # an item is [buffer_id, index]
 
     @classmethod
     def parse(cls, text: str) -> "Chain":
-        hops = json.loads(text)
-        return cls(tuple(hop if isinstance(hop, str) else ItemHop(hop[0], hop[1]) for hop in hops))
+        return cls(tuple(hop if isinstance(hop, str) else ItemHop(*hop) for hop in json.loads(text)))
 
 
-def lookup(journal: "Journal", thread_id: str) -> Chain | None:
+def lookup(journal: Journal, thread_id: str) -> Chain | None:
     """The chain behind a thread id, None when there is no such thread."""
     text = journal.messages.chain(thread_id)
     return _of_item(journal, thread_id) if text is None else Chain.parse(text)
 
 
-def _of_item(journal: "Journal", thread_id: str) -> Chain | None:
+def _of_item(journal: Journal, thread_id: str) -> Chain | None:
     """An item's thread is its buffer's, with its index behind it. It is written when it first changes."""
     buffer_thread_id, _, index = thread_id.rpartition("/")
     buffer_id = buffer_thread_id.rpartition("/")[2]
@@ -110,29 +93,29 @@ def _of_item(journal: "Journal", thread_id: str) -> Chain | None:
     return Chain.parse(below).extended(ItemHop(buffer_id, int(index))).extended(row.target)
 
 
-def _known(journal: "Journal", thread_id: str) -> Chain:
+def _known(journal: Journal, thread_id: str) -> Chain:
     chain = lookup(journal, thread_id)
     if chain is None:
         raise KeyError(f"no thread {thread_id}")
     return chain
 
 
-def extend(journal: "Journal", thread_id: str, name: str) -> Chain:
+def extend(journal: Journal, thread_id: str, name: str) -> Chain:
     """Append a hop: the thread is now with `name`. `system.*` is never a hop."""
     check_name(name, "hop")
     chain = _known(journal, thread_id).extended(name)
-    set_chain(journal, thread_id, chain)
+    set_chain(journal, chain, thread_id)
     return chain
 
 
-def respond(journal: "Journal", thread_id: str) -> Chain:
+def respond(journal: Journal, thread_id: str) -> Chain:
     """Drop the last hop: whoever had the thread has responded. Its new last hop is who gets the response."""
-    chain = _known(journal, thread_id).responding()
-    set_chain(journal, thread_id, chain)
+    chain = Chain(_known(journal, thread_id).hops[:-1])
+    set_chain(journal, chain, thread_id)
     return chain
 
 
-def limit_reached(journal: "Journal", thread_id: str) -> str | None:
+def limit_reached(journal: Journal, thread_id: str) -> str | None:
     """Why nothing more may be forwarded or started on a thread, None while it may. Two listeners that ask
     each other, or buffers nested for ever, must end somewhere.
     """
@@ -145,10 +128,6 @@ def limit_reached(journal: "Journal", thread_id: str) -> str | None:
     return None
 
 
-def set_chain(journal: "Journal", thread_id: str, chain: Chain) -> None:
-    journal.messages.set_chain(chain.dump(), thread_id)
-
-
-def begin(journal: "Journal", chain: Chain, *thread_ids: str) -> None:
-    """New threads with the same chain."""
+def set_chain(journal: Journal, chain: Chain, *thread_ids: str) -> None:
+    """Each of these threads, new or not, has come along this chain."""
     journal.messages.set_chain(chain.dump(), *thread_ids)

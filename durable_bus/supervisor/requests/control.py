@@ -6,16 +6,16 @@ Only of a buffer whose items still arrived a cancel leaves nothing that could an
 and who asks anew is told that there is no such buffer.
 """
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from durable_bus.errors import BufferError, NotFound
+from durable_bus.journal.buffers import BufferRow
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import collector, open_buffers
+from durable_bus.supervisor.maintenance import retain
+from durable_bus.supervisor.outcomes import collector
 from durable_bus.supervisor.requests import Handlers
 from durable_bus.supervisor.scheduling import recall, timeouts
-from durable_bus.supervisor.state import ItemLease, MessageLease, Worker
+from durable_bus.supervisor.state import ItemLease, MessageLease, OpenBuffer, Worker
 from durable_bus.wire.parts import WorkerStatus
 from durable_bus.wire.protocol import (
     Answer,
@@ -30,37 +30,31 @@ from durable_bus.wire.protocol import (
     Status,
 )
 
-if TYPE_CHECKING:
-    from durable_bus.journal.buffers import BufferRow
-
 __all__ = ["HANDLERS"]
 
 
-def _row(context: Context, request: OfBuffer) -> "BufferRow":
+def _find(context: Context, request: OfBuffer) -> tuple[BufferRow, OpenBuffer | None]:
+    """Its row; and what is remembered of it while it is open."""
     row = context.journal.buffers.by_id(request.buffer_id)
     if row is None:
         raise NotFound(f"no buffer {request.buffer_id!r:.120}")
-    return row
+    return row, context.state.buffers.get(row.buffer_seq)
 
 
 def _answer(context: Context, request: OfBuffer) -> Answer:
-    row = context.journal.buffers.by_id(request.buffer_id)
-    state = "gone" if row is None else _state(row)
-    buffer = None if row is None else context.state.buffers.get(row.buffer_seq)
-    paused = buffer is not None and buffer.paused
-    return Controlled(request.request, request.buffer_id, state, paused)
+    state, paused = context.journal.buffers.state(request.buffer_id) or ("gone", False)
+    return Controlled(request.request, request.buffer_id, state, state == "open" and bool(paused))
 
 
 def _cancel(context: Context, connection_id: int, cancel: Cancel, bodies: list[bytes]) -> Answer:
     """End a buffer as it is, and the buffers that handlers of its items have started."""
-    row = _row(context, cancel)
+    row, buffer = _find(context, cancel)
     if row.opened_commit is None:
         context.journal.buffers.drop(row.buffer_seq)
         answer = _answer(context, cancel)
         # If we die before it is sent, the client asks again, and the buffer would not be there any more.
         context.journal.add_request(cancel.request, msgspec.to_builtins(answer))
         return answer
-    buffer = context.state.buffers.get(row.buffer_seq)
     if buffer is not None:
         within = f"{buffer.thread_id}/"
         for other in [*context.state.buffers.values()]:
@@ -76,45 +70,29 @@ def _pause(context: Context, connection_id: int, pause: Pause, bodies: list[byte
 
     Raises BufferError while its items arrive: a pause is of what is open, and would be forgotten.
     """
-    row = _row(context, pause)
+    row, buffer = _find(context, pause)
     if row.opened_commit is None:
         raise BufferError(row.buffer_id, "its items are still arriving: pause it when it is open")
-    buffer = context.state.buffers.get(row.buffer_seq)
     if buffer is not None:
         context.journal.buffers.pause(buffer.seq)
         context.outbox.log("buffer paused", buffer=buffer.buffer_id)
-        open_buffers.replace(context.state, buffer.seq, paused=True)
+        context.state.buffers.change(buffer.seq, paused=True)
         recall.recall_buffer(context, buffer.seq)
     return _answer(context, pause)
 
 
 def _resume(context: Context, connection_id: int, resume: Resume, bodies: list[bytes]) -> Answer:
-    row = _row(context, resume)
+    row, buffer = _find(context, resume)
     context.journal.buffers.resume(row.buffer_seq)
-    buffer = context.state.buffers.get(row.buffer_seq)
     if buffer is not None:
-        open_buffers.replace(context.state, buffer.seq, paused=False)
+        context.state.buffers.change(buffer.seq, paused=False)
         context.outbox.log("buffer resumed", buffer=buffer.buffer_id)
     return _answer(context, resume)
 
 
-# Retention
-
-
 def _prune(context: Context, connection_id: int, prune: Prune, bodies: list[bytes]) -> Answer:
-    """Mark buffers that ended before a time, with nothing unsettled, as pruned, and then drop
-    conversations that ended before it: one page of them, so that the client goes on with `next`. The rows
-    of buffers go in later turns.
-    """
-    before_ms, after = prune.before_ms, prune.after or [0, 0]
-    if len(after) == 1:  # a message, and no more a buffer
-        last = context.journal.messages.forget_ended(before_ms, after[0])
-        return Pruned(prune.request, 0, None if last is None else [last])
-    marked, later = context.journal.buffers.prune(before_ms, (after[0], after[1]))
-    return Pruned(prune.request, marked, [0] if later is None else [*later])
-
-
-# Status
+    """A page. The client goes on with `next`."""
+    return Pruned(prune.request, *retain(context.journal, prune.before_ms, prune.after or [0, 0]))
 
 
 def _status(context: Context, connection_id: int, ask: AskStatus, bodies: list[bytes]) -> Answer:
@@ -146,16 +124,6 @@ def _worker(context: Context, worker: Worker) -> WorkerStatus:
             told.buffer_id = context.journal.buffers.by_seq(lease.buffer_seq).buffer_id
             told.item_index = lease.first + running.ordinal - lease.first_ordinal
     return told
-
-
-def _state(row: "BufferRow") -> str:
-    if row.pruned_commit is not None:
-        return "pruned"
-    if row.cancelled_commit is not None:
-        return "cancelled"
-    if row.ended_commit is not None:
-        return "complete"
-    return "open" if row.opened_commit is not None else "receiving"
 
 
 HANDLERS: Handlers = {

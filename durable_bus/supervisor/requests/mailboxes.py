@@ -4,11 +4,13 @@ It waits again when that receiver's connection closes, when the receiver was int
 message, or when we die; it is settled by a response or an acknowledgement.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, UnserialisableAnswer, UsageError
+from durable_bus.journal.messages import MessageRow, NewMessage
+from durable_bus.journal.work import Failure
 from durable_bus.payloads.messages import Text, Xml, check_name
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 from durable_bus.payloads.xml_writing import dump, error_payload
@@ -31,9 +33,6 @@ from durable_bus.wire.protocol import (
     StopReceiving,
 )
 
-if TYPE_CHECKING:
-    from durable_bus.journal.messages import MessageRow
-
 __all__ = ["HANDLERS", "closed", "give_up", "name_of", "open_mailbox", "plan"]
 
 
@@ -55,8 +54,7 @@ def give_up(context: Context, listeners: dict[str, Any]) -> None:
     """The app has new listeners: a client that has the name of one is told what its hello would be told
     now, and its connection ends. What it had waits again, for the listener.
     """
-    for connection_id in list(context.state.client_names.keys()):
-        name = context.state.client_names[connection_id]
+    for connection_id, name in [*context.state.client_names.items()]:
         if name in listeners:
             context.outbox.hang_up(connection_id, _is_a_listener(name))
             context.outbox.log("client refused", name=name, reason="it is a listener's name now")
@@ -65,11 +63,11 @@ def give_up(context: Context, listeners: dict[str, Any]) -> None:
 
 def closed(context: Context, connection_id: int) -> None:
     """What this receiver had waits again."""
-    for request_id in list(context.state.receivers.keys()):
-        if context.state.receivers[request_id][0] == connection_id:
+    for request_id, (receiver, _) in [*context.state.receivers.items()]:
+        if receiver == connection_id:
             context.state.receivers.discard(request_id)
-    for message_seq in list(context.state.delivered.keys()):
-        if context.state.delivered[message_seq][0] == connection_id:
+    for message_seq, (receiver, _) in [*context.state.delivered.items()]:
+        if receiver == connection_id:
             _put_back(context, message_seq)
     context.state.client_names.discard(connection_id)
 
@@ -84,8 +82,7 @@ def _put_back(context: Context, message_seq: int) -> None:
 
 def plan(context: Context) -> None:
     """Give waiting messages to receivers that wait for them."""
-    for request_id in list(context.state.receivers.keys()):
-        connection_id, name = context.state.receivers[request_id]
+    for request_id, (connection_id, name) in [*context.state.receivers.items()]:
         if name not in context.state.waiting_names:
             continue
         rows = context.journal.messages.waiting(name, 1)
@@ -117,16 +114,8 @@ def _send(context: Context, connection_id: int, send: Send, bodies: list[bytes])
     if not opening.is_known(context, send.to):
         raise MessageRefused(f"unknown name {send.to!r:.120}: neither a listener nor a mailbox")
     thread_id, message_id = context.ports.new_id(), context.ports.new_id()
-    threads.set_chain(context.journal, thread_id, Chain((name, send.to)))
-    messages.add(
-        context,
-        message_id=message_id,
-        from_id=name,
-        to_id=send.to,
-        thread_id=thread_id,
-        payload=send.payload,
-        is_xml=send.is_xml,
-    )
+    threads.set_chain(context.journal, Chain((name, send.to)), thread_id)
+    messages.add(context, NewMessage(name, send.to, thread_id, send.payload, send.is_xml), message_id)
     return _kept(context, Sent(send.request, message_id, thread_id))
 
 
@@ -145,12 +134,10 @@ def _stop_receiving(
 def _abandon_receiving(
     context: Context, connection_id: int, abandon: AbandonReceiving, bodies: list[bytes]
 ) -> None:
-    """Its receiver was interrupted, and takes no answer any more: a message that is on its way waits
-    again.
-    """
+    """Its receiver was interrupted: a message that is on its way to it waits again."""
     context.state.receivers.discard(abandon.request)
-    for message_seq in list(context.state.delivered.keys()):
-        if context.state.delivered[message_seq] == (connection_id, abandon.request):
+    for message_seq, receiver in [*context.state.delivered.items()]:
+        if receiver == (connection_id, abandon.request):
             _put_back(context, message_seq)
 
 
@@ -171,11 +158,11 @@ def _acknowledge(
         payload = error_payload("acknowledged", f"{name} acknowledged the message without responding")
         # Between clients an acknowledgement is the ordinary end of a message, as None is of a listener's:
         # only an item must have a result all the same.
-        conversations.end(context, row.thread_id, payload, is_xml=True, success=False, tell_client=False)
+        conversations.end(context, row.thread_id, payload, tell_client=False)
     return _kept(context, Settled(acknowledge.request, acknowledge.message_id))
 
 
-def _settle(context: Context, name: str, message_id: str, *, responds: bool) -> "tuple[MessageRow, Chain]":
+def _settle(context: Context, name: str, message_id: str, *, responds: bool) -> tuple[MessageRow, Chain]:
     """Settle a message to `name`; it, and the chain of its thread. Raises NotFound or MessageRefused."""
     row = context.journal.messages.by_id(message_id)
     if row is None or row.to_id != name:
@@ -195,7 +182,7 @@ def _kept(context: Context, answer: Answer) -> Answer:
     return answer
 
 
-def _answer(context: Context, name: str, row: "MessageRow", respond: Respond) -> None:
+def _answer(context: Context, name: str, row: MessageRow, respond: Respond) -> None:
     """Carry a response on. Our clients have checked theirs; one that came unchecked all the same fails as
     a listener's would, for what is recorded on an item must be able to stand in a results document.
     """
@@ -203,11 +190,9 @@ def _answer(context: Context, name: str, row: "MessageRow", respond: Respond) ->
     try:
         payload, is_xml = dump(Xml(respond.payload) if respond.is_xml else Text(respond.payload))
     except UnserialisableAnswer as error:
-        context.journal.work.record_failure(
-            message_seq=row.message_seq, attempt=1, kind=error.kind, message=str(error)
-        )
-        refusal = error_payload(error.kind, str(error))
-        conversations.end(context, thread_id, refusal, is_xml=True, success=False)
+        failure = Failure(error.kind, str(error))
+        context.journal.work.record_failure(failure, 1, message_seq=row.message_seq)
+        conversations.end(context, thread_id, error_payload(error.kind, str(error)))
     else:
         conversations.respond(context, name, thread_id, payload, is_xml=is_xml, success=respond.success)
 
@@ -224,7 +209,7 @@ def _is_a_listener(name: str) -> MessageRefused:
     return MessageRefused(f"{name} is a listener of the app: choose another name for the client")
 
 
-def _message(request_id: str, row: "MessageRow") -> Message:
+def _message(request_id: str, row: MessageRow) -> Message:
     """A message as its receiver is told of it."""
     return Message(
         request_id,

@@ -135,7 +135,7 @@ def _refusal(context: Context, connection_id: int, request: FromClient) -> Durab
     if meant is not None and context.config.journal_file not in (None, meant):
         # Two journals may have been given one socket: what is meant for the other must not come in here.
         return JournalUnreachable(
-            f"the daemon at its socket serves another journal, {context.config.journal_path}"
+            f"the daemon at its socket serves another journal, {context.config.journal}"
         )
     return None
 
@@ -174,8 +174,7 @@ def _hello(context: Context, connection_id: int, hello: Hello, bodies: list[byte
     if hello.needs_app:
         listeners = workforce.require_app(context)
     elif listeners is None and hello.name is not None:
-        # A daemon greets also while its app cannot be imported; a name is checked by the last table
-        # known.
+        # A daemon greets also while its app cannot be imported: then by the last table known.
         listeners = context.journal.last_listeners()
         if listeners is None and not workforce.is_settled(context):
             raise Deferred

@@ -4,13 +4,12 @@ A start that is repeated, because its answer was lost, goes on where it was: a b
 chunks are on disk, and which request opened it.
 """
 
-from typing import TYPE_CHECKING
-
 from durable_bus.errors import BufferError, LimitExceeded, UsageError
+from durable_bus.journal.buffers import BufferRow
 from durable_bus.payloads.packing import split
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import open_buffers, opening
+from durable_bus.supervisor.outcomes import opening
 from durable_bus.supervisor.outcomes.opening import NewBuffer
 from durable_bus.supervisor.outcomes.threads import Chain
 from durable_bus.supervisor.requests import Handlers
@@ -33,8 +32,6 @@ from durable_bus.wire.protocol import (
     Watching,
 )
 
-if TYPE_CHECKING:
-    from durable_bus.journal.buffers import BufferRow
 __all__ = ["CHUNK_ITEMS_MAX", "HANDLERS", "ITEMS_MAX", "buffer_of", "closed", "give_up"]
 
 CHUNK_ITEMS_MAX = 10_000
@@ -78,7 +75,7 @@ def _submit(context: Context, connection_id: int, submit: Submit, bodies: list[b
     items = _items(submit, bodies, 0)
     new = _new_buffer(context, connection_id, submit)
     row = opening.open_whole(context, new, items, submit.form, submit.exceptions, submit.digest)
-    return _opened(context, arriving, row)
+    return _told(context, arriving, row)
 
 
 def _start(context: Context, connection_id: int, start: Start, bodies: list[bytes]) -> Answer:
@@ -91,8 +88,8 @@ def _start(context: Context, connection_id: int, start: Start, bodies: list[byte
 
 
 def _claim(context: Context, connection_id: int, start: Start) -> Arriving:
-    """What is there already of the buffer that a start wants: all, what this request has sent, or
-    nothing. What a vanished client has left under its id is dropped.
+    """What is there already of the buffer that a start wants: all, what this request has sent, or nothing.
+    What a vanished client has left under its id is dropped.
 
     Raises BufferError for a start that cannot be carried out, and Deferred.
     """
@@ -133,7 +130,7 @@ def _new_buffer(context: Context, connection_id: int, start: Start) -> NewBuffer
     )
 
 
-def _retried(context: Context, start: Start) -> "BufferRow | None":
+def _retried(context: Context, start: Start) -> BufferRow | None:
     """The ended buffer whose unsuccessful items these are, when the client says so."""
     if start.retry_of is None:
         return None
@@ -166,29 +163,23 @@ def _abandon(context: Context, connection_id: int, abandon: Abandon, bodies: lis
     give_up(context, abandon.request)
 
 
-def _open(context: Context, connection_id: int, opening: Open, bodies: list[bytes]) -> Answer | None:
-    arriving = context.state.starts.get(opening.request)
+def _open(context: Context, connection_id: int, request: Open, bodies: list[bytes]) -> Answer | None:
+    arriving = context.state.starts.get(request.request)
     if arriving is None:
         return None  # refused before, and told so
     if arriving.existing:
-        answer = _existing(context, arriving, opening.digest)
+        answer = _existing(context, arriving, request.digest)
     else:
-        buffer_id, total = arriving.start.buffer_id, opening.total
+        buffer_id, total = arriving.start.buffer_id, request.total
         if total == 0:
             raise BufferError(buffer_id, "No items specified")
-        if not context.journal.buffers.open(arriving.buffer_seq, total, opening.digest):
+        if not context.journal.buffers.open(arriving.buffer_seq, total, request.digest):
             raise BufferError(buffer_id, f"{arriving.received} of {total} items arrived")
         row = context.journal.buffers.by_seq(arriving.buffer_seq)
-        open_buffers.add(context.state, row)
-        answer = _opened(context, arriving, row)
-    context.state.starts.discard(opening.request)
+        opening.take_in(context.state, row)
+        answer = _told(context, arriving, row)
+    context.state.starts.discard(request.request)
     return answer
-
-
-def _opened(context: Context, arriving: Arriving, row: "BufferRow") -> Answer:
-    start = arriving.start
-    context.outbox.log("buffer opened", buffer=start.buffer_id, target=start.target, items=row.item_count)
-    return _told(context, arriving, row)
 
 
 def _existing(context: Context, arriving: Arriving, digest: str) -> Answer:
@@ -198,36 +189,34 @@ def _existing(context: Context, arriving: Arriving, digest: str) -> Answer:
     return _told(context, arriving, row)
 
 
-def _told(context: Context, arriving: Arriving, row: "BufferRow") -> Answer:
-    """The answer to a start. None is kept, unlike other requests': what the buffer's row says of its
-    request is enough to give it again.
-    """
+def _told(context: Context, arriving: Arriving, row: BufferRow) -> Answer:
+    """The answer to a start. It is not kept: the buffer's row is enough to give it again."""
+    start = arriving.start
+    if not arriving.existing:
+        context.outbox.log("buffer opened", buffer=start.buffer_id, target=start.target, items=row.item_count)
     _tell_end(context, arriving.connection_id, row)
     existed = arriving.existing and not arriving.repeated
-    start = arriving.start
     return Opened(start.request, start.buffer_id, row.buffer_seq, row.item_count, existed)
 
 
-def _compare(context: Context, arriving: Arriving, digest: str, row: "BufferRow") -> None:
+def _compare(context: Context, arriving: Arriving, digest: str, row: BufferRow) -> None:
     """The same id with the same content is the buffer that exists; with any other it is refused. A
     handler's thread is content too: no client's start is on it.
     """
     start = arriving.start
+    alike = row.target == start.target and row.collect == start.collect
     why = None
     if row.from_id and not context.journal.messages.has_mailbox(row.from_id):
         why = f"by a buffer that {row.from_id} started"
     elif row.digest != digest:
         why = "with other items"
-    elif (row.target, bool(row.collect)) != (
-        start.target,
-        start.collect,
-    ) or not _returns_alike(context, arriving, row):
+    elif not alike or not _returns_alike(context, arriving, row):
         why = "with other target, collect or return_to"
     if why is not None:
         raise BufferError(start.buffer_id, f"this id is used already, {why}")
 
 
-def _returns_alike(context: Context, arriving: Arriving, row: "BufferRow") -> bool:
+def _returns_alike(context: Context, arriving: Arriving, row: BufferRow) -> bool:
     """A buffer returns to whom its start says, or else to the client that starts it. A retry says what
     the retried buffer does: when that says nobody, whoever asks again need not be who asked first.
     """
@@ -245,7 +234,7 @@ def _watch(context: Context, connection_id: int, watch: Watch, bodies: list[byte
     return Watching(watch.request, watch.buffer_id)
 
 
-def _tell_end(context: Context, connection_id: int, row: "BufferRow") -> None:
+def _tell_end(context: Context, connection_id: int, row: BufferRow) -> None:
     """Tell this connection when the buffer ends; at once when it has."""
     if row.ended_commit is not None:
         context.outbox.to_client(connection_id, Ended(row.buffer_id))

@@ -6,21 +6,17 @@ of them in hand, so that it never waits for a commit.
 """
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
+from durable_bus.journal.fresh_items import ItemBatch
 from durable_bus.journal.paging import fitting
+from durable_bus.journal.work import Retry
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import open_buffers
 from durable_bus.supervisor.scheduling import leases, rules, turns
-from durable_bus.supervisor.scheduling.batch_size import next_batch
 from durable_bus.supervisor.scheduling.leases import contiguous
-from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range, Worker
+from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range, State, Worker
 from durable_bus.wire.framing import encode
 from durable_bus.wire.protocol import WorkItems
-
-if TYPE_CHECKING:
-    from durable_bus.journal.fresh_items import ItemBatch
-    from durable_bus.journal.work import Retry
 
 __all__ = ["BATCH_BYTES_MAX", "note_low_water", "plan_items"]
 
@@ -29,12 +25,13 @@ SCAN_ITEMS_MAX = 50_000
 """How many rows one step of a recovery scan may look at."""
 
 
-def plan_items(context: Context, now_ms: int) -> bool:
-    """Hand out what there is to whom has room. Whether anything was."""
+def plan_items(context: Context, now_ms: int, alone_listeners: Collection[str] = ()) -> None:
+    """Hand out what there is to whom has room."""
     context.state.scan_unfinished = False
     buffers = turns.in_turn(context.state.buffers.values(), context.state.grants)
     waiting = [buffer.seq for buffer in buffers if buffer.may_have_work(now_ms)]
-    return bool(waiting) and _Round(context, now_ms).hand_out(waiting)
+    if waiting:
+        _Round(context, now_ms).hand_out(waiting, alone_listeners)
 
 
 class _Round:
@@ -48,18 +45,17 @@ class _Round:
         self._begun = {
             one.worker_id: one.begun(context.slot(one.worker_id).started) for one in self._workers()
         }
-        """How much each worker had begun of what it was given."""
         self._shares: dict[int, int] = {}
         """How much one worker may get of each buffer, while each worker is asked once."""
 
     def _workers(self) -> list[Worker]:
         return [*self._state.workers.values()]
 
-    def hand_out(self, waiting: list[int]) -> bool:
+    def hand_out(self, waiting: list[int], alone_listeners: Collection[str]) -> None:
         """A batch to each worker in turn, until nobody wants more of these buffers."""
         with_room = [worker for worker in self._workers() if self._context.room(worker)]
-        reserved = turns.reserved(with_room, self._state.buffers.values(), self._state.alone_listeners)
-        served, served_any = True, False
+        reserved = turns.reserved(with_room, self._state.buffers.values(), alone_listeners)
+        served = True
         while waiting and served:
             served = False
             self._shares.clear()
@@ -70,10 +66,9 @@ class _Round:
                 position = self._serve_first(worker, waiting, open_to, only_alone=only_alone)
                 if position is not None:
                     waiting = waiting[position + 1 :] + waiting[: position + 1]
-                    served = served_any = True
+                    served = True
             buffers = [self._state.buffers[seq] for seq in waiting]
             waiting = [buffer.seq for buffer in buffers if buffer.may_have_work(self._now_ms)]
-        return served_any
 
     def _load(self, worker: Worker) -> int:
         return turns.load_of(worker, self._begun[worker.worker_id])
@@ -114,22 +109,27 @@ class _Round:
                 return position
         return None
 
+    def _batch(self, listener: str, concurrency: int) -> int:
+        state = self._state
+        item_us = state.item_us.get(listener)
+        return rules.batch_items(state.last_batch.get(listener), item_us, concurrency, self._wall_us)
+
     def _most(self, worker: Worker, buffer: OpenBuffer, concurrency: int) -> int:
         """How many items of this buffer a worker should get now; 0 when it holds enough."""
-        batch = min(next_batch(self._state, buffer.target, concurrency, self._wall_us), buffer.fitting)
+        batch = min(self._batch(buffer.target, concurrency), buffer.fitting)
         share = self._share(buffer, concurrency)
         item_us = self._state.item_us.get(buffer.target)
         in_hand = rules.in_hand_items(batch, share, item_us, concurrency, self._wall_us)
         batch = min(batch, share)
         return 0 if worker.unanswered and self._load(worker) + batch > in_hand else batch
 
-    def _hand_out(self, worker: Worker, buffer_seq: int, found: Range, items: "ItemBatch") -> None:
+    def _hand_out(self, worker: Worker, buffer_seq: int, found: Range, items: ItemBatch) -> None:
         self._state.grants += 1
-        buffer = open_buffers.replace(self._state, buffer_seq, granted=self._state.grants)
+        buffer = self._state.buffers.change(buffer_seq, granted=self._state.grants)
         settings = worker.settings(buffer.target)
         if settings is not None and buffer.target in self._state.item_us:
-            batch = next_batch(self._state, buffer.target, settings.concurrency, self._wall_us)
-            self._state.last_batch[buffer.target] = batch
+            batch = self._batch(buffer.target, settings.concurrency)
+            self._state.last_batch = {**self._state.last_batch, buffer.target: batch}
         dispatch_id = self._context.journal.work.dispatch(
             buffer_seq, found.first, found.item_count, found.attempt, found.alone, worker.pid
         )
@@ -158,10 +158,8 @@ class _Round:
         )
         self._context.outbox.to_worker(worker.worker_id, encode(work, items.payloads))
 
-    def _packed(self, buffer_seq: int, found: Range) -> "tuple[Range, ItemBatch]":
-        """A range and its items, or as many from its beginning on as fit into a batch; the rest is given
-        back.
-        """
+    def _packed(self, buffer_seq: int, found: Range) -> tuple[Range, ItemBatch]:
+        """A range and its items, as far as they fit into a batch; the rest is given back."""
         buffers, keep = self._context.journal.buffers, found.item_count
         items = buffers.batch(buffer_seq, found.first, keep)
         while items is None or (len(items.payloads) > BATCH_BYTES_MAX and keep > 1):
@@ -174,9 +172,9 @@ class _Round:
         assert items.count == keep, "the journal lacks items of an open buffer"
         if keep < found.item_count:
             rest = found._replace(first=found.first + keep, item_count=found.item_count - keep)
-            open_buffers.give_back(self._state, buffer_seq, [rest])
+            self._state.give_back(buffer_seq, [rest])
         fits = fitting(keep, len(items.payloads), BATCH_BYTES_MAX)
-        open_buffers.replace(self._state, buffer_seq, fitting=fits)
+        self._state.buffers.change(buffer_seq, fitting=fits)
         return found._replace(item_count=keep), items
 
     # The next range of a buffer
@@ -184,9 +182,7 @@ class _Round:
     def _next_range(
         self, buffer_seq: int, most: int, *, may_be_alone: bool, must_be_alone: bool
     ) -> Range | None:
-        """Take the next range of a buffer: what came back, then failed items that are due, then what was
-        never handed out.
-        """
+        """Take the next range: what came back, then failed items that are due, then what is new."""
         table = self._state.buffers
         while taken := turns.take_returned(
             table[buffer_seq], most, may_be_alone=may_be_alone, must_be_alone=must_be_alone
@@ -194,7 +190,7 @@ class _Round:
             table[buffer_seq] = taken.buffer
             left = self._without_outcome(buffer_seq, taken.range)
             if left:
-                open_buffers.give_back(self._state, buffer_seq, left[1:])
+                self._state.give_back(buffer_seq, left[1:])
                 return left[0]
         buffer = table[buffer_seq]
         if must_be_alone:
@@ -212,16 +208,12 @@ class _Round:
         table[buffer_seq] = new.buffer
         return new.range
 
-    def _without_outcome(self, buffer_seq: int, given_back: Range) -> list[Range]:
+    def _without_outcome(self, buffer_seq: int, back: Range) -> list[Range]:
         """What of a range that came back is still to be done: an answer may have come after a failure."""
-        end = given_back.first + given_back.item_count
-        rows = self._context.journal.buffers.outstanding(
-            buffer_seq, given_back.first, end, given_back.item_count
-        )
-        return [
-            given_back._replace(first=first, item_count=count)
-            for first, count in contiguous([index for index, _ in rows])
-        ]
+        end = back.first + back.item_count
+        rows = self._context.journal.buffers.outstanding(buffer_seq, back.first, end, back.item_count)
+        left = contiguous([index for index, _ in rows])
+        return [back._replace(first=first, item_count=count) for first, count in left]
 
     def _next_retry(self, buffer: OpenBuffer, most: int) -> Range | None:
         work = self._context.journal.work
@@ -233,56 +225,55 @@ class _Round:
                     break
                 taken.append(retry)
             work.mark_retried(retry.failure_id)
-        open_buffers.replace(self._state, buffer.seq, retry_at=work.next_retry_at(buffer.seq))
+        self._state.buffers.change(buffer.seq, retry_at=work.next_retry_at(buffer.seq))
         return Range(taken[0].index, len(taken), taken[0].failures + 1, alone=False) if taken else None
 
     def _next_recovered(self, buffer: OpenBuffer, most: int, *, may_be_alone: bool) -> Range | None:
-        """The next items without an outcome, in a buffer that an earlier run worked on. The scan only goes
-        forward.
-        """
+        """The next items without an outcome, in a buffer of an earlier run. The scan only goes forward."""
         journal, window_end = self._context.journal, min(buffer.total, buffer.cursor + SCAN_ITEMS_MAX)
         out = self._out_from_cursor(buffer)
         rows = journal.buffers.outstanding(buffer.seq, buffer.cursor, window_end, most + len(out))
         rows = [row for row in rows if row[0] not in out]
         if not rows:
-            open_buffers.replace(self._state, buffer.seq, cursor=window_end)
+            self._state.buffers.change(buffer.seq, cursor=window_end)
             self._state.scan_unfinished = self._state.scan_unfinished or window_end < buffer.total
             return None
         first, failures = rows[0]
         alone = failures > 0 and journal.work.item_attempts(buffer.seq, first).lost_at_all
         if alone and not may_be_alone:
             # Somebody who holds nothing will take it; it must not hold up the scan until then.
-            open_buffers.give_back(self._state, buffer.seq, [Range(first, 1, failures + 1, alone=True)])
-            open_buffers.replace(self._state, buffer.seq, cursor=first + 1)
+            self._state.give_back(buffer.seq, [Range(first, 1, failures + 1, alone=True)])
+            self._state.buffers.change(buffer.seq, cursor=first + 1)
             self._state.scan_unfinished = True
             return None
         count = 1
         while not alone and count < min(most, len(rows)) and rows[count] == (first + count, failures):
             count += 1
-        open_buffers.replace(self._state, buffer.seq, cursor=first + count)
+        self._state.buffers.change(buffer.seq, cursor=first + count)
         return Range(first, count, failures + 1, alone)
 
     def _out_from_cursor(self, buffer: OpenBuffer) -> set[int]:
-        """Items from the cursor on that somebody holds (a retry, which does not wait for the scan) or that
-        were given back.
-        """
-        held = [
-            (lease.first, lease.item_count)
-            for lease in self._state.leases.values()
-            if isinstance(lease, ItemLease) and lease.buffer_seq == buffer.seq
-        ]
-        held += [(back.first, back.item_count) for back in buffer.returned]
-        return {index for first, count in held for index in range(max(first, buffer.cursor), first + count)}
+        """Items from the cursor on that somebody holds (retries do not wait for it) or that came back."""
+        return {
+            index
+            for first, count in _begun_ranges(self._state, buffer)
+            for index in range(max(first, buffer.cursor), first + count)
+        }
+
+
+def _begun_ranges(state: State, buffer: OpenBuffer) -> list[tuple[int, int]]:
+    """What of a buffer somebody holds, or was given back: ranges (first, count)."""
+    held = [
+        (lease.first, lease.item_count)
+        for lease in state.leases.values()
+        if isinstance(lease, ItemLease) and lease.buffer_seq == buffer.seq
+    ]
+    return held + [(back.first, back.item_count) for back in buffer.returned]
 
 
 def note_low_water(context: Context) -> None:
     """Journal how far each buffer is done without a gap; a start begins its scan there. Late is harmless."""
     for buffer in context.state.buffers.values():
         if buffer.retry_at is None:
-            firsts = [
-                lease.first
-                for lease in context.state.leases.values()
-                if isinstance(lease, ItemLease) and lease.buffer_seq == buffer.seq
-            ]
-            firsts += [back.first for back in buffer.returned]
+            firsts = [first for first, _ in _begun_ranges(context.state, buffer)]
             context.journal.buffers.set_low_water(buffer.seq, min([*firsts, buffer.cursor]))

@@ -3,7 +3,7 @@
 import msgspec
 
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import messages, open_buffers
+from durable_bus.supervisor.outcomes import messages
 from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, Range, State, Worker
 from durable_bus.wire.slot import ORDINAL_MAX
 
@@ -28,7 +28,8 @@ def give(state: State, worker: Worker, lease: Lease) -> None:
     """A worker is given a range of items, or a message."""
     state.leases[lease.lease_id] = lease
     state.given |= {worker.worker_id}
-    state.workers[worker.worker_id] = worker._replace(
+    state.workers.change(
+        worker.worker_id,
         unanswered=worker.unanswered + lease.item_count,
         messages=worker.messages + isinstance(lease, MessageLease),
         next_ordinal=worker.next_ordinal + lease.item_count,
@@ -41,12 +42,8 @@ def answered(context: Context, lease_id: int, first: int, count: int) -> Lease |
     """`count` answers from index `first` on have come. The lease before that; None when it has ended."""
     lease = context.state.leases.get(lease_id)
     if lease is not None:
-        mask = ((1 << count) - 1) << lease.position_of(first)
-        _replace(
-            context,
-            lease,
-            msgspec.structs.replace(lease, answered=lease.answered | mask & lease.all_answered),
-        )
+        mask = (((1 << count) - 1) << (first - lease.first)) & lease.all_answered
+        _replace(context, lease, msgspec.structs.replace(lease, answered=lease.answered | mask))
     return lease
 
 
@@ -63,7 +60,8 @@ def _replace(context: Context, before: Lease, after: Lease) -> None:
     else:
         state.leases[before.lease_id] = after
     if worker is not None:
-        state.workers[worker.worker_id] = worker._replace(
+        state.workers.change(
+            worker.worker_id,
             unanswered=worker.unanswered - fewer,
             messages=worker.messages - (done and isinstance(before, MessageLease)),
             held=tuple(one for one in worker.held if one != before.lease_id) if done else worker.held,
@@ -100,7 +98,7 @@ def _give_back(
     elif isinstance(lease, ItemLease):
         found = contiguous(positions)
         ranges = [Range(lease.first + first, count, lease.attempt, alone) for first, count in found]
-        open_buffers.give_back(context.state, lease.buffer_seq, ranges)
+        context.state.give_back(lease.buffer_seq, ranges)
 
 
 def worker_gone(context: Context, worker_id: int, started: int) -> list[Suspect]:

@@ -1,7 +1,6 @@
 """Hands messages to workers, ahead of all items. Those to mailboxes wait for who asks for them."""
 
-from typing import TYPE_CHECKING
-
+from durable_bus.journal.messages import MessageRow
 from durable_bus.payloads.packing import pack
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import messages
@@ -10,22 +9,19 @@ from durable_bus.supervisor.state import MessageLease, Worker
 from durable_bus.wire.framing import encode
 from durable_bus.wire.protocol import WorkMessage
 
-if TYPE_CHECKING:
-    from durable_bus.journal.messages import MessageRow
-
 __all__ = ["INTERRUPTIONS_MAX", "plan_messages"]
 
 _PAGE_MESSAGES = 200
 INTERRUPTIONS_MAX = 2
-"""After so many deaths near it, that nobody was charged with, a message goes to a worker that holds nothing
-else.
-"""
+"""After so many deaths near it that nobody was charged with, a message goes to a worker alone."""
 
 
-def plan_messages(context: Context) -> None:
-    """Hand out what waits for listeners, as far as workers have room for it."""
+def plan_messages(context: Context) -> set[str]:
+    """Hand out what waits for listeners, as far as workers have room for it. Returns the listeners for whose
+    message a worker is to be kept free: it must be alone.
+    """
     state = context.state
-    state.alone_listeners = frozenset()
+    alone_listeners: set[str] = set()
     for name in sorted(state.waiting_names):
         if not any(worker.settings(name) for worker in state.workers.values()):
             continue  # a mailbox, or a listener that today's app does not have
@@ -36,15 +32,16 @@ def plan_messages(context: Context) -> None:
             worker = turns.freest(workers, name, alone=alone)
             if worker is None:
                 if alone:
-                    state.alone_listeners |= {name}
+                    alone_listeners.add(name)
                 break
             _hand_out(context, worker, row, alone=alone)
         else:
             if len(rows) < _PAGE_MESSAGES:
                 messages.found_none(context, name)
+    return alone_listeners
 
 
-def _hand_out(context: Context, worker: Worker, row: "MessageRow", *, alone: bool) -> None:
+def _hand_out(context: Context, worker: Worker, row: MessageRow, *, alone: bool) -> None:
     message_seq = row.message_seq
     context.journal.messages.deliver(message_seq, worker.pid)
     lease = MessageLease(

@@ -18,10 +18,8 @@ __all__ = [
     "adjust_limits",
     "discarded",
     "help_idle",
-    "is_pending",
     "let_go",
     "recall",
-    "recall_all",
     "recall_buffer",
     "take_back",
 ]
@@ -30,12 +28,7 @@ __all__ = [
 def recall(context: Context, worker: Worker, limit: int = 0) -> None:
     """Tell a worker to start nothing more of what it holds, or nothing from an ordinal on."""
     if worker.unanswered and limit < worker.limit:
-        context.state.workers[worker.worker_id] = worker._replace(limit=limit)
-
-
-def recall_all(context: Context) -> None:
-    for worker in [*context.state.workers.values()]:
-        recall(context, worker)
+        context.state.workers.change(worker.worker_id, limit=limit)
 
 
 def recall_buffer(context: Context, buffer_seq: int) -> None:
@@ -49,7 +42,7 @@ def let_go(context: Context, worker: Worker) -> None:
     """It gets nothing more; when it has answered what it started, its process ends."""
     if not worker.leaving:
         limit = 0 if worker.unanswered else worker.limit
-        context.state.workers[worker.worker_id] = worker._replace(leaving=True, limit=limit)
+        context.state.workers.change(worker.worker_id, leaving=True, limit=limit)
 
 
 def take_back(context: Context) -> None:
@@ -62,8 +55,7 @@ def take_back(context: Context) -> None:
         # The worker says "started" before it looks at the limit: what it may still run counts as started.
         boundary = max(slot.limit, slot.started)
         leases.take_back(context, worker.worker_id, boundary)
-        worker = workers[worker.worker_id]._replace(taken=worker.limit)
-        workers[worker.worker_id] = worker
+        worker = workers.change(worker.worker_id, taken=worker.limit)
         if worker.begun(boundary) >= worker.next_ordinal:
             _end(context, worker)
     for worker in workers.values():
@@ -77,8 +69,7 @@ def discarded(context: Context, worker_id: int, first_ordinal: int, end_ordinal:
     worker = context.state.workers.get(worker_id)
     if worker is not None:
         # Kept, as it is said once: who is recalled again before its limit is lifted has nothing to say.
-        worker = worker._replace(discarded_to=end_ordinal)
-        context.state.workers[worker_id] = worker
+        worker = context.state.workers.change(worker_id, discarded_to=end_ordinal)
         if worker.recalled and end_ordinal >= worker.next_ordinal:
             _end(context, worker)
 
@@ -86,7 +77,7 @@ def discarded(context: Context, worker_id: int, first_ordinal: int, end_ordinal:
 def _end(context: Context, worker: Worker) -> None:
     """The recall is over: the worker may get something again, unless nobody may."""
     if not context.state.stopping and not worker.leaving:
-        context.state.workers[worker.worker_id] = worker._replace(limit=ORDINAL_MAX, taken=ORDINAL_MAX)
+        context.state.workers.change(worker.worker_id, limit=ORDINAL_MAX, taken=ORDINAL_MAX)
 
 
 def adjust_limits(context: Context) -> None:
@@ -97,42 +88,32 @@ def adjust_limits(context: Context) -> None:
             slot.limit = worker.limit
 
 
-def is_pending(context: Context) -> bool:
-    """Somebody was told to start nothing more, and the next turn takes back what that leaves."""
-    return any(worker.limit != worker.taken for worker in context.state.workers.values())
-
-
 # ---- for an idle worker
 
 
 def help_idle(context: Context) -> None:
     """When workers idle while others hold what they will not start soon: take some of that back."""
     state = context.state
-    idle = [worker for worker in state.workers.values() if _is_idle(context, worker)]
-    before, state.look_again_s = state.watched, None
-    loads, state.watched = _loads(context, before) if idle else ([], {})
-    if not state.watched:
-        return
+    idle = [
+        worker
+        for worker in state.workers.values()
+        if worker.may_get and not worker.unanswered and context.room(worker)
+    ]
+    loads, state.watched = _loads(context) if idle else ([], {})
     tables = [(worker.listeners or {}).__contains__ for worker in idle]
     thefts, look_again_s = rules.thefts(tables, loads)
     if len(loads) < len(state.watched):
         # Somebody was given something just now, of which nothing is taken yet.
         look_again_s = WATCHED_S if look_again_s is None else min(look_again_s, WATCHED_S)
-    state.look_again_s = look_again_s
+    state.help_at_s = None if look_again_s is None else context.now_s() + look_again_s
     for theft in thefts:
         begun = state.watched[theft.worker_id][1]
         recall(context, state.workers[theft.worker_id], begun + theft.keep)
 
 
-def _is_idle(context: Context, worker: Worker) -> bool:
-    return bool(worker.listeners and worker.may_get and not worker.unanswered and context.room(worker))
-
-
-def _loads(
-    context: Context, before: dict[int, tuple[int, int, int]]
-) -> tuple[list[Load], dict[int, tuple[int, int, int]]]:
-    """Workers that hold something they have not begun, and since when that is so. Those that were given
-    something in this turn are only watched from now on.
+def _loads(context: Context) -> tuple[list[Load], dict[int, tuple[int, int, int]]]:
+    """Workers that hold something they have not begun, and all that are watched (`State.watched`): of those
+    that were given something in this turn nothing is taken yet.
     """
     state, now_ns = context.state, context.ports.clock.monotonic_ns()
     loads: list[Load] = []
@@ -145,7 +126,8 @@ def _loads(
         unbegun = min(worker.next_ordinal, worker.limit) - begun
         if unbegun <= 0:
             continue
-        since_ns, begun_before, stalled_ns = before.get(worker.worker_id, (now_ns, begun, now_ns))
+        new = (now_ns, begun, now_ns)
+        since_ns, begun_before, stalled_ns = state.watched.get(worker.worker_id, new)
         if begun != begun_before:
             stalled_ns = now_ns
         watched[worker.worker_id] = (since_ns, begun, stalled_ns)

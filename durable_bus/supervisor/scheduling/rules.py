@@ -1,8 +1,6 @@
-"""The rules of scheduling: how many items make a batch, what an idle worker takes from a busy one, and who
-does not begin what it was given.
+"""The rules of scheduling: how many items make a batch, and what an idle worker takes from a busy one.
 
-Functions of what is seen, and nothing else: no clock, no slot, no journal. So each rule is tried by itself, a
-case a line (tests/test_scheduling.py), and the simulation tries them together.
+Functions of what is seen, and nothing else: no clock, no slot, no journal.
 
 Two rules keep every recall useful. What was handed out in this turn makes nobody a victim. And a theft takes
 at most half of what its victim has not begun, rounded up; all of it only from one that is stuck. Without
@@ -14,14 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 __all__ = [
-    "ASK_AFTER_S",
     "BATCH_WALL_US",
-    "KILL_AFTER_S",
     "WATCHED_S",
-    "Attention",
     "Load",
     "Theft",
-    "attend",
     "batch_items",
     "batch_wall_us",
     "in_hand_items",
@@ -103,9 +97,7 @@ NOT_BEGUN_S = 0.25
 
 
 class Load(NamedTuple):
-    """A worker that holds something it has not begun, as it is seen while another one idles. None that was
-    given something in this turn is looked at.
-    """
+    """A worker that holds something it has not begun, as it is seen while another one idles."""
 
     worker_id: int
     listener: str
@@ -165,33 +157,3 @@ def thefts(idle: Sequence[Callable[[str], bool]], loads: Sequence[Load]) -> tupl
                 waits_s.append(WATCHED_S - load.watched_s)
             look_again_s.append(max(min(waits_s), 0.0))
     return taken, min(look_again_s, default=None)
-
-
-# ---- who does not begin what it was given
-
-ASK_AFTER_S = 1.0
-"""From a worker that could begin something and has not for so long, all of it is taken back: it is told to
-begin nothing, and answers when it comes to that.
-"""
-KILL_AFTER_S = 3.0
-"""One that has not answered so long after it was asked is killed and replaced. Nobody is charged: nothing of
-it had begun. Where a worker gets no processor for some four seconds it is lost, too, and no item is.
-"""
-
-
-class Attention(NamedTuple):
-    """What was seen of a worker in which nothing runs, although it could begin or report something."""
-
-    mark: tuple[int, ...]
-    """How far it had come: it changes when the worker does anything."""
-    stalled_s: float = 0.0
-    """For how long it has not changed, of the time in which the supervisor looked. When that was stopped for
-    a minute, its workers may have been stopped with it.
-    """
-
-
-def attend(before: Attention | None, mark: tuple[int, ...], step_s: float) -> Attention:
-    """Look again, `step_s` later."""
-    if before is None or before.mark != mark:
-        return Attention(mark)
-    return before._replace(stalled_s=before.stalled_s + step_s)

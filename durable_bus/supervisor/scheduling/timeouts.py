@@ -10,7 +10,6 @@ from typing import NamedTuple
 from durable_bus.errors import WorkerSilent, WorkerUnresponsive
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.scheduling import recall
-from durable_bus.supervisor.scheduling.rules import ASK_AFTER_S, KILL_AFTER_S, Attention, attend
 from durable_bus.supervisor.state import Late, Lease, Worker
 from durable_bus.wire.slot import Slot
 
@@ -20,15 +19,20 @@ __all__ = [
     "expect",
     "is_async",
     "judge",
-    "next_due_in_s",
     "running",
     "verdict",
     "what_runs",
 ]
 
 ASYNC_GRACE_S = 10.0
-"""An event loop that has not turned for a listener's time-out and this long is blocked, by nobody knows whom:
-its worker is killed.
+"""A worker whose event loop has not turned for a listener's time-out and this long is killed."""
+ASK_AFTER_S = 1.0
+"""From a worker that could begin something and has not for so long, all of it is taken back: it is told to
+begin nothing, and answers when it comes to that.
+"""
+KILL_AFTER_S = 3.0
+"""One that has not answered so long after it was asked is killed and replaced. Nobody is charged: nothing of
+it had begun. Where a worker gets no processor for some four seconds it is lost, too, and no item is.
 """
 LOOK_AGAIN_S = 0.25
 """Who seems late is looked at once more, this much later: it may have waited for us to read what it had to
@@ -65,8 +69,12 @@ class Verdict(NamedTuple):
     """Take back what it has not begun: if it lives it answers."""
     seems_late: tuple[int, float] | None = None
     """What it has run for too long, and since when that is known: it is looked at once more."""
-    attention: Attention | None = None
-    """It could begin or report something and has not."""
+    mark: tuple[int, int] | None = None
+    """How far one had come that could begin or report something and has not."""
+    stalled_s: float = 0.0
+    """For how long it has come no further, of the time in which the supervisor looked. When that was stopped
+    for a minute, its workers may have been stopped with it.
+    """
 
 
 def is_async(worker: Worker, listener: str) -> bool:
@@ -128,10 +136,11 @@ def verdict_on_beginning(worker: Worker, begun: int, before: Verdict | None, ste
     """
     if begun >= worker.next_ordinal and not worker.unanswered:
         return Verdict(LOOK_AGAIN_S)
-    attention = attend(before and before.attention, (begun, worker.unanswered), step_s)
-    late = Late(WorkerUnresponsive(), None) if attention.stalled_s >= KILL_AFTER_S else None
-    ask = late is None and attention.stalled_s >= ASK_AFTER_S
-    return Verdict(LOOK_AGAIN_S, late, ask=ask, attention=attention)
+    mark = (begun, worker.unanswered)
+    stalled_s = before.stalled_s + step_s if before is not None and before.mark == mark else 0.0
+    late = Late(WorkerUnresponsive(), None) if stalled_s >= KILL_AFTER_S else None
+    ask = late is None and stalled_s >= ASK_AFTER_S
+    return Verdict(LOOK_AGAIN_S, late, ask=ask, mark=mark, stalled_s=stalled_s)
 
 
 def _see(slot: Slot) -> Seen:
@@ -173,7 +182,7 @@ def judge(context: Context) -> None:
             found = verdict(worker, held, runs, before.get(worker.worker_id), now_s)
         verdicts[worker.worker_id] = found
         if found.late is not None:
-            state.workers[worker.worker_id] = worker._replace(late=found.late)
+            state.workers.change(worker.worker_id, late=found.late)
             context.outbox.kill(worker.worker_id)
         elif found.ask:
             recall.recall(context, worker)
@@ -190,9 +199,3 @@ def expect(context: Context) -> None:
         if state.look_at_s is None:
             state.looked_s, state.look_at_s = now_s, now_s + LOOK_AGAIN_S
         state.look_at_s = min(state.look_at_s, now_s + LOOK_AGAIN_S)
-
-
-def next_due_in_s(context: Context) -> float | None:
-    """Seconds until `judge` may have something to do, None when nobody has anything to be late with."""
-    look_at_s = context.state.look_at_s
-    return None if look_at_s is None else look_at_s - context.now_s() + 0.001

@@ -1,12 +1,12 @@
 """What workers say, and how they end: answers, failures and outcomes on their way into the journal."""
 
+from durable_bus.journal.work import Failure
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import collector, conversations
-from durable_bus.supervisor.outcomes.collector import FailedAttempt
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.supervisor.requests import mailboxes
-from durable_bus.supervisor.scheduling import batch_size, leases, recall
-from durable_bus.supervisor.state import ItemLease, Lease, MessageLease
+from durable_bus.supervisor.scheduling import leases, recall
+from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, State
 from durable_bus.supervisor.workers import workforce
 from durable_bus.supervisor.workers.blame import guilty
 from durable_bus.wire.protocol import Answers, Ready
@@ -48,26 +48,18 @@ def _answers(context: Context, worker_id: int, answers: Answers, bodies: list[by
     for segment, payloads in zip(answers.segments, bodies, strict=False):
         lease = leases.answered(context, segment.dispatch, segment.first, segment.count)
         if lease is not None:
-            batch_size.saw(context.state, lease.listener, segment.count, segment.total_us)
+            _note_pace(context.state, lease.listener, segment.total_us / segment.count)
         collector.record(context, segment, payloads, pid)
     for failed in answers.failed:
         lease = context.state.leases.get(failed.dispatch)
         if lease is None or lease.worker_id != worker_id:
             continue  # somebody else has it by now
-        position = lease.position_of(failed.index)
+        position = failed.index - lease.first
         if lease.answered >> position & 1:
             continue  # answered before: the first outcome stands, and a failure is not even one
         leases.answered(context, failed.dispatch, failed.index, 1)
-        _attempt_failed(
-            context,
-            lease,
-            position,
-            pid,
-            kind=failed.kind,
-            message=failed.message,
-            traceback=failed.traceback,
-            durations=failed.durations,
-        )
+        failure = Failure(failed.kind, failed.message, failed.traceback)
+        _attempt_failed(context, lease, position, failure, pid, failed.durations)
     for handled, body in zip(answers.outcomes, bodies[len(answers.segments) :], strict=True):
         lease = leases.answered(context, handled.dispatch, handled.index, 1)
         if isinstance(lease, MessageLease):
@@ -78,10 +70,12 @@ def _answers(context: Context, worker_id: int, answers: Answers, bodies: list[by
         recall.discarded(context, worker_id, *answers.discarded)
 
 
+def _note_pace(state: State, listener: str, item_us: float) -> None:
+    state.item_us = {**state.item_us, listener: (state.item_us.get(listener, item_us) + item_us) / 2}
+
+
 def ended(context: Context, event: WorkerEnded) -> None:
-    """A worker's pipe was read to the end before: what it had not answered is given back, and somebody may be
-    charged. Stopping charges nobody.
-    """
+    """What a worker had not answered is given back, and somebody may be charged, unless we are stopping."""
     worker = context.state.workers.get(event.worker_id)
     if worker is None:
         return
@@ -93,36 +87,14 @@ def ended(context: Context, event: WorkerEnded) -> None:
         _cannot_import(context, not_importable_because)
     charged = guilty(worker, suspects, death, event.current, stopping=context.state.stopping)
     for lease, position in charged:
-        _attempt_failed(context, lease, position, worker.pid, kind=death.kind, message=str(death))
+        _attempt_failed(context, lease, position, Failure(death.kind, str(death)), worker.pid)
     leases.quarantine(context, [suspect for suspect in suspects if suspect not in charged])
 
 
 def _attempt_failed(
-    context: Context,
-    lease: Lease,
-    position: int,
-    worker_pid: int,
-    *,
-    kind: str,
-    message: str,
-    traceback: str = "",
-    durations: str = "",
+    context: Context, lease: Lease, position: int, failure: Failure, worker_pid: int, durations: str = ""
 ) -> None:
     if isinstance(lease, MessageLease):
-        conversations.message_failed(
-            context, lease.message_seq, lease.attempt, kind, message, traceback=traceback
-        )
+        conversations.message_failed(context, lease.message_seq, lease.attempt, failure)
     elif isinstance(lease, ItemLease):
-        failed = FailedAttempt(
-            lease.buffer_seq,
-            lease.first + position,
-            lease.listener,
-            lease.attempt,
-            kind,
-            message,
-            traceback,
-            dispatch_id=lease.lease_id,
-            worker_pid=worker_pid,
-            durations=durations,
-        )
-        collector.attempt_failed(context, failed)
+        collector.attempt_failed(context, lease, lease.first + position, failure, worker_pid, durations)

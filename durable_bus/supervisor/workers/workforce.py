@@ -5,7 +5,7 @@ when.
 from durable_bus.errors import BusNotImportable, WorkerDeath
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.scheduling import batch_size, recall
+from durable_bus.supervisor.scheduling import recall
 from durable_bus.supervisor.state import Worker
 
 __all__ = ["BOOT_TIMEOUT_S", "Deferred", "is_settled", "require_app"]
@@ -13,9 +13,7 @@ __all__ = ["BOOT_TIMEOUT_S", "Deferred", "is_settled", "require_app"]
 BOOT_TIMEOUT_S = 300.0
 """A worker that has not reported its listeners after this long is killed: its import hangs."""
 _AT_ONCE = 2
-"""So many deaths in boot, in a row, are answered at once; then with backoff, and the app counts as one that
-cannot be imported.
-"""
+"""After so many deaths in boot, in a row, spawning waits, and the app counts as not importable."""
 _BACKOFF_FIRST_S = 0.5
 _BACKOFF_MAX_S = 30.0
 
@@ -43,11 +41,9 @@ def fill(context: Context) -> None:
 
 def _current(context: Context) -> int:
     """How many workers run the newest code, or are about to, and are to stay."""
-    return sum(
-        1
-        for worker in context.state.workers.values()
-        if worker.generation == context.state.generation and worker.retired_at is None
-    )
+    newest = context.state.generation
+    to_stay = [worker for worker in context.state.workers.values() if worker.retired_at is None]
+    return sum(worker.generation == newest for worker in to_stay)
 
 
 def next_due_s(context: Context) -> float | None:
@@ -64,20 +60,20 @@ def kill_hung(context: Context) -> None:
     now_s = context.now_s()
     for worker in [*context.state.workers.values()]:
         if worker.booting_since_s is not None and now_s - worker.booting_since_s > BOOT_TIMEOUT_S:
-            context.state.workers[worker.worker_id] = worker._replace(hangs_in_boot=True)
+            context.state.workers.change(worker.worker_id, hangs_in_boot=True)
             context.outbox.kill(worker.worker_id)
 
 
 def ready(context: Context, worker_id: int, listeners: dict[str, ListenerSettings]) -> None:
     """A worker has imported the app. Those that run older code get nothing more from now on."""
     state = context.state
-    worker = state.workers.get(worker_id)
     _begin_a_new_row(context)
+    worker = state.workers.get(worker_id)
     if worker is None:
         return
     is_async = any(settings.is_async for settings in listeners.values())
-    state.workers[worker_id] = worker._replace(
-        booting_since_s=None, hangs_in_boot=False, listeners=listeners, is_async=is_async
+    state.workers.change(
+        worker_id, booting_since_s=None, hangs_in_boot=False, listeners=listeners, is_async=is_async
     )
     if worker.generation != state.generation:
         if state.listeners is None:
@@ -87,7 +83,7 @@ def ready(context: Context, worker_id: int, listeners: dict[str, ListenerSetting
     state.readies += 1
     if state.listeners != listeners:
         state.listeners = listeners
-        batch_size.forget(state)
+        state.item_us, state.last_batch = {}, {}  # new code may have another pace
     for other in [*state.workers.values()]:
         if other.generation < state.generation:
             recall.let_go(context, other)
@@ -97,7 +93,7 @@ def failed_import(context: Context, worker_id: int, error: str) -> None:
     """A worker has reported why it cannot import the app."""
     worker = context.state.workers.get(worker_id)
     if worker is not None:
-        context.state.workers[worker_id] = worker._replace(has_said_why=True)
+        context.state.workers.change(worker_id, has_said_why=True)
         if worker.generation == context.state.generation:
             context.state.import_error = error
 
@@ -147,17 +143,14 @@ def retire_worn_out(context: Context, worker: Worker) -> None:
     if context.room(worker):
         return
     if worker.retired_at is None:
-        worker = worker._replace(retired_at=context.state.readies)
-        context.state.workers[worker.worker_id] = worker
+        worker = context.state.workers.change(worker.worker_id, retired_at=context.state.readies)
     is_replaced = worker.retired_at is not None and context.state.readies > worker.retired_at
     if not worker.unanswered and is_replaced:
         recall.let_go(context, worker)
 
 
 def require_app(context: Context) -> dict[str, ListenerSettings]:
-    """The newest settings of all listeners. Raises Deferred before any worker has tried to import the app,
-    BusNotImportable when none could.
-    """
+    """The newest settings. Raises Deferred before any worker has tried, BusNotImportable when none could."""
     if not is_settled(context):
         raise Deferred
     if context.state.listeners is None:

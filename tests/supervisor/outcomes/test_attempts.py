@@ -2,7 +2,7 @@
 
 import pytest
 
-from durable_bus.journal.work import Attempts
+from durable_bus.journal.work import Attempts, Failure
 from durable_bus.payloads.messages import SECONDS_MAX
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.outcomes.attempts import (
@@ -29,19 +29,22 @@ def test_exceptions_and_time_outs_are_tried_as_often_as_the_listener_says(
     kind: str, charged: int, attempts: int, next_at: int | None
 ) -> None:
     before = Attempts(charged, charged, 0, 0)
-    found = next_attempt_at(kind, before, settings(attempts), NOW_MS, supervisor_died=False)
+    found = next_attempt_at(Failure(kind, "why"), before, settings(attempts), NOW_MS)
     assert found == next_at
 
 
 @pytest.mark.parametrize("kind", ["exception", "timeout"])
 def test_without_the_listener_nothing_is_tried_again(kind: str) -> None:
-    assert next_attempt_at(kind, NEVER, None, NOW_MS, supervisor_died=False) is None
+    assert next_attempt_at(Failure(kind, "why"), NEVER, None, NOW_MS) is None
 
 
 @pytest.mark.parametrize("kind", ["malformed", "answer", "routing", "unserialisable"])
 @pytest.mark.parametrize("supervisor_died", [False, True])
 def test_what_would_fail_again_is_not_tried_again(kind: str, supervisor_died: bool) -> None:
-    assert next_attempt_at(kind, NEVER, settings(9), NOW_MS, supervisor_died=supervisor_died) is None
+    assert (
+        next_attempt_at(Failure(kind, "why", supervisor_died=supervisor_died), NEVER, settings(9), NOW_MS)
+        is None
+    )
 
 
 @pytest.mark.parametrize("lost", range(LOST_MAX + 1))
@@ -50,20 +53,20 @@ def test_the_death_of_a_worker_is_followed_by_another_attempt_alone_a_few_times(
     lost: int, known: bool
 ) -> None:
     before = Attempts(lost, 0, lost, 0)
-    found = next_attempt_at("lost", before, settings(1) if known else None, NOW_MS, supervisor_died=False)
+    found = next_attempt_at(Failure("lost", "why"), before, settings(1) if known else None, NOW_MS)
     assert found == (0 if lost + 1 < LOST_MAX else None)
 
 
 @pytest.mark.parametrize("lost", range(LOST_WITH_SUPERVISOR_MAX + 1))
 def test_deaths_of_the_supervisor_are_counted_apart(lost: int) -> None:
     before = Attempts(lost + 2, 0, 2, lost)
-    found = next_attempt_at("lost", before, None, NOW_MS, supervisor_died=True)
+    found = next_attempt_at(Failure("lost", "why", supervisor_died=True), before, None, NOW_MS)
     assert found == (0 if lost + 1 < LOST_WITH_SUPERVISOR_MAX else None)
 
 
 def test_deaths_do_not_count_as_a_listeners_attempts() -> None:
     before = Attempts(5, 0, 2, 3)
-    assert next_attempt_at("exception", before, settings(2), NOW_MS, supervisor_died=False) == NOW_MS
+    assert next_attempt_at(Failure("exception", "why"), before, settings(2), NOW_MS) == NOW_MS
 
 
 @pytest.mark.parametrize(
@@ -83,4 +86,4 @@ def test_each_attempt_waits_twice_as_long_as_the_one_before(backoff_s: float, ch
     assert backoff_ms(backoff_s, charged) == ms
     before = Attempts(charged - 1, charged - 1, 0, 0)
     one = settings(2000, backoff_s)
-    assert next_attempt_at("timeout", before, one, NOW_MS, supervisor_died=False) == NOW_MS + ms
+    assert next_attempt_at(Failure("timeout", "why"), before, one, NOW_MS) == NOW_MS + ms

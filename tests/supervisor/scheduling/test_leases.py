@@ -32,13 +32,6 @@ def test_what_was_not_answered_is_open(answered: int, opened: list[int]) -> None
 
 
 @pytest.mark.parametrize(
-    ("lease", "index", "position"), [(items(), 40, 0), (items(), 43, 3), (MESSAGE, 0, 0)]
-)
-def test_an_index_has_a_position(lease: Lease, index: int, position: int) -> None:
-    assert lease.position_of(index) == position
-
-
-@pytest.mark.parametrize(
     ("indexes", "ranges"),
     [
         ([], []),
@@ -89,8 +82,8 @@ def test_who_is_given_a_lease_holds_it(
     lease: Lease, unanswered: int, messages: int, next_ordinal: int, exclusive: bool
 ) -> None:
     state = State()
-    before = Worker(1, 100, unanswered=1, next_ordinal=10, held=(2,))
-    give(state, before, lease)
+    state.workers[1] = Worker(1, 100, unanswered=1, next_ordinal=10, held=(2,))
+    give(state, state.workers[1], lease)
     after = state.workers[1]
     assert (after.unanswered, after.messages, after.next_ordinal) == (unanswered, messages, next_ordinal)
     assert (after.held, after.exclusive) == ((2, lease.lease_id), exclusive)

@@ -11,10 +11,8 @@ from durable_bus.supervisor.scheduling.rules import (
     NOT_BEGUN_S,
     STUCK_S,
     WATCHED_S,
-    Attention,
     Load,
     Theft,
-    attend,
     batch_items,
     in_hand_items,
     share_of,
@@ -197,15 +195,3 @@ def test_no_item_is_taken_more_often_than_a_batch_can_be_halved(batch: int) -> N
         if held < 1:
             break
     assert times <= math.log2(batch) + 2
-
-
-# Who does not begin what it was given
-
-
-def test_attention_counts_only_while_nothing_moves() -> None:
-    seen = attend(None, (3, 5), 0.25)
-    assert seen == Attention((3, 5))
-    seen = attend(attend(seen, (3, 5), 0.25), (3, 5), 0.5)
-    assert seen.stalled_s == 0.75
-    assert attend(seen, (4, 5), 0.25) == Attention((4, 5))
-    assert attend(seen, (3, 4), 0.25) == Attention((3, 4))

@@ -6,9 +6,10 @@ import pytest
 
 from durable_bus.errors import WorkerSilent, WorkerUnresponsive
 from durable_bus.payloads.settings import ListenerSettings
-from durable_bus.supervisor.scheduling.rules import ASK_AFTER_S, KILL_AFTER_S, Attention
 from durable_bus.supervisor.scheduling.timeouts import (
+    ASK_AFTER_S,
     ASYNC_GRACE_S,
+    KILL_AFTER_S,
     LOOK_AGAIN_S,
     Running,
     Seen,
@@ -163,7 +164,7 @@ def test_who_does_not_begin_is_asked_and_then_ended_and_nobody_is_charged(
     stalled_s: float, ask: bool, late: bool
 ) -> None:
     one = worker(unanswered=2, next_ordinal=5)
-    before = Verdict(1.0, attention=Attention((3, 2), 0.0))
+    before = Verdict(1.0, mark=(3, 2))
     found = verdict_on_beginning(one, 3, before, stalled_s)
     assert (found.ask, found.late is not None, found.look_again_s) == (ask, late, LOOK_AGAIN_S)
     if found.late is not None:
@@ -173,9 +174,17 @@ def test_who_does_not_begin_is_asked_and_then_ended_and_nobody_is_charged(
 
 @pytest.mark.parametrize(("begun", "unanswered"), [(4, 2), (3, 1)])
 def test_who_does_anything_is_given_time_again(begun: int, unanswered: int) -> None:
-    before = Verdict(1.0, attention=Attention((3, 2), 100.0))
+    before = Verdict(1.0, mark=(3, 2), stalled_s=100.0)
     found = verdict_on_beginning(worker(unanswered=unanswered, next_ordinal=5), begun, before, 0.5)
-    assert (found.ask, found.late, found.attention) == (False, None, Attention((begun, unanswered)))
+    assert (found.ask, found.late) == (False, None)
+    assert (found.mark, found.stalled_s) == ((begun, unanswered), 0.0)
+
+
+def test_time_counts_up_only_while_nothing_moves() -> None:
+    one, found = worker(unanswered=2, next_ordinal=5), None
+    for stalled_s in (0.0, 0.25, 0.5, 0.75):
+        found = verdict_on_beginning(one, 3, found, 0.25)
+        assert found.stalled_s == stalled_s
 
 
 @pytest.mark.parametrize(("begun", "unanswered", "judged"), [(5, 0, False), (4, 0, True), (5, 1, True)])
@@ -183,5 +192,5 @@ def test_only_who_has_something_to_begin_or_to_report_is_judged(
     begun: int, unanswered: int, judged: bool
 ) -> None:
     found = verdict_on_beginning(worker(unanswered=unanswered, next_ordinal=5), begun, None, 1e6)
-    assert (found.attention is not None) == judged
+    assert (found.mark is not None) == judged
     assert found.late is None, "the first look only notes how far it has come"
