@@ -21,6 +21,7 @@ os.environ["PYTHONWARNINGS"] = ",".join(["error", *ALLOWED])
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("durable_bus", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=25)  # for `tools/test --fast`
 settings.load_profile("durable_bus")
 
 

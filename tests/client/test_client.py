@@ -476,6 +476,7 @@ def interrupt_within(work: Callable[[], None], module: ModuleType, after_lines: 
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [subprocess, threading, link])
 def test_ctrl_c_at_any_moment_of_closing_leaves_nothing_that_hangs(journal: Path, module: ModuleType) -> None:
     """Popen's own lock, say, held for good by a `poll` that was interrupted: each later `wait` would hang."""
