@@ -37,7 +37,7 @@ from importlib.resources import files
 import durable_bus
 
 package = files("durable_bus")
-for name in ("py.typed", "LICENSE", "_migrations/migrations.py", "journal/sql/writer.sql"):
+for name in ("py.typed", "LICENSE", "_migrations/migrations.py", "journal/sql/buffers.sql"):
     assert package.joinpath(name).is_file(), f"the wheel lacks durable_bus/{name}"
 assert metadata("durable-bus")["Version"] == durable_bus.__version__
 for name in durable_bus.__all__:
@@ -89,6 +89,7 @@ def check_installed(wheel: Path, folder: Path) -> None:
     results = run(*command, "--items", "items.txt", "--workers", "1", cwd=folder)
     assert [json.loads(line)["payload"] for line in results.splitlines()] == ["2", "4", "6"], results
     run(programs / "durable-bus", "check", cwd=folder)
+    run(programs / "durable-bus", "query", "--named", "stuck", cwd=folder)  # of the migrations' README
 
 
 def main() -> None:
