@@ -13,16 +13,7 @@ Results go to stdout, all else to stderr. Exit codes:
     70   a bug of durable_bus: a traceback is on stderr
     141  whoever read stdout has gone away, as for any program in a pipe
 
-Errors that end with 2 to 6 are one line on stderr. Examples:
-
-    durable-bus demo
-    durable-bus run audit:bus digest --items paths.txt --workers 4 > results.xml
-    durable-bus run audit:bus digest --items paths.txt --format jsonl --output results.jsonl
-    find . -name '*.py' | durable-bus run audit:bus digest --items - --retry-failed
-    durable-bus serve audit:bus &
-    durable-bus submit digest --items paths.txt --wait
-    durable-bus status --json
-    durable-bus results BUFFER --failed --format jsonl
+Errors that end with 2 to 6 are one line on stderr.
 
 A command lives in the file of its family. COMMANDS, below, names it: a new one is a line there. A file
 imports at its top what its whole family needs, and inside a command what takes long and only that one needs.

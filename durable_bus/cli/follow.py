@@ -6,15 +6,7 @@ from pathlib import Path
 
 import click
 
-from durable_bus.cli.options import (
-    SECONDS,
-    buffer_argument,
-    format_option,
-    journal_option,
-    json_option,
-    output_option,
-    quiet_option,
-)
+from durable_bus.cli import options
 from durable_bus.cli.output import check_output, render, write_results
 from durable_bus.cli.printing import buffer_row, note, print_json
 from durable_bus.cli.progress import Progress, open_progress
@@ -30,11 +22,11 @@ _POLL_S = 0.1
 
 
 @click.command("results")
-@buffer_argument
-@journal_option()
-@format_option
+@options.buffer_argument
+@options.journal_option()
+@options.format_option
 @click.option("--failed", "failed_only", is_flag=True, help="Failed items only.")
-@output_option
+@options.output_option
 def results_command(
     buffer_id: str, journal: Path, format_name: str, failed_only: bool, output: Path | None
 ) -> int:
@@ -67,11 +59,11 @@ def how_far(content: BufferContent) -> str:
 
 
 @click.command("wait")
-@buffer_argument
-@journal_option()
-@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Exit code 6 after so long.")
-@json_option
-@quiet_option
+@options.buffer_argument
+@options.journal_option()
+@click.option("--timeout", type=options.SECONDS, metavar="options.SECONDS", help="Exit code 6 after so long.")
+@options.json_option
+@options.quiet_option
 def wait_command(buffer_id: str, journal: Path, timeout: float | None, as_json: bool, quiet: bool) -> int:
     """Wait until BUFFER has ended; exit code 0 when all its items succeeded, 1 when not.
 

@@ -4,19 +4,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import click
 
+from durable_bus.cli import options
 from durable_bus.cli.follow import how_far
-from durable_bus.cli.options import (
-    SECONDS,
-    buffer_argument,
-    format_option,
-    journal_option,
-    json_option,
-    output_option,
-)
 from durable_bus.cli.output import check_output, render, render_results, write_results
 from durable_bus.cli.printing import note, print_json
 from durable_bus.cli.rows import write_rows
@@ -40,7 +34,7 @@ _VALUE_CHARS_MAX = 500
 
 @click.command("query")
 @click.argument("sql", required=False)
-@journal_option()
+@options.journal_option()
 @click.option("--named", metavar="NAME", help="One of the questions that --list shows.")
 @click.option("--list", "list_questions", is_flag=True, help="Show the named questions.")
 @click.option(
@@ -52,20 +46,13 @@ _VALUE_CHARS_MAX = 500
     metavar="NAME VALUE",
     help="Of the SQL. There, a whole number is a number, all else is text; CAST makes it what it should be.",
 )
-@click.option(
-    "--format",
-    "format_name",
-    type=click.Choice(["table", "json", "csv", "tsv"]),
-    default="table",
-    show_default=True,
-    help="How rows are written.",
-)
+@options.written_as("rows", "table", "json", "csv", "tsv")
 @click.option(
     "--timeout",
-    type=SECONDS,
+    type=options.SECONDS,
     default=60.0,
     show_default=True,
-    metavar="SECONDS",
+    metavar="options.SECONDS",
     help="Interrupt the query after so long; 0: never.",
 )
 def query_command(
@@ -124,8 +111,8 @@ def _value(text: str) -> str | int:
 
 
 @click.command("check")
-@journal_option()
-@json_option
+@options.journal_option()
+@options.json_option
 def check_command(journal: Path, as_json: bool) -> int:
     """Look for anything wrong: SQLite's own checks, then every invariant of the journal. Reads only.
 
@@ -174,7 +161,7 @@ def _print_finding(finding: Finding) -> None:
 
 
 @click.command("migrate")
-@journal_option()
+@options.journal_option()
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 def migrate_command(journal: Path, dry_run: bool) -> int:
     """Bring the journal's schema up to this version; nobody may be serving it.
@@ -188,12 +175,9 @@ def migrate_command(journal: Path, dry_run: bool) -> int:
     from durable_bus.journal.connection import open_reader
     from durable_bus.journal.schema import pending_steps
 
-    reader = open_reader(journal)
-    try:
+    with closing(open_reader(journal)) as reader:
         steps = pending_steps(reader)
         version = reader.execute("PRAGMA user_version").fetchone()[0]
-    finally:
-        reader.close()
     for step in steps:
         print(f"{step.name}: {step.does}" + (f" (a big step: {step.big})" if step.big else ""), flush=True)
     if not steps:
@@ -214,13 +198,10 @@ def _upgrade(journal: Path) -> None:
     try:
         real = lock.journal
         newest_commit = refuse_incomplete(real, noted_commit(real))
-        connection = open_writer(real)
-        try:
+        with closing(open_writer(real)) as connection:
             lock.begin_to_note(newest_commit)
             backup = upgrade(connection, real, big_ones=True)
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-        finally:
-            connection.close()
     finally:
         lock.release()
     print(f"{journal} has schema version {version} now; how it was before is in {backup}")
@@ -231,7 +212,7 @@ def _upgrade(journal: Path) -> None:
 
 @click.command("backup")
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
-@journal_option()
+@options.journal_option()
 def backup_command(destination: Path, journal: Path) -> int:
     """Copy the journal to DEST, consistently, also while a daemon writes it.
 
@@ -251,10 +232,10 @@ def backup_command(destination: Path, journal: Path) -> int:
 
 
 @click.command("export")
-@buffer_argument
-@journal_option()
-@format_option
-@output_option
+@options.buffer_argument
+@options.journal_option()
+@options.format_option
+@options.output_option
 def export_command(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
     """Write the results of BUFFER as one file: XML, jsonl or csv.
 
@@ -284,7 +265,6 @@ def export_command(buffer_id: str, journal: Path, format_name: str, output: Path
 def _export_what_is_left(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
     from durable_bus.journal.admin.salvage import Salvage
 
-    salvage = Salvage(journal, buffer_id)
     read = 0
 
     def counted() -> Iterator[Result]:
@@ -293,10 +273,8 @@ def _export_what_is_left(buffer_id: str, journal: Path, format_name: str, output
             read += 1
             yield result
 
-    try:
+    with closing(Salvage(journal, buffer_id)) as salvage:
         write_results(render_results(counted(), salvage.total, format_name), output)
-    finally:
-        salvage.close()
     of = f"{salvage.recorded:,} that were recorded; {max(0, salvage.recorded - read):,} could not"
     note(f"{read:,} results of {buffer_id} could be read, of {of}")
     return EXIT_WRONG

@@ -31,6 +31,7 @@ __all__ = [
     "target_argument",
     "to_argument",
     "workers_option",
+    "written_as",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -138,14 +139,17 @@ durability_option = click.option(
     help="full survives a power cut; normal survives every kill, and is faster on slow disks.",
 )
 
-format_option = click.option(
-    "--format",
-    "format_name",
-    type=click.Choice(["xml", "jsonl", "csv"]),
-    default="xml",
-    show_default=True,
-    help="How results are written.",
-)
+
+def written_as(what: str, *names: str) -> Callable[[Command], Command]:
+    """`--format NAME`; the first is the default."""
+    choice = click.Choice(names)
+    help = f"How {what} are written."
+    return click.option(
+        "--format", "format_name", type=choice, default=names[0], show_default=True, help=help
+    )
+
+
+format_option = written_as("results", "xml", "jsonl", "csv")
 
 output_option = click.option(
     "--output",

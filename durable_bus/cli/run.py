@@ -1,22 +1,13 @@
 """`run`: a fan-out from beginning to end, with a supervisor of its own."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from durable_bus.cli import options
 from durable_bus.cli.embedded import Job, run_job
 from durable_bus.cli.items_file import ItemsFile
-from durable_bus.cli.options import (
-    buffer_id_option,
-    durability_option,
-    format_option,
-    items_option,
-    journal_option,
-    output_option,
-    quiet_option,
-    target_argument,
-    workers_option,
-)
 from durable_bus.cli.output import check_output, render, write_results
 from durable_bus.cli.printing import duration, rate
 from durable_bus.cli.progress import open_progress
@@ -27,14 +18,14 @@ __all__ = ["run_command"]
 
 @click.command("run")
 @click.argument("app", metavar="APP")
-@target_argument
-@items_option
-@journal_option()
-@buffer_id_option
-@workers_option
-@format_option
-@output_option
-@durability_option
+@options.target_argument
+@options.items_option
+@options.journal_option()
+@options.buffer_id_option
+@options.workers_option
+@options.format_option
+@options.output_option
+@options.durability_option
 @click.option(
     "--retry-failed",
     is_flag=True,
@@ -46,20 +37,9 @@ __all__ = ["run_command"]
     metavar="N",
     help="Stop, with exit code 1, when more than N items have failed; with a higher N it goes on.",
 )
-@quiet_option
+@options.quiet_option
 def run_command(
-    app: str,
-    target: str,
-    items_path: str,
-    journal: Path,
-    buffer_id: str | None,
-    workers: int | None,
-    format_name: str,
-    output: Path | None,
-    durability: str,
-    retry_failed: bool,
-    max_failures: int | None,
-    quiet: bool,
+    items_path: str, journal: Path, format_name: str, output: Path | None, quiet: bool, **of_job: Any
 ) -> int:
     """Send each line of FILE to the listener TARGET of APP, and print the results in order.
 
@@ -73,10 +53,7 @@ def run_command(
     check_output(output, journal, Path(items_path))
     progress = open_progress(quiet)
     with ItemsFile(items_path) as items:
-        job = Job(
-            app, target, items, journal, buffer_id, workers, durability, retry_failed, max_failures
-        )  # fmt: skip
-        outcome = run_job(job, progress)
+        outcome = run_job(Job(items=items, journal=journal, **of_job), progress)
     if outcome.stopped_early:
         return 1
     buffer = outcome.chain[0]

@@ -4,31 +4,25 @@ from pathlib import Path
 
 import click
 
+from durable_bus.cli import options
 from durable_bus.cli.follow import follow
 from durable_bus.cli.items_file import ItemsFile
-from durable_bus.cli.options import (
-    buffer_id_option,
-    items_option,
-    journal_option,
-    quiet_option,
-    target_argument,
-)
 from durable_bus.client.client import Client
 
 __all__ = ["submit_command"]
 
 
 @click.command("submit")
-@target_argument
-@items_option
-@journal_option()
-@buffer_id_option
+@options.target_argument
+@options.items_option
+@options.journal_option()
+@options.buffer_id_option
 @click.option("--wait", is_flag=True, help="Wait until it has ended; the exit code then says how.")
 @click.option(
     "--no-collect", is_flag=True, help="No BufferComplete is sent; results are journaled all the same."
 )
 @click.option("--return-to", metavar="NAME", help="The listener or mailbox that gets BufferComplete.")
-@quiet_option
+@options.quiet_option
 def submit_command(
     target: str,
     items_path: str,
