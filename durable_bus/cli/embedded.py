@@ -82,9 +82,7 @@ def run_job(job: Job, progress: Progress) -> Outcome:
     if total == 0:
         raise BufferError(job.buffer_id or "unknown", "No items specified")
     buffer_id = _default_buffer_id(job, digest) if job.buffer_id is None else job.buffer_id
-    refused = check_buffer_id(buffer_id)
-    if refused:
-        raise refused
+    check_buffer_id(buffer_id)
     path_to_write(job.journal)  # also when all is recorded: another user's records are not what is asked for
     session = _Session(job, buffer_id, total, progress)
     session.compare(digest)

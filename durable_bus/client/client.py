@@ -15,19 +15,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from durable_bus import errors
 from durable_bus.client.buffer import Buffer, deadline_after
 from durable_bus.client.session import Session
 from durable_bus.client.upload import Upload, digest_items
-from durable_bus.errors import (
-    BufferError,
-    DurableBusError,
-    InsideHandler,
-    NotFound,
-    SupervisorLost,
-    TimedOut,
-    UnserialisableAnswer,
-    UsageError,
-)
+from durable_bus.errors import BufferError, DurableBusError, NotFound, SupervisorLost, TimedOut, UsageError
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.messages import NAME_CHARS_MAX, check_name
 from durable_bus.payloads.outcomes import outcome_of
@@ -87,8 +79,6 @@ class Client:
             _session = Session.with_daemon(path, name)
         self.journal = path
         """As it was given, for messages."""
-        self._journal_path = Path(os.path.abspath(journal))
-        """The same for good: this process may change its folder."""
         self.name = name
         """Under which it has a mailbox; None: it has none."""
         self.listeners: dict[str, dict[str, Any]] = msgspec.json.decode(
@@ -130,7 +120,7 @@ class Client:
         """The journal, read-only; also when we are closed."""
         with self._reader_lock:
             if self._reader is None:
-                self._reader = JournalReader(self._journal_path)
+                self._reader = JournalReader(self._session.path)
                 if self._closed:  # nobody will close us again
                     weakref.finalize(self, self._reader.close)
             return self._reader
@@ -155,9 +145,7 @@ class Client:
         in the journal then.
         """
         chosen = buffer_id if buffer_id is not None else new_id()
-        refused = check_buffer_id(chosen)
-        if refused is not None:
-            raise refused
+        check_buffer_id(chosen)
         return self._start(protocol.Start(new_id(), chosen, target, collect, return_to or ""), items)
 
     def _start(self, start: protocol.Start, items: Iterable[object]) -> Buffer:
@@ -182,14 +170,8 @@ class Client:
             raise BufferError(buffer_id, "every item has succeeded: nothing to start again")
         if content.pruned:
             raise BufferError(buffer_id, "its items and results were pruned: they cannot be started again")
-        start = protocol.Start(
-            new_id(),
-            next_retry_id(content),
-            content.target,
-            content.collect,
-            content.return_to,
-            retry_of=buffer_id,
-        )
+        retry_id, target, collect = next_retry_id(content), content.target, content.collect
+        start = protocol.Start(new_id(), retry_id, target, collect, content.return_to, retry_of=buffer_id)
         return self._start(start, reader.unsuccessful_items(content))
 
     def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
@@ -258,7 +240,7 @@ class Client:
         """
         try:
             text, is_xml, success = outcome_of(payload)
-        except UnserialisableAnswer as error:
+        except errors.UnserialisableAnswer as error:
             raise UsageError(f"not an answer: {error}") from error
         self._session.ask(
             protocol.Respond(new_id(), message.message_id, text, is_xml, success), protocol.Settled
@@ -322,13 +304,12 @@ class Client:
         return Buffer(self, buffer_id, self.reader().buffer_seq(buffer_id), existed=True)
 
 
-def check_buffer_id(buffer_id: str) -> BufferError | None:
-    """Why no buffer may have this id, None when one may."""
+def check_buffer_id(buffer_id: str) -> None:
+    """Raises BufferError when no buffer may have this id."""
     try:
         check_name(buffer_id, "buffer")
     except UsageError as error:
-        return BufferError(str(buffer_id)[:100] or "unknown", str(error))
-    return None
+        raise BufferError(str(buffer_id)[:100] or "unknown", str(error)) from None
 
 
 def next_retry_id(content: BufferContent) -> str:
@@ -351,4 +332,4 @@ def refuse_inside_handler(journal: Path) -> None:
     """A handler that waits for its own bus holds a worker that the answer may need. Raises InsideHandler."""
     served = os.environ.get(INSIDE_HANDLER_VARIABLE)
     if served and os.path.realpath(served) == os.path.realpath(journal):
-        raise InsideHandler
+        raise errors.InsideHandler

@@ -6,15 +6,7 @@ import threading
 from collections import deque
 
 from durable_bus import errors
-from durable_bus.errors import (
-    BufferError,
-    DurableBusError,
-    JournalLocked,
-    LimitExceeded,
-    SupervisorLost,
-    TimedOut,
-    UsageError,
-)
+from durable_bus.errors import DurableBusError, SupervisorLost, TimedOut, UsageError
 from durable_bus.wire import protocol
 from durable_bus.wire.decoding import decode_answer
 from durable_bus.wire.framing import FRAME_BYTES_MAX, READ_BYTES, FrameReader, encode
@@ -90,7 +82,7 @@ class Connection:
         except (TypeError, OverflowError) as error:
             raise UsageError(f"it cannot be sent: {error}") from None
         if len(data) > FRAME_BYTES_MAX:
-            raise LimitExceeded(f"a frame of {len(data)} bytes is over the limit of {FRAME_BYTES_MAX}")
+            raise errors.LimitExceeded(f"a frame of {len(data)} bytes is over the limit of {FRAME_BYTES_MAX}")
         with self._changed:
             if self.lost is not None:
                 raise self.lost
@@ -192,10 +184,10 @@ class Connection:
 def _error_of(frame: protocol.Error | protocol.Fatal) -> DurableBusError:
     """The exception that an error frame stands for."""
     kind = getattr(errors, frame.type, UsageError)
-    if kind is BufferError and isinstance(frame, protocol.Error):
-        return BufferError(frame.buffer_id or "unknown", frame.message)
-    if kind is JournalLocked and isinstance(frame, protocol.Fatal):
-        error = JournalLocked(frame.holder_pid)
+    if kind is errors.BufferError and isinstance(frame, protocol.Error):
+        return errors.BufferError(frame.buffer_id or "unknown", frame.message)
+    if kind is errors.JournalLocked and isinstance(frame, protocol.Fatal):
+        error = errors.JournalLocked(frame.holder_pid)
         error.args = (frame.message,)
         return error
     if not (isinstance(kind, type) and issubclass(kind, DurableBusError)):

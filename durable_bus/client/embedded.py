@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from durable_bus.app.bus import Bus
 from durable_bus.app.finding import app_spec
@@ -29,7 +30,6 @@ def spawn_supervisor(
     *,
     durability: str = "full",
     grace_s: float = 10.0,
-    verbose: bool = False,
 ) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     """A supervisor process of our own, that ends when we do, and our end of the socket to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -42,7 +42,6 @@ def spawn_supervisor(
         workers=workers,
         durability=durability,
         grace_s=grace_s,
-        verbose=verbose,
     )
     # Ctrl-C reaches the whole foreground group: the supervisor is born with SIGINT blocked, and ignores it
     # then.
@@ -64,16 +63,13 @@ def running(
     journal: str | os.PathLike[str] = "journal.db",
     workers: int | None = None,
     *,
-    name: str | None = None,
-    durability: str = "full",
     grace: float = 10.0,
+    **options: Any,
 ) -> Iterator[Client]:
     """See `Bus.running`."""
     path = Path(journal)
     refuse_inside_handler(path)
-    with open_client(
-        app_spec(bus), bus.name, path, workers, name=name, durability=durability, grace_s=grace
-    ) as client:
+    with open_client(app_spec(bus), bus.name, path, workers, grace_s=grace, **options) as client:
         yield client
 
 
@@ -86,7 +82,6 @@ def open_client(
     name: str | None = None,
     durability: str = "full",
     grace_s: float = 10.0,
-    verbose: bool = False,
 ) -> Client:
     """A client with a supervisor of its own. Raises UsageError, before one is spawned."""
     count = workers if workers is not None else len(os.sched_getaffinity(0))
@@ -99,6 +94,6 @@ def open_client(
     if name is not None:
         check_name(name, "client")
     process, connection = spawn_supervisor(
-        app, app_name, journal, count, durability=durability, grace_s=float(grace_s), verbose=verbose
+        app, app_name, journal, count, durability=durability, grace_s=float(grace_s)
     )
     return Client(journal, name=name, _session=Session(journal, name, connection, process))

@@ -12,17 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from durable_bus import __version__
+from durable_bus import __version__, errors
 from durable_bus.client.connection import Connection
-from durable_bus.client.unreachable import nobody_serves, process_of, why_unreachable
-from durable_bus.errors import (
-    JournalError,
-    JournalUnreachable,
-    LimitExceeded,
-    StorageFull,
-    SupervisorLost,
-    TimedOut,
-)
+from durable_bus.client.unreachable import is_silent, nobody_serves, why_unreachable
+from durable_bus.errors import JournalError, JournalUnreachable, SupervisorLost, TimedOut
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
@@ -41,7 +34,7 @@ RECONNECT_S = 60.0
 LAST_WORDS_S = 5.0
 """How long a supervisor of our own that has left us may take to end by itself."""
 _RECONNECT_EVERY_S = 0.1
-_PASSING = (SupervisorLost, LimitExceeded, StorageFull)
+_PASSING = (SupervisorLost, errors.LimitExceeded, errors.StorageFull)
 """What may keep a client from its daemon for a while: it tries again."""
 _LOOK_FOR_RESULTS_S = 0.02
 _LOOK_FOR_END_S = 0.25
@@ -64,7 +57,7 @@ class Session:
         """
         self._journal = journal
         """As it was given, for messages."""
-        self._path = Path(os.path.abspath(journal))
+        self.path = Path(os.path.abspath(journal))
         """The same for good: this process may change its folder."""
         self.process = process
         self._name = name
@@ -108,10 +101,8 @@ class Session:
         try:
             return self.connection.welcome(timeout_s).listeners
         except TimedOut:
-            raise JournalUnreachable(
-                f"the daemon of {self._journal} ({process_of(self._journal)}) has not answered within "
-                f"{timeout_s:g} s: it is stopped, or very busy"
-            ) from None
+            silent = is_silent(self._journal, f"has not answered within {timeout_s:g} s")
+            raise JournalUnreachable(silent) from None
         except JournalUnreachable as error:
             raise JournalUnreachable(nobody_serves(self._journal, str(error))) from error
         except SupervisorLost as error:
@@ -208,7 +199,7 @@ class Session:
 
     def _connect_again(self, until_s: float) -> Connection:
         """Raises OSError when nobody listens, SupervisorLost when who did has ended before it greeted us."""
-        connection = self._begin(connect_daemon(self._path))
+        connection = self._begin(connect_daemon(self.path))
         try:
             connection.welcome(max(0.0, until_s - time.monotonic()))
         except BaseException:

@@ -5,34 +5,31 @@ from pathlib import Path
 from durable_bus.journal.lock import holder_pid
 from durable_bus.wire.socket_file import served_socket_path
 
-__all__ = ["nobody_serves", "process_of", "why_unreachable"]
+__all__ = ["is_silent", "nobody_serves", "why_unreachable"]
 
 
-def process_of(journal: Path) -> str:
-    """Who holds the journal, in words."""
+def is_silent(journal: Path, what: str) -> str:
+    """Of a daemon that is there: `what` it does not do."""
     pid = holder_pid(journal)
-    return "its process is not known" if pid is None else f"process {pid}"
+    holder = "its process is not known" if pid is None else f"process {pid}"
+    return f"the daemon of {journal} ({holder}) {what}: it is stopped, or very busy"
 
 
 def why_unreachable(journal: Path, error: OSError) -> str:
     """Of a socket that could not be connected to."""
-    pid = holder_pid(journal)
     if isinstance(error, BlockingIOError):
-        return f"the daemon of {journal} ({process_of(journal)}) accepts nobody: it is stopped, or very busy"
-    if pid is not None:
-        return f"process {pid} holds {journal} and {_not_listening(served_socket_path(journal), error)}"
-    return nobody_serves(journal, str(error.strerror))
-
-
-def _not_listening(path: Path, error: OSError) -> str:
-    """What can be known of who holds a journal and cannot be reached. A daemon that has lost its socket file
-    looks like a supervisor that never had one, and goes on with its work.
-    """
+        return is_silent(journal, "accepts nobody")
+    pid = holder_pid(journal)
+    if pid is None:
+        return nobody_serves(journal, str(error.strerror))
+    path = served_socket_path(journal)
     if not isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
-        return f"cannot be reached at {path}: {error.strerror}"
+        return f"process {pid} holds {journal} and cannot be reached at {path}: {error.strerror}"
+    # A daemon that has lost its socket file looks like a supervisor that never had one, and goes on.
     return (
-        f"does not listen at {path}: it serves for itself alone, as `durable-bus run` does, has only just "
-        "started, or its socket file was removed; wait for its end, or start it again"
+        f"process {pid} holds {journal} and does not listen at {path}: it serves for itself alone, as "
+        "`durable-bus run` does, has only just started, or its socket file was removed; wait for its end, or "
+        "start it again"
     )
 
 

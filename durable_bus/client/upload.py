@@ -51,8 +51,8 @@ class Upload:
         self._connection = session.connection
         self._start = start
         self._digest = ItemsDigest()
-        self._unacknowledged: deque[tuple[protocol.Request, bytes | None]] = deque()
-        """Requests after the start itself, each with its body."""
+        self._unacknowledged: deque[tuple[protocol.Request, tuple[bytes, ...]]] = deque()
+        """Requests after the start itself, each with its body if it has one."""
         self._begun = False
         self._sent = 0
         """Chunks that were sent, whether or not they arrived."""
@@ -79,7 +79,7 @@ class Upload:
                     self._begin_again()
                 for chunk, body, _ in chain([] if first is None else [first], chunks):
                     self._send_chunk(chunk, body)
-                self._send(protocol.Open(self._start.request, self._total, self._digest.hexdigest()), None)
+                self._send(protocol.Open(self._start.request, self._total, self._digest.hexdigest()))
             while not isinstance(answer := self._next_answer(), protocol.Opened):
                 pass
         except BaseException:
@@ -115,10 +115,10 @@ class Upload:
         ):
             self._next_answer()
 
-    def _send(self, request: protocol.Request, body: bytes | None) -> None:
+    def _send(self, request: protocol.Request, *body: bytes) -> None:
         self._unacknowledged.append((request, body))
         try:
-            self._connection.send(request, *([] if body is None else [body]))
+            self._connection.send(request, *body)
         except SupervisorLost:
             self._begin_again()
 
@@ -159,7 +159,7 @@ class Upload:
                 if self._begun:
                     self._connection.send(self._start)
                 for request, body in self._unacknowledged:
-                    self._connection.send(request, *([] if body is None else [body]))
+                    self._connection.send(request, *body)
                 return
             except SupervisorLost:
                 continue

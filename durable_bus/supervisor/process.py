@@ -183,7 +183,7 @@ def main(arguments: SupervisorArguments) -> int:
             workers=arguments.workers,
             durability=arguments.durability,
             grace_s=arguments.grace_s,
-            verbose=arguments.verbose,
+            verbose=False,
         )
         try:
             return supervise(config, Parent(connection, pid_fd))

@@ -34,7 +34,6 @@ class SupervisorArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     workers: int
     durability: str
     grace_s: float
-    verbose: bool
 
 
 class WorkerArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
