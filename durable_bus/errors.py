@@ -274,7 +274,6 @@ class WorkerExited(WorkerDeath):
     """The worker process ended by itself."""
 
     def __init__(self, code: int) -> None:
-        """`code`: the exit code of the process."""
         super().__init__(f"worker exited with code {code}")
 
 
@@ -297,7 +296,6 @@ class WorkerSilent(WorkerDeath):
     kind = "timeout"
 
     def __init__(self, timeout_s: float) -> None:
-        """`timeout_s`: the listener's time-out in seconds."""
         super().__init__(f"no answer within {timeout_s:g} s")
 
 
@@ -305,7 +303,6 @@ class WorkerUnintelligible(WorkerDeath):
     """The worker process was ended because it wrote what is none of a worker's frames."""
 
     def __init__(self, reason: str) -> None:
-        """`reason`: what was wrong with it."""
         super().__init__(f"worker wrote what is no frame of a worker: {reason}")
 
 

@@ -134,14 +134,9 @@ class Bus:
                 raise UsageError(f"listener {name} is declared twice")
             runs_async = is_async(name, handler)
             raw_annotation, takes_metadata = signature(name, handler, sys._getframe(1).f_locals)
+            at_once = concurrency if runs_async else 1
             settings = ListenerSettings(
-                name=name,
-                timeout_s=timeout_s,
-                attempts=attempts,
-                backoff_s=backoff_s,
-                concurrency=concurrency if runs_async else 1,
-                is_async=runs_async,
-                peers=peer_names,
+                name, timeout_s, attempts, backoff_s, at_once, is_async=runs_async, peers=peer_names
             )
             if not isinstance(raw_annotation, str):
                 try:

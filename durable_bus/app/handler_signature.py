@@ -30,11 +30,6 @@ def _called(handler: Any) -> Any:
     return handler
 
 
-def _annotated(handler: Any) -> Any:
-    """Where a handler's annotations were written: the function that decorators have wrapped."""
-    return inspect.unwrap(_called(handler))
-
-
 def is_async(name: str, handler: Any) -> bool:
     """Whether the handler of listener `name` is a coroutine function. Raises UsageError for no handler.
 
@@ -62,10 +57,8 @@ def signature(name: str, handler: Callable[..., Any], local_names: Mapping[str, 
     if not positional and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         raise UsageError(f"listener {name}: its handler takes no payload")
     takes_metadata = len(positional) > 1 and _is_metadata(positional[1], handler, local_names)
-    for parameter in [
-        *positional[2 if takes_metadata else 1 :],
-        *(p for p in parameters if p.kind is p.KEYWORD_ONLY),
-    ]:
+    keyword_only = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for parameter in positional[2 if takes_metadata else 1 :] + keyword_only:
         if parameter.default is parameter.empty:
             raise UsageError(
                 f"listener {name}: nobody fills its parameter {parameter.name}; a handler takes the payload, "
@@ -101,7 +94,8 @@ def resolved(annotation: Any, handler: Any, local_names: Mapping[str, Any]) -> A
     if not isinstance(annotation, str):
         return annotation
     holder = types.SimpleNamespace(__annotations__={"payload": annotation})
-    names = getattr(_annotated(handler), "__globals__", {})
+    # Of the function that decorators have wrapped: its annotations were written there.
+    names = getattr(inspect.unwrap(_called(handler)), "__globals__", {})
     try:
         return typing.get_type_hints(holder, names, dict(local_names))["payload"]
     except NameError:

@@ -24,7 +24,7 @@ from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.messages import check_name
 
-__all__ = ["Job", "Outcome", "retry_chain", "run_job"]
+__all__ = ["Job", "Outcome", "run_job"]
 
 _DIGEST_CHARS = 16
 _SENT_EVERY_ITEMS = 5_000
@@ -63,16 +63,6 @@ class Outcome:
     def unsuccessful(self) -> int:
         """Items without a successful result, also after their retries."""
         return self.chain[0].total - sum(content.succeeded for content in self.chain)
-
-
-def retry_chain(reader: JournalReader, buffer_id: str) -> list[BufferContent]:
-    """A buffer and its retries, as far as they are open or ended; empty when there is none."""
-    chain: list[BufferContent] = []
-    content = reader.content(buffer_id)
-    while content is not None and content.opened and (content.is_retry or not chain):
-        chain.append(content)
-        content = reader.content(next_retry_id(content))
-    return chain
 
 
 def run_job(job: Job, progress: Progress) -> Outcome:
@@ -121,12 +111,14 @@ class _Session:
         self.seconds = 0.0
 
     def chain(self) -> list[BufferContent]:
-        """The buffer and its retries as the journal has them now."""
-        try:
-            with JournalReader(self._job.journal) as reader:
-                return retry_chain(reader, self._buffer_id)
-        except NotFound:
-            return []
+        """The buffer and its retries that are open or ended, as the journal has them now; maybe none."""
+        chain: list[BufferContent] = []
+        with contextlib.suppress(NotFound), JournalReader(self._job.journal) as reader:
+            content = reader.content(self._buffer_id)
+            while content is not None and content.opened and (content.is_retry or not chain):
+                chain.append(content)
+                content = reader.content(next_retry_id(content))
+        return chain
 
     def compare(self, digest: str) -> None:
         """Refuse an id that the journal knows with other content, before anything is started."""
@@ -135,13 +127,14 @@ class _Session:
             return
         known = chain[0]
         if known.pruned:
-            raise BufferError(known.buffer_id, "its items and results were pruned, and its id stays used")
-        if known.digest != digest:
-            raise BufferError(known.buffer_id, "this id is used already, with other items")
-        if known.target != self._job.target or not known.collect or known.return_to:
-            raise BufferError(
-                known.buffer_id, "this id is used already, with other target, collect or return_to"
-            )
+            why = "its items and results were pruned, and its id stays used"
+        elif known.digest != digest:
+            why = "this id is used already, with other items"
+        elif known.target != self._job.target or not known.collect or known.return_to:
+            why = "this id is used already, with other target, collect or return_to"
+        else:
+            return
+        raise BufferError(known.buffer_id, why)
 
     # Working
 
@@ -194,19 +187,13 @@ class _Session:
 
     def _supervised(self) -> Client:
         if self._client is None:
-            self._client = open_client(
-                parse_spec(self._job.app),
-                self._job.app,
-                self._job.journal,
-                self._job.workers,
-                durability=self._job.durability,
-            )
-            if self._job.target not in self._client.listeners:
+            job, spec = self._job, parse_spec(self._job.app)
+            self._client = open_client(spec, job.app, job.journal, job.workers, durability=job.durability)
+            if job.target not in self._client.listeners:
                 # Today's app may lack the listener of a buffer that is open: it would wait for ever.
                 known = ", ".join(sorted(self._client.listeners)) or "none"
-                raise BufferError(
-                    self._buffer_id, f"unknown target {self._job.target!r:.120}; the listeners are: {known}"
-                )
+                why = f"unknown target {job.target!r:.120}; the listeners are: {known}"
+                raise BufferError(self._buffer_id, why)
             self._name_others(self._client)
         return self._client
 

@@ -20,7 +20,7 @@ from durable_bus.payloads.messages import (
     SystemError,
 )
 from durable_bus.payloads.packing import pack
-from durable_bus.payloads.xml_reading import guess_is_xml, split_items
+from durable_bus.payloads.xml_reading import split_items
 from durable_bus.payloads.xml_writing import dump, dump_item
 
 __all__ = ["End", "Forward", "Outcome", "Respond", "Start", "message_outcome", "outcome_of", "passed_on"]
@@ -99,16 +99,11 @@ def _name(what: str, value: object) -> str:
 
 def _start(start: BufferStart) -> tuple[Start, bytes]:
     try:
-        if isinstance(start.items, str):
-            texts = split_items(start.items)
-            forms = [guess_is_xml(text) for text in texts]
-            for text in texts:
-                dump_item(text)
-        else:
-            pairs = [dump_item(item) for item in start.items]
-            texts, forms = [text for text, _ in pairs], [is_xml for _, is_xml in pairs]
+        items = split_items(start.items) if isinstance(start.items, str) else start.items
+        pairs = [dump_item(item) for item in items]
     except (DurableBusError, TypeError) as error:
         raise UnserialisableAnswer(f"BufferStart.items cannot be journaled: {error}") from error
+    texts, forms = [text for text, _ in pairs], [is_xml for _, is_xml in pairs]
     body = pack(texts)
     digest = ItemsDigest()
     digest.update(body, forms)

@@ -12,11 +12,11 @@ from durable_bus.payloads.messages import Result
 
 __all__ = ["result_item", "results_document"]
 
+_MISSING = '<item index="{}" success="false" missing="true"/>'
 
-def result_item(index: int, success: bool, payload: str, is_xml: bool, missing: bool = False) -> str:
-    """One `<item>` of the results document: XML inside as answered, text escaped; a missing one is empty."""
-    if missing:
-        return f'<item index="{index}" success="false" missing="true"/>'
+
+def result_item(index: int, success: bool, payload: str, is_xml: bool) -> str:
+    """One `<item>` of the results document: XML inside as answered, text escaped."""
     if not is_xml:
         payload = escape(representable(payload))
     return f'<item index="{index}" success="{"true" if success else "false"}">{payload}</item>'
@@ -34,10 +34,8 @@ def results_document(results: Iterable[Result], total: int) -> Iterator[str]:
     for result in results:
         if not next_index <= result.index < total:
             raise ValueError(f"result {result.index} where {next_index} to {total - 1} may come")
-        for index in range(next_index, result.index):
-            yield result_item(index, False, "", False, missing=True)
+        yield from map(_MISSING.format, range(next_index, result.index))
         yield result_item(result.index, result.success, result.payload, result.is_xml)
         next_index = result.index + 1
-    for index in range(next_index, total):
-        yield result_item(index, False, "", False, missing=True)
+    yield from map(_MISSING.format, range(next_index, total))
     yield "</results>"

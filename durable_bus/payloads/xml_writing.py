@@ -63,10 +63,6 @@ def _check_xml_answer(text: str, is_well_formed: bool) -> None:
         raise UnserialisableAnswer(f"elements nested deeper than {depth_max}")
 
 
-def _dump_none(value: None) -> tuple[str, bool]:
-    return "", False
-
-
 def _dump_str(value: str) -> tuple[str, bool]:
     return _dump_xml_text(value) if guess_is_xml(value) else _dump_plain(value)
 
@@ -128,7 +124,7 @@ def _dump_unusual(value: object) -> tuple[str, bool]:
 
 
 _DUMP: Final[dict[type, Callable[[Any], tuple[str, bool]]]] = {
-    type(None): _dump_none,
+    type(None): lambda value: ("", False),
     str: _dump_str,
     Text: lambda value: _dump_plain(str.__str__(value.text)),
     Xml: lambda value: _dump_xml_text(str.__str__(value.text)),
