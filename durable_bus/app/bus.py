@@ -192,9 +192,6 @@ class Bus:
         return {name: listener.settings for name, listener in self.listeners.items()}
 
 
-# ---- options
-
-
 def _seconds(listener: str, option: str, value: object, zero: bool) -> float:
     if not is_seconds(value) or value > SECONDS_MAX or (value == 0 and not zero):
         least = "at least 0" if zero else "above 0"

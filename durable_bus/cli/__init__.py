@@ -1,19 +1,7 @@
 """The command line: `durable-bus COMMAND ...`, or `python -m durable_bus COMMAND ...`.
 
 Every command but `completion` takes `--journal PATH` (or DURABLE_BUS_JOURNAL; `journal.db` by default).
-Results go to stdout, all else to stderr. Exit codes:
-
-    0    all items succeeded; the command did what it says
-    1    complete, with failed or missing items (or: differences, for `replay rerun`)
-    2    wrong usage, or refused
-    3    not found
-    4    interrupted, or the supervisor was lost: run the same again to go on
-    5    the journal is locked, damaged, too new or not reachable, or its storage failed
-    6    time-out
-    70   a bug of durable_bus: a traceback is on stderr
-    141  whoever read stdout has gone away, as for any program in a pipe
-
-Errors that end with 2 to 6 are one line on stderr.
+Results go to stdout, all else to stderr. The exit codes are in DESIGN section 7.
 
 A command lives in the file of its family. COMMANDS, below, names it: a new one is a line there. A file
 imports at its top what its whole family needs, and inside a command what takes long and only that one needs.

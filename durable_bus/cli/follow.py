@@ -18,9 +18,6 @@ __all__ = ["follow", "how_far", "results_command", "seen_until_end", "wait_comma
 _POLL_S = 0.1
 
 
-# results
-
-
 @click.command("results")
 @options.buffer_argument
 @options.journal_option()
@@ -55,13 +52,10 @@ def how_far(content: BufferContent) -> str:
     return f"{content.succeeded + content.failed:,} of {content.total:,} items are recorded"
 
 
-# wait
-
-
 @click.command("wait")
 @options.buffer_argument
 @options.journal_option()
-@click.option("--timeout", type=options.SECONDS, metavar="options.SECONDS", help="Exit code 6 after so long.")
+@click.option("--timeout", type=options.SECONDS, metavar="SECONDS", help="Exit code 6 after so long.")
 @options.json_option
 @options.quiet_option
 def wait_command(buffer_id: str, journal: Path, timeout: float | None, as_json: bool, quiet: bool) -> int:

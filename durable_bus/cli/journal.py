@@ -29,9 +29,6 @@ _IN_MEMORY_BYTES_MAX = 32 * 1024 * 1024
 _VALUE_CHARS_MAX = 500
 
 
-# query
-
-
 @click.command("query")
 @click.argument("sql", required=False)
 @options.journal_option()
@@ -52,7 +49,7 @@ _VALUE_CHARS_MAX = 500
     type=options.SECONDS,
     default=60.0,
     show_default=True,
-    metavar="options.SECONDS",
+    metavar="SECONDS",
     help="Interrupt the query after so long; 0: never.",
 )
 def query_command(
@@ -107,9 +104,6 @@ def _value(text: str) -> str | int:
     return number if str(number) == text and -(2**63) <= number < 2**63 else text
 
 
-# check
-
-
 @click.command("check")
 @options.journal_option()
 @options.json_option
@@ -155,9 +149,6 @@ def _print_finding(finding: Finding) -> None:
         print("    " + ", ".join(facts))
     if finding.more:
         print("    and more")
-
-
-# migrate
 
 
 @click.command("migrate")
@@ -207,9 +198,6 @@ def _upgrade(journal: Path) -> None:
     print(f"{journal} has schema version {version} now; how it was before is in {backup}")
 
 
-# backup
-
-
 @click.command("backup")
 @click.argument("destination", metavar="DEST", type=click.Path(path_type=Path))
 @options.journal_option()
@@ -226,9 +214,6 @@ def backup_command(destination: Path, journal: Path) -> int:
     size_bytes = back_up(journal, destination, served_by=holder_pid(destination))
     note(f"{size_bytes:,} bytes in {destination}")
     return 0
-
-
-# export
 
 
 @click.command("export")

@@ -86,20 +86,12 @@ def render_results(results: Iterable[Result], total: int, format_name: str) -> I
 def _json_lines(results: Iterable[Result]) -> Iterator[str]:
     import msgspec
 
-    class Line(msgspec.Struct, gc=False):
-        index: int
-        success: bool
-        payload: str
-        is_xml: bool
-        error: str | None
-        attempt: int
-        duration_ms: float
-
+    line = msgspec.defstruct("line", Result._fields, gc=False)
     encode_lines = msgspec.json.Encoder().encode_lines
-    page: list[Line] = []
+    page: list[msgspec.Struct] = []
     chars = 0
     for result in results:
-        page.append(Line(*result))
+        page.append(line(*result))
         chars += len(result.payload) + _LINE_CHARS
         if chars > _PIECE_CHARS:
             yield encode_lines(page).decode()

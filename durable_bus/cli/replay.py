@@ -54,9 +54,6 @@ def replay_command() -> None:
     """
 
 
-# show
-
-
 @replay_command.command("show")
 @journal_option()
 @click.option("--all", "show_all", is_flag=True, help=f"All runs, not only the last {_RUNS_SHOWN}.")
@@ -142,9 +139,6 @@ def _what_happened(run: dict[str, Any]) -> str:
     return ", ".join(facts)
 
 
-# at
-
-
 @replay_command.command("at")
 @click.argument("moment", metavar="COMMIT|TIME")
 @journal_option()
@@ -174,9 +168,6 @@ def at_command(moment: str, journal: Path, as_json: bool) -> int:
     if unknown:
         note(f"pruned since, so not countable: {', '.join(unknown)}")
     return 0
-
-
-# plan
 
 
 @replay_command.command("plan")
@@ -210,9 +201,6 @@ def plan_command(journal: Path, as_json: bool) -> int:
     if not (planned.buffers or planned.messages):
         click.echo("nothing: a start would hand out no item and no message")
     return 0
-
-
-# finish
 
 
 @replay_command.command("finish")
@@ -266,9 +254,6 @@ def _print_finished(finished: Finished) -> None:
         note(f"left: {line}")
 
 
-# emit
-
-
 @replay_command.command("emit")
 @buffer_argument
 @journal_option()
@@ -289,9 +274,6 @@ def emit_command(buffer_id: str, journal: Path, as_json: bool) -> int:
             click.echo(f"message {emission.message_id}", err=True)
             write_results(emission.xml(), None)
     return 0
-
-
-# rerun
 
 
 @replay_command.command("rerun")

@@ -1,6 +1,7 @@
 """`submit`: a fan-out for a daemon."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -24,14 +25,7 @@ __all__ = ["submit_command"]
 @click.option("--return-to", metavar="NAME", help="The listener or mailbox that gets BufferComplete.")
 @options.quiet_option
 def submit_command(
-    target: str,
-    items_path: str,
-    journal: Path,
-    buffer_id: str | None,
-    wait: bool,
-    no_collect: bool,
-    return_to: str | None,
-    quiet: bool,
+    target: str, items_path: str, journal: Path, wait: bool, no_collect: bool, quiet: bool, **of_start: Any
 ) -> int:
     """Send each line of FILE to the listener TARGET of the app that a daemon serves.
 
@@ -42,6 +36,6 @@ def submit_command(
     durable-bus submit digest --items paths.txt --buffer-id monday --wait
     """
     with ItemsFile(items_path) as items, Client(journal) as client:
-        buffer = client.start(target, items, buffer_id=buffer_id, collect=not no_collect, return_to=return_to)
+        buffer = client.start(target, items, collect=not no_collect, **of_start)
         click.echo(buffer.buffer_id)
         return follow(client.reader(), buffer.buffer_id, None, quiet) if wait else 0

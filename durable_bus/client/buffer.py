@@ -1,7 +1,7 @@
 """Following a buffer that was started: how far it is, its end, its results.
 
-All of it is read from the journal, so it works any number of times, for anyone, also when nobody serves the
-journal any more. The client only says sooner that something has happened.
+It works for anyone, also when nobody serves the journal any more. The client only says sooner that something
+has happened.
 """
 
 import itertools

@@ -3,10 +3,6 @@
 A payload is a pair `(text, is_xml)`. XML is exactly one element: no DOCTYPE, no comment or processing
 instruction beside it, at most XML_DEPTH_MAX deep, at most PAYLOAD_BYTES_MAX long. An XML declaration before
 it is dropped. All else is MalformedItem, which becomes a failed result.
-
-Measured with libxml2 2.14, an item loaded as an element and dumped again, against bare `etree.fromstring` and
-`etree.tostring(encoding="unicode")`: 111 characters 6.3 µs against 5.2 (+21 %), 1,441 characters 31 µs
-against 29 (+7 %).
 """
 
 from __future__ import annotations
@@ -183,9 +179,6 @@ def check_annotation(annotation: Any) -> None:
     if not (isinstance(annotation, type) and dataclasses.is_dataclass(annotation)):
         raise UsageError(f"{annotation!r:.200} is neither a dataclass, nor lxml.etree._Element, nor str")
     codec_of(annotation)
-
-
-# ---- looking at payloads
 
 
 def payload_kind(text: str, is_xml: bool) -> str:

@@ -1,9 +1,8 @@
 """Values on their way out, as XML or text: answers of handlers, items and messages of clients, errors.
 
 What leaves a handler wrongly is UnserialisableAnswer, which becomes a failed result. Whatever is written here
-can stand in the results document, which therefore can always be rendered. (One case is not seen: what a
-handler moves out of a tree of an HTML parser into one of ours may keep a name that no XML parser takes, see
-`_dump_element`.)
+can stand in the results document, which therefore can always be rendered. `_dump_element` names the one case
+that is not seen.
 """
 
 from __future__ import annotations
