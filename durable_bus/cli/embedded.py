@@ -136,8 +136,6 @@ class _Session:
             return
         raise BufferError(known.buffer_id, why)
 
-    # Working
-
     def work(self) -> bool:
         """Whatever is left to do. True when it was stopped because too many items have failed."""
         chain = self.chain()
@@ -232,8 +230,6 @@ class _Session:
         finally:
             self.handled += recorded - recorded_before
             self.seconds += time.monotonic() - begun_s
-
-    # Ending
 
     def _too_many(self, failed: int) -> bool:
         return self._job.max_failures is not None and failed > self._job.max_failures

@@ -150,9 +150,6 @@ def _waits_for(row: dict[str, Any], reader: JournalReader, serving: dict[str, An
     return None
 
 
-# The supervisor
-
-
 def _supervisor(journal: Path) -> dict[str, Any]:
     """`state` (alive, hung, dead), `pid`, `reason` why it counts as hung; when a daemon tells, also `workers`
     and `storage_full`.

@@ -152,8 +152,6 @@ class Connection:
         with self._changed:
             self._answers.pop(request_id, None)
 
-    # Ends of buffers
-
     def expect_end(self, buffer_id: str) -> None:
         """A start of this buffer is about to be sent: the supervisor will tell its end."""
         with self._changed:

@@ -134,8 +134,6 @@ class Session:
         if isinstance(failed, JournalError):
             raise failed
 
-    # Asking
-
     def ask(self, request: protocol.Request, expected: type[A]) -> A:
         """A request and its answer; sent again, with the same id, when the daemon was restarted meanwhile."""
         while True:

@@ -130,7 +130,10 @@ class Upload:
             except SupervisorLost:
                 self._begin_again()
         if isinstance(answer, protocol.Receiving):
-            self._check_begun(answer)
+            self._existing = answer.existing
+            if not self._existing and answer.next_chunk < self._oldest:
+                given_up = "nobody heard of us for so long that its items were given up"
+                raise BufferError(self._start.buffer_id, given_up)
         if isinstance(answer, protocol.Receiving | protocol.Received):
             received = self._sent if self._existing else answer.next_chunk
             while self._oldest < min(received, self._sent):
@@ -142,13 +145,6 @@ class Upload:
         """The first chunk that was not acknowledged."""
         request = self._unacknowledged[0][0] if self._unacknowledged else None
         return request.number if isinstance(request, protocol.Chunk) else self._sent
-
-    def _check_begun(self, answer: protocol.Receiving) -> None:
-        self._existing = answer.existing
-        if not self._existing and answer.next_chunk < self._oldest:
-            raise BufferError(
-                self._start.buffer_id, "nobody heard of us for so long that its items were given up"
-            )
 
     def _begin_again(self) -> None:
         """The daemon has gone. The one that comes back has what it acknowledged; all else is sent again."""

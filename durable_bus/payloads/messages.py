@@ -1,8 +1,7 @@
 """The payloads and words of the bus, as plain frozen values that know nothing of XML, processes or the
 journal.
 
-The payload names and their fields come from the origin and stay (DESIGN section 3). As XML each is an element
-named like its class with one child element a field; `xml` and `dataclass_xml` do that.
+The payload names and their fields come from the origin and stay (DESIGN section 3).
 """
 
 from __future__ import annotations
