@@ -87,7 +87,6 @@ class Bus:
         self.module: str = "" if frame is None else str(frame.f_globals.get("__name__", ""))
 
     def __repr__(self) -> str:
-        """The name, and how many listeners."""
         return f"<Bus {self.name!r} of {len(self.listeners)} listeners>"
 
     def listener(

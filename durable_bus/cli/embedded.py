@@ -49,8 +49,6 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended."""
-
     chain: list[BufferContent]
     """The buffer, and its retries."""
     stopped_early: bool

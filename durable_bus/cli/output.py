@@ -57,13 +57,13 @@ def latest_results(reader: JournalReader, chain: list[BufferContent]) -> Iterato
 def render(
     reader: JournalReader, chain: list[BufferContent], format_name: str, *, failed_only: bool = False
 ) -> Iterator[str]:
-    """The results as text, in pieces. `failed_only` leaves successes out, in XML also what is missing."""
-    if failed_only and len(chain) == 1:
+    """The results as text, in pieces. `failed_only`, of a buffer without its retries, leaves successes out,
+    in XML also what is missing.
+    """
+    if failed_only:
         results = reader.results(chain[0].buffer_seq, failed_only=True)
     else:
         results = latest_results(reader, chain)
-        if failed_only:
-            results = (result for result in results if not result.success)
     if failed_only and format_name == "xml":
         yield "<results>"
         yield from (result_item(r.index, r.success, r.payload, r.is_xml) for r in results)

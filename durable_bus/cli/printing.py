@@ -17,7 +17,6 @@ def answer(as_json: bool, facts: dict[str, Any], line: str) -> None:
 
 
 def print_json(facts: object) -> None:
-    """One JSON document on stdout."""
     click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
 
 
@@ -27,7 +26,6 @@ def buffer_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def note(line: str) -> None:
-    """A line on stderr."""
     click.echo(f"durable-bus: {line}", err=True)
 
 
@@ -42,7 +40,6 @@ def shortened(name: str, chars_max: int) -> str:
 
 
 def rate(count: float, seconds: float) -> str:
-    """Items per second."""
     per_second = count / seconds if seconds > 0 else 0.0
     return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.1f}/s"
 

@@ -18,7 +18,6 @@ _LABEL_CHARS = 20
 
 
 def open_progress(quiet: bool) -> Progress:
-    """What suits stderr."""
     if quiet:
         return Progress()
     if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
@@ -61,7 +60,6 @@ class Progress:
         self._draw(done, failed, self._pace.see(done))
 
     def end(self) -> None:
-        """Nothing is shown any more."""
         self._work = None
 
     def say(self, line: str) -> None:
@@ -75,8 +73,6 @@ class Progress:
 
 
 class _Lines(Progress):
-    """At most one line in LINE_EVERY_S seconds."""
-
     refresh_s = 0.5
 
     def _begin(self, label: str, total: int) -> None:

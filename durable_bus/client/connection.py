@@ -108,7 +108,6 @@ class Connection:
                 raise self.lost or SupervisorLost() from None
 
     def _lose(self, why: DurableBusError) -> None:
-        """Nothing more can be asked here."""
         with self._changed:
             self.lost = self.lost or why
             self._changed.notify_all()
@@ -180,7 +179,6 @@ class Connection:
 
 
 def _error_of(frame: protocol.Error | protocol.Fatal) -> DurableBusError:
-    """The exception that an error frame stands for."""
     kind = getattr(errors, frame.type, UsageError)
     if kind is errors.BufferError and isinstance(frame, protocol.Error):
         return errors.BufferError(frame.buffer_id or "unknown", frame.message)

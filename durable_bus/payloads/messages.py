@@ -84,7 +84,6 @@ class Text:
     text: str
 
     def __post_init__(self) -> None:
-        """Refuse what is not str here, where the mistake is, and not later in some worker."""
         if not isinstance(self.text, str):
             raise UsageError(f"Text takes a str, not {type(self.text).__name__}")
 
@@ -101,7 +100,6 @@ class Xml:
     text: str
 
     def __post_init__(self) -> None:
-        """Refuse what is not str here, where the mistake is, and not later in some worker."""
         if not isinstance(self.text, str):
             raise UsageError(f"Xml takes a str, not {type(self.text).__name__}")
 

@@ -91,7 +91,6 @@ def parse(text: str) -> etree._Element:
 
 
 def _parse(data: bytes) -> etree._Element:
-    """`parse` of UTF-8."""
     if not b"<@" < data < b"=":  # all but `<` and a letter, `_` or a character beyond ASCII (or `@`)
         data = _from_root(data.decode()).encode()
     if len(data) > PAYLOAD_BYTES_MAX:

@@ -22,8 +22,6 @@ _LOOK_EVERY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How it ended."""
-
     buffers: list[dict[str, Any]]
     """Rows of the view `buffers`, those that were open at the beginning."""
     left: list[str]

@@ -21,8 +21,6 @@ _FAR_FUTURE_MS = 1 << 52
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a start would hand out now."""
-
     buffers: list[dict[str, Any]]
     """In their order: `buffer_id`, `outstanding` (how many items), `ranges` ([[first, count], …])."""
     paused: list[str]
@@ -68,9 +66,6 @@ class _Nobody:
 
     def slot(self, worker_id: int) -> "_Nobody":
         return self
-
-    def send(self, worker_id: int, data: bytes) -> None:
-        raise AssertionError("a plan sends nothing")
 
 
 def _hand_out_everything(context: Context) -> None:
