@@ -2,8 +2,6 @@
 
 import click
 
-__all__ = ["COMPLETE_VARIABLE", "completion_command"]
-
 COMPLETE_VARIABLE = "_DURABLE_BUS_COMPLETE"
 """Set by that script: then `durable-bus` only prints what the words so far may become."""
 

@@ -12,16 +12,6 @@ from durable_bus.client.client import Client
 from durable_bus.errors import LimitExceeded, UsageError
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 
-__all__ = [
-    "cancel_command",
-    "pause_command",
-    "prune_command",
-    "receive_command",
-    "resume_command",
-    "retry_command",
-    "send_command",
-]
-
 
 def _steer(action: str, journal: Path, buffer_id: str, as_json: bool) -> int:
     with Client(journal) as client:

@@ -18,8 +18,6 @@ from durable_bus.examples.code_audit import Metrics, sources
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.xml_reading import load
 
-__all__ = ["demo_command"]
-
 _APP = "durable_bus.examples.code_audit:bus"
 _MOST_COMPLEX = 10
 

@@ -24,8 +24,6 @@ from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.messages import check_name
 
-__all__ = ["Job", "Outcome", "run_job"]
-
 _DIGEST_CHARS = 16
 _SENT_EVERY_ITEMS = 5_000
 _LOOK_FOR_FAILURES_EVERY_S = 0.1

@@ -17,16 +17,6 @@ from durable_bus.journal.admin.wal_readers import wal_readers
 from durable_bus.journal.lock import holder_pid
 from durable_bus.journal.reader import JournalReader
 
-__all__ = [
-    "DISK_IS_FULL",
-    "RATE_OVER_S",
-    "buffer_facts",
-    "item_text",
-    "journal_facts",
-    "running_text",
-    "state_text",
-]
-
 DISK_IS_FULL = "full: starts are refused, results wait in the workers until there is room"
 """What `storage_full` means."""
 

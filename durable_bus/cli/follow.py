@@ -13,8 +13,6 @@ from durable_bus.cli.progress import Progress, open_progress
 from durable_bus.errors import NotFound, TimedOut
 from durable_bus.journal.reader import BufferContent, JournalReader
 
-__all__ = ["follow", "how_far", "results_command", "seen_until_end", "wait_command"]
-
 _POLL_S = 0.1
 
 

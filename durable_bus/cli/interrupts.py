@@ -5,8 +5,6 @@ import signal
 from collections.abc import Iterator
 from typing import NoReturn
 
-__all__ = ["interrupted_by"]
-
 
 @contextlib.contextmanager
 def interrupted_by(*numbers: signal.Signals) -> Iterator[None]:

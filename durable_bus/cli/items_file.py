@@ -13,8 +13,6 @@ from typing import BinaryIO
 from durable_bus.errors import LimitExceeded, UsageError
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 
-__all__ = ["ItemsFile"]
-
 _LINE_BYTES_MAX = PAYLOAD_BYTES_MAX + 1024  # an item, and white space around it
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

@@ -22,8 +22,6 @@ from durable_bus.journal.lock import JournalLock, holder_pid, noted_commit
 from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.messages import Result
 
-__all__ = ["backup_command", "check_command", "export_command", "migrate_command", "query_command"]
-
 EXIT_WRONG = 5
 _IN_MEMORY_BYTES_MAX = 32 * 1024 * 1024
 _VALUE_CHARS_MAX = 500

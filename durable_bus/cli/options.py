@@ -15,25 +15,6 @@ import click
 if TYPE_CHECKING:
     from durable_bus.journal.reader import JournalReader
 
-__all__ = [
-    "AGE",
-    "SECONDS",
-    "buffer_argument",
-    "buffer_id_option",
-    "durability_option",
-    "format_option",
-    "items_option",
-    "journal_option",
-    "json_option",
-    "optional_buffer_argument",
-    "output_option",
-    "quiet_option",
-    "target_argument",
-    "to_argument",
-    "workers_option",
-    "written_as",
-]
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _ENDED_COMPLETED_MAX = 100

@@ -21,8 +21,6 @@ from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.messages import Result
 from durable_bus.payloads.results_document import result_item, results_document
 
-__all__ = ["check_output", "latest_results", "render", "render_results", "write_results"]
-
 _PIECE_CHARS = 256 * 1024
 _LINE_CHARS = 100
 """Of a line of JSON beside its payload, about."""

@@ -5,8 +5,6 @@ from typing import Any
 
 import click
 
-__all__ = ["answer", "buffer_row", "duration", "note", "print_json", "printable", "rate", "shortened", "size"]
-
 
 def answer(as_json: bool, facts: dict[str, Any], line: str) -> None:
     """The facts as JSON, for programs, or the line, for people."""

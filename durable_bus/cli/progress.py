@@ -10,8 +10,6 @@ from datetime import timedelta
 
 from durable_bus.cli.printing import duration, note, rate, shortened
 
-__all__ = ["Pace", "Progress", "open_progress"]
-
 LINE_EVERY_S = 2.0
 _RATE_OVER_S = 10.0
 _LABEL_CHARS = 20

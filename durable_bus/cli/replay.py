@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from durable_bus.replay.finish import Finished
     from durable_bus.replay.rerun import Comparison, Difference
 
-__all__ = ["replay_command"]
-
 _TIMELINE_CELLS = 40
 _RUNS_SHOWN = 50
 _INTERRUPTED_SHOWN = 5

@@ -13,8 +13,6 @@ from typing import IO, Any
 
 from durable_bus.cli.printing import printable
 
-__all__ = ["csv_lines", "write_rows"]
-
 _WIDTHS_FROM_ROWS = 1_000
 _CELL_CHARS_MAX = 100
 

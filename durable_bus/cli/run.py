@@ -13,8 +13,6 @@ from durable_bus.cli.printing import duration, rate
 from durable_bus.cli.progress import open_progress
 from durable_bus.journal.reader import JournalReader
 
-__all__ = ["run_command"]
-
 
 @click.command("run")
 @click.argument("app", metavar="APP")

@@ -8,8 +8,6 @@ import click
 
 from durable_bus.cli.options import AGE, SECONDS, durability_option, journal_option, workers_option
 
-__all__ = ["serve_command"]
-
 
 @click.command("serve")
 @click.argument("app", metavar="APP")

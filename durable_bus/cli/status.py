@@ -21,8 +21,6 @@ from durable_bus.cli.options import journal_option, json_option, optional_buffer
 from durable_bus.cli.printing import answer, size
 from durable_bus.journal.reader import JournalReader
 
-__all__ = ["status_command"]
-
 
 @click.command("status")
 @optional_buffer_argument

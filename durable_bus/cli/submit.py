@@ -10,8 +10,6 @@ from durable_bus.cli.follow import follow
 from durable_bus.cli.items_file import ItemsFile
 from durable_bus.client.client import Client
 
-__all__ = ["submit_command"]
-
 
 @click.command("submit")
 @options.target_argument

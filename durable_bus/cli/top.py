@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-__all__ = ["top_command"]
-
 _REFRESH_S = 0.5
 _BUFFERS_MIN = 4
 _ENDED_MAX = 4
