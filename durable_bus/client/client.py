@@ -175,10 +175,7 @@ class Client:
         return self._start(start, reader.unsuccessful_items(content))
 
     def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
-        """Wait for a fact in the journal, such as the end of `buffer_id`, until `deadline_s` by the monotonic
-        clock (None: for ever). Raises TimedOut, and SupervisorLost when a supervisor of our own has ended
-        before.
-        """
+        """See `Session.wait_until`."""
         self._session.wait_until(done, buffer_id, deadline_s)
 
     def send(self, to: str, payload: object) -> str:

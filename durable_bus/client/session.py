@@ -56,7 +56,6 @@ class Session:
         Raises what the greeting was refused with; then the connection and the process are ended.
         """
         self._journal = journal
-        """As it was given, for messages."""
         self.path = Path(os.path.abspath(journal))
         """The same for good: this process may change its folder."""
         self.process = process
@@ -65,7 +64,6 @@ class Session:
         self.connection = self._begin(connected)
         try:
             self.listeners = self._greeted()
-            """The table of listeners as far as the supervisor knew it when it greeted us."""
         except BaseException:
             if process is not None:
                 process.terminate()  # it answers no frame of ours before a worker has imported the app
@@ -149,9 +147,9 @@ class Session:
                 connection.forget(request.request)
 
     def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
-        """Wait for a fact in the journal; told of a buffer's end, look at once. Raises TimedOut, and
-        SupervisorLost when a supervisor of our own has ended before. A daemon may go: the journal is what is
-        followed.
+        """Wait for a fact in the journal until `deadline_s` by the monotonic clock (None: for ever); told of
+        the end of `buffer_id`, look at once. Raises TimedOut, and SupervisorLost when a supervisor of our own
+        has ended before. A daemon may go: the journal is what is followed.
         """
         while not done():
             connection = self.connection
