@@ -25,6 +25,7 @@ __all__ = [
     "refuse_others",
     "refuse_owner",
     "reserved",
+    "wal_bytes",
 ]
 
 _LINKS_MAX = 40
@@ -45,6 +46,14 @@ def files_of(journal: str | Path) -> tuple[Path, ...]:
     """
     real = os.path.realpath(journal)
     return tuple(Path(real + suffix) for suffix in ("", "-wal", "-shm", "-journal", ".lock", ".sock"))
+
+
+def wal_bytes(journal: str | Path) -> int | None:
+    """How long the journal's write-ahead log is; None when there is none."""
+    try:
+        return os.stat(f"{os.path.realpath(journal)}-wal").st_size
+    except OSError:
+        return None
 
 
 def refuse_no_file(path: Path) -> None:

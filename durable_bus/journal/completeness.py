@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from durable_bus.errors import JournalDamaged, JournalUnreachable, NotFound
-from durable_bus.journal.access import refuse_no_file
+from durable_bus.journal.access import refuse_no_file, wal_bytes
 from durable_bus.journal.connection import APPLICATION_ID, open_reader, read_only_uri
 from durable_bus.journal.statements import load
 
@@ -64,17 +64,13 @@ def file_facts(path: str | Path) -> FileFacts:
         raise NotFound(f"no journal at {path}") from None
     except OSError as error:
         raise JournalUnreachable(f"cannot open the journal {path}: {error.strerror}") from error
-    try:
-        wal_bytes: int | None = os.stat(f"{os.path.realpath(path)}-wal").st_size
-    except OSError:
-        wal_bytes = None
     if len(header) < _HEADER_BYTES or not header.startswith(b"SQLite format 3\0"):
-        return FileFacts(size_bytes, 0, False, False, wal_bytes)
+        return FileFacts(size_bytes, 0, False, False, wal_bytes(path))
     (page_bytes,) = struct.unpack_from(">H", header, 16)
     change_counter, pages = struct.unpack_from(">II", header, 24)
     (counter_of_pages,) = struct.unpack_from(">I", header, 92)
     expected = pages * (65536 if page_bytes == 1 else page_bytes) if change_counter == counter_of_pages else 0
-    return FileFacts(size_bytes, expected, True, header[18] == 2, wal_bytes)
+    return FileFacts(size_bytes, expected, True, header[18] == 2, wal_bytes(path))
 
 
 class _End(NamedTuple):
@@ -163,6 +159,7 @@ def refuse_incomplete(path: Path, noted: tuple[int, bool | None] | None) -> int:
 def _end(path: str | Path, facts: FileFacts) -> _End | None:
     if not facts.is_sqlite:
         return None
+    statements = load("history.sql")
     try:
         if facts.wal_bytes:
             connection = open_reader(path)
@@ -174,12 +171,12 @@ def _end(path: str | Path, facts: FileFacts) -> _End | None:
         return None
     try:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-        if application_id == 0 and not connection.execute(load("history.sql")["tables"]).fetchone():
+        if application_id == 0 and not connection.execute(statements["tables"]).fetchone():
             return _End(0, 0, True)  # made, and killed before the schema was in it; or that was in the -wal
         if application_id != APPLICATION_ID:
             return None
-        run = connection.execute(load("history.sql")["newest_run"]).fetchone()
-        commit_id = connection.execute(load("history.sql")["newest_commit"]).fetchone()[0] or 0
+        run = connection.execute(statements["newest_run"]).fetchone()
+        commit_id = connection.execute(statements["newest_commit"]).fetchone()[0] or 0
     except sqlite3.Error:
         return None
     finally:

@@ -125,13 +125,12 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
             f"durable_bus needs SQLite 3.38 or newer; this Python has {sqlite3.sqlite_version}"
         )
     refuse_others(path)
-    with contextlib.suppress(FileExistsError):
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise JournalUnreachable(f"cannot create the journal {path}: {error.strerror}") from error
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise JournalUnreachable(f"cannot create the journal {path}: {error.strerror}") from error
     with reserved(path), translated(path):
         connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
         try:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from durable_bus.errors import JournalLocked, JournalUnreachable
 from durable_bus.journal.access import path_to_write, refuse_file_of_others
@@ -19,7 +20,6 @@ __all__ = ["JournalLock", "holder_pid", "lock_path", "noted_commit", "socket_in_
 WAIT_S = 5.0
 _RETRY_S = 0.05
 _LOCK_BYTES_MAX = 8192
-_NOTED_LINE = 2
 _COMMIT_DIGITS = 20
 
 
@@ -47,21 +47,16 @@ class JournalLock:
             raise JournalUnreachable(f"cannot open the lock {path}: {error.strerror}") from error
         try:
             refuse_file_of_others(path, os.fstat(self._fd))  # somebody may have been faster than we
-        except JournalUnreachable:
+            deadline_s = time.monotonic() + wait_s
+            while not _locked(self._fd, fcntl.LOCK_EX):
+                if time.monotonic() >= deadline_s:
+                    raise JournalLocked(_pid_in(path), str(journal))
+                time.sleep(_RETRY_S)
+        except BaseException:
             os.close(self._fd)
             raise
-        deadline_s = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline_s:
-                    os.close(self._fd)
-                    raise JournalLocked(_pid_in(path), str(journal)) from None
-                time.sleep(_RETRY_S)
         self._socket = ""
-        self._noted = (_lines_in(path) + [""] * 3)[_NOTED_LINE]  # what the last holder has noted stays
+        self._noted = _lines_in(path)[2]  # what the last holder has noted stays
         self._noted_at = 0
         self._write()
 
@@ -99,28 +94,38 @@ class JournalLock:
         os.close(self._fd)
 
 
+def _locked(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _open(path: Path) -> BinaryIO:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return open(path, "rb", buffering=0, opener=lambda name, _: os.open(name, flags))
+
+
 def _lines_in(path: Path) -> list[str]:
+    """The three lines; empty ones where there is nothing."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with _open(path) as file:
+            text = file.read(_LOCK_BYTES_MAX)
     except OSError:
-        return []
-    try:
-        return os.fsdecode(os.read(fd, _LOCK_BYTES_MAX)).splitlines()
-    except OSError:
-        return []
-    finally:
-        os.close(fd)
+        text = b""
+    return [*os.fsdecode(text).splitlines(), "", "", ""]
 
 
 def _pid_in(path: Path) -> int | None:
-    lines = _lines_in(path)
-    return int(lines[0]) if lines and lines[0].isdecimal() else None
+    pid = _lines_in(path)[0]
+    return int(pid) if pid.isdecimal() else None
 
 
 def socket_in_lock(journal: Path) -> str | None:
     """Where the journal's last holder said it listens; None when it said nothing. Its path is absolute."""
-    lines = _lines_in(lock_path(journal))
-    return lines[1] if len(lines) > 1 and lines[1].startswith("/") else None
+    path = _lines_in(lock_path(journal))[1]
+    return path if path.startswith("/") else None
 
 
 def noted_commit(journal: Path) -> tuple[int, bool | None] | None:
@@ -128,8 +133,7 @@ def noted_commit(journal: Path) -> tuple[int, bool | None] | None:
     there now, None when it has not said of which; None when nothing is noted. A journal may have more
     commits, and lacks some when it has fewer, unless it was not said of which file: see `begin_to_note`.
     """
-    lines = _lines_in(lock_path(journal))
-    commit_id, _, inode = lines[_NOTED_LINE].partition(" ") if len(lines) > _NOTED_LINE else ("", "", "")
+    commit_id, _, inode = _lines_in(lock_path(journal))[2].partition(" ")
     if not (commit_id.isdecimal() and inode.isdecimal()):
         return None
     try:
@@ -142,13 +146,7 @@ def holder_pid(journal: Path) -> int | None:
     """The process that serves this journal now; None when nobody does. Never waits, changes nothing."""
     path = lock_path(journal)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with _open(path) as file:
+            return None if _locked(file.fileno(), fcntl.LOCK_SH) else _pid_in(path)
     except OSError:
         return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _pid_in(path)
-    finally:
-        os.close(fd)
-    return None

@@ -116,11 +116,9 @@ class ResultPages:
 
 def error_text(payload: str) -> str:
     """The one line inside a SystemError or Huh."""
-    from durable_bus.payloads.xml_reading import (
-        error_text,
-    )  # lxml costs 20 ms of a start, and few have such rows
+    from durable_bus.payloads import xml_reading  # lxml costs 20 ms of a start, and few have such rows
 
-    return error_text(payload)
+    return xml_reading.error_text(payload)
 
 
 @contextlib.contextmanager

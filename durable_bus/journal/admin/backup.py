@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from durable_bus.errors import JournalLocked, JournalUnreachable, StorageFailed, UsageError
-from durable_bus.journal.access import files_of, real_path, refuse_file_of_others
+from durable_bus.journal.access import files_of, real_path, refuse_file_of_others, wal_bytes
 from durable_bus.journal.completeness import file_facts
 from durable_bus.journal.connection import open_reader, translated
 
@@ -72,7 +72,7 @@ def _check_destination(journal: Path, target: Path) -> None:
         raise UsageError(f"{target} is not a file that can be replaced: name another one for the backup")
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent}")
-    if _size_bytes(f"{target}-wal"):
+    if wal_bytes(target):
         raise UsageError(f"{target} is a journal in use (there is a -wal beside it): name another file")
     if target.exists() and target.stat().st_size:
         with contextlib.closing(open_reader(target)):
@@ -80,13 +80,6 @@ def _check_destination(journal: Path, target: Path) -> None:
         # Its -wal tells nothing: a supervisor that idles leaves an empty one, one that has ended none.
         if file_facts(target).in_wal_mode:
             raise UsageError(f"{target} is a journal, not a backup of one: name another file")
-
-
-def _size_bytes(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
 
 
 @contextlib.contextmanager
@@ -116,14 +109,11 @@ def _locked(partial: Path, target: Path) -> Iterator[int]:
 def _copy(source: sqlite3.Connection, partial: Path) -> None:
     """Everything the source holds now, as one file."""
     with translated(partial):
-        copy = sqlite3.connect(partial, isolation_level=None)
-        try:
+        with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as copy:
             # Nobody will ever want half of it back: no rollback journal, and the data is synced at the end.
             copy.execute("PRAGMA journal_mode = OFF")
             copy.execute("PRAGMA synchronous = OFF")
             source.backup(copy)
-        finally:
-            copy.close()
 
 
 def _sync_folder(folder: Path) -> None:

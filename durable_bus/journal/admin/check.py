@@ -4,7 +4,7 @@ Nothing is ever written. Each check in `sql/check.sql` is one statement, so that
 journal that is being written, and holds the write-ahead log back for no longer than it takes itself.
 """
 
-import os
+import contextlib
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from durable_bus.errors import JournalDamaged, NotAJournal
+from durable_bus.journal.access import wal_bytes
 from durable_bus.journal.admin.wal_readers import wal_readers
-from durable_bus.journal.completeness import FileFacts, file_facts, what_may_be_missing
+from durable_bus.journal.completeness import file_facts, what_may_be_missing
 from durable_bus.journal.connection import SCHEMA_VERSION, open_reader
 from durable_bus.journal.schema import migrate
 from durable_bus.journal.statements import load
@@ -96,7 +97,10 @@ def check(path: str | Path, *, served: bool = False, noted: tuple[int, bool | No
     facts = file_facts(path)
     if facts.size_bytes and not facts.is_sqlite:
         raise NotAJournal(f"{path} is not a durable_bus journal: it is not an SQLite database")
-    report.checks.append(_file_is_whole(facts))
+    missing_bytes = facts.expected_bytes - facts.size_bytes
+    cut_off = f"the file was cut off: {missing_bytes} of its {facts.expected_bytes} bytes are missing"
+    means = "The file is as long as its header says."
+    report.checks.append(_finding("file_is_whole", means, cut_off if facts.is_truncated else None))
     try:
         missing = None if served else what_may_be_missing(path, facts, noted)[0]
         means = "Whatever was committed last is here: the -wal that belongs to the journal is beside it."
@@ -105,25 +109,19 @@ def check(path: str | Path, *, served: bool = False, noted: tuple[int, bool | No
     except JournalDamaged as error:
         report.checks.append(_finding("can_be_opened", "SQLite can open the journal.", str(error)))
         return report
-    try:
+    with contextlib.closing(connection):
         report.schema_version = connection.execute("PRAGMA user_version").fetchone()[0]
         report.checks += _checks(connection, report.schema_version or 0)
-    finally:
-        connection.close()
     report.warnings += _warnings(path)
     return report
 
 
 def _finding(name: str, means: str, problem: str | None) -> Finding:
-    return Finding(name, means, [{"problem": problem}] if problem else [], False)
+    return _of_rows(name, means, [{"problem": problem}] if problem else [])
 
 
-def _file_is_whole(facts: FileFacts) -> Finding:
-    problem = None
-    if facts.is_truncated:
-        missing = facts.expected_bytes - facts.size_bytes
-        problem = f"the file was cut off: {missing} of its {facts.expected_bytes} bytes are missing"
-    return _finding("file_is_whole", "The file is as long as its header says.", problem)
+def _of_rows(name: str, means: str, rows: list[dict[str, Any]]) -> Finding:
+    return Finding(name, means, rows[:ROWS_SHOWN_MAX], len(rows) > ROWS_SHOWN_MAX)
 
 
 def _checks(connection: sqlite3.Connection, schema_version: int) -> Iterator[Finding]:
@@ -135,32 +133,25 @@ def _checks(connection: sqlite3.Connection, schema_version: int) -> Iterator[Fin
 
 
 def _ask(connection: sqlite3.Connection, name: str, means: str, sql: str) -> Finding:
-    cursor = connection.cursor()
-    cursor.row_factory = sqlite3.Row
-    try:
-        rows = [dict(row) for row in cursor.execute(sql).fetchmany(ROWS_SHOWN_MAX + 1)]
-    except sqlite3.DatabaseError as error:
-        return Finding(name, means, [{UNREADABLE: str(error)}], False)
-    finally:
-        cursor.close()
-    return Finding(name, means, rows[:ROWS_SHOWN_MAX], len(rows) > ROWS_SHOWN_MAX)
+    with contextlib.closing(connection.cursor()) as cursor:
+        cursor.row_factory = sqlite3.Row
+        try:
+            rows = [dict(row) for row in cursor.execute(sql).fetchmany(ROWS_SHOWN_MAX + 1)]
+        except sqlite3.DatabaseError as error:
+            rows = [{UNREADABLE: str(error)}]
+    return _of_rows(name, means, rows)
 
 
 def _schema(connection: sqlite3.Connection) -> Finding:
     """Tables, indexes and views, compared with those that the migrations make."""
     sql = load("history.sql")["schema"]
-    fresh = sqlite3.connect(":memory:", isolation_level=None)
-    try:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
         migrate(fresh)
         wanted = set(fresh.execute(sql))
-    finally:
-        fresh.close()
     found = set(connection.execute(sql))
     rows = [{"name": name, "is": "missing or changed"} for name, _ in sorted(wanted - found)]
-    return Finding(
-        "schema_is_as_migrated", "Tables, indexes and views are those that the migrations make.",
-        rows[:ROWS_SHOWN_MAX], len(rows) > ROWS_SHOWN_MAX,
-    )  # fmt: skip
+    means = "Tables, indexes and views are those that the migrations make."
+    return _of_rows("schema_is_as_migrated", means, rows)
 
 
 def _constraints(connection: sqlite3.Connection) -> Finding:
@@ -177,8 +168,8 @@ def _constraints(connection: sqlite3.Connection) -> Finding:
                 found = connection.execute(f"{broken} WHERE broken IS NOT NULL LIMIT {ROWS_SHOWN_MAX + 1}")
                 rows += [{"table": table, "constraint": row[0], "row": row[1]} for row in found.fetchall()]
     except sqlite3.DatabaseError as error:
-        return Finding("check_constraints", means, [{UNREADABLE: str(error)}], False)
-    return Finding("check_constraints", means, rows[:ROWS_SHOWN_MAX], len(rows) > ROWS_SHOWN_MAX)
+        rows = [{UNREADABLE: str(error)}]
+    return _of_rows("check_constraints", means, rows)
 
 
 def _checks_of(sql: str) -> dict[str, str]:
@@ -206,12 +197,5 @@ def _warnings(path: str | Path) -> Iterator[Warning_]:
         yield Warning_(
             "wal_held_back",
             f"{reader} has a transaction open on the journal: the write-ahead log, "
-            f"{_wal_bytes(path)} bytes now, cannot shrink before it ends",
+            f"{wal_bytes(path) or 0} bytes now, cannot shrink before it ends",
         )
-
-
-def _wal_bytes(path: str | Path) -> int:
-    try:
-        return os.stat(f"{os.path.realpath(path)}-wal").st_size
-    except OSError:
-        return 0

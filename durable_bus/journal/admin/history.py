@@ -101,13 +101,7 @@ class History:
             row["pending"] = (
                 0 if row["state"] != "open" else row["total"] - row["completed"] if known else None
             )
-        return {
-            "commit": commit_id,
-            "newest_commit": newest,
-            "run_id": commit["run_id"],
-            "committed_at": commit["committed_at"],
-            "buffers": buffers,
-        }
+        return {"commit": commit_id, "newest_commit": newest, **commit, "buffers": buffers}
 
     def items(self, buffer_seq: int) -> Iterator[Text | Xml]:
         """The items of a buffer as they were given, in their order, in pages."""

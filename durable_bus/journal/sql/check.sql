@@ -12,44 +12,27 @@ SELECT "table", rowid AS row_id, parent FROM pragma_foreign_key_check;
 
 -- name: counters_equal_rows
 -- A buffer's counters are the numbers of its results.
-SELECT b.buffer_id, b.succeeded, b.failed, counted.succeeded AS results_succeeded, counted.failed AS results_failed
+SELECT b.buffer_id, b.succeeded, b.failed, count(*) FILTER (WHERE r.success = 1) AS results_succeeded,
+    count(*) FILTER (WHERE r.success = 0) AS results_failed
 FROM buffer b
-JOIN (
-    SELECT
-        b.buffer_seq,
-        (
-            SELECT count(*) FROM result r
-            WHERE r.success = 1 AND r.item_key BETWEEN b.buffer_seq << 32 AND (b.buffer_seq << 32) + 4294967295
-        ) AS succeeded,
-        (
-            SELECT count(*) FROM result r
-            WHERE r.success = 0 AND r.item_key BETWEEN b.buffer_seq << 32 AND (b.buffer_seq << 32) + 4294967295
-        ) AS failed
-    FROM buffer b
-    WHERE b.pruned_commit IS NULL
-) counted ON counted.buffer_seq = b.buffer_seq
-WHERE b.succeeded <> counted.succeeded OR b.failed <> counted.failed;
+LEFT JOIN result r ON r.item_key BETWEEN b.buffer_seq << 32 AND (b.buffer_seq << 32) + 4294967295
+WHERE b.pruned_commit IS NULL
+GROUP BY b.buffer_seq
+HAVING b.succeeded <> results_succeeded OR b.failed <> results_failed;
 
 -- name: items_are_complete
 -- A buffer has the items it has received, 0 to N-1, and all of them once it has opened.
-SELECT b.buffer_id, b.received, b.total, counted.items, counted.last_index
-FROM buffer b
-JOIN (
+SELECT buffer_id, received, total, items, last_index
+FROM (
     SELECT
-        b.buffer_seq,
-        (
-            SELECT count(*) FROM item i
-            WHERE i.item_key BETWEEN b.buffer_seq << 32 AND (b.buffer_seq << 32) + 4294967295
-        ) AS items,
-        (
-            SELECT max(i.item_key) FROM item i
-            WHERE i.item_key BETWEEN b.buffer_seq << 32 AND (b.buffer_seq << 32) + 4294967295
-        ) & 4294967295 AS last_index
-    FROM buffer b
-) counted ON counted.buffer_seq = b.buffer_seq
-WHERE counted.items <> b.received
-    OR coalesce(counted.last_index, -1) <> b.received - 1
-    OR (b.opened_commit IS NOT NULL AND b.pruned_commit IS NULL AND b.total IS NOT b.received);
+        b.*,
+        (SELECT count(*) FROM item i WHERE i.item_key BETWEEN first_key AND last_key) AS items,
+        (SELECT max(i.item_key) FROM item i WHERE i.item_key BETWEEN first_key AND last_key) & 4294967295 AS last_index
+    FROM (SELECT *, buffer_seq << 32 AS first_key, (buffer_seq << 32) + 4294967295 AS last_key FROM buffer) b
+)
+WHERE items <> received
+    OR coalesce(last_index, -1) <> received - 1
+    OR (opened_commit IS NOT NULL AND pruned_commit IS NULL AND total IS NOT received);
 
 -- name: items_have_a_buffer
 -- Every item belongs to a buffer.
@@ -58,16 +41,12 @@ WHERE NOT EXISTS (SELECT 1 FROM buffer b WHERE b.buffer_seq = i.item_key >> 32);
 
 -- name: ended_means_whole
 -- A buffer that nobody has cancelled has ended when, and only when, each of its items has a result.
-SELECT b.buffer_id, b.total, b.ended_commit, (
-    SELECT count(*) FROM result r
-    WHERE r.item_key BETWEEN b.buffer_seq << 32 AND (b.buffer_seq << 32) + 4294967295
-) AS results
+SELECT b.buffer_id, b.total, b.ended_commit, count(r.item_key) AS results
 FROM buffer b
+LEFT JOIN result r ON r.item_key BETWEEN b.buffer_seq << 32 AND (b.buffer_seq << 32) + 4294967295
 WHERE b.opened_commit IS NOT NULL AND b.cancelled_commit IS NULL AND b.pruned_commit IS NULL
-    AND (b.ended_commit IS NOT NULL) <> (b.total = (
-        SELECT count(*) FROM result r
-        WHERE r.item_key BETWEEN b.buffer_seq << 32 AND (b.buffer_seq << 32) + 4294967295
-    ));
+GROUP BY b.buffer_seq
+HAVING (b.ended_commit IS NOT NULL) <> (b.total = results);
 
 -- name: one_completion_each
 -- A collecting buffer that has ended has exactly one BufferComplete, every other buffer has none.
@@ -100,21 +79,19 @@ WHERE m.kind = 'BufferComplete'
 
 -- name: answers_count_their_results
 -- An answer recorded as many results as it says.
-SELECT a.answer_id, b.buffer_id, a.recorded, (
-    SELECT count(*) FROM result r
-    WHERE r.answer_id = a.answer_id
-        AND r.item_key >= (a.buffer_seq << 32) + a.first_index
-        AND r.item_key < (a.buffer_seq << 32) + a.first_index + a.item_count
-) AS results
-FROM answer a
-JOIN buffer b ON b.buffer_seq = a.buffer_seq
-WHERE b.pruned_commit IS NULL
-    AND a.recorded <> (
+SELECT answer_id, buffer_id, recorded, results
+FROM (
+    SELECT a.answer_id, b.buffer_id, a.recorded, (
         SELECT count(*) FROM result r
         WHERE r.answer_id = a.answer_id
             AND r.item_key >= (a.buffer_seq << 32) + a.first_index
             AND r.item_key < (a.buffer_seq << 32) + a.first_index + a.item_count
-    );
+    ) AS results
+    FROM answer a
+    JOIN buffer b ON b.buffer_seq = a.buffer_seq
+    WHERE b.pruned_commit IS NULL
+)
+WHERE recorded <> results;
 
 -- name: results_belong_to_an_answer
 -- Every result is of an item that is there, and of an answer to just this item, with the same success.

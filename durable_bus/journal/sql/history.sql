@@ -17,18 +17,10 @@ SELECT
     r.run_id, r.pid, r.app, r.version,
     strftime('%Y-%m-%dT%H:%M:%fZ', r.started_at / 1000.0, 'unixepoch') AS started_at,
     strftime('%Y-%m-%dT%H:%M:%fZ', r.stopped_at / 1000.0, 'unixepoch') AS stopped_at,
-    r.first_commit, r.last_commit,
-    (
-        SELECT strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch')
-        FROM journal_commit c WHERE c.commit_id = r.last_commit
-    ) AS last_commit_at
-FROM (
-    SELECT
-        run.*,
-        (SELECT min(commit_id) FROM journal_commit c WHERE c.run_id = run.run_id) AS first_commit,
-        (SELECT max(commit_id) FROM journal_commit c WHERE c.run_id = run.run_id) AS last_commit
-    FROM run
-) r
+    (SELECT min(commit_id) FROM journal_commit c WHERE c.run_id = r.run_id) AS first_commit,
+    (SELECT max(commit_id) FROM journal_commit c WHERE c.run_id = r.run_id) AS last_commit,
+    (SELECT last_commit_at FROM runs v WHERE v.run_id = r.run_id) AS last_commit_at
+FROM run r
 ORDER BY r.run_id;
 
 -- name: recorded_between
@@ -67,13 +59,10 @@ SELECT
             AND r.item_key < (d.buffer_seq << 32) + d.first_index + d.item_count
             AND a.dispatch_id = d.dispatch_id
     ) AS answered
-FROM (
-    SELECT * FROM dispatch INDEXED BY dispatch_not_ended WHERE ended_commit IS NULL
-    UNION ALL
-    SELECT * FROM dispatch WHERE ended_how = 'crashed'
-) d
-JOIN journal_commit c ON c.commit_id = d.commit_id
-JOIN buffer b ON b.buffer_seq = d.buffer_seq
+FROM dispatch d
+CROSS JOIN journal_commit c ON c.commit_id = d.commit_id
+CROSS JOIN buffer b ON b.buffer_seq = d.buffer_seq
+WHERE d.ended_commit IS NULL OR d.ended_how = 'crashed'
 ORDER BY d.dispatch_id;
 
 -- name: last_commit_until
