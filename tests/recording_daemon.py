@@ -39,7 +39,7 @@ def record_commits(path: str) -> None:
             cursor.row_factory = sqlite3.Row
             rows = [dict(row) for row in cursor.execute(BUFFERS).fetchall()]
             with open(path, "a") as file:
-                file.write(json.dumps({"commit": journal.commit_id, "buffers": rows}) + "\n")
+                file.write(json.dumps({"commit": journal.ids.commit, "buffers": rows}) + "\n")
 
     Journal.commit = commit  # type: ignore[method-assign]
 

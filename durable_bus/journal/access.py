@@ -41,9 +41,7 @@ _KINDS = {
 
 
 def files_of(journal: str | Path) -> tuple[Path, ...]:
-    """The journal's real path, and all that may lie beside it: its log, its lock, its daemon's socket.
-    Nobody may write anything else there, also while some of them are not there.
-    """
+    """The real paths of the journal and of all that may lie beside it: its log, lock and daemon's socket."""
     real = os.path.realpath(journal)
     return tuple(Path(real + suffix) for suffix in ("", "-wal", "-shm", "-journal", ".lock", ".sock"))
 
@@ -57,9 +55,7 @@ def wal_bytes(journal: str | Path) -> int | None:
 
 
 def refuse_no_file(path: Path) -> None:
-    """Whoever opens a journal, to read or to write, asks this first: SQLite would try to read a device, and
-    leave files beside it. Raises JournalUnreachable.
-    """
+    """Ask this before a journal is opened: SQLite would read a device, too. Raises JournalUnreachable."""
     try:
         mode = path.stat().st_mode
     except OSError:

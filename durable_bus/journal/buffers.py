@@ -93,7 +93,7 @@ class BufferTable:
         """
         self._journal.ids.buffer += 1
         self._add_items(self._journal.ids.buffer, 0, items, form, exceptions)
-        count, commit_id = len(items), self._journal.commit_id
+        count, commit_id = len(items), self._journal.ids.commit
         columns |= {"received": count, "next_chunk": 1, "total": count}
         columns |= {"digest": digest, "opened_commit": commit_id}
         self._insert(**columns)
@@ -185,8 +185,7 @@ class BufferTable:
             below = threads_below(thread_id)
             for name in ("clear_message_failures", "clear_messages"):
                 self._write(name, buffer_seq=buffer_seq, **below)
-            self._write("clear_threads", **below)
-            self._write("clear_thread", thread_id=thread_id)
+            self._write("clear_threads", thread_id=thread_id, **below)
             self._write("clear_starter_thread", thread_id=starter_thread_id)
         self._write("set_received", buffer_seq=buffer_seq, received=first_index)
         return int(received - first_index)
@@ -214,9 +213,7 @@ class BufferTable:
         self._write("count_results", buffer_seq=buffer_seq, succeeded=succeeded, failed=failed)
 
     def count_last(self, buffer_seq: int, succeeded: int, failed: int) -> bool:
-        """The same, and close the buffer whose every item has a result with these; False, and nothing is
-        counted, when that is not so.
-        """
+        """The same, and end the buffer, which now has all results. False, and nothing is counted, if not."""
         counts = {"succeeded": succeeded, "failed": failed}
         return self._ended(buffer_seq, self._write("count_last_results", buffer_seq=buffer_seq, **counts))
 
@@ -269,9 +266,7 @@ class BufferTable:
     def outstanding(
         self, buffer_seq: int, first_index: int, end_index: int, limit: int
     ) -> list[tuple[int, int]]:
-        """Items of a range without an outcome or a coming retry: (index, attempts that failed), at most
-        `limit`.
-        """
+        """At most `limit` items of a range without an outcome or a coming retry: (index, failed attempts)."""
         base = buffer_seq << INDEX_BITS
         rows = self._statements.all(
             "outstanding_items", first_key=base + first_index, end_key=base + end_index, limit=limit

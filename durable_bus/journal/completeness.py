@@ -159,7 +159,6 @@ def refuse_incomplete(path: Path, noted: tuple[int, bool | None] | None) -> int:
 def _end(path: str | Path, facts: FileFacts) -> _End | None:
     if not facts.is_sqlite:
         return None
-    statements = load("history.sql")
     try:
         if facts.wal_bytes:
             connection = open_reader(path)
@@ -171,12 +170,12 @@ def _end(path: str | Path, facts: FileFacts) -> _End | None:
         return None
     try:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-        if application_id == 0 and not connection.execute(statements["tables"]).fetchone():
+        if application_id == 0 and not connection.execute(load("history.sql")["tables"]).fetchone():
             return _End(0, 0, True)  # made, and killed before the schema was in it; or that was in the -wal
         if application_id != APPLICATION_ID:
             return None
-        run = connection.execute(statements["newest_run"]).fetchone()
-        commit_id = connection.execute(statements["newest_commit"]).fetchone()[0] or 0
+        run = connection.execute(load("history.sql")["newest_run"]).fetchone()
+        commit_id = connection.execute(load("history.sql")["newest_commit"]).fetchone()[0] or 0
     except sqlite3.Error:
         return None
     finally:

@@ -47,19 +47,15 @@ SQLITE_OLDEST = (3, 38, 0)
 DURABILITIES = {"full": "FULL", "normal": "NORMAL"}
 
 TEXT_BYTES_MAX = 64 * 1024 * 1024
-"""The longest text that SQLite may make of many payloads. Beyond it SQLite stops, and we ask for fewer. One
-payload of 8 MiB fits. SQLite's own limit is 10^9 bytes.
-"""
+"""The longest text that SQLite may make of many payloads; beyond it we ask for fewer. One of 8 MiB fits."""
 _CACHE_KIB = 32 * 1024
 PAGE_BYTES = 8 * 1024
-"""Of a new journal. A page of the log is two writes and a checksum of its own: 16 KiB instead of SQLite's 4
-made a million-item run 13 % faster. But a commit writes whole pages: with 8 KiB ten-item buffers go 10 %
-faster than with 16, and 200,000 items no slower that could be measured.
+"""Of a new journal. A page costs two writes and a checksum: 16 KiB instead of SQLite's 4 made a million-item
+run 13 % faster. But a commit writes whole pages: with 8 KiB ten-item buffers go 10 % faster than with 16.
 """
 _CHECKPOINT_BYTES = 4 * 1024 * 1024
-"""A commit that leaves the log this long checkpoints it. That takes about 5 ms, during which workers still
-have work. At 64 MiB it took 170 ms, and they had none left. A short log is also overwritten in place, which
-syncs faster than one that grows: together 8 % (200,000 items).
+"""A commit that leaves the log this long checkpoints it in about 5 ms. At 64 MiB it took 170 ms, and workers
+ran out of work. A short log, overwritten in place, also syncs faster: together 8 % (200,000 items).
 """
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
 """A log that a reader has kept from shrinking is cut to this when it begins anew."""
@@ -94,9 +90,7 @@ def translated(path: str | Path) -> Iterator[None]:
 
 
 def check_identity(connection: sqlite3.Connection, path: str | Path) -> int:
-    """The schema version of the journal (0: an empty file). Raises NotAJournal or JournalTooNew; writes
-    nothing.
-    """
+    """The journal's schema version (0: an empty file). Only reads. Raises NotAJournal or JournalTooNew."""
     with translated(path):
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -232,17 +226,15 @@ def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iter
     """BEGIN ... COMMIT, or ROLLBACK when an exception leaves this block. For errors of ours, use it inside
     `translated`. `kind` is DEFERRED for readers, of whom several statements see the same state then.
 
-    SQLITE_FULL, from a statement or from COMMIT itself, is a certain rollback: StorageFull, and the same
-    transaction may be tried again. Any other error of SQLite leaves what is on disk unknown: StorageFailed,
-    after which nobody may be told anything and the process must end, so that the next start reads the truth.
+    SQLITE_FULL is a certain rollback: StorageFull, and the same transaction may be tried again. Any other
+    error leaves what is on disk unknown: nobody may be told anything, and the process must end.
     """
     connection.execute(f"BEGIN {kind}")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        # SQLITE_FULL, IOERR and NOMEM may have rolled back by themselves: a ROLLBACK then would be an error
-        # of its own.
+        # SQLITE_FULL, IOERR and NOMEM may have rolled back by themselves: then ROLLBACK would be an error.
         if connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")

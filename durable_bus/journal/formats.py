@@ -18,11 +18,10 @@ class _Milliseconds(dict[bytes, float]):
 
 
 def packed(micros: list[int]) -> str:
-    """Durations as an answer's row has them: ten digits of microseconds each, so 2 h 46 min and whatever took
-    longer are 9,999,999,999.
+    """Durations as an answer's row has them: ten digits of microseconds each, 9,999,999,999 at most.
 
-    Each is written once: where answers are many, their items were fast, and took 4 µs, 5 or 6. 2,000 of those
-    take 0.05 µs each instead of 0.12 (Python 3.11), and 0.4 if all differed.
+    Each value is written once: 2,000 of fast items, which took 4 µs, 5 or 6, take 0.05 µs each instead of
+    0.12, and 0.4 if all differed.
     """
     texts = {one: f"{one:0{_DURATION_DIGITS}d}" for one in set(micros)}
     text = "".join([texts[one] for one in micros])
@@ -32,9 +31,7 @@ def packed(micros: list[int]) -> str:
 
 
 def milliseconds(durations: str) -> list[float]:
-    """The milliseconds that `packed` has written. Empty for a text of another length: an early version wrote
-    eleven digits for items that took more than 2 h 46 min.
-    """
+    """The milliseconds that `packed` has written. Empty for an early version, with eleven digits."""
     if len(durations) % _DURATION_DIGITS:
         return []
     fields = struct.unpack(f"{_DURATION_DIGITS}s" * (len(durations) // _DURATION_DIGITS), durations.encode())

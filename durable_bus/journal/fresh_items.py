@@ -1,9 +1,8 @@
 """Items that have just been written, kept for the batches in which they go out.
 
 Most items go out within seconds of their arrival, in the order in which they came. To read them back takes
-SQLite 0.3 µs an item of 88 bytes, a tenth of all the processor time that the supervisor takes for one; to cut
-them from here takes 0.01. What is not here is read from the journal, so anything may be forgotten at any
-time.
+SQLite 0.3 µs an item, a tenth of the supervisor's time for one; to cut them from here takes 0.01. What is not
+here is read from the journal, so anything may be forgotten at any time.
 
 A chunk is kept as one body and where its items end: 200,000 small objects among others would leave memory in
 pieces that are of no use to anybody.
@@ -18,13 +17,9 @@ from typing import NamedTuple
 __all__ = ["FRESH_BYTES_MAX", "LONG_BYTES", "FreshItems", "ItemBatch"]
 
 FRESH_BYTES_MAX = 16 * 1024 * 1024
-"""So much memory is taken for all buffers together. What comes when it is full is not kept: what came first
-goes out first.
-"""
+"""For all buffers together. What comes when it is full is not kept: what came first goes out first."""
 LONG_BYTES = 4096
-"""Chunks whose items are longer than that on average are not kept: what is saved is time an item, and what it
-costs is memory a byte.
-"""
+"""Chunks of longer items on average are not kept: that saves time an item, and costs memory a byte."""
 _CHUNK_BYTES = 1024
 """What a chunk takes beside what is in it."""
 
@@ -71,9 +66,7 @@ class FreshItems:
         """Buffers that this commit has written to."""
 
     def add(self, buffer_seq: int, first_index: int, items: list[bytes], form: int) -> None:
-        """Keep a chunk that was just written, if it is not long, there is room, and it follows on what is
-        kept of its buffer.
-        """
+        """Keep a chunk just written, if it is not long, there is room, and it follows on what is kept."""
         chunks = self._chunks.get(buffer_seq)
         if first_index != (chunks[-1].end_index if chunks else 0):
             return
@@ -114,9 +107,7 @@ class FreshItems:
         self._written.clear()
 
     def rollback(self) -> None:
-        """What was written in this commit, or in a part of it, is not in the journal, and its ids will be
-        another buffer's.
-        """
+        """What this commit, or a part of it, has written is not there; its ids will be another buffer's."""
         for buffer_seq in self._written:
             self.forget(buffer_seq)
         self._written.clear()

@@ -1,6 +1,4 @@
-"""The journal's writer: commits, runs and requests. `buffers.py`, `work.py` and `messages.py` write the rest
-of a commit.
-"""
+"""The journal's writer: commits, runs, requests. `buffers`, `work` and `messages` write the rest."""
 
 import contextlib
 import json
@@ -27,9 +25,7 @@ WRITER_SQL = ("runs.sql", "buffers.sql", "work.sql", "messages.sql")
 
 @dataclass(slots=True)
 class NewIds:
-    """Ids are counted in memory: one writer, so nobody else can take one. A rolled-back commit gives its ids
-    back.
-    """
+    """Counted in memory: one writer, so nobody else can take one. A rolled-back commit gives its ids back."""
 
     commit: int
     buffer: int
@@ -43,9 +39,8 @@ class NewIds:
 class Journal:
     """The one connection that writes. Every write happens inside `commit()`; everything else raises.
 
-    `buffers`, `work` and `messages` hold a method per journaled fact. After StorageFull nothing of the commit
-    is on disk; after any other JournalError from `commit()` what is on disk is unknown, and the process must
-    end.
+    After StorageFull nothing of the commit is on disk; after any other JournalError from `commit()` what is
+    on disk is unknown, and the process must end.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -85,11 +80,6 @@ class Journal:
         parameters["commit_id"] = self.ids.commit
         parameters["now_ms"] = self.now_ms
         return self.statements.run(name, parameters)
-
-    @property
-    def commit_id(self) -> int:
-        """The commit being made now; in `commit()` only."""
-        return self.ids.commit
 
     @contextlib.contextmanager
     def commit(self, now_ms: int) -> Iterator[None]:
@@ -184,14 +174,12 @@ class Journal:
     def checkpoint(self, wait_ms: int = 0) -> bool:
         """Checkpoint the write-ahead log and truncate it, outside a commit; True when that was possible.
 
-        A reader that holds an old snapshot prevents it: we wait for it up to `wait_ms` milliseconds. A full
-        disk prevents it, too. Neither is an error here, as the next checkpoint tries again. Commits
-        checkpoint in passing when the log has grown long, without truncating it (`connection.open_writer`).
+        A full disk prevents it, and a reader with an old snapshot, for which we wait up to `wait_ms`. Neither
+        is an error: the next checkpoint tries again. Commits checkpoint a long log without truncating it.
 
-        Raises another JournalError when storage fails: the process must end. Nothing is lost by that: every
-        commit is in the log as before. To go on could lose something: after a failed sync the system may take
-        pages for written that are not, and a checkpoint copies pages without looking at their checksums. The
-        next start looks at them.
+        Raises another JournalError when storage fails: the process must end. Nothing is lost by that, as
+        every commit is in the log. To go on could lose something: after a failed sync the system may take
+        pages for written that are not. The next start looks at their checksums, a checkpoint does not.
         """
         (busy_ms,) = self.connection.execute("PRAGMA busy_timeout").fetchone()
         self.connection.execute(f"PRAGMA busy_timeout = {wait_ms}")

@@ -66,8 +66,8 @@ class JournalLock:
         self._write()
 
     def begin_to_note(self, commit_id: int, *, survives_power_cut: bool = True) -> None:
-        """The newest commit of the journal as it was opened. From here on `note_commit` is told of each, when
-        they survive a power cut; else a journal that has fewer may be as it should be, and no inode is noted.
+        """The newest commit of the journal as it was opened; `note_commit` is told of the later ones. If they
+        do not survive a power cut, a journal with fewer may be whole: then no inode is noted.
         """
         inode = os.stat(self.journal).st_ino if survives_power_cut else 0
         self._noted = f"{commit_id:0{_COMMIT_DIGITS}} {inode}"

@@ -94,9 +94,7 @@ class MessageTable:
         self._write("undeliver_message", message_seq=message_seq, due_at=due_at, interrupted=interrupted)
 
     def settle(self, message_seq: int, *, failed: bool = False) -> bool:
-        """Its handling has had its outcome. False when it had one before: then nothing may follow from this
-        one.
-        """
+        """Its handling has had its outcome. False when it had one before: nothing follows from this one."""
         return self._write("settle_message", message_seq=message_seq, failed=failed) == 1
 
     def redeliver(self, message_id: str) -> bool:
@@ -139,7 +137,7 @@ class MessageTable:
 
     def set_chain(self, chain: str, *thread_ids: str) -> None:
         self._statements.run_each(
-            "set_thread", [(thread_id, chain, self._journal.commit_id) for thread_id in thread_ids]
+            "set_thread", [(thread_id, chain, self._journal.ids.commit) for thread_id in thread_ids]
         )
 
     def add_mailbox(self, name: str) -> None:

@@ -48,9 +48,7 @@ class BufferContent(NamedTuple):
 
 
 class JournalReader:
-    """A read-only view of one journal, for any number of threads. Raises NotFound when there is none, else a
-    JournalError.
-    """
+    """A read-only view of a journal, for any number of threads. Raises NotFound, else a JournalError."""
 
     def __init__(self, path: str | Path, connection: sqlite3.Connection | None = None) -> None:
         """`connection`: the writer's, for a reader in the same process."""
@@ -122,9 +120,7 @@ class JournalReader:
         return self.rows("open_buffers", limit=limit)
 
     def absent_listeners(self, listeners: Iterable[str], limit: int) -> list[dict[str, Any]]:
-        """Names that messages wait for and that are neither of these listeners nor a mailbox: `name`, and
-        how many `messages`.
-        """
+        """Names that messages wait for, neither these listeners nor mailboxes: `name`, `messages`."""
         return self.rows("absent_listeners", listeners=json.dumps(list(listeners)), limit=limit)
 
     def waited_for_by_items_of(self, thread_id: str, names: list[str]) -> str | None:
@@ -199,9 +195,7 @@ class JournalReader:
             after_index = page[-1].index
 
     def results_after(self, buffer_seq: int, after_answer: int) -> tuple[list[Result], int]:
-        """Results in the order they were recorded, after the answer with this id: one page, and the id to go
-        on from.
-        """
+        """A page of results in the order of recording, after an answer's id; and the id to go on from."""
         pages = ResultPages(self._statements, buffer_seq)
         results: list[Result] = []
         chars = 0

@@ -35,14 +35,11 @@ def with_rows(text: str, count: int, *, at_end: bool) -> str:
     """A statement with the row between its braces written `count` times: `#` is the row's number.
 
     `at_end`: only the first row has its number. The others have NULL, for which SQLite takes the table's
-    highest key and one. For a key that is given it looks for the place: an item and its result of 88
-    characters take 1.40 µs instead of 1.18.
+    highest key and one without looking for the place: an item and its result take 1.18 µs instead of 1.40.
 
-    Placeholders have no names, neither here nor wherever parameters are a sequence. Of one like `?1` Python
-    asks SQLite for the name from 3.12 on, at each binding, and SQLite searches all names from the first: with
-    250 a statement 1.09 µs a row of 88 characters instead of 0.71 (Python 3.15), and, up to Python 3.12.3,
-    which makes a warning of each, 4 µs. The constants are columns of the SELECT around the rows: 0.71 µs; in
-    each row they take 0.80, and 0.75 from a table expression of their own.
+    Placeholders have no names: of one like `?1` Python asks SQLite for the name at each binding (3.12),
+    and SQLite searches them all: 1.09 µs a row instead of 0.71, and 4 up to Python 3.12.3. The constants are
+    columns of the SELECT around the rows: in each row they take 0.80 µs.
     """
     found = _ROW.search(text)
     assert found is not None, "a statement for run_rows has a row in braces"
@@ -59,9 +56,7 @@ def threads_below(thread_id: str) -> dict[str, str]:
 
 
 class Statements:
-    """Runs named statements. Every result is fetched whole: a half-read cursor would pin the write-ahead
-    log.
-    """
+    """Runs named statements. All rows are fetched at once: a half-read cursor would pin the log."""
 
     def __init__(self, connection: sqlite3.Connection, *file_names: str) -> None:
         self.connection = connection

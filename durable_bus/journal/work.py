@@ -77,9 +77,7 @@ class WorkTable:
     def dispatch(
         self, buffer_seq: int, first_index: int, count: int, attempt: int, alone: bool, worker_pid: int
     ) -> int:
-        """A range is about to be handed to a worker. If we die before it is sent, the next start finds it
-        interrupted.
-        """
+        """A range is about to go to a worker. If we die before, the next start finds it interrupted."""
         self._journal.ids.dispatch += 1
         self._write(
             "add_dispatch",
@@ -94,15 +92,11 @@ class WorkTable:
         return self._journal.ids.dispatch
 
     def end_dispatch(self, dispatch_id: int, how: str) -> None:
-        """`how`: answered, returned (taken back whole), died (with its worker) or crashed (with its
-        supervisor).
-        """
+        """`how`: answered, returned (all of it), died (with its worker) or crashed (with its supervisor)."""
         self._write("end_dispatch", dispatch_id=dispatch_id, how=how)
 
     def shorten_dispatch(self, dispatch_id: int, returned_from: int) -> None:
-        """Its items from this index on were taken back before they were started: they become a dispatch of
-        their own, returned now.
-        """
+        """Items from this index on come back before their start, as a dispatch of their own, returned now."""
         self._journal.ids.dispatch += 1
         split = {"dispatch_id": dispatch_id, "returned_from": returned_from}
         added = self._write("add_returned_dispatch", returned_id=self._journal.ids.dispatch, **split)
@@ -122,14 +116,12 @@ class WorkTable:
         payloads: bytes,
         success: bool,
         is_xml: bool,
-        dispatch_id: int | None,
-        attempt: int,
-        worker_pid: int | None,
-        durations: str,
         passed_on: bool,
+        **origin: Any,
     ) -> int:
         """A contiguous range of answers as they came; how many were the first for their item. The rest leave
-        nothing. `passed_on`: items of the buffer may have been passed on.
+        nothing. `passed_on`: items of the buffer may have been passed on. `origin`: the answer's
+        `dispatch_id`, `attempt`, `worker_pid` and `durations`.
         """
         answer_id = self._journal.ids.answer + 1
         first_key = (buffer_seq << INDEX_BITS) + first_index
@@ -153,37 +145,17 @@ class WorkTable:
                 item_count=item_count,
                 recorded=recorded,
                 success=success,
-                dispatch_id=dispatch_id,
-                attempt=attempt,
-                worker_pid=worker_pid,
-                durations=durations,
+                **origin,
             )
         return recorded
 
-    def record_result(
-        self,
-        *,
-        index: int,
-        payload: str,
-        dispatch_id: int | None = None,
-        worker_pid: int | None = None,
-        durations: str = "",
-        **facts: Any,
-    ) -> bool:
+    def record_result(self, *, index: int, payload: str, **facts: Any) -> bool:
         """The result of an item that is decided here and not answered by its own handler; False when it has
         one. `facts`: `buffer_seq`, `success`, `is_xml` and `attempt`, as `record_results` takes them.
         """
-        recorded = self.record_results(
-            first_index=index,
-            item_count=1,
-            payloads=pack([payload]),
-            dispatch_id=dispatch_id,
-            worker_pid=worker_pid,
-            durations=durations,
-            passed_on=False,
-            **facts,
-        )
-        return recorded == 1
+        where = {"first_index": index, "item_count": 1}
+        facts = {"dispatch_id": None, "worker_pid": None, "durations": "", **where, **facts}
+        return self.record_results(payloads=pack([payload]), passed_on=False, **facts) == 1
 
     def has_outcome(self, buffer_seq: int, index: int) -> bool:
         return bool(self._statements.value("has_outcome", item_key=(buffer_seq << INDEX_BITS) + index))

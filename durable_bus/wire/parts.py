@@ -17,9 +17,7 @@ Place = Annotated[list[Count], msgspec.Meta(min_length=1, max_length=2)]
 
 
 class Segment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
-    """Answers to a contiguous range of items of one dispatch, which are alike in `success` and `is_xml`. A
-    body of the frame is their payloads.
-    """
+    """Answers to neighbouring items of a dispatch, alike in `success` and `is_xml`; payloads: a body."""
 
     dispatch: int
     buffer: int

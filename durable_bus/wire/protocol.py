@@ -26,9 +26,7 @@ class _Frame(msgspec.Struct, tag_field="k", forbid_unknown_fields=True, omit_def
 
 
 class WorkItems(_Frame, tag="items"):
-    """A range of a buffer's items to run. Sent after the commit that journals the dispatch. The body is their
-    payloads.
-    """
+    """A range of items to run, payloads in the body. Sent after the commit that journals the dispatch."""
 
     dispatch: int
     """Its `dispatch_id`, by which answers name it."""
@@ -95,9 +93,7 @@ class Answers(_Frame, tag="answers"):
     failed: list[Failed] = []
     outcomes: list[Handled] = []
     discarded: tuple[int, int] | None = None
-    """Ordinals, from the first up to the second, that the worker was told not to start and has thrown away:
-    nothing of them is left in its pipe.
-    """
+    """Ordinals, from the first up to the second, that the worker may not start and has thrown away."""
 
 
 Report = Ready | AppNotImportable | Answers
@@ -310,9 +306,7 @@ class Ended(_Frame, tag="ended"):
 
 
 class Controlled(Answer, tag="controlled"):
-    """To `cancel`, `pause` and `resume`: how the buffer is now. Kept in the journal for a cancel of what was
-    receiving.
-    """
+    """To `cancel`, `pause` and `resume`: how the buffer is now. Journaled if it cancelled a receiving one."""
 
     buffer_id: str
     state: str

@@ -13,9 +13,7 @@ __all__ = ["CURRENT", "LIMIT", "ORDINAL_MAX", "SINCE", "SLOT_BYTES", "STARTED", 
 ORDINAL_MAX = (1 << 63) - 1
 SLOT_BYTES = 4096
 STARTED, SINCE, LIMIT, CURRENT = 0, 1, 2, 3
-"""Where the words are; the properties of `Slot` say what they mean. A worker uses `Slot.words`, as a property
-costs more than an item may.
-"""
+"""What they mean: see the properties, which cost more than an item may: a worker uses `Slot.words`."""
 
 
 class Slot:
@@ -33,24 +31,17 @@ class Slot:
 
     @property
     def started(self) -> int:
-        """How many ordinals the worker has started; the one it started last is `started - 1`. Written by the
-        worker.
-        """
+        """How many ordinals the worker has started, the last of them `started - 1`. Written by the worker."""
         return self.words[STARTED]
 
     @property
     def since_ns(self) -> int:
-        """When it started that one (sync), began the step that it is in, or its event loop last turned
-        (async), monotonic; 0: idle. By the worker.
-        """
+        """When it started that one (sync), or last began a step or turned its loop (async); 0: idle."""
         return self.words[SINCE]
 
     @property
     def current(self) -> int:
-        """The ordinal, plus one, of the async item whose step runs just now; 0: none. By the worker.
-
-        An item that was given up, and goes on all the same, may be it.
-        """
+        """The ordinal, plus one, of the async item, given up or not, whose step runs now; 0: none."""
         return self.words[CURRENT]
 
     @property

@@ -22,7 +22,7 @@ __all__ = [
     "connect_daemon",
     "connect_socket",
     "journal_file",
-    "peer_uid",
+    "peer_of",
     "served_socket_path",
     "socket_path",
     "unlink_socket",
@@ -73,11 +73,10 @@ def bind_socket(path: Path, wait_s: float = WAIT_S) -> socket.socket:
             os.unlink(path)
         _bind(listener, path)
         listener.listen(_BACKLOG)
-    except OSError as error:
+    except BaseException as error:
         listener.close()
-        raise JournalUnreachable(f"cannot listen at {path}: {error.strerror or said(error)}") from error
-    except BaseException:
-        listener.close()
+        if isinstance(error, OSError):
+            raise JournalUnreachable(f"cannot listen at {path}: {error.strerror or said(error)}") from error
         raise
     return listener
 
@@ -98,7 +97,7 @@ def _listener_pid(path: Path) -> int | None:
     """Who listens at a socket, 0 when it has no place for us to ask; None: nobody does."""
     try:
         with contextlib.closing(connect_socket(path)) as connection:
-            return _peer(connection)[0]
+            return peer_of(connection)[0]
     except BlockingIOError:
         return 0
     except ConnectionRefusedError:
@@ -113,9 +112,7 @@ def unlink_socket(path: Path, bound: os.stat_result) -> None:
 
 
 def _bind(listener: socket.socket, path: Path) -> None:
-    """The kernel takes 107 bytes: a longer path goes by its folder's descriptor, a longer name by a short
-    one.
-    """
+    """A path over the kernel's 107 bytes goes by its folder's descriptor, a longer name by a short one."""
     if len(os.fsencode(path)) <= _SOCKET_NAME_BYTES_MAX:
         listener.bind(os.fsencode(path))
         return
@@ -131,7 +128,7 @@ def _bind(listener: socket.socket, path: Path) -> None:
 def connect_daemon(journal: Path, timeout_s: float = 0.0) -> socket.socket:
     """Connect to the daemon that serves a journal. Raises OSError, as `connect_socket` does."""
     connection = connect_socket(served_socket_path(journal), timeout_s)
-    uid = peer_uid(connection)
+    _, uid = peer_of(connection)
     # In a folder like /tmp anybody could have put a socket there: only the journal's owner may serve it.
     if uid not in (0, os.geteuid()) and uid != os.stat(os.path.realpath(journal)).st_uid:
         connection.close()
@@ -152,16 +149,15 @@ def connect_socket(path: Path, timeout_s: float = 0.0) -> socket.socket:
         while True:
             try:
                 _connect(connection, path)
-                break
+                connection.setblocking(True)
+                return connection
             except BlockingIOError:
                 if time.monotonic() >= deadline_s:
                     raise
                 time.sleep(_CONNECT_AGAIN_S)
-        connection.setblocking(True)
     except BaseException:
         connection.close()
         raise
-    return connection
 
 
 def _connect(connection: socket.socket, path: Path) -> None:
@@ -174,12 +170,8 @@ def _connect(connection: socket.socket, path: Path) -> None:
         os.close(socket_fd)
 
 
-def _peer(connection: socket.socket) -> tuple[int, int]:
+def peer_of(connection: socket.socket) -> tuple[int, int]:
     """Pid and uid of the process that listens, or connected, at the other end."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, _gid = struct.unpack("3i", credentials)
-    return int(pid), int(uid)
-
-
-def peer_uid(connection: socket.socket) -> int:
-    return _peer(connection)[1]
+    return pid, uid

@@ -4,9 +4,8 @@ Sync handlers of the same app run on the loop, one at a time, and block it meanw
 program.
 
 Handlers share the loop, so what one does to it must not cost the others anything. Nothing of ours is a task
-that somebody could cancel: work is fed by callbacks. A loop that a handler has stopped is run on. And each
-step of an item is noted in the slot, so that the supervisor knows whose step it is that does not end, or in
-which the process has died.
+that somebody could cancel: work is fed by callbacks. A loop that a handler has stopped is run on. Each step
+of an item is noted in the slot: so the supervisor knows which one does not end, or has ended the process.
 """
 
 import asyncio

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["INLINE_RESULTS_BYTES_MAX", "MessageHandling", "metadata_of"]
 
 INLINE_RESULTS_BYTES_MAX = 4 * 1024 * 1024
-"""A BufferComplete's results document up to this size is in it; above, `results` is empty and the metadata
-streams.
-"""
+"""A longer results document is not in its BufferComplete (`results` is empty): the metadata streams."""
 
 
 def metadata_of(work: WorkItems, index: int) -> HandlerMetadata:
@@ -73,9 +71,7 @@ class MessageHandling:
             yield from reader.results(buffer_seq)
 
     def _complete(self, listener: Listener, payload: str, buffer_seq: int) -> Any:
-        """BufferComplete with its results document, rendered from the rows: the message itself never holds
-        it.
-        """
+        """BufferComplete with its results document, made of the rows: the message itself never holds it."""
         fields: Any = load(payload, True, BufferComplete)
         parts: list[str] = []
         size = 0

@@ -4,9 +4,8 @@ A worker dies with its supervisor, never writes the journal, and can be killed a
 not sent is run again by somebody else. Its first frame is the app's table of listeners, or why the app cannot
 be imported.
 
-A handler may do anything to its process. What it raises, returns or prints is dealt with here; a death is
-seen, and dealt with, by the supervisor. The memory that it shares with us says which item was started last,
-so that a death is charged to the right one.
+A handler may do anything to its process. What it raises, returns or prints is dealt with here; with a death
+deals the supervisor, to which the slot says which item was started last.
 """
 
 import ctypes
@@ -27,15 +26,6 @@ from durable_bus.worker.sync_runner import SyncRunner, describe
 __all__ = ["main"]
 
 _PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Be killed when the process that started us ends. Looks right after whether that has happened
-    already.
-    """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        os._exit(1)
 
 
 def _disown_forks(fds: tuple[int, int], words: "memoryview[int]", replies: Replies) -> None:
@@ -67,7 +57,9 @@ def _where(error: BaseException | None) -> str:
 
 def main(arguments: WorkerArguments) -> int:
     """The worker process."""
-    die_with_parent(arguments.parent_pid)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != arguments.parent_pid:
+        os._exit(1)  # it had died before we asked to be killed with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     read_fd, write_fd, slot_fd = arguments.fds
     for fd in (read_fd, write_fd, slot_fd):

@@ -54,13 +54,8 @@ class OpenSegment:
         )
 
     def goes_on_with(self, other: "OpenSegment") -> bool:
-        next_first = self.first + len(self.micros)
-        return (self.work, next_first, self.success, self.is_xml) == (
-            other.work,
-            other.first,
-            other.success,
-            other.is_xml,
-        )
+        alike = (self.work, self.success, self.is_xml) == (other.work, other.success, other.is_xml)
+        return alike and other.first == self.first + len(self.micros)
 
     def drop(self, count: int) -> None:
         """The first `count` answers have been sent."""
@@ -84,9 +79,8 @@ def _joined(segments: list[OpenSegment]) -> list[OpenSegment]:
 def end_worker() -> NoReturn:
     """Print the exception that is being handled, and end the process.
 
-    For what must not fail: a worker that went on without it would hold its items for ever, since to the
-    supervisor it looks well; those of a dead one go out again. Raising would not do: a thread or a task would
-    end alone, and an event loop would cancel innocent items before it ends.
+    For what must not fail: a worker that went on without it would hold its items for ever; those of a dead
+    one go out again. Raising would end a thread or a task alone.
     """
     try:
         traceback.print_exc()

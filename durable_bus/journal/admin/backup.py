@@ -1,9 +1,8 @@
 """A consistent copy of a journal, also while a supervisor writes it.
 
 The copy is made beside its destination, brought to disk, and renamed over it: killed at any moment, a backup
-leaves the old copy as it was. SQLite's backup interface reads all pages within one read transaction of a
-read-only connection, so that the supervisor goes on; the write-ahead log cannot shrink meanwhile. A rename
-alone proves nothing about what it names: the copy's data is brought to disk before, the folder after.
+leaves the old copy as it was. SQLite's backup interface reads all pages within one read transaction, so the
+supervisor goes on; the write-ahead log cannot shrink meanwhile.
 """
 
 import contextlib

@@ -40,9 +40,7 @@ class History:
             return [dict(row) for row in self._statements.rows(name, **parameters)]
 
     def runs(self, *, served: bool) -> list[dict[str, Any]]:
-        """Every run with what happened in it; `ended` is `clean`, `crashed`, or `running` for the newest
-        while the journal is served.
-        """
+        """Every run with what happened in it. `ended`: `clean`, `crashed`, or `running` while served."""
         with self._one_state():
             runs = self._rows("runs")
             by_id = {run["run_id"]: run for run in runs}

@@ -1,10 +1,9 @@
 """Anybody's SQL, read-only, through sqlite-utils; and the questions that people ask, by name. The questions
 stand in `migrations/README.md`, and are run as they stand there.
 
-A query cannot hold up the supervisor. Readers do not block its writes, but a reader in the middle of a SELECT
-keeps the write-ahead log from shrinking. So all rows are taken as fast as SQLite gives them, and a query that
-takes too long is interrupted. A read-only connection could still run a checkpoint, which takes the writer's
-lock: so only pragmas that are known to read are allowed.
+A query cannot hold up the supervisor. A reader in the middle of a SELECT keeps the write-ahead log from
+shrinking: so all rows are taken at once, and a query that takes too long is interrupted. A checkpoint takes
+the writer's lock, also from a read-only connection: so only pragmas that are known to read are allowed.
 """
 
 import contextlib
@@ -94,8 +93,7 @@ def column_names(
 def _reading(journal: str | Path, time_limit_s: float | None) -> "Iterator[Database]":
     from sqlite_utils import Database  # costs 0.14 s
 
-    connection = open_reader(journal)
-    try:
+    with contextlib.closing(open_reader(journal)) as connection:
         database = Database(connection, execute_plugins=False)
         deadline_s = None if time_limit_s is None else time.monotonic() + time_limit_s
         if deadline_s is not None:
@@ -110,8 +108,6 @@ def _reading(journal: str | Path, time_limit_s: float | None) -> "Iterator[Datab
             if refused:
                 raise UsageError(refused[0]) from error
             raise _meaning(error, journal, time_limit_s) from error
-    finally:
-        connection.close()
 
 
 def _may_read(refused: list[str]) -> Callable[..., int]:

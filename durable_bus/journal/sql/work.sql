@@ -21,9 +21,7 @@ WHERE dispatch_id = :dispatch_id AND ended_commit IS NULL
     AND :returned_from > first_index AND :returned_from < first_index + item_count;
 
 -- name: shorten_dispatch
-UPDATE dispatch SET item_count = :returned_from - first_index
-WHERE dispatch_id = :dispatch_id AND ended_commit IS NULL
-    AND :returned_from > first_index AND :returned_from < first_index + item_count;
+UPDATE dispatch SET item_count = :returned_from - first_index WHERE dispatch_id = :dispatch_id AND ended_commit IS NULL;
 
 -- name: interrupted_dispatches
 -- At a start: what the last run had handed out when it ended. The oldest of a worker comes first.

@@ -11,7 +11,7 @@ from durable_bus.supervisor.io.log import SparingLog
 from durable_bus.supervisor.io.reactor import SelectorReactor
 from durable_bus.wire.decoding import error_frame
 from durable_bus.wire.framing import encode
-from durable_bus.wire.socket_file import peer_uid
+from durable_bus.wire.socket_file import peer_of
 
 __all__ = ["Acceptor"]
 
@@ -52,7 +52,7 @@ class Acceptor:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._rest(error)
                 return  # else it gave up meanwhile
-            uid = peer_uid(connection)
+            _, uid = peer_of(connection)
             if uid in (os.geteuid(), 0):
                 self._accepted(connection)
             else:

@@ -204,7 +204,7 @@ class SocketConnections:
             client.ended = not data
             share_bytes -= len(data)
             self._budget_bytes -= len(data)
-            client.reader.take(data)
+            client.reader.feed(data)
 
     def _greet(self, client: _Client, first: FromClient) -> None:
         """From its hello on it is a client, also when that is another version's. Whoever just asks how we are
