@@ -128,8 +128,8 @@ class Journal:
 
     def start_run(self, pid: int, app: str, version: str) -> int:
         """Inside a commit: a new run. Every earlier one that did not say it ended has crashed."""
-        facts = {"pid": pid, "app": app, "version": version}
-        self.run_id = self.statements.insert("start_run", now_ms=self.now_ms, **facts)
+        facts = {"now_ms": self.now_ms, "pid": pid, "app": app, "version": version}
+        self.run_id = self.statements.insert("start_run", **facts)
         return self.run_id
 
     def stop_run(self) -> None:

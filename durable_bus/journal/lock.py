@@ -111,7 +111,7 @@ def _lines_in(path: Path) -> list[str]:
     """The three lines; empty ones where there is nothing."""
     try:
         with _open(path) as file:
-            text = file.read(_LOCK_BYTES_MAX)
+            text = file.read(_LOCK_BYTES_MAX) or b""  # None of a pipe that is empty
     except OSError:
         text = b""
     return [*os.fsdecode(text).splitlines(), "", "", ""]

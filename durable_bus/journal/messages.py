@@ -84,9 +84,7 @@ class MessageTable:
         return None if value is None else int(value)
 
     def deliver(self, message_seq: int, worker_pid: int | None) -> bool:
-        """It is about to be handed to somebody. If we die before it is sent, the next start finds it
-        delivered and not settled, and hands it out again.
-        """
+        """It is about to go to somebody. If we die before, the next start hands it out again."""
         return self._write("deliver_message", message_seq=message_seq, worker_pid=worker_pid) == 1
 
     def undeliver(self, message_seq: int, *, due_at: int = 0, interrupted: bool = False) -> None:
@@ -136,9 +134,8 @@ class MessageTable:
         return int(self._statements.value("messages_on_thread", thread_id=thread_id, at_most=at_most))
 
     def set_chain(self, chain: str, *thread_ids: str) -> None:
-        self._statements.run_each(
-            "set_thread", [(thread_id, chain, self._journal.ids.commit) for thread_id in thread_ids]
-        )
+        rows = [(thread_id, chain, self._journal.ids.commit) for thread_id in thread_ids]
+        self._statements.run_each("set_thread", rows)
 
     def add_mailbox(self, name: str) -> None:
         """Give this name a mailbox, unless it has one."""

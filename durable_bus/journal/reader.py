@@ -132,10 +132,8 @@ class JournalReader:
         return None if row is None else str(row["name"])
 
     def failed_because(self, buffer_seq: int, limit: int = 10) -> list[dict[str, Any]]:
-        """How many items of a buffer failed by what: kind, reason, items; the most frequent first.
-
-        The kind is the failure's, the code of a SystemError, or the name of another element; the reason is
-        the class of an exception or the first words.
+        """How many items of a buffer failed by what: kind (the failure's, the code of a SystemError, or the
+        name of another element), reason (an exception's class or the first words), items; most first.
         """
         first_key, last_key = self._keys(buffer_seq)
         reasons: Counter[tuple[str, str]] = Counter()
@@ -200,9 +198,8 @@ class JournalReader:
         results: list[Result] = []
         chars = 0
         with self._reading():
-            for (answer_id,) in self._statements.all(
-                "answers_after", after=after_answer, buffer_seq=buffer_seq, limit=20
-            ):
+            span = {"after": after_answer, "buffer_seq": buffer_seq, "limit": 20}
+            for (answer_id,) in self._statements.all("answers_after", **span):
                 page = pages.of_answer(answer_id)
                 results += page
                 after_answer = answer_id

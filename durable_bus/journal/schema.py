@@ -34,10 +34,8 @@ class Step(NamedTuple):
 
 
 def migrations_folder() -> Path:
-    """The folder of migrations: the repository's when we run from one, else the copy that travels in the
-    wheel.
-
-    In that order, because an editable install leaves a copy that goes stale.
+    """The folder of migrations: the repository's when we run from one, because an editable install leaves a
+    copy that goes stale; else the copy in the wheel.
     """
     repository = _PACKAGE.parent
     if (repository / "pyproject.toml").exists() and (repository / "migrations" / "migrations.py").exists():

@@ -49,9 +49,7 @@ def with_rows(text: str, count: int, *, at_end: bool) -> str:
 
 
 def threads_below(thread_id: str) -> dict[str, str]:
-    """The range of all thread ids below this one, as parameters of a statement: "0" is the character after
-    "/".
-    """
+    """The range of all thread ids below this one, as parameters: "0" is the character after "/"."""
     return {"thread_prefix": f"{thread_id}/", "thread_prefix_end": f"{thread_id}0"}
 
 

@@ -56,12 +56,10 @@ def journal_file(journal: Path) -> list[int]:
 
 
 def bind_socket(path: Path, wait_s: float = WAIT_S) -> socket.socket:
-    """A listening socket at `path`; only who holds the journal's lock may call this, as it replaces a stale
-    one. Another journal's daemon may listen here: one that still does after `wait_s` seconds keeps its
-    socket.
+    """A listening socket at `path`, for who holds the journal's lock: a stale one is replaced.
 
-    Raises JournalUnreachable when that is so, when something that is no socket is in the way, or when the
-    folder cannot be written.
+    Raises JournalUnreachable when another journal's daemon still listens there after `wait_s` seconds, when
+    something that is no socket is in the way, or when the folder cannot be written.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
@@ -137,10 +135,7 @@ def connect_daemon(journal: Path, timeout_s: float = 0.0) -> socket.socket:
 
 
 def connect_socket(path: Path, timeout_s: float = 0.0) -> socket.socket:
-    """Connect to a daemon's socket. Raises OSError.
-
-    `timeout_s`: how long to go on when the daemon, stopped or busy, accepts nobody for the moment.
-    """
+    """Connect to a daemon, which may accept nobody for `timeout_s` (stopped, busy). Raises OSError."""
     connection = socket.socket(
         socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     )

@@ -74,9 +74,7 @@ def spawn(
 
 
 def arguments_of(argument: str, kind: type[Arguments]) -> Arguments:
-    """In such a process: its arguments. PYTHONPATH is the user's again: a program that a handler starts, such
-    as another Python, must not find our packages before its own.
-    """
+    """In such a process: its arguments. PYTHONPATH is the user's again, for what a handler starts."""
     arguments = json.loads(argument)
     inherited = arguments.pop("pythonpath")
     if inherited is None:

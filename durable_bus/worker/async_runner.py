@@ -64,10 +64,7 @@ class _Item:
 
 
 class _Steps(Coroutine[Any, Any, None]):
-    """An item's coroutine, which says in the slot when a step of it begins and that it has ended.
-
-    It costs 0.7 us a step; an item that awaits once has two.
-    """
+    """An item's coroutine, which says in the slot when a step of it begins and ends: 0.7 us a step."""
 
     __slots__ = ("_inner", "_item", "_ordinal", "_words")
 

@@ -33,9 +33,7 @@ _ALL = -1
 
 
 class Salvage:
-    """One buffer of a damaged journal. Raises JournalDamaged when nothing can be found out about it,
-    NotFound when it can, and the buffer is not there.
-    """
+    """One buffer of a damaged journal. Raises NotFound for none, JournalDamaged when that cannot be said."""
 
     def __init__(self, path: Path, buffer_id: str) -> None:
         self._path = path
