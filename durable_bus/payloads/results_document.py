@@ -12,14 +12,16 @@ from durable_bus.payloads.messages import Result
 
 __all__ = ["result_item", "results_document"]
 
-_MISSING = '<item index="{}" success="false" missing="true"/>'
-
 
 def result_item(index: int, success: bool, payload: str, is_xml: bool) -> str:
     """One `<item>` of the results document: XML inside as answered, text escaped."""
     if not is_xml:
         payload = escape(representable(payload))
     return f'<item index="{index}" success="{"true" if success else "false"}">{payload}</item>'
+
+
+def _missing_item(index: int) -> str:
+    return f'<item index="{index}" success="false" missing="true"/>'
 
 
 def results_document(results: Iterable[Result], total: int) -> Iterator[str]:
@@ -34,8 +36,9 @@ def results_document(results: Iterable[Result], total: int) -> Iterator[str]:
     for result in results:
         if not next_index <= result.index < total:
             raise ValueError(f"result {result.index} where {next_index} to {total - 1} may come")
-        yield from map(_MISSING.format, range(next_index, result.index))
+        for index in range(next_index, result.index):
+            yield _missing_item(index)
         yield result_item(result.index, result.success, result.payload, result.is_xml)
         next_index = result.index + 1
-    yield from map(_MISSING.format, range(next_index, total))
+    yield from map(_missing_item, range(next_index, total))
     yield "</results>"
