@@ -68,7 +68,6 @@ def test_a_daemon_that_is_never_idle_says_it_too(journal: Path, facts: Facts) ->
                     "buffer_id": buffer_id,
                     "target": "echo",
                     "collect": False,
-                    "total": 1,
                     "digest": "d",
                 }
                 items = {"count": 1, "form": 0, "exceptions": []}
