@@ -184,3 +184,17 @@ def test_an_incomplete_folder_is_refused(tmp_path: Path, folder: Path, names: tu
         (folder / name).write_text("SELECT 1;\n", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="without a gap"):
         as_the_daemon(tmp_path / "journal.db", folder)
+
+
+def test_a_start_with_a_journal_of_this_version_does_not_load_sqlite_utils(tmp_path: Path) -> None:
+    opening = (
+        "import sys\nfrom pathlib import Path\nfrom durable_bus.journal.journal import Journal\n"
+        "Journal.open(Path(sys.argv[1])).close()\nprint('sqlite_utils' in sys.modules)"
+    )
+    loaded = [
+        subprocess.run(
+            [sys.executable, "-c", opening, str(tmp_path / "journal.db")], capture_output=True, text=True
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+    assert loaded == ["True", "False"], "it makes the schema, and finds it"
