@@ -118,6 +118,7 @@ def test_retry_prints_the_new_buffers_id(journal: Path, shell: Shell, facts: Fac
         assert "every item has succeeded" in err
 
 
+@pytest.mark.slow
 def test_prune_says_how_many(service: Service, shell: Shell, facts: Facts) -> None:
     with service.client() as client:
         for number in range(3):

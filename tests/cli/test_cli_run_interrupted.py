@@ -100,7 +100,7 @@ def test_ctrl_c_while_the_app_is_imported_ends_at_once(tmp_path: Path, run_log: 
     assert "Traceback" not in ran.err
 
 
-@pytest.mark.parametrize("victim", ["supervisor", "worker", "command"])
+@pytest.mark.parametrize("victim", ["supervisor", pytest.param("worker", marks=pytest.mark.slow), "command"])
 def test_kill_9_costs_nothing_that_is_recorded(
     tmp_path: Path, facts: Facts, run_log: RunLog, victim: str
 ) -> None:

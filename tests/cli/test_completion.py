@@ -52,6 +52,7 @@ def test_bash_completes_commands_and_options(folder: Path) -> None:
     assert completed(folder, "results", "--format", "j") == ["jsonl"]
 
 
+@pytest.mark.slow
 def test_bash_completes_buffer_ids_and_listeners_from_the_journal(folder: Path) -> None:
     assert completed(folder, "wait", "") == ["tuesday", "monday"]
     assert completed(folder, "results", "m") == ["monday"]
@@ -60,6 +61,7 @@ def test_bash_completes_buffer_ids_and_listeners_from_the_journal(folder: Path) 
     assert completed(folder, "send", "ec") == ["echo"]
 
 
+@pytest.mark.slow
 def test_the_journal_that_is_named_is_asked_and_one_that_is_not_there_offers_nothing(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def test_as_completed_gives_each_result_once_while_others_still_run(client: Clie
     assert sorted(result.index for result in buffer.as_completed(60)) == list(range(51))
 
 
+@pytest.mark.slow
 def test_as_completed_ends_with_the_buffer_however_close_its_last_result_comes(client: Client) -> None:
     for _ in range(100):
         assert len(list(client.start("echo", ["a"]).as_completed(60))) == 1
@@ -334,6 +335,7 @@ def test_any_number_of_items_arrives_whole_and_in_order(client: Client, count: i
     assert [result.payload for result in buffer.results()] == [f"{index}" for index in range(count)]
 
 
+@pytest.mark.slow
 def test_items_of_any_size_up_to_the_limit_arrive_whole(client: Client) -> None:
     limit = 8 * 1024 * 1024
     sizes = [0, 1, 1023, 65_536, 65_537, 1024 * 1024, 1024 * 1024 + 1, 5_000_000, limit, 3]
@@ -433,6 +435,7 @@ def interrupt_amid_a_frame(client: Client, supervisor_pid: int) -> None:
         os.kill(supervisor_pid, signal.SIGCONT)
 
 
+@pytest.mark.slow
 def test_ctrl_c_amid_a_frame_ends_the_supervisor_and_what_runs_is_finished(
     journal: Path, run_log: RunLog, tmp_path: Path
 ) -> None:

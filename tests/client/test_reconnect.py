@@ -286,6 +286,7 @@ def test_wait_keeps_its_time_when_the_daemon_is_stopped_and_gone(journal: Path, 
         assert buffer.wait(60).successful == 0
 
 
+@pytest.mark.slow
 def test_results_arrive_over_a_restart_each_once(journal: Path, facts: Facts) -> None:
     with Service(journal) as service, service.client() as client:
         buffer = client.start("sleep", ["0.002"] * 1000, buffer_id="b")

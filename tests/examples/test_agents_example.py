@@ -40,6 +40,7 @@ def assert_answered_once(facts: Facts, answer: str) -> None:
     assert facts.rows("SELECT * FROM in_flight") == []
 
 
+@pytest.mark.slow
 def test_the_program_prints_the_answer(journal: Path, facts: Facts) -> None:
     command = [sys.executable, "-m", "durable_bus.examples.agents", str(journal)]
     ended = subprocess.run(

@@ -82,6 +82,7 @@ def test_a_daemon_that_is_never_idle_says_it_too(journal: Path, facts: Facts) ->
         assert {buffer_id for (buffer_id,) in rows} >= set(acknowledged)
 
 
+@pytest.mark.slow
 def test_the_client_of_an_embedded_supervisor_is_told(journal: Path, facts: Facts) -> None:
     with plain.bus.running(journal=journal, workers=1) as client:
         pid = client.supervisor_pid

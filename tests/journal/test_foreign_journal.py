@@ -295,6 +295,7 @@ except errors.DurableBusError as error:
 """
 
 
+@pytest.mark.slow
 @as_root
 def test_an_ordinary_user_writes_his_own_journal_where_everybody_may(everybodys: Path) -> None:
     """A new one, an old one, and one that a link of his own leads to."""

@@ -231,6 +231,7 @@ def test_leaving_with_a_full_disk_ends_and_the_next_start_goes_on(
     facts.assert_whole("b", 5)
 
 
+@pytest.mark.slow
 def test_a_kill_on_a_full_disk_loses_nothing_that_was_acknowledged(
     disk: Disk, journal: Path, facts: Facts, tmp_path: Path
 ) -> None:

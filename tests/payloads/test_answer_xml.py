@@ -65,6 +65,7 @@ def test_text_comes_back_character_for_character(text: str) -> None:
     assert (xml_reading.parse(document)[0].text or "") == text
 
 
+@pytest.mark.slow
 @unhurried
 @given(elements())
 def test_an_element_comes_back_as_it_went(element: E) -> None:

@@ -258,6 +258,7 @@ def test_the_kind_of_a_payload_is_its_root(text: str, kind: str) -> None:
     assert xml_reading.payload_kind(text, False) == "text"
 
 
+@pytest.mark.slow
 @unhurried
 @given(st.text(), st.text(), st.booleans())
 def test_an_error_payload_never_fails(code: str, message: str, retry_allowed: bool) -> None:

@@ -40,7 +40,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     "first",
-    [0, 60, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (120, 180, 240))],
+    [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (60, 120, 180, 240))],
 )
 def test_no_schedule_of_faults_breaks_a_promise(folder: Path, first: int) -> None:
     """In several tests, so that they can run side by side."""
@@ -197,12 +197,14 @@ def stop_workers(folder: Path, seed: int) -> None:
         machine.close()
 
 
+@pytest.mark.slow
 def test_every_buffer_ends_though_workers_are_stopped_at_any_step(folder: Path) -> None:
     """And nobody is charged with the end of a worker in which nothing ran."""
     for seed in range(SEEDS):
         stop_workers(folder, seed)
 
 
+@pytest.mark.slow
 def test_without_looking_at_who_does_not_begin_a_buffer_would_not_end(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,4 +318,4 @@ ASupervisorInTrouble.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-TestASupervisorInTrouble = ASupervisorInTrouble.TestCase
+TestASupervisorInTrouble = pytest.mark.slow(ASupervisorInTrouble.TestCase)

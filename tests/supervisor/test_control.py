@@ -342,6 +342,7 @@ def test_what_cannot_be_retried_is_refused_and_changes_nothing(
 # prune
 
 
+@pytest.mark.slow
 def test_prune_keeps_the_row_and_the_id_and_nothing_else(journal: Path, facts: Facts) -> None:
     with Service(journal, "apps.unruly:bus") as service, service.client() as client:
         client.start("misbehave", ["raise", *["good"] * 3000], buffer_id="b").wait(60)

@@ -248,6 +248,7 @@ with socket.socket(socket.AF_UNIX) as connection:
 """
 
 
+@pytest.mark.slow
 @as_root
 def test_another_user_is_kept_out_by_the_mode_and_told_off_by_the_uid(open_folder: Path) -> None:
     with Service(open_folder / "journal.db") as service, service.client() as client:

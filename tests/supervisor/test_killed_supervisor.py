@@ -166,6 +166,7 @@ def until_started_or_given_up(client: Client, facts: Facts, run_log: RunLog) -> 
     )
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_was_stopped_for_long_does_not_take_its_workers_for_late(
     journal: Path, facts: Facts
 ) -> None:

@@ -10,9 +10,10 @@ from support import Facts, is_alive, kill, until
 COMPLETES = "SELECT count(*) FROM messages WHERE kind = 'BufferComplete'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "item_ms", "deaths"),
-    [(5, 20, 4), pytest.param(12, 2, 15, marks=[pytest.mark.slow, pytest.mark.timeout(600)])],
+    [(5, 20, 4), pytest.param(12, 2, 15, marks=pytest.mark.timeout(600))],
 )
 def test_three_levels_complete_once_each_whatever_is_killed(
     journal: Path, facts: Facts, width: int, item_ms: int, deaths: int

@@ -161,6 +161,7 @@ def test_many_open_buffers_all_go_on(journal: Path, facts: Facts, run_log: RunLo
         facts.assert_whole(f"b{number}", 3)
 
 
+@pytest.mark.slow
 def test_an_item_that_is_due_again_after_the_crash_is_run_then(journal: Path, facts: Facts) -> None:
     """What is known of attempts lies in rows: three in all, over as many supervisors."""
     with unruly.bus.running(journal=journal, workers=1) as client:

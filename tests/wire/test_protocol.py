@@ -157,6 +157,7 @@ JSON = st.recursive(
 NO_OBJECT = JSON.filter(lambda value: not isinstance(value, dict))
 
 
+@pytest.mark.slow
 @unhurried
 @given(st.dictionaries(st.sampled_from(["k", "request", "version", "buffer_id", "x"]), JSON))
 def test_every_object_is_a_request_or_a_misfit_of_its_id(header: dict[str, Any]) -> None:

@@ -189,6 +189,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_a_reader_that_holds_the_log_back_is_named_and_holds_nobody_up(journal: Path, facts: Facts) -> None:
     wal = Path(f"{journal}-wal")
     with supervised(journal) as client:
