@@ -93,8 +93,9 @@ SELECT count(*) AS buffers FROM buffer WHERE ended_commit IS NULL AND dropped_co
 
 -- name: last_ended_buffers
 SELECT v.*
-FROM (SELECT buffer_id FROM buffer WHERE ended_commit IS NOT NULL ORDER BY buffer_seq DESC LIMIT :limit) b
-JOIN buffers v ON v.buffer_id = b.buffer_id;
+FROM (SELECT buffer_seq, buffer_id FROM buffer WHERE ended_commit IS NOT NULL ORDER BY buffer_seq DESC LIMIT :limit) b
+JOIN buffers v ON v.buffer_id = b.buffer_id
+ORDER BY b.buffer_seq DESC;
 
 -- name: in_flight_count
 -- What was handed out and has no result: of a dispatch that has not ended, some items may have theirs.
