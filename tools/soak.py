@@ -149,9 +149,10 @@ def run_client(folder: Path, number: int, seed: int) -> None:
 
     notes = Notes(folder / f"client{number}.notes")
     said = notes.read()
-    outstanding = {words[1] for words in said if words[0] == "started"}
-    outstanding -= {words[1] for words in said if words[0] == "received"}
-    unsure = [words[1] for words in said if words[0] == "starting"][-1:]
+    started = {words[1] for words in said if words[0] == "started"}
+    outstanding = started - {words[1] for words in said if words[0] == "received"}
+    # Not one that it was told of: its end may have come already, and comes once.
+    unsure = [words[1] for words in said if words[0] == "starting" and words[1] not in started][-1:]
     sequence = sum(1 for words in said if words[0] == "starting")
     stop = folder / "stop"
     while True:
