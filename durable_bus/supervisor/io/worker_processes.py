@@ -14,8 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
-
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled, WorkerUnintelligible, said
 from durable_bus.payloads.settings import AppSpec
 from durable_bus.supervisor.io.reactor import SelectorReactor
@@ -167,7 +165,7 @@ class WorkerPool:
                 for frame in worker.reader.feed(data):
                     _check_bodies(frame)
                     self._events.append(WorkerSpoke(worker_id, frame))
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 worker.unintelligible = WorkerUnintelligible(said(error))
                 self._reactor.forget(worker.read_fd)
                 worker.process.kill()
