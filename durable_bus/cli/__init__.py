@@ -42,7 +42,7 @@ COMMANDS = {
     "check": ("journal", "Look for anything wrong in the journal."),
     "migrate": ("journal", "Bring the journal's schema up to this version."),
     "backup": ("journal", "Copy the journal, consistently."),
-    "export": ("journal", "Write the results of a buffer as one file."),
+    "export": ("follow", "Write the results of a buffer as one file."),
     "prune": ("control", "Drop what ended long ago."),
     "replay": ("replay", "See what happened, and do again what was left."),
     "completion": ("completion", "Print a shell's completion script."),

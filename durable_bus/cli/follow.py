@@ -1,17 +1,19 @@
-"""`results` and `wait`: they only read the journal, whether somebody serves it or not."""
+"""`results`, `export` and `wait`: they only read the journal, whether somebody serves it or not."""
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from durable_bus.cli import options
-from durable_bus.cli.output import check_output, render, write_results
+from durable_bus.cli.output import check_output, render, render_results, write_results
 from durable_bus.cli.printing import buffer_row, note, print_json
 from durable_bus.cli.progress import Progress, open_progress
-from durable_bus.errors import NotFound, TimedOut
+from durable_bus.errors import JournalDamaged, NotFound, TimedOut
 from durable_bus.journal.reader import BufferContent, JournalReader
+from durable_bus.payloads.messages import Result
 
 _POLL_S = 0.1
 
@@ -39,6 +41,55 @@ def results_command(
             note(f"{buffer_id} has not ended: {how_far(content)}")
         write_results(render(reader, [content], format_name, failed_only=failed_only), output)
         return _exit_code(content)
+
+
+@click.command("export")
+@options.buffer_argument
+@options.journal_option()
+@options.format_option
+@options.output_option
+def export_command(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
+    """Write the results of BUFFER as one file: XML, jsonl or csv.
+
+    Of a buffer that has not ended it writes those that are recorded, says so, and ends with exit code 1. Of a
+    damaged journal it writes what can be read, says how much that is, and ends with exit code 5.
+
+    \b
+    durable-bus export BUFFER --format csv --output results.csv
+    """
+    check_output(output, journal)
+    try:
+        with JournalReader(journal) as reader:
+            content = reader.kept(buffer_id)
+            if output is None:
+                # What is already on stdout cannot be taken back: look for damage before the first byte.
+                for _ in reader.results(content.buffer_seq):
+                    pass
+            if not content.ended:
+                note(f"{buffer_id} has not ended: {how_far(content)}")
+            write_results(render(reader, [content], format_name), output)
+            return 0 if content.ended else 1
+    except JournalDamaged as error:
+        note(str(error))
+        return _export_what_is_left(buffer_id, journal, format_name, output)
+
+
+def _export_what_is_left(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
+    from durable_bus.journal.admin.salvage import Salvage
+
+    read = 0
+
+    def counted() -> Iterator[Result]:
+        nonlocal read
+        for result in salvage.results():
+            read += 1
+            yield result
+
+    with closing(Salvage(journal, buffer_id)) as salvage:
+        write_results(render_results(counted(), salvage.total, format_name), output)
+    of = f"{salvage.recorded:,} that were recorded; {max(0, salvage.recorded - read):,} could not"
+    note(f"{read:,} results of {buffer_id} could be read, of {of}")
+    return JournalDamaged.exit_code
 
 
 def _exit_code(content: BufferContent) -> int:

@@ -1,26 +1,21 @@
-"""Commands about the journal itself: query, check, migrate, backup, export."""
+"""Commands about the journal itself: query, check, migrate, backup."""
 
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import click
 
 from durable_bus.cli import options
-from durable_bus.cli.follow import how_far
-from durable_bus.cli.output import check_output, render, render_results, write_results
 from durable_bus.cli.printing import note, print_json
 from durable_bus.cli.rows import write_rows
-from durable_bus.errors import JournalDamaged, UsageError
+from durable_bus.errors import UsageError
 from durable_bus.journal.admin.backup import back_up
 from durable_bus.journal.admin.check import UNREADABLE, Finding, Report, check
 from durable_bus.journal.admin.query import ask, column_names, question, questions
 from durable_bus.journal.lock import JournalLock, holder_pid, noted_commit
-from durable_bus.journal.reader import JournalReader
-from durable_bus.payloads.messages import Result
 
 EXIT_WRONG = 5
 _IN_MEMORY_BYTES_MAX = 32 * 1024 * 1024
@@ -212,52 +207,3 @@ def backup_command(destination: Path, journal: Path) -> int:
     size_bytes = back_up(journal, destination, served_by=holder_pid(destination))
     note(f"{size_bytes:,} bytes in {destination}")
     return 0
-
-
-@click.command("export")
-@options.buffer_argument
-@options.journal_option()
-@options.format_option
-@options.output_option
-def export_command(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
-    """Write the results of BUFFER as one file: XML, jsonl or csv.
-
-    Of a buffer that has not ended it writes those that are recorded, says so, and ends with exit code 1. Of a
-    damaged journal it writes what can be read, says how much that is, and ends with exit code 5.
-
-    \b
-    durable-bus export BUFFER --format csv --output results.csv
-    """
-    check_output(output, journal)
-    try:
-        with JournalReader(journal) as reader:
-            content = reader.kept(buffer_id)
-            if output is None:
-                # What is already on stdout cannot be taken back: look for damage before the first byte.
-                for _ in reader.results(content.buffer_seq):
-                    pass
-            if not content.ended:
-                note(f"{buffer_id} has not ended: {how_far(content)}")
-            write_results(render(reader, [content], format_name), output)
-            return 0 if content.ended else 1
-    except JournalDamaged as error:
-        note(str(error))
-        return _export_what_is_left(buffer_id, journal, format_name, output)
-
-
-def _export_what_is_left(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
-    from durable_bus.journal.admin.salvage import Salvage
-
-    read = 0
-
-    def counted() -> Iterator[Result]:
-        nonlocal read
-        for result in salvage.results():
-            read += 1
-            yield result
-
-    with closing(Salvage(journal, buffer_id)) as salvage:
-        write_results(render_results(counted(), salvage.total, format_name), output)
-    of = f"{salvage.recorded:,} that were recorded; {max(0, salvage.recorded - read):,} could not"
-    note(f"{read:,} results of {buffer_id} could be read, of {of}")
-    return EXIT_WRONG
