@@ -9,7 +9,7 @@ Nothing here is a second copy of the journal. After a crash it is built again fr
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -17,6 +17,9 @@ from durable_bus.errors import WorkerDeath
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.wire.protocol import Start
 from durable_bus.wire.slot import ORDINAL_MAX
+
+if TYPE_CHECKING:
+    from durable_bus.supervisor.scheduling.timeouts import Verdict
 
 __all__ = [
     "Arriving",
@@ -288,8 +291,8 @@ class State:
         """
         self.help_at_s: float | None = None
         """When there may be something to take for an idle worker, monotonic; None: not by itself."""
-        self.verdicts: dict[int, Any] = {}
-        """What the last look at time-outs found of each worker (`timeouts.Verdict`)."""
+        self.verdicts: dict[int, Verdict] = {}
+        """What the last look at time-outs found of each worker. Never changed in place."""
         self.looked_s = 0.0
         self.look_at_s: float | None = None
         """When somebody may be late, monotonic; None: nobody has anything to be late with."""
@@ -346,7 +349,6 @@ class State:
         if buffer is not None:
             self.buffers.change(buffer_seq, returned=(*buffer.returned, *ranges))
 
-    def held_by(self, worker_id: int) -> list[Lease]:
+    def held_by(self, worker: Worker) -> list[Lease]:
         """What a worker holds, in the order it was given."""
-        worker = self.workers.get(worker_id)
-        return [self.leases[lease_id] for lease_id in worker.held] if worker else []
+        return [self.leases[lease_id] for lease_id in worker.held]

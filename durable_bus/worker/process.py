@@ -77,12 +77,13 @@ def main(arguments: WorkerArguments) -> int:
         replies.send(AppNotImportable(f"{error}{_where(error.__cause__)}", trace))
         return 1
     messages = MessageHandling(arguments.journal)
-    serve = SyncRunner(bus, words, replies, messages).serve
     if any(settings.is_async for settings in listeners.values()):
         # asyncio costs 50 ms of boot: others do not pay it.
         from durable_bus.worker.async_runner import AsyncRunner
 
         serve = AsyncRunner(bus, words, replies, messages).serve
+    else:
+        serve = SyncRunner(bus, words, replies, messages).serve
     # Whoever is ready and begins nothing is ended after a few seconds: no import comes after this.
     replies.send(Ready(listeners))
     pid = os.getpid()

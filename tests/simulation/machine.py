@@ -275,7 +275,7 @@ class Machine:
         if sorted(found) != sorted(rows):
             raise Violation(f"in memory (buffer, recorded, failed) are {found}, on disk {rows}")
         for hand in state.workers.values():
-            held = sum(len(one.open_positions()) for one in state.held_by(hand.worker_id))
+            held = sum(len(one.open_positions()) for one in state.held_by(hand))
             if hand.unanswered != held:
                 raise Violation(f"worker {hand.worker_id} holds {held} items, counted are {hand.unanswered}")
 

@@ -114,7 +114,7 @@ def _worker(context: Context, worker: Worker) -> WorkerStatus:
         old_code=worker.generation < context.state.generation,
         in_hand=worker.unanswered,
     )
-    running = timeouts.running(context, worker)
+    running = timeouts.running(context, worker, context.state.held_by(worker))
     if running is not None:
         lease = running.lease
         told.listener, told.seconds = lease.listener, round(running.seconds, 3)

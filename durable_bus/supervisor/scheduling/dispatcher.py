@@ -105,6 +105,7 @@ class _Round:
                 continue
             found = self._next_range(seq, most, may_be_alone=worker.unanswered == 0, must_be_alone=only_alone)
             if found is not None:
+                self._note_batch(buffer.target, settings.concurrency)
                 self._hand_out(worker, seq, *self._packed(seq, found))
                 return position
         return None
@@ -113,6 +114,12 @@ class _Round:
         state = self._state
         item_us = state.item_us.get(listener)
         return rules.batch_items(state.last_batch.get(listener), item_us, concurrency, self._wall_us)
+
+    def _note_batch(self, listener: str, concurrency: int) -> None:
+        """A batch goes out: the next one of this listener may be larger."""
+        state = self._state
+        if listener in state.item_us:
+            state.last_batch = {**state.last_batch, listener: self._batch(listener, concurrency)}
 
     def _most(self, worker: Worker, buffer: OpenBuffer, concurrency: int) -> int:
         """How many items of this buffer a worker should get now; 0 when it holds enough."""
@@ -126,10 +133,6 @@ class _Round:
     def _hand_out(self, worker: Worker, buffer_seq: int, found: Range, items: ItemBatch) -> None:
         self._state.grants += 1
         buffer = self._state.buffers.change(buffer_seq, granted=self._state.grants)
-        settings = worker.settings(buffer.target)
-        if settings is not None and buffer.target in self._state.item_us:
-            batch = self._batch(buffer.target, settings.concurrency)
-            self._state.last_batch = {**self._state.last_batch, buffer.target: batch}
         dispatch_id = self._context.journal.work.dispatch(
             buffer_seq, found.first, found.item_count, found.attempt, found.alone, worker.pid
         )

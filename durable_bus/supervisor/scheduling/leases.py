@@ -69,9 +69,9 @@ def _replace(context: Context, before: Lease, after: Lease) -> None:
         )
 
 
-def take_back(context: Context, worker_id: int, from_ordinal: int, end_ordinal: int = ORDINAL_MAX) -> None:
+def take_back(context: Context, worker: Worker, from_ordinal: int, end_ordinal: int = ORDINAL_MAX) -> None:
     """What a worker holds from an ordinal on, up to another, and will not start, waits again."""
-    for lease in context.state.held_by(worker_id):
+    for lease in context.state.held_by(worker):
         keep = min(max(from_ordinal - lease.first_ordinal, 0), lease.item_count)
         if keep == lease.item_count or lease.first_ordinal >= end_ordinal:
             continue
@@ -101,21 +101,21 @@ def _give_back(
         context.state.give_back(lease.buffer_seq, ranges)
 
 
-def worker_gone(context: Context, worker_id: int, started: int) -> list[Suspect]:
+def worker_gone(context: Context, worker: Worker, started: int) -> list[Suspect]:
     """A worker has ended: what it had not started waits again, and the worker is forgotten.
 
     Returns what it had started and not answered. The caller charges one of them, or gives them back with
     `quarantine`.
     """
     suspects: list[Suspect] = []
-    for lease in context.state.held_by(worker_id):
+    for lease in context.state.held_by(worker):
         opened = lease.open_positions()
         suspects += [(lease, at) for at in opened if lease.first_ordinal + at < started]
         _give_back(context, lease, [at for at in opened if lease.first_ordinal + at >= started])
         context.state.leases.discard(lease.lease_id)
         if isinstance(lease, ItemLease):
             context.journal.work.end_dispatch(lease.lease_id, "died")
-    context.state.workers.discard(worker_id)
+    context.state.workers.discard(worker.worker_id)
     return suspects
 
 

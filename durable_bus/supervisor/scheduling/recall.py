@@ -54,7 +54,7 @@ def take_back(context: Context) -> None:
             continue
         # The worker says "started" before it looks at the limit: what it may still run counts as started.
         boundary = max(slot.limit, slot.started)
-        leases.take_back(context, worker.worker_id, boundary)
+        leases.take_back(context, worker, boundary)
         worker = workers.change(worker.worker_id, taken=worker.limit)
         if worker.begun(boundary) >= worker.next_ordinal:
             _end(context, worker)
@@ -63,15 +63,13 @@ def take_back(context: Context) -> None:
             context.outbox.kill(worker.worker_id)
 
 
-def discarded(context: Context, worker_id: int, first_ordinal: int, end_ordinal: int) -> None:
+def discarded(context: Context, worker: Worker, first_ordinal: int, end_ordinal: int) -> None:
     """A worker has thrown away what it was told not to start."""
-    leases.take_back(context, worker_id, first_ordinal, end_ordinal)
-    worker = context.state.workers.get(worker_id)
-    if worker is not None:
-        # Kept, as it is said once: who is recalled again before its limit is lifted has nothing to say.
-        worker = context.state.workers.change(worker_id, discarded_to=end_ordinal)
-        if worker.recalled and end_ordinal >= worker.next_ordinal:
-            _end(context, worker)
+    leases.take_back(context, worker, first_ordinal, end_ordinal)
+    # Kept, as it is said once: who is recalled again before its limit is lifted has nothing to say.
+    worker = context.state.workers.change(worker.worker_id, discarded_to=end_ordinal)
+    if worker.recalled and end_ordinal >= worker.next_ordinal:
+        _end(context, worker)
 
 
 def _end(context: Context, worker: Worker) -> None:

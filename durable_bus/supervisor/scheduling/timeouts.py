@@ -106,17 +106,17 @@ def what_runs(worker: Worker, held: Sequence[Lease], seen: Seen, now_ns: int) ->
 
 
 def verdict(
-    worker: Worker, held: Sequence[Lease], runs: Running | None, before: Verdict | None, now_s: float
+    worker: Worker, held: Sequence[Lease], runs: Running, before: Verdict | None, now_s: float
 ) -> Verdict:
-    """Whether a worker that holds something is late with what runs in it.
+    """Whether a worker is late with what runs in it.
 
     It is late when it still runs the same item `LOOK_AGAIN_S` after its time-out was first seen to be over.
     `before`: the verdict of the last look.
     """
     dues_s = [KILL_AFTER_S]  # it may stop between two items, which nothing else would make us see
     dues_s += [allowed_s for lease in held if (allowed_s := _timeout_s(worker, lease)) is not None]
-    timeout_s = None if runs is None else _timeout_s(worker, runs.lease)
-    if runs is None or timeout_s is None:
+    timeout_s = _timeout_s(worker, runs.lease)
+    if timeout_s is None:
         return Verdict(min(dues_s))
     left_s = timeout_s + (0.0 if runs.has_thread else ASYNC_GRACE_S) - runs.seconds
     if left_s >= 0:
@@ -149,9 +149,8 @@ def _see(slot: Slot) -> Seen:
     return seen if (slot.started, slot.current) == (seen.started, seen.current) else seen._replace(since_ns=0)
 
 
-def running(context: Context, worker: Worker) -> Running | None:
-    """What runs in a worker now; None: nothing."""
-    held = context.state.held_by(worker.worker_id)
+def running(context: Context, worker: Worker, held: Sequence[Lease]) -> Running | None:
+    """What of the leases that a worker holds runs in it now; None: nothing."""
     now_ns = context.ports.clock.monotonic_ns()
     return what_runs(worker, held, _see(context.slot(worker.worker_id)), now_ns)
 
@@ -173,13 +172,13 @@ def judge(context: Context) -> None:
     for worker in [*state.workers.values()]:
         if not (worker.unanswered or worker.recalled) or worker.late is not None:
             continue
-        runs = running(context, worker)
+        held, last = state.held_by(worker), before.get(worker.worker_id)
+        runs = running(context, worker, held)
         if runs is None:
             begun = worker.begun(context.slot(worker.worker_id).started)
-            found = verdict_on_beginning(worker, begun, before.get(worker.worker_id), step_s)
+            found = verdict_on_beginning(worker, begun, last, step_s)
         else:
-            held = state.held_by(worker.worker_id)
-            found = verdict(worker, held, runs, before.get(worker.worker_id), now_s)
+            found = verdict(worker, held, runs, last, now_s)
         verdicts[worker.worker_id] = found
         if found.late is not None:
             state.workers.change(worker.worker_id, late=found.late)

@@ -66,8 +66,9 @@ def _answers(context: Context, worker_id: int, answers: Answers, bodies: list[by
             conversations.message_outcome(context, lease.message_seq, handled.outcome, body)
         elif isinstance(lease, ItemLease):
             conversations.item_outcome(context, lease, handled.index, handled.outcome, body)
-    if answers.discarded is not None:
-        recall.discarded(context, worker_id, *answers.discarded)
+    worker = context.state.workers.get(worker_id)
+    if answers.discarded is not None and worker is not None:
+        recall.discarded(context, worker, *answers.discarded)
 
 
 def _note_pace(state: State, listener: str, item_us: float) -> None:
@@ -80,7 +81,7 @@ def ended(context: Context, event: WorkerEnded) -> None:
     if worker is None:
         return
     death = event.death if worker.late is None else worker.late.death
-    suspects = leases.worker_gone(context, event.worker_id, event.started)
+    suspects = leases.worker_gone(context, worker, event.started)
     context.outbox.log("worker ended", pid=worker.pid, reason=str(death), suspects=len(suspects))
     not_importable_because = workforce.died_in_boot(context, worker, death)
     if not_importable_because is not None:
