@@ -145,14 +145,21 @@ class JournalReader:
         frequent = sorted(reasons.items(), key=lambda counted: (-counted[1], counted[0]))[:limit]
         return [{"kind": kind, "reason": reason, "items": items} for (kind, reason), items in frequent]
 
+    def items(self, buffer_seq: int) -> Iterator[Text | Xml]:
+        """The items of a buffer as they were given, in their order."""
+        return self._item_pages("items_page", buffer_seq)
+
     def unsuccessful_items(self, content: BufferContent) -> Iterator[Text | Xml]:
         """Failed and missing items of an ended buffer, in their order and as they were given."""
-        first_key, last_key = self._keys(content.buffer_seq)
+        return self._item_pages("unsuccessful_items", content.buffer_seq)
+
+    def _item_pages(self, name: str, buffer_seq: int) -> Iterator[Text | Xml]:
+        first_key, last_key = self._keys(buffer_seq)
         after_key = first_key - 1
         while True:
             with self._reading():
                 page = self._statements.some(
-                    "unsuccessful_items", PAGE_CHARS, after_key=after_key, last_key=last_key, limit=PAGE_ROWS
+                    name, PAGE_CHARS, after_key=after_key, last_key=last_key, limit=PAGE_ROWS
                 )
             if not page:
                 return

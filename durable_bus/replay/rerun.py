@@ -10,7 +10,6 @@ from durable_bus.app.finding import parse_spec
 from durable_bus.client.buffer import BufferStatus
 from durable_bus.client.embedded import open_client
 from durable_bus.errors import UsageError
-from durable_bus.journal.admin.history import History
 from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.messages import Result, Text, Xml
 from durable_bus.payloads.xml_reading import canonical
@@ -52,14 +51,14 @@ def rerun(
     Raises NotFound, or BufferError when the app lacks the listener.
     """
     spec = parse_spec(app)
-    with JournalReader(journal) as reader, History(journal) as history:
+    with JournalReader(journal) as reader:
         content = reader.kept(buffer_id)
         if not content.opened:
             raise UsageError(f"the items of {buffer_id} are still arriving")
         with tempfile.TemporaryDirectory(prefix="durable_bus_rerun_") as folder:
             scratch = Path(folder) / "rerun.db"
             with open_client(spec, app, scratch, workers, durability="normal") as client:
-                again = client.start(content.target, history.items(content.buffer_seq), buffer_id=buffer_id)
+                again = client.start(content.target, reader.items(content.buffer_seq), buffer_id=buffer_id)
 
                 def has_ended() -> bool:
                     status = again.status()
@@ -67,7 +66,7 @@ def rerun(
                     return status.state != "open"
 
                 client.wait_until(has_ended, buffer_id, None)
-                items = history.items(content.buffer_seq)
+                items = reader.items(content.buffer_seq)
                 return _compare(reader.results(content.buffer_seq), again.results(), items, tell)
 
 

@@ -23,7 +23,7 @@ ALL_ARE_ASKED = {"check.sql"}
 """Whoever loads it goes through all that is in it."""
 METHODS = {
     "run", "run_rows", "run_each", "insert", "all", "some", "one", "value", "row", "rows",
-    "write", "_write", "_rows", "_value",
+    "write", "_write", "_rows", "_value", "_item_pages",
 }  # fmt: skip
 """Of `Statements`, and of those who pass on a name to one of them."""
 

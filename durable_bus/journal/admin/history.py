@@ -8,14 +8,9 @@ from typing import Any
 
 from durable_bus.errors import NotFound, UsageError
 from durable_bus.journal.connection import open_reader, transaction, translated
-from durable_bus.journal.formats import INDEX_BITS
-from durable_bus.journal.paging import PAGE_CHARS
 from durable_bus.journal.statements import Statements
-from durable_bus.payloads.messages import Text, Xml
 
 __all__ = ["History"]
-
-_PAGE_ROWS = 2_000
 
 
 class History:
@@ -100,21 +95,6 @@ class History:
                 0 if row["state"] != "open" else row["total"] - row["completed"] if known else None
             )
         return {"commit": commit_id, "newest_commit": newest, **commit, "buffers": buffers}
-
-    def items(self, buffer_seq: int) -> Iterator[Text | Xml]:
-        """The items of a buffer as they were given, in their order, in pages."""
-        after_key = (buffer_seq << INDEX_BITS) - 1
-        last_key = (buffer_seq << INDEX_BITS) + (1 << INDEX_BITS) - 1
-        while True:
-            with translated(self.path):
-                page = self._statements.some(
-                    "items_page", PAGE_CHARS, after_key=after_key, last_key=last_key, limit=_PAGE_ROWS
-                )
-            if not page:
-                return
-            after_key = page[-1][0]
-            for _, payload, is_xml in page:
-                yield Xml(payload) if is_xml else Text(payload)
 
     def open_work(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Open buffers, each with what it waits for, and how many unsettled messages each listener has."""

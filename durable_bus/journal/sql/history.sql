@@ -124,11 +124,6 @@ FROM buffer b
 WHERE b.created_commit <= :commit_id AND (b.dropped_commit IS NULL OR b.dropped_commit > :commit_id)
 ORDER BY b.buffer_seq;
 
--- name: items_page
-SELECT item_key, payload, is_xml FROM item
-WHERE item_key > :after_key AND item_key <= :last_key
-ORDER BY item_key LIMIT :limit;
-
 -- name: open_work
 -- What `finish` waits for: items that somebody must still be handed, or has in hand; what waits for a conversation to come
 -- to its end is `forwarded`.

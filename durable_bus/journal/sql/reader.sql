@@ -66,6 +66,11 @@ WHERE r.item_key > :after_key AND r.item_key <= :last_key AND r.success <= :succ
 ORDER BY r.item_key
 LIMIT :limit;
 
+-- name: items_page
+SELECT item_key, payload, is_xml FROM item
+WHERE item_key > :after_key AND item_key <= :last_key
+ORDER BY item_key LIMIT :limit;
+
 -- name: unsuccessful_items
 -- The items of an ended buffer without a successful result.
 SELECT i.item_key, i.payload, i.is_xml
