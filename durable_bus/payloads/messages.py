@@ -27,6 +27,7 @@ __all__ = [
     "HandlerMetadata",
     "HandlerResponse",
     "Huh",
+    "Json",
     "Result",
     "SystemError",
     "Text",
@@ -102,6 +103,32 @@ class Xml:
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
             raise UsageError(f"Xml takes a str, not {type(self.text).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """An item or answer that is JSON, whatever type it has: `Json("a string")`, `Json(None)`, `Json([1])`.
+
+    `Json.raw(text)` takes JSON that is written already, such as a line of a file. Whether the value can be
+    JSON is seen when it is used.
+    """
+
+    value: object
+
+    @classmethod
+    def raw(cls, text: str) -> Json:
+        """JSON as text. Spaces between its tokens are dropped when it is used; the order of keys, and how
+        numbers are written, stay. Raises UsageError for another type than str.
+        """
+        if not isinstance(text, str):
+            raise UsageError(f"Json.raw takes a str, not {type(text).__name__}")
+        return cls(RawJson(text))
+
+
+class RawJson(NamedTuple):
+    """What `Json.raw` was given."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +237,8 @@ class Result(NamedTuple):
     - `error`: why it failed, one line; None for a success.
     - `attempt`: the one that gave this answer, counted from 1.
     - `duration_ms`: how long the handler took, in milliseconds.
+    - `form`: the payload's: "text", "xml", "json" or "pickle".
+    - `item`: the item's payload, as `value` gives it; None unless it was asked for (`with_items=True`).
     """
 
     # Not a dataclass: readers make one a row, hundreds of thousands a second. One million took 0.4 s, and
@@ -221,6 +250,8 @@ class Result(NamedTuple):
     error: str | None
     attempt: int
     duration_ms: float
+    form: str = "text"
+    item: Any = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name, in this order, as `--format jsonl` writes them."""
