@@ -16,6 +16,7 @@
     │   ├── JournalTooNew                └── StorageFull
     │   ├── JournalTooOld
     │   └── JournalDamaged
+    ├── ItemFailed                   1
     └── ItemError                    1   never leaves its item: becomes a failed result
         ├── MalformedItem
         ├── UnserialisableAnswer
@@ -43,6 +44,7 @@ __all__ = [
     "InsideHandler",
     "Interrupted",
     "ItemError",
+    "ItemFailed",
     "JournalDamaged",
     "JournalError",
     "JournalLocked",
@@ -252,6 +254,20 @@ class ItemError(DurableBusError):
     kind: ClassVar[str] = "exception"
 
 
+class ItemFailed(DurableBusError):
+    """An item has failed, and its value was asked for."""
+
+    exit_code = 1
+
+    def __init__(self, index: int, kind: str, message: str, traceback: str = "") -> None:
+        """`kind`: as in the view `failures`, or that of a SystemError that a handler has answered."""
+        super().__init__(f"item {index} failed: {kind}: {message}")
+        self.index = index
+        self.kind = kind
+        self.message = message
+        self.traceback = traceback
+
+
 class MalformedItem(ItemError):
     """The item is not what its listener takes: not one element, a DOCTYPE, a field too many or missing."""
 
@@ -259,9 +275,11 @@ class MalformedItem(ItemError):
 
 
 class UnserialisableAnswer(ItemError):
-    """The handler's answer cannot be written as text or XML, so it could never be delivered."""
+    """The handler's answer has no form, so it could never be delivered."""
 
     kind = "answer"
+    answer = ""
+    """Its repr, which the failed result keeps."""
 
 
 class WorkerDeath(ItemError):

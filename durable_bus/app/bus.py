@@ -16,11 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from durable_bus.app.handler_signature import is_async, resolved, signature
+from durable_bus.app.handler_signature import check_answer_of, is_async, resolved, signature
 from durable_bus.errors import UsageError
+from durable_bus.payloads.forms import FORM_NAMES
 from durable_bus.payloads.messages import SECONDS_MAX, SYSTEM_BUFFER, HandlerMetadata, check_name, is_seconds
-from durable_bus.payloads.settings import ListenerSettings
-from durable_bus.payloads.xml_reading import check_annotation
+from durable_bus.payloads.reading import PayloadType
+from durable_bus.payloads.settings import ListenerSettings, ValueForms
+from durable_bus.payloads.values import ValueWriter
 
 if TYPE_CHECKING:
     from durable_bus.client.client import Client
@@ -44,25 +46,30 @@ class Listener:
     takes_metadata: bool
     raw_annotation: Any = field(repr=False)
     """The payload's annotation as written, a str where it could not be resolved yet."""
+    pickles: bool = False
+    """Whether its bus does."""
 
     @functools.cached_property
-    def annotation(self) -> Any:
-        """How the payload arrives: a dataclass, `etree._Element` or str.
+    def payload_type(self) -> PayloadType:
+        """How the payload arrives.
 
         Resolved at decoration where possible, else here: a class may stand below its handler in the file.
 
-        Raises UsageError when it cannot be resolved, or is neither of the three.
+        Raises UsageError when it cannot be resolved, or nobody can make such a value of a payload.
         """
         try:
-            annotation = resolved(self.raw_annotation, self.handler, {})
-            check_annotation(annotation)
+            return PayloadType(resolved(self.raw_annotation, self.handler, {}), pickles=self.pickles)
         except NameError as error:
             raise UsageError(
                 f"listener {self.settings.name}: cannot resolve its payload's type: {error}"
             ) from None
         except UsageError as error:
             raise UsageError(f"listener {self.settings.name}: {error}") from None
-        return annotation
+
+    @property
+    def annotation(self) -> Any:
+        """The payload's, resolved. Raises as `payload_type` does."""
+        return self.payload_type.annotation
 
     def call(self, payload: object, metadata: HandlerMetadata) -> Any:
         """What the handler returns; for an async one its coroutine. Raises what it raises."""
@@ -74,11 +81,26 @@ class Bus:
     import it from there.
 
     `name`, 1 to 100 of `A-Z a-z 0-9 _ . -`, is for humans. Making a Bus starts nothing and writes nothing.
-    Raises UsageError for a name that cannot be.
+
+    - `form`: what a dataclass by itself becomes, as an item or answer: "xml", or "json". In answer to a JSON
+      item it is JSON on every bus.
+    - `pickle`: whether values that have no other form are pickled; else they are refused. Then any class may
+      be a payload's annotation. Only this bus's workers load pickles, and a client's `Result.value`: a
+      pickle is code, so let nobody write to the journal whom you would not let run code.
+
+    Raises UsageError for a name or form that cannot be.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, form: Literal["xml", "json"] = "xml", pickle: bool = False) -> None:
         self.name = check_name(name, "bus")
+        if form not in ("xml", "json"):
+            raise UsageError(f'bus {name}: form={form!r:.100} is neither "xml" nor "json"')
+        self.forms = ValueForms(form, bool(pickle))
+        writer = ValueWriter(lambda: self.forms)
+        self.writers: tuple[ValueWriter, ...] = tuple(
+            writer.in_answer_to(one) for one in range(len(FORM_NAMES))
+        )
+        """How answers are written, by the form of what they answer."""
         self.listeners: dict[str, Listener] = {}
         # Which module makes this Bus: `running` must tell other processes where to find it.
         frame: types.FrameType | None = sys._getframe(1)
@@ -102,10 +124,13 @@ class Bus:
         """Declare the decorated function as the handler of the listener `name`. The function itself is
         returned unchanged. The outermost decorator decides whether a handler is sync or async.
 
-        The handler's first parameter is the payload. Its annotation says how the payload arrives: as a
-        dataclass, as `lxml.etree._Element` (the default), or as str. A second parameter that is annotated
+        The handler's first parameter is the payload. Its annotation says how the payload arrives: str,
+        `lxml.etree._Element`, a dataclass, TypedDict, NamedTuple, pydantic model, msgspec Struct, dict, list,
+        int, float, bool or Any. Without one it arrives as it is: text as str, JSON as its value, XML as an
+        element. What does not fit is a failed item of kind `malformed`. A second parameter that is annotated
         HandlerMetadata, or named `metadata`, gets the metadata. What the handler returns is its answer: None,
-        str, Text, Xml, an element, a dataclass, or a HandlerResponse.
+        str, a JSON value (dict, list, tuple, int, float, bool), a model, a dataclass, an element, Text, Xml,
+        Json, or a HandlerResponse. An answer that has no form fails its item, which keeps its repr.
 
         - `timeout`: seconds for each attempt. A sync handler that takes longer loses its worker. None, for no
           limit, must be written out.
@@ -139,12 +164,16 @@ class Bus:
             )
             if not isinstance(raw_annotation, str):
                 try:
-                    check_annotation(raw_annotation)
+                    PayloadType(raw_annotation, pickles=self.forms.pickle)
                 except NameError:
-                    pass  # a field's type is declared further down; `annotation` looks again
+                    pass  # a field's type is declared further down; `payload_type` looks again
                 except UsageError as error:
                     raise UsageError(f"listener {name}: {error}") from None
-            self.listeners[name] = Listener(settings, handler, takes_metadata, raw_annotation)
+            if not self.forms.pickle:
+                check_answer_of(name, handler, sys._getframe(1).f_locals)
+            self.listeners[name] = Listener(
+                settings, handler, takes_metadata, raw_annotation, self.forms.pickle
+            )
             return handler
 
         return declare
@@ -184,10 +213,10 @@ class Bus:
 
     def settings(self) -> dict[str, ListenerSettings]:
         """The settings of every listener by its name, in the order of declaration. Raises UsageError as
-        `Listener.annotation` does: at boot, and not at the first item.
+        `Listener.payload_type` does: at boot, and not at the first item.
         """
         for listener in self.listeners.values():
-            listener.annotation  # noqa: B018  it is resolved here
+            listener.payload_type  # noqa: B018  it is resolved here
         return {name: listener.settings for name, listener in self.listeners.items()}
 
 

@@ -12,9 +12,11 @@ from typing import Any, Final
 from lxml import etree
 
 from durable_bus.errors import UsageError
+from durable_bus.payloads.answer_types import check_answer
 from durable_bus.payloads.messages import HandlerMetadata
+from durable_bus.payloads.reading import AS_IT_IS
 
-__all__ = ["is_async", "resolved", "signature"]
+__all__ = ["check_answer_of", "is_async", "resolved", "signature"]
 
 # As written where the import is for type checkers only.
 _ELEMENT_NAMES: Final = ("_Element", "etree._Element", "lxml.etree._Element")
@@ -65,7 +67,7 @@ def signature(name: str, handler: Callable[..., Any], local_names: Mapping[str, 
                 "and second, if it wants it, metadata: HandlerMetadata"
             )
     if not positional or positional[0].annotation is inspect.Parameter.empty:
-        return etree._Element, takes_metadata
+        return AS_IT_IS, takes_metadata
     raw = positional[0].annotation
     try:
         return resolved(raw, handler, local_names), takes_metadata
@@ -84,10 +86,21 @@ def _is_metadata(parameter: inspect.Parameter, handler: Any, local_names: Mappin
         return False
 
 
+def check_answer_of(name: str, handler: Any, local_names: Mapping[str, Any]) -> None:
+    """Raise UsageError for a return annotation that promises what no bus could write. One that cannot be
+    resolved is nobody's business.
+    """
+    try:
+        raw = getattr(inspect.unwrap(_called(handler)), "__annotations__", {}).get("return")
+        check_answer(resolved(raw, handler, local_names))
+    except NameError:
+        return
+    except UsageError as error:
+        raise UsageError(f"listener {name}: {error}") from None
+
+
 def resolved(annotation: Any, handler: Any, local_names: Mapping[str, Any]) -> Any:
     """The annotation itself, from the text that `from __future__ import annotations` makes of it.
-
-    Only this one is looked at: a return type that cannot be resolved is nobody's business here.
 
     Raises NameError when a name in it is not there (yet), UsageError when it is no type expression.
     """

@@ -16,10 +16,12 @@ from durable_bus.cli.progress import open_progress
 from durable_bus.cli.rows import write_rows
 from durable_bus.examples.code_audit import Metrics, sources
 from durable_bus.journal.reader import BufferContent, JournalReader
-from durable_bus.payloads.xml_reading import load
+from durable_bus.payloads.forms import FORM_NAMES
+from durable_bus.payloads.reading import PayloadType
 
 _APP = "durable_bus.examples.code_audit:bus"
 _MOST_COMPLEX = 10
+_METRICS = PayloadType(Metrics)
 
 
 @click.command("demo")
@@ -66,7 +68,7 @@ def _row(one: Metrics) -> dict[str, object]:
 
 def _most_complex(reader: JournalReader, buffer: BufferContent) -> list[Metrics]:
     successes = (result for result in reader.results(buffer.buffer_seq) if result.success)
-    metrics = (cast(Metrics, load(one.payload, one.is_xml, Metrics)) for one in successes)
+    metrics = (cast(Metrics, _METRICS.load(one.payload, FORM_NAMES.index(one.form))) for one in successes)
     return heapq.nlargest(_MOST_COMPLEX, metrics, key=lambda one: one.complexity)
 
 

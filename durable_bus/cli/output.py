@@ -64,7 +64,7 @@ def render(
         results = latest_results(reader, chain)
     if failed_only and format_name == "xml":
         yield "<results>"
-        yield from (result_item(r.index, r.success, r.payload, r.is_xml) for r in results)
+        yield from (result_item(r.index, r.success, r.payload, r.form) for r in results)
         yield "</results>\n"
     else:
         yield from render_results(results, chain[0].total, format_name)

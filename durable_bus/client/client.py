@@ -21,9 +21,9 @@ from durable_bus.client.session import Session
 from durable_bus.client.upload import Upload, digest_items
 from durable_bus.errors import BufferError, DurableBusError, NotFound, SupervisorLost, TimedOut, UsageError
 from durable_bus.journal.reader import BufferContent, JournalReader
+from durable_bus.payloads.forms import FORM_NAMES, XML
 from durable_bus.payloads.messages import NAME_CHARS_MAX, check_name
-from durable_bus.payloads.outcomes import outcome_of
-from durable_bus.payloads.xml_writing import dump_message
+from durable_bus.payloads.values import ValueWriter
 from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
@@ -36,7 +36,7 @@ _RETRY_DIGEST_CHARS = 32
 
 
 class ReceivedMessage(NamedTuple):
-    """A message from a mailbox. `kind` is its root element's name, "text" for text."""
+    """A message from a mailbox. `kind` is its root element's name, or "text", "json" or "pickle"."""
 
     message_id: str
     kind: str
@@ -44,6 +44,8 @@ class ReceivedMessage(NamedTuple):
     thread_id: str
     payload: str
     is_xml: bool
+    form: str
+    """"text", "xml", "json" or "pickle"."""
 
 
 class Client:
@@ -86,6 +88,7 @@ class Client:
         )
         """The table of listeners as far as the supervisor knew it when it greeted us."""
         self._session = _session
+        self._writer = ValueWriter(_session.forms)
         self._reader: JournalReader | None = None
         self._closed = False
         self._reader_lock = threading.Lock()
@@ -186,8 +189,8 @@ class Client:
         written, and for XML that is not one element; LimitExceeded for more than 8 MiB. Nothing of it is in
         the journal then.
         """
-        text, is_xml = dump_message(payload)
-        return self._session.ask(protocol.Send(new_id(), to, text, is_xml), protocol.Sent).message_id
+        text, form = self._writer.message(payload)
+        return self._session.ask(protocol.Send(new_id(), to, text, form), protocol.Sent).message_id
 
     def receive(self, timeout: float | None = None) -> ReceivedMessage:
         """The next message to this client's name. Raises TimedOut after `timeout` seconds (None: never), and
@@ -206,7 +209,15 @@ class Client:
         except BaseException:
             self._session.connection.say(protocol.AbandonReceiving(receive.request))
             raise
-        return ReceivedMessage(*(getattr(message, field) for field in ReceivedMessage._fields))
+        return ReceivedMessage(
+            message.message_id,
+            message.kind,
+            message.from_id,
+            message.thread_id,
+            message.payload,
+            message.form == XML,
+            FORM_NAMES[message.form],
+        )
 
     def _receive(self, receive: protocol.Receive, deadline_s: float | None) -> protocol.Message:
         while True:
@@ -236,11 +247,11 @@ class Client:
         either, such as XML that is not one element; then the message is as it was.
         """
         try:
-            text, is_xml, success = outcome_of(payload)
+            text, form, success = self._writer.outcome(payload)
         except errors.UnserialisableAnswer as error:
             raise UsageError(f"not an answer: {error}") from error
         self._session.ask(
-            protocol.Respond(new_id(), message.message_id, text, is_xml, success), protocol.Settled
+            protocol.Respond(new_id(), message.message_id, text, form, success), protocol.Settled
         )
 
     def acknowledge(self, message: ReceivedMessage) -> None:

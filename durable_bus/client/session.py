@@ -16,7 +16,7 @@ from durable_bus import __version__, errors
 from durable_bus.client.connection import Connection
 from durable_bus.client.unreachable import is_silent, nobody_serves, why_unreachable
 from durable_bus.errors import JournalError, JournalUnreachable, SupervisorLost, TimedOut
-from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.payloads.settings import ValueForms
 from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
 from durable_bus.wire.socket_file import connect_daemon, journal_file
@@ -63,12 +63,22 @@ class Session:
         self._reconnect_lock = threading.Lock()
         self.connection = self._begin(connected)
         try:
-            self.listeners = self._greeted()
+            welcome = self._greeted()
         except BaseException:
             if process is not None:
                 process.terminate()  # it answers no frame of ours before a worker has imported the app
             self.close()
             raise
+        self.listeners = welcome.listeners
+        self._forms = welcome.forms
+
+    def forms(self) -> ValueForms:
+        """How the app writes values whose type does not say it. Where no worker could tell when we were
+        greeted, this waits until one can. Raises BusNotImportable.
+        """
+        if self._forms is None:
+            self._forms = self.ask(protocol.AskForms(new_id()), protocol.AppForms).forms
+        return self._forms
 
     @classmethod
     def with_daemon(cls, journal: Path, name: str | None) -> "Session":
@@ -85,19 +95,19 @@ class Session:
         hello = protocol.Hello(new_id(), version=__version__, name=self._name, needs_app=own, journal=meant)
         return Connection(connected, hello)
 
-    def _greeted(self) -> dict[str, ListenerSettings]:
+    def _greeted(self) -> protocol.Welcome:
         """Raises JournalUnreachable when a daemon takes too long: it is stopped, or something hangs; when it
         serves another journal, which was given the same socket; and when it has ended before it answers:
         between fork and exec a child of a killed daemon still holds its socket, where connecting succeeds.
         """
         if self.process is not None:
             try:
-                return self.connection.welcome().listeners
+                return self.connection.welcome()
             except SupervisorLost as error:
                 raise _died_at_start(self.process, error) from None
         timeout_s = GREETING_S if self._name is None else GREETING_WITH_NAME_S
         try:
-            return self.connection.welcome(timeout_s).listeners
+            return self.connection.welcome(timeout_s)
         except TimedOut:
             silent = is_silent(self._journal, f"has not answered within {timeout_s:g} s")
             raise JournalUnreachable(silent) from None

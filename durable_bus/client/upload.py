@@ -9,10 +9,12 @@ import msgspec
 
 from durable_bus.client.session import Session
 from durable_bus.errors import BufferError, DurableBusError, SupervisorLost, UsageError
-from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
+from durable_bus.payloads.forms import digits_of
+from durable_bus.payloads.items import ItemsDigest
 from durable_bus.payloads.packing import pack
+from durable_bus.payloads.settings import ValueForms
+from durable_bus.payloads.values import Payload, ValueWriter
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml
-from durable_bus.payloads.xml_writing import dump_item
 from durable_bus.wire import protocol
 
 __all__ = ["BATCH_ITEMS", "Upload", "digest_items"]
@@ -31,11 +33,11 @@ _UNACKNOWLEDGED_CHUNKS_MAX = 8
 
 def digest_items(items: Iterable[object]) -> tuple[int, str]:
     """How many items these are, and the digest that the journal keeps of them. Checks each as `start` does,
-    and raises what that raises.
+    and raises what that raises. The items are of types that say their form on every bus.
     """
     digest = ItemsDigest()
     total = 0
-    for body, forms, _ in _chunks(items):
+    for body, forms, _ in _chunks(items, ValueWriter(ValueForms)):
         digest.update(body, forms)
         total += len(forms)
     return total, digest.hexdigest()
@@ -50,6 +52,7 @@ class Upload:
         self._session = session
         self._connection = session.connection
         self._start = start
+        self._writer = ValueWriter(session.forms)
         self._digest = ItemsDigest()
         self._unacknowledged: deque[tuple[protocol.Request, tuple[bytes, ...]]] = deque()
         """Requests after the start itself, each with its body if it has one."""
@@ -91,18 +94,17 @@ class Upload:
 
     def _numbered(self, items: Iterable[object]) -> Iterator[tuple[protocol.Chunk, bytes, bool]]:
         """The chunks as they are sent, and of each whether it is the last."""
-        for number, (body, forms, is_last) in enumerate(_chunks(items)):
+        for number, (body, forms, is_last) in enumerate(_chunks(items, self._writer)):
             self._digest.update(body, forms)
             self._total += len(forms)
-            chunk = protocol.Chunk(self._start.request, number, len(forms), *form_and_exceptions(forms))
+            chunk = protocol.Chunk(self._start.request, number, len(forms), digits_of(forms))
             yield chunk, body, is_last
 
     def _whole(self, chunk: protocol.Chunk) -> protocol.Submit:
         return protocol.Submit(
             **msgspec.structs.asdict(self._start),
             count=chunk.count,
-            form=chunk.form,
-            exceptions=chunk.exceptions,
+            forms=chunk.forms,
             digest=self._digest.hexdigest(),
         )
 
@@ -161,9 +163,9 @@ class Upload:
                 continue
 
 
-def _chunks(items: Iterable[object]) -> Iterator[tuple[bytes, list[bool], bool]]:
-    """Items as bodies (`payloads.packing`) of a bounded size, each with whether its items are XML, and
-    whether it is the last: an item is asked for ahead to know that.
+def _chunks(items: Iterable[object], writer: ValueWriter) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Items as bodies (`payloads.packing`) of a bounded size, each with the form of each of its items, a byte
+    each, and whether it is the last: an item is asked for ahead to know that.
     """
     if isinstance(items, (str, bytes)):
         raise UsageError("items must be an iterable of items, not one str or bytes")
@@ -172,16 +174,17 @@ def _chunks(items: Iterable[object]) -> Iterator[tuple[bytes, list[bool], bool]]
     iterator = iter(items)
     first_index = chars = 0
     texts: list[str] = []
-    forms: list[bool] = []
+    forms = bytearray()
     batch = list(islice(iterator, _AT_ONCE))
     while batch:
         if set(map(type, batch)) == {str}:
             new_texts: list[str] = batch  # type: ignore[assignment]
-            forms += [text[:1] == "<" or guess_is_xml(text) for text in new_texts]
+            forms += bytes([text[:1] == "<" or guess_is_xml(text) for text in new_texts])
         else:
-            pairs = [_dump(item, first_index + len(texts) + position) for position, item in enumerate(batch)]
+            first = first_index + len(texts)
+            pairs = [_dump(writer, item, first + position) for position, item in enumerate(batch)]
             new_texts = [text for text, _ in pairs]
-            forms += [is_xml for _, is_xml in pairs]
+            forms += bytes([form for _, form in pairs])
         texts += new_texts
         new_chars = sum(map(len, new_texts))
         chars += new_chars
@@ -189,35 +192,39 @@ def _chunks(items: Iterable[object]) -> Iterator[tuple[bytes, list[bool], bool]]
         at_once = _AT_ONCE if new_chars > _SHORT_CHARS else _AT_ONCE_SHORT
         batch = list(islice(iterator, 1 if is_full else min(at_once, BATCH_ITEMS - len(texts))))
         if is_full or not batch:
-            sized = _sized(texts, forms, first_index)
+            sized = _sized(writer, texts, bytes(forms), first_index)
             chunk = next(sized)
             for another in sized:
                 yield *chunk, False
                 chunk = another
             yield *chunk, not batch
             first_index += len(texts)
-            texts, forms, chars = [], [], 0
+            texts, forms, chars = [], bytearray(), 0
 
 
-def _dump(item: object, index: int) -> tuple[str, bool]:
+def _dump(writer: ValueWriter, item: object, index: int) -> Payload:
     try:
-        return dump_item(item)
+        return writer.item(item)
     except DurableBusError as error:
         raise type(error)(f"item {index}: {error}") from None
 
 
-def _sized(texts: list[str], forms: list[bool], first_index: int) -> Iterator[tuple[bytes, list[bool]]]:
+def _sized(
+    writer: ValueWriter, texts: list[str], forms: bytes, first_index: int
+) -> Iterator[tuple[bytes, bytes]]:
     """Cut in halves until no chunk is too long; check what cannot be journaled."""
     chars = sum(map(len, texts))
     if chars > CHUNK_CHARS_MAX and len(texts) > 1:
         middle = len(texts) // 2
-        yield from _sized(texts[:middle], forms[:middle], first_index)
-        yield from _sized(texts[middle:], forms[middle:], first_index + middle)
+        yield from _sized(writer, texts[:middle], forms[:middle], first_index)
+        yield from _sized(writer, texts[middle:], forms[middle:], first_index + middle)
         return
     body = b""
     with contextlib.suppress(UnicodeEncodeError):
         body = pack(texts)
     if body.count(b"\0") != len(texts) or len(body) > PAYLOAD_BYTES_MAX:
         for position, text in enumerate(texts):
-            _dump(text, first_index + position)  # one of them cannot be taken: this finds and names it
+            _dump(
+                writer, text, first_index + position
+            )  # one of them cannot be taken: this finds and names it
     yield body, forms

@@ -27,6 +27,8 @@ class Failure(NamedTuple):
     message: str
     traceback: str = ""
     supervisor_died: bool = False
+    answer: str = ""
+    """The repr of what a handler has answered, where it could not be written."""
 
 
 class Attempts(NamedTuple):

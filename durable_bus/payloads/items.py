@@ -1,8 +1,6 @@
-"""Items on their way into the journal: their digest and their forms, the same for a client and for a
-handler's start.
-"""
+"""Items on their way into the journal: their digest, the same for a client and for a handler's start."""
 
-__all__ = ["ItemsDigest", "form_and_exceptions"]
+__all__ = ["ItemsDigest"]
 
 
 class ItemsDigest:
@@ -14,18 +12,10 @@ class ItemsDigest:
         self._sha256 = hashlib.sha256
         self._texts, self._forms = hashlib.sha256(), hashlib.sha256()
 
-    def update(self, body: bytes, forms: list[bool]) -> None:
-        """Add a chunk: its body (`payloads.packing`), and whether each item is XML."""
+    def update(self, body: bytes, forms: bytes) -> None:
+        """Add a chunk: its body (`payloads.packing`), and the form of each item."""
         self._texts.update(body)
-        self._forms.update(bytes(forms))
+        self._forms.update(forms)
 
     def hexdigest(self) -> str:
         return self._sha256(self._texts.digest() + self._forms.digest()).hexdigest()
-
-
-def form_and_exceptions(forms: list[bool]) -> tuple[int, list[int]]:
-    """The form most items have (1: XML, 0: text), and the positions of those that have the other."""
-    mostly = sum(forms) * 2 >= len(forms)
-    if all(forms) or not any(forms):
-        return int(mostly), []
-    return int(mostly), [position for position, is_xml in enumerate(forms) if is_xml != mostly]

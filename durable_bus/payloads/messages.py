@@ -6,13 +6,15 @@ The payload names and their fields come from the origin and stay (DESIGN section
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
-from durable_bus.errors import BufferError, UsageError
+from durable_bus.errors import BufferError, ItemFailed, UsageError
+from durable_bus.payloads.forms import FORM_NAMES
 
 __all__ = [
     "NAME_CHARS_MAX",
@@ -28,6 +30,8 @@ __all__ = [
     "HandlerResponse",
     "Huh",
     "Json",
+    "Pickled",
+    "RawJson",
     "Result",
     "SystemError",
     "Text",
@@ -127,6 +131,13 @@ class Json:
 
 class RawJson(NamedTuple):
     """What `Json.raw` was given."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pickled:
+    """A pickle that is written already, as base64: what an item of the journal is given to a rerun as."""
 
     text: str
 
@@ -252,6 +263,20 @@ class Result(NamedTuple):
     duration_ms: float
     form: str = "text"
     item: Any = None
+
+    @property
+    def value(self) -> Any:
+        """What was answered: a str, an element, a plain JSON value, or the object of a pickle.
+
+        A pickle is code: ask only where you trust whoever could write to the journal. Raises ItemFailed for a
+        failure.
+        """
+        if not self.success:
+            kind, _, message = (self.error or "").partition(": ")
+            raise ItemFailed(self.index, kind, message)
+        # By name: lxml is for those who read XML, and takes 20 ms.
+        reading: Any = importlib.import_module("durable_bus.payloads.reading")
+        return reading.plain_value(self.payload, FORM_NAMES.index(self.form))
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name, in this order, as `--format jsonl` writes them."""

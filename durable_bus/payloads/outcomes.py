@@ -4,26 +4,24 @@ For an item a bare value, None or a response is its answer. Everything else is a
 types, and a body of payloads. It is recorded once, whatever else comes later.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from durable_bus.errors import DurableBusError, UnserialisableAnswer, encodable
-from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
-from durable_bus.payloads.messages import (
-    RESPOND,
-    SYSTEM_BUFFER,
-    BufferError,
-    BufferStart,
-    HandlerResponse,
-    Huh,
-    SystemError,
-)
+from durable_bus.payloads.forms import digits_of
+from durable_bus.payloads.items import ItemsDigest
+from durable_bus.payloads.messages import RESPOND, SYSTEM_BUFFER, BufferStart, HandlerResponse
 from durable_bus.payloads.packing import pack
+from durable_bus.payloads.values import ValueWriter
 from durable_bus.payloads.xml_reading import split_items
-from durable_bus.payloads.xml_writing import dump, dump_item
 
-__all__ = ["End", "Forward", "Outcome", "Respond", "Start", "message_outcome", "outcome_of", "passed_on"]
+__all__ = ["End", "Form", "Forms", "Forward", "Outcome", "Respond", "Start", "message_outcome", "passed_on"]
+
+Form = Annotated[int, msgspec.Meta(ge=0, le=3)]
+"""See `payloads.forms`."""
+Forms = Annotated[str, msgspec.Meta(pattern="^[0-3]+$")]
+"""One digit for all payloads of a body, or one for each (`payloads.forms.digits_of`)."""
 
 
 class _Outcome(msgspec.Struct, tag_field="do", forbid_unknown_fields=True, frozen=True, gc=False):
@@ -33,7 +31,7 @@ class _Outcome(msgspec.Struct, tag_field="do", forbid_unknown_fields=True, froze
 class Respond(_Outcome, tag="respond", frozen=True):
     """The answer to a message: one payload, for whom its thread was with before."""
 
-    is_xml: bool
+    form: Form
     success: bool
 
 
@@ -45,7 +43,7 @@ class Forward(_Outcome, tag="forward", frozen=True):
     """One payload for another name, on the same thread."""
 
     to: str
-    is_xml: bool
+    form: Form
 
 
 class Start(_Outcome, tag="start", frozen=True):
@@ -58,10 +56,7 @@ class Start(_Outcome, tag="start", frozen=True):
     return_to: str
     buffer_id: str
     count: int
-    form: int
-    """The form of most items: 1 for XML, 0 for text."""
-    exceptions: list[int]
-    """The positions of those that have the other form."""
+    forms: Forms
     digest: str
     """See `items.ItemsDigest`."""
 
@@ -69,21 +64,15 @@ class Start(_Outcome, tag="start", frozen=True):
 Outcome = Respond | End | Forward | Start
 
 
-def outcome_of(value: Any) -> tuple[str, bool, bool]:
-    """(payload, is_xml, success) of an answer. Raises UnserialisableAnswer."""
-    text, is_xml = dump(value)
-    return text, is_xml, not isinstance(value, (Huh, SystemError, BufferError))
-
-
-def passed_on(value: HandlerResponse) -> tuple[Forward | Start, bytes] | None:
+def passed_on(writer: ValueWriter, value: HandlerResponse) -> tuple[Forward | Start, bytes] | None:
     """A forward or a start, with its body; None for a response. Raises UnserialisableAnswer."""
     if value.to == RESPOND:
         return None
     if value.to == SYSTEM_BUFFER and isinstance(value.payload, BufferStart):
-        return _start(value.payload)
+        return _start(writer, value.payload)
     to = _name("HandlerResponse.to", value.to)
-    text, is_xml, _ = outcome_of(value.payload)
-    return Forward(to, is_xml), pack([text])
+    text, form = writer.answer(value.payload)
+    return Forward(to, form), pack([text])
 
 
 def _name(what: str, value: object) -> str:
@@ -97,38 +86,36 @@ def _name(what: str, value: object) -> str:
     return name
 
 
-def _start(start: BufferStart) -> tuple[Start, bytes]:
+def _start(writer: ValueWriter, start: BufferStart) -> tuple[Start, bytes]:
     try:
         items = split_items(start.items) if isinstance(start.items, str) else start.items
-        pairs = [dump_item(item) for item in items]
+        pairs = [writer.item(item) for item in items]
     except (DurableBusError, TypeError) as error:
         raise UnserialisableAnswer(f"BufferStart.items cannot be journaled: {error}") from error
-    texts, forms = [text for text, _ in pairs], [is_xml for _, is_xml in pairs]
+    texts, forms = [text for text, _ in pairs], bytes(form for _, form in pairs)
     body = pack(texts)
     digest = ItemsDigest()
     digest.update(body, forms)
-    form, exceptions = form_and_exceptions(forms)
     outcome = Start(
         target=_name("BufferStart.target", start.target),
         collect=bool(start.collect),
         return_to=_name("BufferStart.return_to", start.return_to),
         buffer_id=_name("BufferStart.buffer_id", start.buffer_id),
         count=len(texts),
-        form=form,
-        exceptions=exceptions,
+        forms=digits_of(forms),
         digest=digest.hexdigest(),
     )
     return outcome, body
 
 
-def message_outcome(value: Any) -> tuple[Outcome, bytes]:
+def message_outcome(writer: ValueWriter, value: Any) -> tuple[Outcome, bytes]:
     """What the handling of a message led to, with its body. Raises UnserialisableAnswer."""
     if isinstance(value, HandlerResponse):
-        found = passed_on(value)
+        found = passed_on(writer, value)
         if found is not None:
             return found
         value = value.payload
     if value is None:
         return End(), b""
-    text, is_xml, success = outcome_of(value)
-    return Respond(is_xml, success), pack([text])
+    text, form, success = writer.outcome(value)
+    return Respond(form, success), pack([text])

@@ -5,19 +5,30 @@ Rendered from the rows each time, never stored, and never failing: every answer 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator
 
-from durable_bus.payloads.characters import escape, representable
+from durable_bus.payloads.characters import escape, first_unrepresentable
 from durable_bus.payloads.messages import Result
 
 __all__ = ["result_item", "results_document"]
 
 
-def result_item(index: int, success: bool, payload: str, is_xml: bool) -> str:
-    """One `<item>` of the results document: XML inside as answered, text escaped."""
-    if not is_xml:
-        payload = escape(representable(payload))
-    return f'<item index="{index}" success="{"true" if success else "false"}">{payload}</item>'
+def result_item(index: int, success: bool, payload: str, form: str) -> str:
+    """One `<item>` of the results document: XML inside as answered, all else escaped. JSON and pickles say so
+    with `form`; text with characters that XML cannot hold is base64 of its UTF-8, and says so with
+    `encoding`.
+    """
+    attributes = ""
+    if form != "xml":
+        if form != "text":
+            attributes = f' form="{form}"'
+        if not payload.isprintable() and first_unrepresentable(payload):
+            attributes += ' encoding="base64"'
+            payload = base64.b64encode(payload.encode()).decode()
+        else:
+            payload = escape(payload)
+    return f'<item index="{index}" success="{"true" if success else "false"}"{attributes}>{payload}</item>'
 
 
 def _missing_item(index: int) -> str:
@@ -38,7 +49,7 @@ def results_document(results: Iterable[Result], total: int) -> Iterator[str]:
             raise ValueError(f"result {result.index} where {next_index} to {total - 1} may come")
         for index in range(next_index, result.index):
             yield _missing_item(index)
-        yield result_item(result.index, result.success, result.payload, result.is_xml)
+        yield result_item(result.index, result.success, result.payload, result.form)
         next_index = result.index + 1
     yield from map(_missing_item, range(next_index, total))
     yield "</results>"

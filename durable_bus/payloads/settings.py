@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["AppSpec", "ListenerSettings"]
+__all__ = ["AppSpec", "ListenerSettings", "ValueForms"]
 
 
 class AppSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,6 +17,15 @@ class AppSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The name that holds the Bus there."""
     sys_path: list[str]
     """The folders to import from."""
+
+
+class ValueForms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """How a bus writes values whose type alone does not say it. A worker reports it, and a client is told."""
+
+    form: Literal["xml", "json"] = "xml"
+    """Of a dataclass by itself."""
+    pickle: bool = False
+    """Whether what has no other form is pickled, else it is refused."""
 
 
 class ListenerSettings(msgspec.Struct, frozen=True, gc=False):

@@ -1,35 +1,32 @@
-"""XML and text on their way in: the one hardened parser, and what a handler gets of a payload.
+"""XML on its way in: the one hardened parser.
 
-A payload is a pair `(text, is_xml)`. XML is exactly one element: no DOCTYPE, no comment or processing
+XML is exactly one element: no DOCTYPE, no comment or processing
 instruction beside it, at most XML_DEPTH_MAX deep, at most PAYLOAD_BYTES_MAX long. An XML declaration before
 it is dropped. All else is MalformedItem, which becomes a failed result.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from lxml import etree
 
-from durable_bus.errors import MalformedItem, UsageError, one_line
+from durable_bus.errors import MalformedItem, one_line
 from durable_bus.payloads.characters import first_unrepresentable
-from durable_bus.payloads.dataclass_xml import codec_of, local_name
+from durable_bus.payloads.dataclass_xml import local_name
 
 __all__ = [
     "PARSER",
     "PAYLOAD_BYTES_MAX",
     "XML_DEPTH_MAX",
     "canonical",
-    "check_annotation",
     "error_text",
     "guess_is_xml",
     "is_deeper",
-    "load",
-    "loader",
+    "item_element",
     "parse",
+    "parse_bytes",
     "payload_kind",
     "split_items",
     "without_declaration",
@@ -87,10 +84,11 @@ def parse(text: str) -> etree._Element:
         data = text.encode()
     except UnicodeEncodeError:
         raise MalformedItem("not XML: a lone surrogate") from None
-    return _parse(data)
+    return parse_bytes(data)
 
 
-def _parse(data: bytes) -> etree._Element:
+def parse_bytes(data: bytes) -> etree._Element:
+    """The same of UTF-8."""
     if not b"<@" < data < b"=":  # all but `<` and a letter, `_` or a character beyond ASCII (or `@`)
         data = _from_root(data.decode()).encode()
     if len(data) > PAYLOAD_BYTES_MAX:
@@ -132,52 +130,14 @@ def is_deeper(root: etree._Element, depth_max: int) -> bool:
     return bool(root.xpath("boolean(" + "/".join("*" * depth_max) + ")"))  # a step a level, all in C
 
 
-def load(text: str, is_xml: bool, annotation: Any) -> object:
-    """The value that a handler with this annotation takes.
-
-    `etree._Element`: the element; a text item as `<item>text</item>`. `str`: the text of a text item, the XML
-    of an XML item (it must parse, or whether it is malformed would depend on who looks). A dataclass: see
-    `dataclass_xml`; a text item only where the class has exactly one field of type str and no other without
-    default.
-
-    Raises MalformedItem. UsageError or NameError for an annotation that `check_annotation` refuses.
-    """
-    if annotation is etree._Element:
-        return parse(text) if is_xml else _item_element(text)
-    if annotation is str:
-        if not is_xml:
-            return text
-        parse(text)
-        return without_declaration(text)
-    codec = codec_of(annotation)
-    return codec.load(parse(text)) if is_xml else codec.load_text(text)
-
-
-def loader(is_xml: bool, annotation: Any) -> Callable[[bytes], object]:
-    """`load` of UTF-8, for many payloads that are alike. An element comes without a detour by str, which
-    costs 0.8 of 14 µs (316 characters), and without a call in between.
-    """
-    if is_xml and annotation is etree._Element:
-        return _parse
-    return lambda data: load(data.decode(), is_xml, annotation)
-
-
-def _item_element(text: str) -> etree._Element:
+def item_element(text: str) -> etree._Element:
+    """A text item as `<item>text</item>`. Raises MalformedItem for a character that XML cannot hold."""
     element = etree.Element("item")
     try:
         element.text = text
     except ValueError:  # UnicodeEncodeError, for a lone surrogate, is one
         raise MalformedItem(f"the text cannot be in XML: {first_unrepresentable(text)}") from None
     return element
-
-
-def check_annotation(annotation: Any) -> None:
-    """Raise UsageError unless `load` knows the annotation, NameError for an unresolved forward reference."""
-    if annotation is etree._Element or annotation is str:
-        return
-    if not (isinstance(annotation, type) and dataclasses.is_dataclass(annotation)):
-        raise UsageError(f"{annotation!r:.200} is neither a dataclass, nor lxml.etree._Element, nor str")
-    codec_of(annotation)
 
 
 def payload_kind(text: str, is_xml: bool) -> str:

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from durable_bus.app.finding import parse_spec
 from durable_bus.client.buffer import BufferStatus
 from durable_bus.client.embedded import open_client
 from durable_bus.errors import UsageError
 from durable_bus.journal.reader import JournalReader
+from durable_bus.payloads.json_values import load_json
 from durable_bus.payloads.messages import Result, Text, Xml
 from durable_bus.payloads.xml_reading import canonical
 
@@ -46,9 +49,9 @@ def rerun(
 ) -> Comparison:
     """Run a buffer's items through today's code, into a journal that is thrown away, and compare the answers.
 
-    Answers are compared as canonical XML: quoting and the order of attributes do not matter. Items that have
-    no recorded result are run and not compared. `tell` hears of each difference, `watch` of how far it is.
-    Raises NotFound, or BufferError when the app lacks the listener.
+    XML is compared in its canonical form and JSON as its value: quoting and the order of attributes or keys
+    do not matter. Items that have no recorded result are run and not compared. `tell` hears of each
+    difference, `watch` of how far it is. Raises NotFound, or BufferError when the app lacks the listener.
     """
     spec = parse_spec(app)
     with JournalReader(journal) as reader:
@@ -91,9 +94,14 @@ def _compare(
     return Comparison(compared, differ)
 
 
-def _as_compared(result: Result) -> tuple[bool, bool, str]:
-    payload = canonical(result.payload) if result.is_xml else result.payload
-    return result.success, result.is_xml, payload
+def _as_compared(result: Result) -> tuple[bool, str, object]:
+    """What two answers must have in common: of XML its canonical form, of JSON its value."""
+    payload: object = result.payload
+    if result.form == "xml":
+        payload = canonical(result.payload)
+    elif result.form == "json":
+        payload = load_json(result.payload.encode())
+    return result.success, result.form, payload
 
 
 def _lines(before: Result, now: Result) -> list[str]:
@@ -105,7 +113,27 @@ def _lines(before: Result, now: Result) -> list[str]:
 
 
 def _readable(result: Result) -> list[str]:
-    """An element a line, after a line that says what kind of answer it is."""
-    success, is_xml, payload = _as_compared(result)
-    kind = ("succeeded" if success else "failed") + ("" if is_xml else ", text")
-    return [kind, *(payload.replace("><", ">\n<") if is_xml else payload).splitlines()]
+    """An element or a JSON field a line, after a line that says what kind of answer it is."""
+    kind = ("succeeded" if result.success else "failed") + (
+        "" if result.form == "xml" else f", {result.form}"
+    )
+    if result.form == "xml":
+        return [kind, *canonical(result.payload).replace("><", ">\n<").splitlines()]
+    if result.form == "json":
+        return [kind, *_fields(load_json(result.payload.encode()), "")]
+    return [kind, *result.payload.splitlines()]
+
+
+def _fields(value: object, path: str) -> Iterator[str]:
+    """JSON as a line a field, each with its path, in the order of the names: so that a difference shows the
+    field that differs, and the order of keys is none.
+    """
+    if isinstance(value, dict) and value:
+        for key in sorted(value):
+            yield from _fields(value[key], f"{path}.{key}")
+    elif isinstance(value, list) and value:
+        for position, member in enumerate(value):
+            yield from _fields(member, f"{path}[{position}]")
+    else:
+        text = msgspec.json.encode(value).decode()
+        yield f"{path.removeprefix('.')}: {text}" if path else text

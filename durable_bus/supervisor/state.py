@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import msgspec
 
 from durable_bus.errors import WorkerDeath
-from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.payloads.settings import ListenerSettings, ValueForms
 from durable_bus.wire.protocol import Start
 from durable_bus.wire.slot import ORDINAL_MAX
 
@@ -262,6 +262,8 @@ class State:
         self.workers: Table[int, Worker] = Table(note)
         self.listeners: dict[str, ListenerSettings] | None = None
         """The newest table of settings that a worker of this run has reported."""
+        self.forms: ValueForms | None = None
+        """How the app writes values, by the same report."""
         self.import_error: str | None = None
         """Why the app could not be imported, when the last worker that tried could not."""
         self.generation = 1

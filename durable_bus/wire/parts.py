@@ -4,20 +4,18 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from durable_bus.payloads.outcomes import Outcome
+from durable_bus.payloads.outcomes import Form, Forms, Outcome
 
-__all__ = ["Count", "Failed", "Form", "Handled", "Misfit", "Place", "Segment", "WorkerStatus"]
+__all__ = ["Count", "Failed", "Form", "Forms", "Handled", "Misfit", "Place", "Segment", "WorkerStatus"]
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """What SQLite's integers can count."""
-Form = Annotated[int, msgspec.Meta(ge=0, le=1)]
-"""1: XML, 0: text."""
 Place = Annotated[list[Count], msgspec.Meta(min_length=1, max_length=2)]
 """How far a `prune` has come. Only the supervisor looks into it."""
 
 
 class Segment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
-    """Answers to neighbouring items of a dispatch, alike in `success` and `is_xml`; payloads: a body."""
+    """Answers to neighbouring items of a dispatch, alike in `success` and `form`; payloads: a body."""
 
     dispatch: int
     buffer: int
@@ -25,7 +23,7 @@ class Segment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False)
     """The index of the first one's item."""
     count: int
     success: bool
-    is_xml: bool
+    form: Form
     attempt: int
     total_us: int
     durations: str
@@ -43,6 +41,8 @@ class Failed(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     message: str
     traceback: str
     durations: str
+    answer: str = ""
+    """Where the answer could not be written: its repr."""
 
 
 class Handled(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):

@@ -14,8 +14,8 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from durable_bus.payloads.settings import ListenerSettings
-from durable_bus.wire.parts import Count, Failed, Form, Handled, Misfit, Place, Segment, WorkerStatus
+from durable_bus.payloads.settings import ListenerSettings, ValueForms
+from durable_bus.wire.parts import Count, Failed, Form, Forms, Handled, Misfit, Place, Segment, WorkerStatus
 
 
 class _Frame(msgspec.Struct, tag_field="k", forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -41,8 +41,7 @@ class WorkItems(_Frame, tag="items"):
     attempt: int
     ordinal: int
     """The first item's ordinal (see `slot`); the others follow."""
-    forms: int | list[int]
-    """Of all items, or of each: 1 for XML, 0 for text."""
+    forms: Forms
 
 
 class WorkMessage(_Frame, tag="message"):
@@ -56,7 +55,7 @@ class WorkMessage(_Frame, tag="message"):
     listener: str
     attempt: int
     ordinal: int
-    is_xml: bool
+    form: Form
     completes: int | None = None
     """The `buffer_seq` of the buffer whose BufferComplete it is: the worker reads that one's results."""
 
@@ -73,6 +72,7 @@ class Ready(_Frame, tag="ready"):
     """
 
     listeners: dict[str, ListenerSettings]
+    forms: ValueForms
 
 
 class AppNotImportable(_Frame, tag="import_error"):
@@ -139,14 +139,11 @@ class Start(Request, tag="start"):
 class Chunk(Request, tag="chunk"):
     """Items of the buffer that `start` began, `count` of them in one body. `received` answers it; on disk by
     then: all items up to these.
-
-    `form`: 1 when they are XML, 0 when text; those at the positions `exceptions` are the other one.
     """
 
     number: Count
     count: Count
-    form: Form
-    exceptions: list[Count]
+    forms: Forms
 
 
 class Open(Request, tag="open"):
@@ -163,8 +160,7 @@ class Submit(Start, tag="submit", kw_only=True):
     """`start`, the only `chunk` and `open` in one frame. `opened` answers it; on disk by then: all of it."""
 
     count: Count
-    form: Form
-    exceptions: list[Count]
+    forms: Forms
     digest: str
 
 
@@ -205,6 +201,12 @@ class Prune(Request, tag="prune"):
     after: Place | None = None
 
 
+class AskForms(Request, tag="forms"):
+    """How does the app write values whose type does not say it? `forms` answers it, as soon as a worker has
+    imported the app; refused when none can.
+    """
+
+
 class AskStatus(Request, tag="status"):
     """How is the supervisor? `status` answers it. It may come before a hello, and writes nothing."""
 
@@ -216,7 +218,7 @@ class Send(Request, tag="send"):
 
     to: str
     payload: str
-    is_xml: bool
+    form: Form
 
 
 class Receive(Request, tag="receive"):
@@ -236,7 +238,7 @@ class Respond(Request, tag="respond"):
 
     message_id: str
     payload: str
-    is_xml: bool
+    form: Form
     success: bool
 
 
@@ -251,7 +253,8 @@ class Stop(Request, tag="stop"):
 
 
 AnyRequest: TypeAlias = (
-    Hello | Start | Chunk | Open | Submit | Abandon | Watch | Cancel | Pause | Resume | Prune | AskStatus
+    Hello | Start | Chunk | Open | Submit | Abandon | Watch | Cancel | Pause | Resume | Prune | AskForms |
+    AskStatus
     | Send | Receive | StopReceiving | AbandonReceiving | Respond | Acknowledge | Stop
 )  # fmt: skip
 FromClient: TypeAlias = Request | Misfit
@@ -266,9 +269,12 @@ class Answer(_Frame):
 
 
 class Welcome(Answer, tag="welcome"):
-    """To `hello`. `listeners`: the newest table, by name; empty while the app cannot be imported."""
+    """To `hello`. `listeners`: the newest table, by name; empty while the app cannot be imported, or was not
+    yet. `forms`: how the app writes values; None as long.
+    """
 
     listeners: dict[str, ListenerSettings]
+    forms: ValueForms | None = None
 
 
 class Receiving(Answer, tag="receiving"):
@@ -320,6 +326,12 @@ class Pruned(Answer, tag="pruned"):
     next: Place | None
 
 
+class AppForms(Answer, tag="app_forms"):
+    """To `forms`."""
+
+    forms: ValueForms
+
+
 class Status(Answer, tag="status", forbid_unknown_fields=False, omit_defaults=False):
     """To `status`. Also clients of other versions ask: they pass over fields that they do not know."""
 
@@ -347,7 +359,7 @@ class Message(Answer, tag="message"):
     from_id: str
     thread_id: str
     payload: str
-    is_xml: bool
+    form: Form
     completes: int | None = None
 
 
@@ -382,7 +394,8 @@ class Fatal(_Frame, tag="fatal", forbid_unknown_fields=False):
 
 
 AnyAnswer: TypeAlias = (
-    Welcome | Receiving | Received | Opened | Watching | Ended | Controlled | Pruned | Status | Sent | Message
+    Welcome | Receiving | Received | Opened | Watching | Ended | Controlled | Pruned | AppForms | Status |
+    Sent | Message
     | Nothing | Settled | Error | Fatal
 )  # fmt: skip
 ToClient: TypeAlias = Answer | Ended | Error | Fatal

@@ -20,17 +20,17 @@ from typing import Any
 
 from durable_bus.app.bus import Bus, Listener
 from durable_bus.errors import WorkerSilent
+from durable_bus.payloads.forms import form_of_each
 from durable_bus.payloads.messages import HandlerMetadata, HandlerResponse
-from durable_bus.payloads.outcomes import Outcome, message_outcome, outcome_of, passed_on
+from durable_bus.payloads.outcomes import Outcome, message_outcome, passed_on
 from durable_bus.payloads.packing import unpack
-from durable_bus.payloads.xml_reading import load
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader
 from durable_bus.wire.protocol import Work, WorkMessage
 from durable_bus.wire.slot import CURRENT, LIMIT, SINCE, STARTED
 from durable_bus.worker.handling import MessageHandling, metadata_of
 from durable_bus.worker.replies import FLUSH_S, Replies, end_worker
-from durable_bus.worker.sync_runner import SyncRunner, describe, forms_of
+from durable_bus.worker.sync_runner import SyncRunner, describe
 
 __all__ = ["AsyncRunner"]
 
@@ -119,7 +119,8 @@ class _Batch:
         self.listener = listener
         self.work, self.bodies = frame.header, frame.bodies
         self.payloads = unpack(frame.bodies[0])
-        self.forms = [] if isinstance(self.work, WorkMessage) else forms_of(self.work, len(self.payloads))
+        digits = str(self.work.form) if isinstance(self.work, WorkMessage) else self.work.forms
+        self.forms = form_of_each(digits, len(self.payloads))
         self.position = 0
 
     @property
@@ -131,8 +132,7 @@ class _Batch:
         """What the handler is given. Raises MalformedItem."""
         if isinstance(self.work, WorkMessage):
             return messages.arguments(self.listener, self.work, self.bodies)
-        is_xml = self.forms[item.position] == 1
-        argument = load(self.payloads[item.position], is_xml, self.listener.annotation)
+        argument = self.listener.payload_type.load(self.payloads[item.position], self.forms[item.position])
         return argument, metadata_of(self.work, item.index)
 
 
@@ -270,13 +270,14 @@ class AsyncRunner:
             if listener.settings.timeout_s is not None:
                 item.timer = self._loop.call_later(listener.settings.timeout_s, self._late, item)
             value = await awaitable
+            writer = self._bus.writers[item.batch.forms[item.position]]
             if isinstance(work, WorkMessage):
-                outcome = message_outcome(value)
+                outcome = message_outcome(writer, value)
             elif isinstance(value, HandlerResponse):
-                outcome = passed_on(value)
+                outcome = passed_on(writer, value)
                 value = value.payload
             if outcome is None:
-                answer = outcome_of(value)
+                answer = writer.outcome(value)
         except BaseException as error:
             if item.is_late:
                 self._give_up(item)

@@ -6,10 +6,11 @@ from lxml import etree
 
 from durable_bus.app.bus import Listener
 from durable_bus.errors import MalformedItem
+from durable_bus.payloads.forms import XML
 from durable_bus.payloads.messages import BufferComplete, HandlerMetadata
 from durable_bus.payloads.packing import unpack
+from durable_bus.payloads.reading import AS_IT_IS, PayloadType
 from durable_bus.payloads.results_document import results_document
-from durable_bus.payloads.xml_reading import load
 from durable_bus.payloads.xml_writing import to_element
 from durable_bus.wire.protocol import WorkItems, WorkMessage
 
@@ -62,7 +63,11 @@ class MessageHandling:
         )
         if buffer_seq is not None:
             return self._complete(listener, payload, buffer_seq), metadata
-        return load(payload, work.is_xml, listener.annotation), metadata
+        try:
+            return listener.payload_type.load(payload, work.form), metadata
+        except MalformedItem as error:
+            # What is said above an item may be the answer to a forward: then it matters whose it is.
+            raise MalformedItem(f"from {work.from_id}: {error}") from None
 
     def _results(self, buffer_seq: int) -> "Iterator[Result]":
         from durable_bus.journal.reader import JournalReader  # sqlite3 is for the few workers that need it
@@ -72,7 +77,7 @@ class MessageHandling:
 
     def _complete(self, listener: Listener, payload: str, buffer_seq: int) -> Any:
         """BufferComplete with its results document, made of the rows: the message itself never holds it."""
-        fields: Any = load(payload, True, BufferComplete)
+        fields: Any = PayloadType(BufferComplete).load(payload, XML)
         parts: list[str] = []
         size = 0
         for part in results_document(self._results(buffer_seq), fields.total):
@@ -86,7 +91,7 @@ class MessageHandling:
         if listener.annotation is BufferComplete:
             return complete
         element = to_element(complete)
-        if listener.annotation is etree._Element:
+        if listener.annotation in (etree._Element, AS_IT_IS, object):
             return element
         if listener.annotation is str:
             return etree.tostring(element, encoding="unicode")

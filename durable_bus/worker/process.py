@@ -85,7 +85,7 @@ def main(arguments: WorkerArguments) -> int:
     else:
         serve = SyncRunner(bus, words, replies, messages).serve
     # Whoever is ready and begins nothing is ended after a few seconds: no import comes after this.
-    replies.send(Ready(listeners))
+    replies.send(Ready(listeners, bus.forms))
     pid = os.getpid()
     try:
         serve(read_fd)

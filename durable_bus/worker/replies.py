@@ -28,13 +28,13 @@ FLUSH_BYTES_MAX = 1024 * 1024
 class OpenSegment:
     """A `protocol.Segment` that grows until it is sent."""
 
-    __slots__ = ("first", "is_xml", "micros", "success", "texts", "work")
+    __slots__ = ("first", "form", "micros", "success", "texts", "work")
 
-    def __init__(self, work: WorkItems, first: int, success: bool, is_xml: bool) -> None:
+    def __init__(self, work: WorkItems, first: int, success: bool, form: int) -> None:
         self.work = work
         self.first = first
         self.success = success
-        self.is_xml = is_xml
+        self.form = form
         self.texts: list[str] = []
         self.micros: list[int] = []
 
@@ -47,14 +47,14 @@ class OpenSegment:
             first=self.first,
             count=count,
             success=self.success,
-            is_xml=self.is_xml,
+            form=self.form,
             attempt=self.work.attempt,
             total_us=sum(micros),
             durations=packed(micros),
         )
 
     def goes_on_with(self, other: "OpenSegment") -> bool:
-        alike = (self.work, self.success, self.is_xml) == (other.work, other.success, other.is_xml)
+        alike = (self.work, self.success, self.form) == (other.work, other.success, other.form)
         return alike and other.first == self.first + len(self.micros)
 
     def drop(self, count: int) -> None:
@@ -109,11 +109,11 @@ class Replies:
         """In a forked child, where the thread that may hold the lock does not exist."""
         self._lock = threading.Lock()
 
-    def segment(self, work: WorkItems, first: int, success: bool, is_xml: bool) -> OpenSegment:
+    def segment(self, work: WorkItems, first: int, success: bool, form: int) -> OpenSegment:
         """A new segment to add to. The caller appends to its `texts` first and to its `micros` then, without
         a lock: what has no duration yet does not count as added.
         """
-        segment = OpenSegment(work, first, success, is_xml)
+        segment = OpenSegment(work, first, success, form)
         with self._lock:
             self._segments = [earlier for earlier in self._segments if earlier.micros]
             self._segments.append(segment)
@@ -126,19 +126,20 @@ class Replies:
             self._since_ns = time.monotonic_ns()
             self._busy.set()
 
-    def add_answer(self, work: WorkItems, index: int, answer: tuple[str, bool, bool], micros: int) -> None:
-        """An answer, as `outcome_of` gives it, that comes in whatever order."""
-        text, is_xml, success = answer
-        segment = OpenSegment(work, index, success, is_xml)
+    def add_answer(self, work: WorkItems, index: int, answer: tuple[str, int, bool], micros: int) -> None:
+        """An answer, as `ValueWriter.outcome` gives it, that comes in whatever order."""
+        text, form, success = answer
+        segment = OpenSegment(work, index, success, form)
         segment.texts.append(text)
         segment.micros.append(micros)
         with self._lock:
             self._out_of_turn.append(segment)
         self._work()
 
-    def add_failed(self, work: Work, index: int, described: tuple[str, str, str], micros: int) -> None:
-        """An attempt that came to nothing, and why: (kind, message, traceback)."""
-        failed = Failed(work.dispatch, index, *described, packed([micros]))
+    def add_failed(self, work: Work, index: int, described: tuple[str, str, str, str], micros: int) -> None:
+        """An attempt that came to nothing, and why: (kind, message, traceback, answer)."""
+        kind, message, trace, answer = described
+        failed = Failed(work.dispatch, index, kind, message, trace, packed([micros]), answer)
         with self._lock:
             self._failed.append(failed)
         self._work()

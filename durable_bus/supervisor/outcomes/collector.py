@@ -8,6 +8,7 @@ result is on disk and its completion is not.
 from durable_bus.journal.messages import NewMessage
 from durable_bus.journal.work import Failure
 from durable_bus.payloads.dataclass_xml import codec_of
+from durable_bus.payloads.forms import XML
 from durable_bus.payloads.messages import BufferComplete
 from durable_bus.payloads.xml_writing import error_payload
 from durable_bus.supervisor.context import Context
@@ -37,7 +38,7 @@ def record(context: Context, segment: Segment, payloads: bytes, worker_pid: int)
         item_count=segment.count,
         payloads=payloads,
         success=segment.success,
-        is_xml=segment.is_xml,
+        form=segment.form,
         dispatch_id=segment.dispatch,
         attempt=segment.attempt,
         worker_pid=worker_pid,
@@ -47,7 +48,7 @@ def record(context: Context, segment: Segment, payloads: bytes, worker_pid: int)
     _count(context, buffer.seq, recorded, success=segment.success)
 
 
-def record_passed_on(context: Context, hop: ItemHop, payload: str, *, success: bool, is_xml: bool) -> None:
+def record_passed_on(context: Context, hop: ItemHop, payload: str, *, success: bool, form: int) -> None:
     """The result of an item that its own handler did not answer: its conversation has ended elsewhere."""
     row = context.journal.buffers.by_id(hop.buffer_id)
     if row is None or row.buffer_seq not in context.state.buffers:
@@ -57,7 +58,7 @@ def record_passed_on(context: Context, hop: ItemHop, payload: str, *, success: b
         index=hop.item_index,
         payload=payload,
         success=success,
-        is_xml=is_xml,
+        form=form,
         attempt=context.journal.work.forwarded_attempt(row.buffer_seq, hop.item_index) or 1,
     )
     _count(context, row.buffer_seq, int(recorded), success=success)
@@ -101,9 +102,9 @@ def attempt_failed(
         recorded = work.record_result(
             buffer_seq=buffer.seq,
             index=index,
-            payload=error_payload(failure.kind, failure.message),
+            payload=error_payload(failure.kind, failure.message, failure.answer),
             success=False,
-            is_xml=True,
+            form=XML,
             attempt=lease.attempt,
             dispatch_id=lease.lease_id,
             worker_pid=worker_pid,

@@ -11,10 +11,11 @@ from typing import NamedTuple
 from durable_bus.journal.buffers import BufferRow
 from durable_bus.journal.messages import NewMessage
 from durable_bus.journal.work import Failure
+from durable_bus.payloads.forms import FORM_NAMES, TEXT, XML
 from durable_bus.payloads.messages import SYSTEM_BUFFER, BufferDispatched, BufferError, BufferStart
 from durable_bus.payloads.outcomes import End, Forward, Outcome, Start
 from durable_bus.payloads.packing import split, unpack
-from durable_bus.payloads.xml_writing import dump, error_payload
+from durable_bus.payloads.xml_writing import dump_dataclass, error_payload
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import collector, messages, opening, threads
 from durable_bus.supervisor.outcomes.attempts import next_attempt_at
@@ -76,15 +77,15 @@ def _carry_out(context: Context, handled: _Handled, outcome: Outcome, body: byte
     if limit is not None:
         end(context, thread_id, error_payload("routing", limit))
     elif isinstance(outcome, End):
-        end(context, thread_id, "", is_xml=False, success=True)
+        end(context, thread_id, "", form=TEXT, success=True)
     elif isinstance(outcome, Start):
         _start(context, handled, outcome, body)
     else:
         (payload,) = unpack(body)
         if isinstance(outcome, Forward):
-            _forward(context, handled, outcome.to, payload, outcome.is_xml)
+            _forward(context, handled, outcome.to, payload, outcome.form)
         else:
-            respond(context, own_name, thread_id, payload, is_xml=outcome.is_xml, success=outcome.success)
+            respond(context, own_name, thread_id, payload, form=outcome.form, success=outcome.success)
 
 
 def message_failed(context: Context, message_seq: int, attempt: int, failure: Failure) -> None:
@@ -106,7 +107,7 @@ def message_failed(context: Context, message_seq: int, attempt: int, failure: Fa
     end(
         context,
         row.thread_id,
-        row.payload if is_error else error_payload(failure.kind, failure.message),
+        row.payload if is_error else error_payload(failure.kind, failure.message, failure.answer),
     )
 
 
@@ -114,16 +115,16 @@ def message_failed(context: Context, message_seq: int, attempt: int, failure: Fa
 
 
 def respond(
-    context: Context, own_name: str, thread_id: str, payload: str, *, is_xml: bool, success: bool
+    context: Context, own_name: str, thread_id: str, payload: str, *, form: int, success: bool
 ) -> None:
     """Drop the own hop, deliver to what is then last; an item means the collector."""
     chain = threads.respond(context.journal, thread_id)
     last = chain.last
     if isinstance(last, ItemHop):
-        collector.record_passed_on(context, last, payload, is_xml=is_xml, success=success)
+        collector.record_passed_on(context, last, payload, form=form, success=success)
     else:
         # Without anybody left to answer, the message itself is the record of the answer.
-        new = NewMessage(own_name, last or "", thread_id, payload, is_xml, settled=last is None)
+        new = NewMessage(own_name, last or "", thread_id, payload, form, settled=last is None)
         messages.add(context, new)
 
 
@@ -132,7 +133,7 @@ def end(
     thread_id: str,
     payload: str,
     *,
-    is_xml: bool = True,
+    form: int = XML,
     success: bool = False,
     tell_client: bool = True,
 ) -> None:
@@ -145,7 +146,7 @@ def end(
     if below is not None:
         threads.set_chain(context.journal, below, thread_id)
         assert isinstance(below.last, ItemHop)
-        collector.record_passed_on(context, below.last, payload, is_xml=is_xml, success=success)
+        collector.record_passed_on(context, below.last, payload, form=form, success=success)
         return
     if success or not tell_client:
         return
@@ -153,22 +154,22 @@ def end(
         name = str(chain.hops[length - 1])
         if context.journal.messages.has_mailbox(name):
             threads.set_chain(context.journal, Chain(chain.hops[:length]), thread_id)
-            messages.add(context, NewMessage("system", name, thread_id, payload, is_xml))
+            messages.add(context, NewMessage("system", name, thread_id, payload, form))
             return
 
 
-def _forward(context: Context, handled: _Handled, to_id: str, payload: str, is_xml: bool) -> None:
+def _forward(context: Context, handled: _Handled, to_id: str, payload: str, form: int) -> None:
     own_name, thread_id, _ = handled
     refusal = _refusal(context, own_name, [to_id])
     if refusal is None and to_id == SYSTEM_BUFFER:
         refusal = (
-            f"{own_name} sent {'XML' if is_xml else 'text'} to {to_id!r}, which takes a BufferStart as a "
+            f"{own_name} sent {FORM_NAMES[form]} to {to_id!r}, which takes a BufferStart as a "
             f"value: return HandlerResponse(BufferStart(target, items), {to_id!r})"
         )
     if refusal is None and not opening.is_known(context, to_id):
         refusal = f"{own_name} sent to the unknown name {to_id!r:.120}"
     refused = refusal is not None
-    messages.add(context, NewMessage(own_name, to_id, thread_id, payload, is_xml, refused, refused))
+    messages.add(context, NewMessage(own_name, to_id, thread_id, payload, form, refused, refused))
     if refusal is None:
         threads.extend(context.journal, thread_id, to_id)
     else:
@@ -208,7 +209,7 @@ def _start(context: Context, handled: _Handled, start: Start, body: bytes) -> No
     try:
         _open(context, own_name, thread_id, start, body)
     except BufferError as error:
-        payload, _ = dump(error)
+        payload = dump_dataclass(error)
         if handled.error is not None:
             _refused(context, handled, payload)
             return
@@ -232,7 +233,7 @@ def _open(context: Context, own_name: str, thread_id: str, start: Start, body: b
             collect=start.collect,
             request_id=context.ports.new_id(),
         )
-        opening.open_whole(context, new, split(body), start.form, start.exceptions, start.digest)
+        opening.open_whole(context, new, split(body), start.forms, start.digest)
     else:
         _compare(row, own_name, thread_id, start)
         message_id = collector.complete_message_id(buffer_id)
@@ -240,10 +241,10 @@ def _open(context: Context, own_name: str, thread_id: str, start: Start, body: b
             context.state.waiting_names[row.return_to] = True
             # Its BufferComplete is no new message. This is one, and so counts on the thread: who asks
             # again each time it is told must come to an end, too.
-            asked, _ = dump(BufferStart(row.target, "", True, row.return_to, buffer_id))
+            asked = dump_dataclass(BufferStart(row.target, "", True, row.return_to, buffer_id))
             messages.add(context, NewMessage(own_name, SYSTEM_BUFFER, thread_id, asked, settled=True))
     if not start.collect:
-        payload, _ = dump(BufferDispatched(buffer_id, start.count))
+        payload = dump_dataclass(BufferDispatched(buffer_id, start.count))
         messages.add(context, NewMessage(SYSTEM_BUFFER, own_name, thread_id, payload))
 
 

@@ -56,11 +56,9 @@ def begin(context: Context, new: NewBuffer) -> int:
     return context.journal.buffers.add(**_begin(context, new))
 
 
-def open_whole(
-    context: Context, new: NewBuffer, items: list[bytes], form: int, exceptions: list[int], digest: str
-) -> BufferRow:
+def open_whole(context: Context, new: NewBuffer, items: list[bytes], forms: str, digest: str) -> BufferRow:
     """Open a buffer with all its items, which are as `BufferTable.add_whole` takes them."""
-    row = context.journal.buffers.add_whole(items, form, exceptions, digest=digest, **_begin(context, new))
+    row = context.journal.buffers.add_whole(items, forms, digest=digest, **_begin(context, new))
     take_in(context.state, row)
     return row
 

@@ -11,9 +11,11 @@ import msgspec
 from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, UnserialisableAnswer, UsageError
 from durable_bus.journal.messages import MessageRow, NewMessage
 from durable_bus.journal.work import Failure
-from durable_bus.payloads.messages import Text, Xml, check_name
+from durable_bus.payloads.messages import check_name
+from durable_bus.payloads.settings import ValueForms
+from durable_bus.payloads.values import ValueWriter, as_said
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
-from durable_bus.payloads.xml_writing import dump, error_payload
+from durable_bus.payloads.xml_writing import error_payload
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import conversations, messages, opening, threads
 from durable_bus.supervisor.outcomes.threads import Chain
@@ -34,6 +36,8 @@ from durable_bus.wire.protocol import (
 )
 
 __all__ = ["HANDLERS", "closed", "give_up", "name_of", "open_mailbox", "plan"]
+
+_WRITER = ValueWriter(ValueForms)
 
 
 def name_of(context: Context, connection_id: int) -> str:
@@ -115,7 +119,7 @@ def _send(context: Context, connection_id: int, send: Send, bodies: list[bytes])
         raise MessageRefused(f"unknown name {send.to!r:.120}: neither a listener nor a mailbox")
     thread_id, message_id = context.ports.new_id(), context.ports.new_id()
     threads.set_chain(context.journal, Chain((name, send.to)), thread_id)
-    messages.add(context, NewMessage(name, send.to, thread_id, send.payload, send.is_xml), message_id)
+    messages.add(context, NewMessage(name, send.to, thread_id, send.payload, send.form), message_id)
     return _kept(context, Sent(send.request, message_id, thread_id))
 
 
@@ -188,13 +192,13 @@ def _answer(context: Context, name: str, row: MessageRow, respond: Respond) -> N
     """
     thread_id = row.thread_id
     try:
-        payload, is_xml = dump(Xml(respond.payload) if respond.is_xml else Text(respond.payload))
+        payload, form = _WRITER.answer(as_said(respond.payload, respond.form))
     except UnserialisableAnswer as error:
         failure = Failure(error.kind, str(error))
         context.journal.work.record_failure(failure, 1, message_seq=row.message_seq)
-        conversations.end(context, thread_id, error_payload(error.kind, str(error)))
+        conversations.end(context, thread_id, error_payload(error.kind, str(error), error.answer))
     else:
-        conversations.respond(context, name, thread_id, payload, is_xml=is_xml, success=respond.success)
+        conversations.respond(context, name, thread_id, payload, form=form, success=respond.success)
 
 
 def _check_payload(payload: str) -> None:
@@ -218,7 +222,7 @@ def _message(request_id: str, row: MessageRow) -> Message:
         row.from_id,
         row.thread_id,
         row.payload,
-        bool(row.is_xml),
+        row.form,
         row.buffer_seq if row.kind == "BufferComplete" else None,
     )
 

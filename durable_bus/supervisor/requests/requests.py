@@ -30,6 +30,8 @@ from durable_bus.wire.protocol import (
     AbandonReceiving,
     Acknowledge,
     Answer,
+    AppForms,
+    AskForms,
     AskStatus,
     Cancel,
     Chunk,
@@ -181,7 +183,7 @@ def _hello(context: Context, connection_id: int, hello: Hello, bodies: list[byte
     if hello.name is not None:
         mailboxes.open_mailbox(context, connection_id, hello.name, listeners or {})
     context.state.greeted[connection_id] = True
-    return Welcome(hello.request, listeners or {})
+    return Welcome(hello.request, listeners or {}, context.state.forms)
 
 
 def _other_version(context: Context, version: str | None) -> VersionMismatch:
@@ -190,12 +192,19 @@ def _other_version(context: Context, version: str | None) -> VersionMismatch:
     )
 
 
+def _forms(context: Context, connection_id: int, ask: AskForms, bodies: list[bytes]) -> Answer:
+    workforce.require_app(context)
+    assert context.state.forms is not None, "it comes with the table of listeners"
+    return AppForms(ask.request, context.state.forms)
+
+
 def _stop(context: Context, connection_id: int, stop: Stop, bodies: list[bytes]) -> None:
     context.state.stop_asked = True
 
 
 _HANDLERS: Handlers = {
     Hello: _hello,
+    AskForms: _forms,
     Stop: _stop,
     **starts.HANDLERS,
     **mailboxes.HANDLERS,

@@ -74,7 +74,7 @@ def _submit(context: Context, connection_id: int, submit: Submit, bodies: list[b
         raise BufferError(submit.buffer_id, "its items were sent in chunks before")
     items = _items(submit, bodies, 0)
     new = _new_buffer(context, connection_id, submit)
-    row = opening.open_whole(context, new, items, submit.form, submit.exceptions, submit.digest)
+    row = opening.open_whole(context, new, items, submit.forms, submit.digest)
     return _told(context, arriving, row)
 
 
@@ -151,7 +151,7 @@ def _chunk(context: Context, connection_id: int, chunk: Chunk, bodies: list[byte
         raise UsageError(f"chunk {chunk.number} came before chunk {next_chunk}")
     items = _items(chunk, bodies, arriving.received)
     if not context.journal.buffers.add_chunk(
-        arriving.buffer_seq, next_chunk, arriving.received, items, chunk.form, chunk.exceptions
+        arriving.buffer_seq, next_chunk, arriving.received, items, chunk.forms
     ):
         raise BufferError(arriving.start.buffer_id, "it was cancelled while its items arrived")
     received = arriving.received + len(items)
@@ -255,7 +255,7 @@ def _items(chunk: Chunk | Submit, bodies: list[bytes], received: int) -> list[by
     items = split(bodies[0])
     if len(items) != count:
         raise UsageError(f"a chunk said to hold {count} items holds {len(items)}")
-    if any(position >= count for position in chunk.exceptions):
+    if len(chunk.forms) not in (1, count):
         raise UsageError(f"a chunk's forms are not those of {count} items")
     if len(bodies[0]) > PAYLOAD_BYTES_MAX and max(map(len, items)) > PAYLOAD_BYTES_MAX:
         raise LimitExceeded(f"an item is over the limit of {PAYLOAD_BYTES_MAX} bytes")

@@ -62,7 +62,7 @@ def _hand_out(context: Context, worker: Worker, row: MessageRow, *, alone: bool)
         listener=lease.listener,
         attempt=lease.attempt,
         ordinal=lease.first_ordinal,
-        is_xml=bool(row.is_xml),
+        form=row.form,
         completes=row.buffer_seq if row.kind == "BufferComplete" else None,
     )
     context.outbox.to_worker(worker.worker_id, encode(work, pack([row.payload])))

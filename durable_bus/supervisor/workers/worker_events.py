@@ -26,7 +26,7 @@ def spoke(context: Context, event: WorkerSpoke) -> None:
         worker = workers.get(event.worker_id)
         pid = None if worker is None else worker.pid
         context.outbox.log("worker ready", pid=pid, listeners=len(report.listeners))
-        workforce.ready(context, event.worker_id, report.listeners)
+        workforce.ready(context, event.worker_id, report)
         for one in [*workers.values()]:
             workforce.retire_worn_out(context, one)
         mailboxes.give_up(context, context.state.listeners or {})
@@ -58,7 +58,7 @@ def _answers(context: Context, worker_id: int, answers: Answers, bodies: list[by
         if lease.answered >> position & 1:
             continue  # answered before: the first outcome stands, and a failure is not even one
         leases.answered(context, failed.dispatch, failed.index, 1)
-        failure = Failure(failed.kind, failed.message, failed.traceback)
+        failure = Failure(failed.kind, failed.message, failed.traceback, answer=failed.answer)
         _attempt_failed(context, lease, position, failure, pid, failed.durations)
     for handled, body in zip(answers.outcomes, bodies[len(answers.segments) :], strict=True):
         lease = leases.answered(context, handled.dispatch, handled.index, 1)

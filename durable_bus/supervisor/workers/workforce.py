@@ -7,6 +7,7 @@ from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.scheduling import recall
 from durable_bus.supervisor.state import Worker
+from durable_bus.wire.protocol import Ready
 
 __all__ = ["BOOT_TIMEOUT_S", "Deferred", "is_settled", "require_app"]
 
@@ -64,22 +65,25 @@ def kill_hung(context: Context) -> None:
             context.outbox.kill(worker.worker_id)
 
 
-def ready(context: Context, worker_id: int, listeners: dict[str, ListenerSettings]) -> None:
+def ready(context: Context, worker_id: int, report: Ready) -> None:
     """A worker has imported the app. Those that run older code get nothing more from now on."""
     state = context.state
     _begin_a_new_row(context)
     worker = state.workers.get(worker_id)
     if worker is None:
         return
+    listeners = report.listeners
     is_async = any(settings.is_async for settings in listeners.values())
     state.workers.change(
         worker_id, booting_since_s=None, hangs_in_boot=False, listeners=listeners, is_async=is_async
     )
     if worker.generation != state.generation:
         if state.listeners is None:
-            state.listeners = listeners  # a reload came while all were booting: until the new code is there
+            # A reload came while all were booting: until the new code is there.
+            state.listeners, state.forms = listeners, report.forms
         return
     state.import_error = None
+    state.forms = report.forms
     state.readies += 1
     if state.listeners != listeners:
         state.listeners = listeners
