@@ -28,6 +28,7 @@ __all__ = [
     "HandlerResponse",
     "Huh",
     "Json",
+    "Pickled",
     "Result",
     "SystemError",
     "Text",
@@ -123,6 +124,13 @@ class Json:
         if not isinstance(text, str):
             raise UsageError(f"Json.raw takes a str, not {type(text).__name__}")
         return cls(RawJson(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Pickled:
+    """An item or answer that is a pickle, given as the base64 of its bytes. Nothing here loads it."""
+
+    text: str
 
 
 class RawJson(NamedTuple):
