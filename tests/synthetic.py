@@ -35,7 +35,7 @@ INSERT INTO buffer (
 INSERT INTO journal_commit (commit_id, run_id, committed_at, results, failures)
 WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {last})
 SELECT i, 1, {started} + i, 0, 0 FROM n;
-INSERT INTO item (item_key, payload, is_xml)
+INSERT INTO item (item_key, payload, form)
 WITH RECURSIVE n (i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE i < {total} - 1)
 SELECT {base} + i, '<source><path>/usr/lib/python3/module_' || i || '.py</path></source>', 1 FROM n;
 INSERT INTO dispatch (
@@ -71,7 +71,7 @@ def make(journal: Path, results: int, batch: int) -> None:
             connection.execute(statement)
         _add_results(connection, results, batch)
         connection.execute(
-            "INSERT INTO message (message_id, kind, from_id, to_id, thread_id, payload, is_xml, buffer_seq,"
+            "INSERT INTO message (message_id, kind, from_id, to_id, thread_id, payload, form, buffer_seq,"
             " created_commit, delivered_commit, settled_commit)"
             " VALUES ('big/complete', 'BufferComplete', 'buffer_big', '', 't', ?, 1, ?, ?, ?, ?)",
             (
@@ -122,7 +122,7 @@ def _add_results(connection: sqlite3.Connection, results: int, batch: int) -> No
             start = stop
     connection.executemany("INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", answers)
     connection.executemany(
-        "INSERT INTO result (item_key, payload, success, is_xml, answer_id) VALUES (?, ?, ?, 1, ?)", rows
+        "INSERT INTO result (item_key, payload, success, form, answer_id) VALUES (?, ?, ?, 1, ?)", rows
     )
     connection.executemany(
         "INSERT INTO failure (commit_id, item_key, attempt, kind, message) VALUES (?, ?, 1, 'exception', ?)",

@@ -8,6 +8,7 @@ from durable_bus.errors import JournalDamaged
 from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.journal.fresh_items import FreshItems, ItemBatch
 from durable_bus.journal.statements import threads_below
+from durable_bus.payloads.forms import form_of_each
 
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
@@ -85,14 +86,12 @@ class BufferTable:
         self._insert(received=0, next_chunk=0, total=None, digest=None, opened_commit=None, **columns)
         return self._journal.ids.buffer
 
-    def add_whole(
-        self, items: list[bytes], form: int, exceptions: list[int], *, digest: str, **columns: Any
-    ) -> BufferRow:
+    def add_whole(self, items: list[bytes], forms: str, *, digest: str, **columns: Any) -> BufferRow:
         """A buffer that is open at once, with all its items, which are as `add_chunk` takes them. The row is
         not read back: a small buffer takes thirteen statements, and that one took a fifteenth of their time.
         """
         self._journal.ids.buffer += 1
-        self._add_items(self._journal.ids.buffer, 0, items, form, exceptions)
+        self._add_items(self._journal.ids.buffer, 0, items, forms)
         count, commit_id = len(items), self._journal.ids.commit
         columns |= {"received": count, "next_chunk": 1, "total": count}
         columns |= {"digest": digest, "opened_commit": commit_id}
@@ -111,37 +110,28 @@ class BufferTable:
         self._write("add_buffer", buffer_seq=self._journal.ids.buffer, **columns)
 
     def add_chunk(
-        self,
-        buffer_seq: int,
-        number: int,
-        first_index: int,
-        items: list[bytes],
-        form: int,
-        exceptions: list[int],
+        self, buffer_seq: int, number: int, first_index: int, items: list[bytes], forms: str
     ) -> bool:
         """A numbered chunk: its items, in UTF-8. False when the buffer does not wait for it any more: use
         inside `Journal.savepoint()`.
 
-        `form`: 1 when they are XML, 0 when text, except those at the positions `exceptions`. Raises
-        ValueError for what is not UTF-8; the savepoint then undoes what was inserted before that.
+        `forms`: as `payloads.forms.digits_of` says them, one digit for all of them or one each. Raises
+        ValueError for other digits, and for what is not UTF-8; the savepoint then undoes what was inserted
+        before that.
         """
-        self._add_items(buffer_seq, first_index, items, form, exceptions)
+        self._add_items(buffer_seq, first_index, items, forms)
         count = len(items)
         return self._write("chunk_received", buffer_seq=buffer_seq, number=number, item_count=count) == 1
 
-    def _add_items(
-        self, buffer_seq: int, first_index: int, items: list[bytes], form: int, exceptions: list[int]
-    ) -> None:
+    def _add_items(self, buffer_seq: int, first_index: int, items: list[bytes], forms: str) -> None:
         first_key = (buffer_seq << INDEX_BITS) + first_index
-        if exceptions:
-            forms = [form] * len(items)
-            for position in exceptions:
-                forms[position] = 1 - form
-            rows = zip(itertools.count(first_key), map(bytes.decode, items), forms)
-            self._statements.run_each("add_item", rows)
+        form_of = form_of_each(forms, len(items))
+        if len(forms) == 1:
+            self._statements.run_rows("add_items", "last_item", (first_key, form_of[0]), items)
+            self.fresh.add(buffer_seq, first_index, items, forms)
         else:
-            self._statements.run_rows("add_items", "last_item", (first_key, form), items)
-            self.fresh.add(buffer_seq, first_index, items, form)
+            rows = zip(itertools.count(first_key), map(bytes.decode, items), form_of)
+            self._statements.run_each("add_item", rows)
 
     def open(self, buffer_seq: int, total: int, digest: str) -> bool:
         """All `total` items are here: open it. False when they are not, or it is open already."""
@@ -251,16 +241,12 @@ class BufferTable:
                 return None
             raise JournalDamaged(f"item {first_index} of buffer {buffer_seq}: {error}") from error
         assert row is not None
-        payloads, found, xml_count = row
+        payloads, found, lowest_form, highest_form = row
         if payloads.count(b"\0") != found:
             # A NUL inside a payload would give every later item of the batch another's answer.
             raise JournalDamaged(f"an item of buffer {buffer_seq} from index {first_index} on holds a NUL")
-        if xml_count == found:
-            forms = "1"
-        elif xml_count == 0:
-            forms = "0"
-        else:
-            forms = self._statements.value("item_forms", **keys)
+        is_mixed = lowest_form != highest_form
+        forms = self._statements.value("item_forms", **keys) if is_mixed else str(lowest_form)
         return ItemBatch(payloads, found, forms)
 
     def outstanding(

@@ -31,7 +31,7 @@ class ItemBatch:
     payloads: bytes
     count: int
     forms: str
-    """`1`: all are XML, `0`: all are text, else a JSON array of 0 and 1."""
+    """As `payloads.forms.digits_of` says them: one digit if they are all alike, else a digit each."""
 
 
 class _Chunk(NamedTuple):
@@ -42,7 +42,8 @@ class _Chunk(NamedTuple):
     body: bytes
     ends: "array[int]"
     """How long the first items are together, without their NULs: of none, one, two, and so on."""
-    form: int
+    forms: str
+    """One digit (`payloads.forms.digits_of`)."""
 
     @property
     def size_bytes(self) -> int:
@@ -65,15 +66,17 @@ class FreshItems:
         self._written: set[int] = set()
         """Buffers that this commit has written to."""
 
-    def add(self, buffer_seq: int, first_index: int, items: list[bytes], form: int) -> None:
-        """Keep a chunk just written, if it is not long, there is room, and it follows on what is kept."""
+    def add(self, buffer_seq: int, first_index: int, items: list[bytes], forms: str) -> None:
+        """Keep a chunk just written, if its items are of one form and not long, there is room, and it follows
+        on what is kept.
+        """
         chunks = self._chunks.get(buffer_seq)
-        if first_index != (chunks[-1].end_index if chunks else 0):
+        if len(forms) > 1 or first_index != (chunks[-1].end_index if chunks else 0):
             return
         ends = array("I", accumulate(map(len, items), initial=0))
         if ends[-1] > len(items) * LONG_BYTES:
             return
-        chunk = _Chunk(first_index, first_index + len(items), b"\0".join([*items, b""]), ends, form)
+        chunk = _Chunk(first_index, first_index + len(items), b"\0".join([*items, b""]), ends, forms)
         if self.size_bytes + chunk.size_bytes <= FRESH_BYTES_MAX:
             self._chunks.setdefault(buffer_seq, deque()).append(chunk)
             self.size_bytes += chunk.size_bytes
@@ -93,10 +96,10 @@ class FreshItems:
         if first_index < chunks[0].first_index or end_index > chunks[-1].end_index:
             return None
         parts = [chunk for chunk in chunks if chunk.first_index < end_index]
-        if len({chunk.form for chunk in parts}) > 1:
+        if len({chunk.forms for chunk in parts}) > 1:
             return None
         payloads = b"".join([chunk.cut(first_index, end_index) for chunk in parts])
-        return ItemBatch(payloads, count, str(parts[0].form))
+        return ItemBatch(payloads, count, parts[0].forms)
 
     def forget(self, buffer_seq: int) -> None:
         """Nothing of this buffer will be asked for any more."""

@@ -3,6 +3,7 @@
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from durable_bus.payloads.forms import XML
 from durable_bus.payloads.xml_reading import payload_kind
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class MessageRow(NamedTuple):
     to_id: str
     thread_id: str
     payload: str
-    is_xml: int
+    form: int
     buffer_seq: int | None
     due_at: int
     interruptions: int
@@ -41,7 +42,7 @@ class NewMessage(NamedTuple):
     to_id: str
     thread_id: str
     payload: str
-    is_xml: bool = True
+    form: int = XML
     settled: bool = False
     """There is nobody to deliver it to, it is the record."""
     failed: bool = False
@@ -57,7 +58,7 @@ class MessageTable:
         self._write = journal.write
 
     def add(self, message_id: str, new: NewMessage) -> None:
-        kind = payload_kind(new.payload, new.is_xml)
+        kind = payload_kind(new.payload, new.form)
         self._write("add_message", message_id=message_id, kind=kind, **new._asdict())
 
     def by_id(self, message_id: str) -> MessageRow | None:

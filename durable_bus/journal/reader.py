@@ -10,9 +10,9 @@ import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from durable_bus.errors import NotFound
 from durable_bus.journal.connection import TEXT_BYTES_MAX, open_reader, translated
@@ -20,13 +20,21 @@ from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.journal.paging import PAGE_CHARS
 from durable_bus.journal.results import PAGE_ROWS, ResultPages, error_text
 from durable_bus.journal.statements import Statements, threads_below
-from durable_bus.payloads.messages import Result, Text, Xml
+from durable_bus.payloads.forms import JSON, PICKLE, TEXT, XML
+from durable_bus.payloads.messages import Json, Pickled, Result, Text, Xml
 
 __all__ = ["BufferContent", "JournalReader"]
 
 _ANSWERS_MAX = 1_000
 """So many different answers are looked at to say by what items failed."""
 _INDEX_MASK = (1 << INDEX_BITS) - 1
+_VALUES: Final[dict[int, Callable[[str], Text | Xml | Json | Pickled]]] = {
+    TEXT: Text,
+    XML: Xml,
+    JSON: Json.raw,
+    PICKLE: Pickled,
+}
+"""What a client gives in to have such an item."""
 
 
 class BufferContent(NamedTuple):
@@ -145,15 +153,15 @@ class JournalReader:
         frequent = sorted(reasons.items(), key=lambda counted: (-counted[1], counted[0]))[:limit]
         return [{"kind": kind, "reason": reason, "items": items} for (kind, reason), items in frequent]
 
-    def items(self, buffer_seq: int) -> Iterator[Text | Xml]:
+    def items(self, buffer_seq: int) -> Iterator[Text | Xml | Json | Pickled]:
         """The items of a buffer as they were given, in their order."""
         return self._item_pages("items_page", buffer_seq)
 
-    def unsuccessful_items(self, content: BufferContent) -> Iterator[Text | Xml]:
+    def unsuccessful_items(self, content: BufferContent) -> Iterator[Text | Xml | Json | Pickled]:
         """Failed and missing items of an ended buffer, in their order and as they were given."""
         return self._item_pages("unsuccessful_items", content.buffer_seq)
 
-    def _item_pages(self, name: str, buffer_seq: int) -> Iterator[Text | Xml]:
+    def _item_pages(self, name: str, buffer_seq: int) -> Iterator[Text | Xml | Json | Pickled]:
         first_key, last_key = self._keys(buffer_seq)
         after_key = first_key - 1
         while True:
@@ -164,8 +172,8 @@ class JournalReader:
             if not page:
                 return
             after_key = page[-1][0]
-            for _, payload, is_xml in page:
-                yield Xml(payload) if is_xml else Text(payload)
+            for _, payload, form in page:
+                yield _VALUES[form](payload)
 
     @staticmethod
     def _keys(buffer_seq: int) -> tuple[int, int]:
@@ -181,16 +189,26 @@ class JournalReader:
             raise NotFound(f"a buffer has vanished from {self.path}")
         return row[0] or 0, row[1], row[2], bool(row[3])
 
-    def results(self, buffer_seq: int, *, failed_only: bool = False) -> Iterator[Result]:
-        """Every result recorded so far, in item order."""
+    def results(
+        self, buffer_seq: int, *, failed_only: bool = False, with_items: bool = False
+    ) -> Iterator[Result]:
+        """Every result recorded so far, in item order. `with_items`: `Result.item` is a pair of the item's
+        payload and the number of its form.
+        """
         # Not a generator of results: 0.02 us each.
-        return itertools.chain.from_iterable(self.pages(buffer_seq, failed_only=failed_only))
+        pages = self.pages(buffer_seq, failed_only=failed_only, with_items=with_items)
+        return itertools.chain.from_iterable(pages)
 
     def pages(
-        self, buffer_seq: int, after_index: int = -1, *, failed_only: bool = False
+        self,
+        buffer_seq: int,
+        after_index: int = -1,
+        *,
+        failed_only: bool = False,
+        with_items: bool = False,
     ) -> Iterator[list[Result]]:
         """The same in pages, after the item with this index."""
-        pages = ResultPages(self._statements, buffer_seq, failed_only=failed_only)
+        pages = ResultPages(self._statements, buffer_seq, failed_only=failed_only, with_items=with_items)
         while True:
             with self._reading():
                 page = pages.page(after_index)
@@ -199,9 +217,11 @@ class JournalReader:
             yield page
             after_index = page[-1].index
 
-    def results_after(self, buffer_seq: int, after_answer: int) -> tuple[list[Result], int]:
+    def results_after(
+        self, buffer_seq: int, after_answer: int, *, with_items: bool = False
+    ) -> tuple[list[Result], int]:
         """A page of results in the order of recording, after an answer's id; and the id to go on from."""
-        pages = ResultPages(self._statements, buffer_seq)
+        pages = ResultPages(self._statements, buffer_seq, with_items=with_items)
         results: list[Result] = []
         chars = 0
         with self._reading():
@@ -220,7 +240,7 @@ def _kind_and_reason(payload: str) -> tuple[str, str]:
     """Of what was answered as a failure, and what that says in one line."""
     from durable_bus.payloads.xml_reading import payload_kind
 
-    kind, error = payload_kind(payload, is_xml=True) or "answer", error_text(payload)
+    kind, error = payload_kind(payload, XML) or "answer", error_text(payload)
     if kind == "SystemError":
         kind, _, error = error.partition(": ")
     return kind, error.partition(":")[0]

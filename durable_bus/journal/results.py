@@ -8,12 +8,14 @@ of 2.4. All others are read row by row.
 import contextlib
 import gc
 import itertools
+import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from durable_bus.journal.formats import INDEX_BITS, milliseconds
 from durable_bus.journal.paging import PAGE_CHARS
 from durable_bus.journal.statements import Statements
+from durable_bus.payloads.forms import FORM_NAMES, XML, form_of_each
 from durable_bus.payloads.messages import Result
 
 __all__ = ["PAGE_ROWS", "ResultPages", "error_text"]
@@ -23,6 +25,8 @@ PAGE_ROWS = 500
 _WHOLE_ROWS_MIN, _WHOLE_ROWS_MAX = 32, 2_000
 """So many results of one answer are read as one text, and at most so many are a page."""
 _NO_LIMIT = 1 << 62
+_ITEM_COLUMN = 7
+"""Of `results_page`: the item's payload."""
 
 
 class _Answer(NamedTuple):
@@ -41,11 +45,15 @@ class _Answer(NamedTuple):
 class ResultPages:
     """Reads the results of one buffer, a page at a time."""
 
-    def __init__(self, statements: Statements, buffer_seq: int, *, failed_only: bool = False) -> None:
+    def __init__(
+        self, statements: Statements, buffer_seq: int, *, failed_only: bool = False, with_items: bool = False
+    ) -> None:
+        """`with_items`: each Result has its item, as a pair of the payload and the number of its form."""
         self._statements = statements
         self._base = buffer_seq << INDEX_BITS
         self._last_key = self._base + (1 << INDEX_BITS) - 1
         self._success_max = 0 if failed_only else 1
+        self._with_items = with_items
 
     def page(self, after_index: int) -> list[Result]:
         """The results that come next in item order; none when there are no more."""
@@ -78,10 +86,15 @@ class ResultPages:
         keys = {"first_key": answer.next_key, "end_key": self._base + end_index}
         row = self._statements.one("results_packed", **keys)
         assert row is not None
-        text, is_xml = row
+        text, form = row
         payloads = text.split("\0") if text else []
         if len(payloads) != end_index - first_index:
             return []
+        items: Iterable[tuple[str, int] | None] = itertools.repeat(None)
+        if self._with_items:
+            items = found = self._items(**keys)
+            if len(found) != len(payloads):
+                return []
         times: Iterable[float] = itertools.repeat(0.0)
         if answer.durations:
             times = milliseconds(answer.durations)[first_index - answer.first_index :]
@@ -91,26 +104,48 @@ class ResultPages:
             range(first_index, end_index),
             itertools.repeat(True),
             payloads,
-            itertools.repeat(bool(is_xml)),
+            itertools.repeat(form == XML),
             itertools.repeat(None),
             itertools.repeat(answer.attempt),
             times,
+            itertools.repeat(FORM_NAMES[form]),
+            items,
         )
         return list(map(tuple.__new__, itertools.repeat(Result), fields))
 
+    def _items(self, **keys: int) -> list[tuple[str, int]]:
+        """The items of a range; none where they are too long together, or are being deleted."""
+        try:
+            row = self._statements.one("items_packed", **keys)
+        except sqlite3.DataError:
+            return []
+        assert row is not None
+        text, lowest_form, highest_form = row
+        payloads = text.split("\0") if text is not None else []
+        digits = str(lowest_form)
+        if lowest_form != highest_form:
+            digits = self._statements.value("item_forms", **keys)
+        try:
+            return list(zip(payloads, form_of_each(digits, len(payloads)), strict=True)) if payloads else []
+        except ValueError:
+            return []  # some were deleted between the two statements
+
     def _rows(self, chars_max: int, **span: Any) -> list[Result]:
-        rows = self._statements.some("results_page", chars_max, success_max=self._success_max, **span)
+        span |= {"success_max": self._success_max, "with_items": self._with_items}
+        rows = self._statements.some("results_page", chars_max, also=_ITEM_COLUMN, **span)
         return [
             Result(
                 index,
                 success == 1,
                 payload,
-                is_xml == 1,
+                form == XML,
                 error_text(payload) if error is None and not success else error,
                 attempt,
                 duration_ms,
+                FORM_NAMES[form],
+                None if item_form is None else (item, item_form),
             )
-            for index, payload, success, is_xml, error, attempt, duration_ms in rows
+            for index, payload, success, form, error, attempt, duration_ms, item, item_form in rows
         ]
 
 

@@ -98,14 +98,18 @@ class Statements:
     def all(self, name: str, /, **parameters: Any) -> list[tuple[Any, ...]]:
         return self._cursor.execute(self._texts[name], parameters).fetchall()
 
-    def some(self, name: str, /, chars_max: int, **parameters: Any) -> list[tuple[Any, ...]]:
-        """The first rows, until their second column, a payload, comes to so many characters."""
+    def some(
+        self, name: str, /, chars_max: int, *, also: int | None = None, **parameters: Any
+    ) -> list[tuple[Any, ...]]:
+        """The first rows, until their second column, a payload, comes to so many characters; together with
+        the column `also`, if that is another payload.
+        """
         rows: list[tuple[Any, ...]] = []
         chars = 0
         with contextlib.closing(self.connection.execute(self._texts[name], parameters)) as cursor:
             for row in cursor:
                 rows.append(row)
-                chars += len(row[1])
+                chars += len(row[1]) if also is None else len(row[1]) + len(row[also])
                 if chars >= chars_max:
                     break
         return rows

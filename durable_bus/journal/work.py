@@ -117,19 +117,19 @@ class WorkTable:
         item_count: int,
         payloads: bytes,
         success: bool,
-        is_xml: bool,
+        form: int,
         passed_on: bool,
         **origin: Any,
     ) -> int:
         """A contiguous range of answers as they came; how many were the first for their item. The rest leave
-        nothing. `passed_on`: items of the buffer may have been passed on. `origin`: the answer's
-        `dispatch_id`, `attempt`, `worker_pid` and `durations`.
+        nothing. `form`: of all of them (`payloads.forms`). `passed_on`: items of the buffer may have been
+        passed on. `origin`: the answer's `dispatch_id`, `attempt`, `worker_pid` and `durations`.
         """
         answer_id = self._journal.ids.answer + 1
         first_key = (buffer_seq << INDEX_BITS) + first_index
         texts = split(payloads)
         assert len(texts) == item_count, "a frame of answers says another number than it holds"
-        facts = (success, is_xml, answer_id)
+        facts = (success, form, answer_id)
         keys = {"first_key": first_key, "end_key": first_key + item_count}
         if passed_on and self._statements.value("has_forwarded", **keys):
             rows = [(first_key + position, *facts, text.decode()) for position, text in enumerate(texts)]
@@ -153,7 +153,7 @@ class WorkTable:
 
     def record_result(self, *, index: int, payload: str, **facts: Any) -> bool:
         """The result of an item that is decided here and not answered by its own handler; False when it has
-        one. `facts`: `buffer_seq`, `success`, `is_xml` and `attempt`, as `record_results` takes them.
+        one. `facts`: `buffer_seq`, `success`, `form` and `attempt`, as `record_results` takes them.
         """
         where = {"first_index": index, "item_count": 1}
         facts = {"dispatch_id": None, "worker_pid": None, "durations": "", **where, **facts}

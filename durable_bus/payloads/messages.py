@@ -129,15 +129,15 @@ class Json:
         return cls(RawJson(text))
 
 
-class RawJson(NamedTuple):
-    """What `Json.raw` was given."""
+@dataclass(frozen=True, slots=True)
+class Pickled:
+    """An item or answer that is a pickle, given as the base64 of its bytes. Nothing here loads it."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Pickled:
-    """A pickle that is written already, as base64: what an item of the journal is given to a rerun as."""
+class RawJson(NamedTuple):
+    """What `Json.raw` was given."""
 
     text: str
 

@@ -15,6 +15,7 @@ from lxml import etree
 from durable_bus.errors import MalformedItem, one_line
 from durable_bus.payloads.characters import first_unrepresentable
 from durable_bus.payloads.dataclass_xml import local_name
+from durable_bus.payloads.forms import FORM_NAMES, XML
 
 __all__ = [
     "PARSER",
@@ -140,10 +141,12 @@ def item_element(text: str) -> etree._Element:
     return element
 
 
-def payload_kind(text: str, is_xml: bool) -> str:
-    """The kind of a message: the root's local name, without parsing; "text" for text, "" for no root."""
-    if not is_xml:
-        return "text"
+def payload_kind(text: str, form: int) -> str:
+    """The kind of a message: of XML its root's local name, without parsing, and "" for no root; else the name
+    of its form.
+    """
+    if form != XML:
+        return FORM_NAMES[form]
     root = _ROOT.match(text)
     return "" if root is None else root[1]
 

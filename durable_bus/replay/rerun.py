@@ -14,7 +14,7 @@ from durable_bus.client.embedded import open_client
 from durable_bus.errors import UsageError
 from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.json_values import load_json
-from durable_bus.payloads.messages import Result, Text, Xml
+from durable_bus.payloads.messages import Json, Pickled, Result, Text, Xml
 from durable_bus.payloads.xml_reading import canonical
 
 __all__ = ["Comparison", "Difference", "rerun"]
@@ -76,7 +76,7 @@ def rerun(
 def _compare(
     recorded: Iterator[Result],
     today: Iterator[Result],
-    items: Iterator[Text | Xml],
+    items: Iterator[Text | Xml | Json | Pickled],
     tell: Callable[[Difference], None],
 ) -> Comparison:
     compared, differ = 0, []
@@ -89,9 +89,13 @@ def _compare(
         compared += 1
         if _as_compared(before) != _as_compared(now):
             differ.append(now.index)
-            tell(Difference(now.index, item.text, _lines(before, now)))
+            tell(Difference(now.index, _text_of(item), _lines(before, now)))
         before = next(recorded, None)
     return Comparison(compared, differ)
+
+
+def _text_of(item: Text | Xml | Json | Pickled) -> str:
+    return str(item.value.text) if isinstance(item, Json) else item.text  # type: ignore[attr-defined]
 
 
 def _as_compared(result: Result) -> tuple[bool, str, object]:

@@ -33,7 +33,7 @@ INSERT INTO buffer (
     (13, 'arriving', 'work', '', 'cli', 'arriving/b', 'arriving', 1, 'r13', 1, 60, 1, 1, NULL, 0),
     (14, 'given-up', 'work', '', 'cli', 'given-up/b', 'given-up', 1, 'r14', 1, 60, 3, 1, 60, 0),
     (15, 'gone', 'work', '', 'cli', 'gone/b', 'gone', 1, 'r15', 1, 60, 0, 1, 60, 0);
-INSERT INTO item (item_key, payload, is_xml) VALUES (13 << 32, 'one', 0), (14 << 32, 'two', 0);
+INSERT INTO item (item_key, payload, form) VALUES (13 << 32, 'one', 0), (14 << 32, 'two', 0);
 INSERT INTO thread (thread_id, chain, created_commit, changed_commit)
     SELECT thread_id, '["cli"]', 60, 60 FROM buffer WHERE buffer_seq > 12
     UNION SELECT starter_thread_id, '["cli"]', 60, 60 FROM buffer WHERE buffer_seq > 12
@@ -44,7 +44,7 @@ INSERT INTO failure (failure_id, commit_id, item_key, attempt, kind, message, re
     VALUES (101, 60, (12 << 32) + 15, 1, 'exception', 'ValueError: later', 1);
 INSERT INTO forwarded_item (item_key, commit_id, dispatch_id, attempt) VALUES ((12 << 32) + 16, 60, 101, 1);
 INSERT INTO message (
-    message_seq, message_id, kind, from_id, to_id, thread_id, payload, is_xml, due_at, created_commit,
+    message_seq, message_id, kind, from_id, to_id, thread_id, payload, form, due_at, created_commit,
     delivered_commit, settled_commit
 )
     SELECT 101, 'waiting', 'text', 'cli', 'nobody', thread_id || '/16', 'hello', 0, 5, 60, NULL, NULL
@@ -59,7 +59,7 @@ INSERT INTO answer (
     answer_id, commit_id, dispatch_id, buffer_seq, first_index, item_count, recorded, success, attempt,
     worker_pid, durations
 ) VALUES (101, 60, 101, 12, 17, 1, 1, 0, 1, 4242, '0000000001');
-INSERT INTO result (item_key, payload, success, is_xml, answer_id) VALUES ((12 << 32) + 17, 'no', 0, 0, 101);
+INSERT INTO result (item_key, payload, success, form, answer_id) VALUES ((12 << 32) + 17, 'no', 0, 0, 101);
 UPDATE buffer SET failed = 1 WHERE buffer_seq = 12;
 INSERT INTO request (request_id, commit_id, answer) VALUES ('asked', 60, '{}');
 INSERT INTO traceback (digest, body) VALUES ('seen', 'b');
@@ -74,7 +74,7 @@ VALUES: dict[str, Any] = {
     "before_ms": 1 << 50, "body": "b", "buffer": None, "buffer_id": "halted", "buffer_seq": 12, "collect":
     1, "commit_id": 60, "digest": "d", "dispatch_id": 101, "due_at": 5, "durations": "", "end_key": PLAIN
     + 10, "error": "e", "failed": 0, "failure_id": 101, "failures": 0, "first_commit": 1, "first_index":
-    0, "first_key": PLAIN, "from_id": "f", "how": "answered", "interrupted": 1, "is_xml": 0, "item": 5,
+    0, "first_key": PLAIN, "form": 0, "from_id": "f", "how": "answered", "interrupted": 1, "item": 5,
     "item_count": 1, "item_key": HALTED + 17, "kind": "lost", "last_commit": 60, "last_key": PLAIN + 9,
     "last_seq": 1000, "limit": 100, "listeners": "[]", "low_water": 2, "message": "m", "message_id":
     "new", "message_seq": 101, "name": "cli", "names": '["nobody"]', "next_chunk": 1, "now_ms": 1 << 50,
@@ -84,7 +84,7 @@ VALUES: dict[str, Any] = {
     "starter_thread_id": "s", "succeeded": 0, "success": 1, "success_max": 1, "supervisor_died": 0,
     "target": "work", "thread": "talk", "thread_id": "talk", "thread_ids": '["silent"]', "thread_prefix":
     "", "thread_prefix_end": "~", "time_ms": 1 << 50, "to_id": "nobody", "total": 1, "traceback_id": None,
-    "version": "v", "worker_pid": 1,
+    "version": "v", "with_items": 1, "worker_pid": 1,
 }  # fmt: skip
 """What each parameter is, unless a statement says otherwise."""
 
@@ -126,8 +126,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
 """Where a statement finds something with other values only."""
 
 BY_METHOD: dict[str, Callable[[Journal], object]] = {
-    "add_item": lambda journal: journal.buffers.add_chunk(13, 1, 1, [b"a", b"<b/>"], 0, [1]),
-    "add_items": lambda journal: journal.buffers.add_chunk(13, 1, 1, [b"a"] * 311, 0, []),
+    "add_item": lambda journal: journal.buffers.add_chunk(13, 1, 1, [b"a", b"<b/>"], "01"),
+    "add_items": lambda journal: journal.buffers.add_chunk(13, 1, 1, [b"a"] * 311, "0"),
     "add_results": lambda journal: record(journal, 3, passed_on=False),
     "add_result_not_forwarded": lambda journal: record(journal, 15, passed_on=True),
     "set_thread": lambda journal: journal.messages.set_chain("[]", "talk", "new"),
@@ -150,7 +150,7 @@ _NAMED_OR_NUMBERED = re.compile(r"[:@$]\w|\?\d")
 def record(journal: Journal, first_index: int, *, passed_on: bool) -> int:
     """Answers to two items of the open buffer, of which item 16 was passed on."""
     return journal.work.record_results(
-        buffer_seq=12, first_index=first_index, item_count=2, payloads=b"a\0b\0", success=True, is_xml=False,
+        buffer_seq=12, first_index=first_index, item_count=2, payloads=b"a\0b\0", success=True, form=0,
         dispatch_id=101, attempt=1, worker_pid=1, durations="", passed_on=passed_on,
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import gc
 import random
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,8 @@ from durable_bus.journal.formats import packed
 from durable_bus.journal.journal import Journal
 from durable_bus.journal.paging import PAGE_CHARS
 from durable_bus.journal.reader import JournalReader
-from durable_bus.payloads.messages import Result
+from durable_bus.payloads.forms import TEXT
+from durable_bus.payloads.messages import Json, Pickled, Result, Text, Xml
 from durable_bus.payloads.packing import pack
 
 ITEMS = 6_000
@@ -27,12 +29,11 @@ def opened(journal: Path) -> Iterator[Journal]:
         yield opened
 
 
-def buffer_of(opened: Journal, buffer_id: str) -> int:
+def buffer_of(opened: Journal, buffer_id: str, forms: str = "0") -> int:
     with opened.commit(2):
         row = opened.buffers.add_whole(
-            [b""] * ITEMS,
-            0,
-            [],
+            [f"item {index}".encode() for index in range(ITEMS)],
+            forms,
             digest="digest",
             buffer_id=buffer_id,
             target="work",
@@ -65,7 +66,7 @@ def answer(
             item_count=count,
             payloads=pack([f"{padding}{by} says {index}" for index in range(first, first + count)]),
             success=int(by) % 3 > 0,
-            is_xml=int(by) % 2 == 0,
+            form=int(by) % 4,
             dispatch_id=None,  # type: ignore[arg-type]  # the supervisor's own
             attempt=int(by) % 5 + 1,
             worker_pid=7,
@@ -75,7 +76,7 @@ def answer(
 
 
 def as_the_view_says(journal: Path, buffer_id: str) -> list[Result]:
-    columns = "item_index, success, payload, is_xml, error, attempt, coalesce(duration_ms, 0.0)"
+    columns = "item_index, success, payload, is_xml, error, attempt, coalesce(duration_ms, 0.0), form"
     rows = Facts(journal).rows(
         f"SELECT {columns} FROM results WHERE buffer_id = ? ORDER BY item_index", buffer_id
     )
@@ -111,6 +112,92 @@ def test_results_are_what_the_view_says_whatever_answers_overlap(
         assert in_order == expected
         assert all(result.payload.endswith(f" says {result.index}") for result in in_order)
         assert sorted(as_recorded(reader, buffer_seq)) == expected
+
+
+# Each with the item that it answers
+
+
+def items_of(forms: str, indexes: range) -> list[tuple[str, int]]:
+    """As they were given in by `buffer_of`."""
+    return [(f"item {index}", int(forms[index % len(forms)])) for index in indexes]
+
+
+@pytest.mark.parametrize("forms", ["2", "0123" * (ITEMS // 4)], ids=["alike", "mixed"])
+def test_every_result_comes_with_its_own_item_whatever_answers_overlap(
+    opened: Journal, journal: Path, forms: str
+) -> None:
+    chance = random.Random(5)
+    before, buffer_seq, behind = (buffer_of(opened, name, forms) for name in ("before", "b", "behind"))
+    for by in range(40):
+        count = chance.choice([1, 2, 31, 32, 33, 500, 2_500])
+        first = chance.randrange(ITEMS - count + 1)
+        answer(opened, buffer_seq, first, count, str(by))
+        answer(opened, chance.choice([before, behind]), first, count, str(by))
+    given = items_of(forms, range(ITEMS))
+    with JournalReader(journal) as reader:
+        alone = list(reader.results(buffer_seq))
+        with_items = list(reader.results(buffer_seq, with_items=True))
+        failed = list(reader.results(buffer_seq, with_items=True, failed_only=True))
+        recorded, _ = reader.results_after(buffer_seq, 0, with_items=True)
+    assert [one.item for one in alone] == [None] * len(alone)
+    assert [one._replace(item=None) for one in with_items] == alone
+    assert [one.item for one in with_items] == [given[one.index] for one in alone]
+    assert failed == [one for one in with_items if not one.success]
+    assert set(recorded) <= set(with_items)
+    assert {one.is_xml for one in recorded} == {False, True}
+
+
+def test_items_take_a_statement_a_page(
+    opened: Journal, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer_seq = buffer_of(opened, "b", "0123" * (ITEMS // 4))
+    answer(opened, buffer_seq, 0, ITEMS, "1")
+    with JournalReader(journal) as reader:
+        asked: list[str] = []
+        reader.connection.set_trace_callback(asked.append)
+        pages = [len(page) for page in reader.pages(buffer_seq, with_items=True)]
+    assert pages == [2_000] * 3
+    assert len(asked) == 4 * len(pages) + 2, "the answer, its results, the items, their forms; no more"
+
+
+def test_a_page_ends_with_the_item_that_makes_it_long_enough(opened: Journal, journal: Path) -> None:
+    buffer_seq = buffer_of(opened, "b")
+    with opened.commit(3):
+        opened.connection.execute("UPDATE item SET payload = ?", ("x" * (PAGE_CHARS // 2),))
+    for first in range(0, 9, 3):  # too few together to be read as one text
+        answer(opened, buffer_seq, first, 3, "1")
+    with JournalReader(journal) as reader:
+        assert [len(page) for page in reader.pages(buffer_seq, with_items=True)] == [2, 2, 2, 2, 1]
+        assert [len(page) for page in reader.pages(buffer_seq)] == [9]
+
+
+def test_items_that_are_too_long_for_one_text_are_read_row_by_row(opened: Journal, journal: Path) -> None:
+    """Those of one answer never are, as they went out as one text; so here this reader has less room."""
+    buffer_seq = buffer_of(opened, "b")
+    answer(opened, buffer_seq, 0, 100, "1")
+    with JournalReader(journal) as reader:
+        expected = list(reader.results(buffer_seq, with_items=True))
+        reader.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_500)
+        with opened.commit(4):
+            opened.connection.execute("UPDATE item SET payload = payload || '                    '")
+        results = list(reader.results(buffer_seq, with_items=True))
+    assert [(one.payload, one.item[0].rstrip()) for one in results] == [
+        (one.payload, one.item[0]) for one in expected
+    ]
+
+
+def test_items_that_were_given_in_come_out_as_what_they_were(opened: Journal, journal: Path) -> None:
+    """So that whoever runs them again gives in the same."""
+    kinds = [Text, Xml, Json.raw, Pickled]
+    forms = "0123" * (ITEMS // 4)
+    buffer_seq = buffer_of(opened, "b", forms)
+    expected = [kinds[form](text) for text, form in items_of(forms, range(ITEMS))]
+    with JournalReader(journal) as reader:
+        assert list(reader.items(buffer_seq)) == expected
+        content = reader.content("b")
+        assert content is not None
+        answer(opened, buffer_seq, 0, ITEMS - 5, "1")
+        assert list(reader.unsuccessful_items(content)) == expected[-5:]
 
 
 def test_a_page_ends_with_the_payload_that_makes_it_long_enough(opened: Journal, journal: Path) -> None:
@@ -183,7 +270,7 @@ def test_a_duration_of_any_length_is_read_as_the_longest_that_can_be_kept(
                 index=index,
                 payload="took a day",
                 success=True,
-                is_xml=False,
+                form=TEXT,
                 attempt=1,
                 durations=durations,
             )

@@ -85,7 +85,7 @@ def test_rows_get_consecutive_keys_in_the_order_of_their_texts(
     first_key = 5 << 32
     assert statements.run_rows("add_items", "last_item", (first_key, 1), [*map(str.encode, TEXTS)]) == 613
     kept = statements.connection.execute(
-        "SELECT item_key, payload, is_xml FROM item WHERE item_key < 7 << 32 ORDER BY item_key"
+        "SELECT item_key, payload, form FROM item WHERE item_key < 7 << 32 ORDER BY item_key"
     )
     assert kept.fetchall() == [(first_key + number, text, 1) for number, text in enumerate(TEXTS)]
 
@@ -99,7 +99,7 @@ def test_of_results_that_are_there_only_the_missing_are_added(statements: Statem
     texts = [*map(str.encode, TEXTS[:count])]
     assert statements.run_rows("add_results", "last_result", constants, texts) == count - 1
     kept = statements.connection.execute(
-        "SELECT item_key, payload, success, is_xml, answer_id FROM result ORDER BY item_key"
+        "SELECT item_key, payload, success, form, answer_id FROM result ORDER BY item_key"
     ).fetchall()
     assert kept[0] == (first_key, "the first", 0, 0, 1)
     assert kept[1:] == [(first_key + number, text, 1, 1, 2) for number, text in enumerate(TEXTS[:count])][1:]

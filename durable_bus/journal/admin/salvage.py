@@ -16,6 +16,7 @@ from durable_bus.errors import JournalDamaged, NotFound
 from durable_bus.journal.connection import read_only_uri
 from durable_bus.journal.formats import INDEX_BITS, milliseconds
 from durable_bus.journal.statements import load
+from durable_bus.payloads.forms import FORM_NAMES, XML
 from durable_bus.payloads.messages import Result
 
 __all__ = ["Salvage"]
@@ -80,11 +81,12 @@ class Salvage:
         while first_key <= last_key:
             before_key = first_key
             try:
-                for key, payload, success, is_xml, answer_id in self._rows(first_key, last_key, limit):
+                for key, payload, success, form, answer_id in self._rows(first_key, last_key, limit):
                     index = key - base
                     attempt, duration_ms = self._attempt(answer_id, index)
                     error = None if success else payload
-                    yield Result(index, success == 1, payload, is_xml == 1, error, attempt, duration_ms)
+                    facts = (form == XML, error, attempt, duration_ms, FORM_NAMES[form])
+                    yield Result(index, success == 1, payload, *facts)
                     first_key = key + 1
                 if limit == _ALL or first_key == before_key:
                     return

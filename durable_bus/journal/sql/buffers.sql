@@ -33,12 +33,12 @@ SELECT max(item_key) FROM item;
 
 -- name: add_items
 -- By `run_rows`: first key, form, payloads.
-INSERT INTO item (item_key, payload, is_xml)
+INSERT INTO item (item_key, payload, form)
 SELECT ? + column1, column2, ? FROM (VALUES {(#, ?)});
 
 -- name: add_item
--- By `run_each`, for the chunks that hold both text and XML.
-INSERT INTO item (item_key, payload, is_xml) VALUES (?, ?, ?);
+-- By `run_each`, for the chunks whose items are of several forms.
+INSERT INTO item (item_key, payload, form) VALUES (?, ?, ?);
 
 -- name: chunk_received
 UPDATE buffer SET next_chunk = next_chunk + 1, received = received + :item_count, touched_at = :now_ms
@@ -62,12 +62,12 @@ LIMIT 100;
 -- A batch goes out as one body (payloads.packing), in the order of the primary key, which is the b-tree's own. A subquery
 -- that says ORDER BY would promise no more (only `group_concat(... ORDER BY ...)` does, from SQLite 3.44 on), and takes
 -- 0.31 us an item instead of 0.21.
-SELECT CAST(group_concat(payload, x'00') || x'00' AS BLOB), count(*), sum(is_xml)
+SELECT CAST(group_concat(payload, x'00') || x'00' AS BLOB), count(*), min(form), max(form)
 FROM item WHERE item_key >= :first_key AND item_key < :end_key;
 
 -- name: item_forms
-SELECT json_group_array(is_xml)
-FROM (SELECT is_xml FROM item WHERE item_key >= :first_key AND item_key < :end_key ORDER BY item_key);
+-- A digit an item (payloads.forms), in the order of items_packed.
+SELECT group_concat(form, '') FROM item WHERE item_key >= :first_key AND item_key < :end_key;
 
 -- name: outstanding_items
 -- What a start hands out again: items without an outcome or a coming retry, and how many attempts at each failed. Whoever

@@ -2,10 +2,10 @@
 
 -- name: add_message
 INSERT INTO message (
-    message_id, kind, from_id, to_id, thread_id, payload, is_xml, buffer_seq, created_commit, delivered_commit,
+    message_id, kind, from_id, to_id, thread_id, payload, form, buffer_seq, created_commit, delivered_commit,
     settled_commit, failed
 ) VALUES (
-    :message_id, :kind, :from_id, :to_id, :thread_id, :payload, :is_xml, :buffer_seq, :commit_id,
+    :message_id, :kind, :from_id, :to_id, :thread_id, :payload, :form, :buffer_seq, :commit_id,
     CASE WHEN :settled THEN :commit_id END, CASE WHEN :settled THEN :commit_id END, :failed
 );
 

@@ -39,15 +39,24 @@ ORDER BY answer_id LIMIT :limit;
 
 -- name: results_packed
 -- All payloads of a range of one answer's as one text, in the order of the primary key (see items_packed). They are all
--- XML or all text, so that any row may say it. No payload holds NUL.
-SELECT group_concat(payload, x'00'), is_xml
+-- of one form, so that any row may say it. No payload holds NUL.
+SELECT group_concat(payload, x'00'), form
 FROM result WHERE item_key >= :first_key AND item_key < :end_key;
+
+-- name: items_packed
+-- The items of such a range in the same way; they may be of several forms.
+SELECT group_concat(payload, x'00'), min(form), max(form)
+FROM item WHERE item_key >= :first_key AND item_key < :end_key;
+
+-- name: item_forms
+SELECT group_concat(form, '') FROM item WHERE item_key >= :first_key AND item_key < :end_key;
 
 -- name: results_page
 -- In item order; with an :answer_id only what that answer recorded. Durations are cut out of a blob, because substr of a
--- text counts characters from its beginning (141,000 rows/s instead of 326,000). Each look loads all of them.
+-- text counts characters from its beginning (141,000 rows/s instead of 326,000). Each look loads all of them. No item is
+-- looked for without :with_items: NULL is no key.
 SELECT
-    r.item_key & 4294967295, r.payload, r.success, r.is_xml,
+    r.item_key & 4294967295, r.payload, r.success, r.form,
     CASE WHEN r.success = 0 THEN (
         SELECT f.kind || ': ' || f.message
         FROM failure f
@@ -58,22 +67,24 @@ SELECT
     a.attempt,
     coalesce(CAST(CAST(
         substr(CAST(a.durations AS BLOB), ((r.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
-    ) AS INTEGER) / 1000.0, 0.0)
+    ) AS INTEGER) / 1000.0, 0.0),
+    coalesce(i.payload, ''), i.form
 FROM result r
 JOIN answer a ON a.answer_id = r.answer_id
+LEFT JOIN item i ON i.item_key = CASE WHEN :with_items THEN r.item_key END
 WHERE r.item_key > :after_key AND r.item_key <= :last_key AND r.success <= :success_max
     AND (:answer_id IS NULL OR r.answer_id = :answer_id)
 ORDER BY r.item_key
 LIMIT :limit;
 
 -- name: items_page
-SELECT item_key, payload, is_xml FROM item
+SELECT item_key, payload, form FROM item
 WHERE item_key > :after_key AND item_key <= :last_key
 ORDER BY item_key LIMIT :limit;
 
 -- name: unsuccessful_items
 -- The items of an ended buffer without a successful result.
-SELECT i.item_key, i.payload, i.is_xml
+SELECT i.item_key, i.payload, i.form
 FROM item i
 LEFT JOIN result r ON r.item_key = i.item_key
 WHERE i.item_key > :after_key AND i.item_key <= :last_key AND coalesce(r.success, 0) = 0

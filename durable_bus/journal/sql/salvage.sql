@@ -11,8 +11,8 @@ WHERE buffer_id = :buffer_id AND dropped_commit IS NULL;
 
 -- name: results
 -- The tests of the columns leave out what a damaged page says that is no result.
-SELECT item_key, payload, success, is_xml, answer_id FROM result
-WHERE item_key >= :first_key AND item_key <= :last_key AND success IN (0, 1) AND is_xml IN (0, 1)
+SELECT item_key, payload, success, form, answer_id FROM result
+WHERE item_key >= :first_key AND item_key <= :last_key AND success IN (0, 1) AND form BETWEEN 0 AND 3
     AND typeof(payload) = 'text' AND instr(payload, char(0)) = 0 AND typeof(answer_id) = 'integer'
 ORDER BY item_key LIMIT :limit;
 

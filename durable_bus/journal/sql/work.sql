@@ -41,14 +41,14 @@ SELECT max(item_key) FROM result;
 -- name: add_results
 -- The first committed wins: the primary key makes recording idempotent, not a counter. By `run_rows`: first key, success,
 -- form, answer, payloads.
-INSERT INTO result (item_key, success, is_xml, answer_id, payload)
+INSERT INTO result (item_key, success, form, answer_id, payload)
 SELECT ? + column1, ?, ?, ?, column2 FROM (VALUES {(#, ?)}) WHERE true
 ON CONFLICT (item_key) DO NOTHING;
 
 -- name: add_result_not_forwarded
 -- The same where an item of the range was passed on: that is its outcome, and what its handler says later is not it.
 -- By `run_each`.
-INSERT INTO result (item_key, success, is_xml, answer_id, payload)
+INSERT INTO result (item_key, success, form, answer_id, payload)
 SELECT * FROM (VALUES (?, ?, ?, ?, ?)) WHERE NOT EXISTS (SELECT 1 FROM forwarded_item o WHERE o.item_key = column1)
 ON CONFLICT (item_key) DO NOTHING;
 

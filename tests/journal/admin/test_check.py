@@ -27,7 +27,7 @@ BREAKS = {
     "foreign_keys": "UPDATE failure SET traceback_id = 99 WHERE failure_id = 1",
     "counters_equal_rows": "UPDATE buffer SET succeeded = succeeded - 1 WHERE buffer_id = 'plain'",
     "items_are_complete": f"DELETE FROM item WHERE item_key = ({HALTED} << 32) + 19",
-    "items_have_a_buffer": "INSERT INTO item (item_key, payload, is_xml) VALUES (999 << 32, 'x', 0)",
+    "items_have_a_buffer": "INSERT INTO item (item_key, payload, form) VALUES (999 << 32, 'x', 0)",
     "ended_means_whole": "UPDATE buffer SET ended_commit = NULL WHERE buffer_id = 'plain'",
     "one_completion_each": "DELETE FROM message WHERE message_id = 'plain/complete'",
     "completions_are_of_their_commit": """
@@ -120,7 +120,7 @@ def test_what_is_wrong_is_named_and_ends_with_5(copied: Path, tmp_path: Path) ->
     [
         ("UPDATE run SET pid = -1", "pid_is_positive"),
         (BREAKS["counters_equal_rows"], "ended_means_whole_or_cancelled"),
-        ("UPDATE result SET is_xml = 2", "is_xml_is_bool"),
+        ("UPDATE result SET form = 4", "form_is_known"),
     ],
 )
 def test_a_broken_constraint_is_found(copied: Path, sql: str, constraint: str) -> None:
