@@ -5,7 +5,6 @@ Open buffers take turns by batch. A batch aims at 40 ms, with many workers at up
 of them in hand, so that it never waits for a commit.
 """
 
-import json
 from collections.abc import Collection
 
 from durable_bus.journal.fresh_items import ItemBatch
@@ -157,7 +156,7 @@ class _Round:
             first=found.first,
             attempt=found.attempt,
             ordinal=worker.next_ordinal,
-            forms=json.loads(items.forms),
+            forms=items.forms,
         )
         self._context.outbox.to_worker(worker.worker_id, encode(work, items.payloads))
 
