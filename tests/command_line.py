@@ -1,12 +1,13 @@
 """The command line as a user has it: a process with arguments, an exit code, stdout and stderr."""
 
 import atexit
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import command_forks
 from support import PATIENCE_S, children_of, command_of, environment, until
@@ -122,3 +123,23 @@ def write_items(folder: Path, *items: object, name: str = "items.txt") -> Path:
     path = folder / name
     path.write_text("".join(f"{item}\n" for item in items))
     return path
+
+
+def command(*arguments: str) -> tuple[int, str, str]:
+    """`durable-bus`, to its end: exit code, stdout, stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "durable_bus", *arguments],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def status(journal: Path) -> dict[str, Any]:
+    code, out, err = command("status", "--json", "--journal", str(journal))
+    assert code == 0, err
+    told: dict[str, Any] = json.loads(out)
+    return told

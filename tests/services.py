@@ -256,3 +256,7 @@ def as_nobody(source: str, *arguments: str) -> str:
     _, out, err = outcome(start_as_nobody(source, *arguments))
     assert err == ""
     return out
+
+
+def works(client: Client) -> bool:
+    return client.start("echo", ["a", "b"]).wait(60).successful == 2

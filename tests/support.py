@@ -242,3 +242,11 @@ def outcome(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
         out, err = process.communicate()
         raise AssertionError(f"the program did not end; it said:\n{out}\n{err}") from None
     return process.returncode, out, err
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def buffer_states(facts: Facts) -> dict[str, str]:
+    return dict(facts.rows("SELECT buffer_id, state FROM buffers"))

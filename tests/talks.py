@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from apps import talking
+from lxml import etree
 from support import Facts, kill, until
 
 from durable_bus import Client, Text
@@ -132,3 +133,17 @@ class Talk:
         assert self.facts.rows("SELECT * FROM items WHERE state NOT IN ('succeeded', 'failed')") == []
         assert self.messages("*", "state NOT IN ('settled', 'failed')") == []
         assert self.facts.rows("SELECT * FROM in_flight") == []
+
+
+def forwarding(todo: dict[str, Any]) -> dict[str, Any]:
+    return {"tell": "helper", "payload": todo}
+
+
+def fields(payload: str) -> dict[str, str]:
+    """A SystemError or BufferError, with its element's name as `kind`."""
+    root = etree.fromstring(payload)
+    return {"kind": root.tag, **{child.tag: child.text or "" for child in root}}
+
+
+def system_error(code: str, message: str) -> dict[str, str]:
+    return {"kind": "SystemError", "code": code, "message": message, "retry_allowed": "false"}

@@ -1,4 +1,4 @@
-"""Each room's README names every file and folder of the room, and none that is not there."""
+"""Each room's README names every file and folder of the room, and none that is not there; no file is long."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,7 @@ from support import REPOSITORY
 PACKAGE = REPOSITORY / "durable_bus"
 ROOMS = [PACKAGE, *sorted({path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE})]
 SCREEN_LINES = 60
+FILE_LINES = 400
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(PACKAGE)))
@@ -33,3 +34,10 @@ def test_the_walk_of_an_item_is_short_and_enters_no_file_twice() -> None:
     assert 10 < len(files) <= 20
     assert len(files) == len(set(files))
     assert [file for file in files if not (PACKAGE / file).is_file()] == []
+
+
+@pytest.mark.parametrize("top", ["durable_bus", "tests", "tools", "migrations"])
+def test_no_python_file_is_longer_than_a_reader_can_keep_in_mind(top: str) -> None:
+    lines = {path: len(path.read_text().splitlines()) for path in (REPOSITORY / top).rglob("*.py")}
+    assert lines
+    assert {str(path): count for path, count in lines.items() if count > FILE_LINES} == {}

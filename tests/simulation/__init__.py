@@ -2,20 +2,30 @@
 
 ::
 
-    schedule.py   one seed, one schedule: which faults, how often, and what must be true in the end
-    machine.py    the computer: a journal, a supervisor that dies and comes back, the faults that befall it
-    workers.py    the pool port: workers that are slow, stop, die, answer late or twice; what handlers answer
-    clients.py    the connections port: clients that reconnect, repeat themselves, vanish, disagree
-    storage.py    the commit port: crashes around COMMIT, a disk without room, a COMMIT that may have happened
-    model.py      what crossed the ports, and what must follow from it
-    invariants.py what must be true of a journal's rows at every moment
-    world.py      time, and what happens when
+    schedule.py        one seed, one schedule: which faults, how often, and what must be true in the end
+    machine.py         the computer: a journal, a supervisor that dies and comes back, what befalls it
+    settling.py        what must come true when faults have stopped
+    pool.py            the pool port: starts workers, hands them work, reads what they say
+    workers.py         workers that are slow, stop, die, answer late or twice
+    worker_pipe.py     what a worker says, and the pipe through which it does
+    handlers.py        what handlers answer
+    listeners.py       the listeners of the simulated app
+    connections.py     the connections port: links between a supervisor and its clients
+    clients.py         clients that reconnect, repeat themselves, vanish, disagree
+    correspondents.py  clients with a mailbox
+    storage.py         the commit port: crashes around COMMIT, a full disk, a COMMIT that may have happened
+    records.py         what is known of items, messages and buffers, and by which key
+    model.py           what crossed the ports, and what must follow from it
+    told.py            what clients were told, which is on disk
+    invariants.py      what must be true of a journal's rows at every moment
+    scheduling.py      how often an item is handed out without being begun, and how long a worker idles
+    world.py           time, and what happens when
 
 Everything random comes from one generator, so that a seed is a schedule.
 """
 
 from simulation.machine import Machine
-from simulation.model import Violation
+from simulation.records import Violation
 from simulation.schedule import Profile, Summary, run_schedule
 
 __all__ = ["Machine", "Profile", "Summary", "Violation", "run_schedule"]

@@ -1,21 +1,17 @@
-"""The connections port: clients as a supervisor may meet them.
+"""Clients as a supervisor may meet them.
 
 A simulated client says what the real one says, in the same order, and repeats it with the same ids when its
 supervisor has gone. It may vanish, break its connection, or ask for something that is used already.
 """
 
 import itertools
-from collections import deque
 from typing import TYPE_CHECKING
 
 from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
 from durable_bus.payloads.packing import pack
-from durable_bus.supervisor.ports import ClientClosed, ClientSpoke
-from durable_bus.wire.decoding import decode_answer, decode_request
-from durable_bus.wire.framing import Frame, FrameReader, encode
+from durable_bus.wire.decoding import decode_request
+from durable_bus.wire.framing import FrameReader, encode
 from durable_bus.wire.protocol import (
-    AbandonReceiving,
-    Acknowledge,
     Answer,
     Cancel,
     Chunk,
@@ -23,137 +19,29 @@ from durable_bus.wire.protocol import (
     Ended,
     Error,
     Fatal,
-    FromClient,
     Hello,
-    Message,
     Open,
     Opened,
     Pause,
-    Receive,
     Received,
     Receiving,
     Request,
-    Respond,
     Resume,
-    Send,
-    Sent,
-    Settled,
     Start,
     ToClient,
     Welcome,
 )
-from simulation.model import Content, Violation
+from simulation.connections import Link
+from simulation.records import Content, Violation
 
 if TYPE_CHECKING:
     from simulation.machine import Machine
 
-__all__ = ["VERSION", "Control", "Correspondent", "Link", "Peer", "SimulatedConnections", "Starter"]
+__all__ = ["VERSION", "Control", "Peer", "Starter"]
 
 VERSION = "simulated"
 _UNACKNOWLEDGED_CHUNKS_MAX = 8
 _TRY_AGAIN = ("no room on disk", "another client is sending its items just now")
-
-
-class Link:
-    """One connection between a client and a supervisor."""
-
-    def __init__(self, connection_id: int, peer: "Peer") -> None:
-        self.connection_id = connection_id
-        self.peer = peer
-        self.to_supervisor: deque[Frame[FromClient]] = deque()
-        self.kept: deque[Frame[FromClient]] = deque()
-        """What the supervisor has read, and given back for later."""
-        self.closed_by_client = False
-        self.closed_by_supervisor = False
-        self.arrives_ns = 0
-        """When the last frame sent to the client arrives."""
-
-
-class SimulatedConnections:
-    """The connections port of one supervisor's lifetime."""
-
-    def __init__(self, machine: "Machine") -> None:
-        self._machine = machine
-        self._world = machine.world
-        self._links: dict[int, Link] = {}
-        self._ids = itertools.count(1)
-        self._reader = FrameReader(decode_answer)
-
-    def connect(self, peer: "Peer") -> Link:
-        link = Link(next(self._ids), peer)
-        self._links[link.connection_id] = link
-        return link
-
-    @property
-    def is_ready(self) -> bool:
-        return any(
-            not link.kept and (link.to_supervisor or link.closed_by_client) for link in self._links.values()
-        )
-
-    @property
-    def keeps_any(self) -> bool:
-        return any(link.kept for link in self._links.values())
-
-    @property
-    def has_unread(self) -> bool:
-        return False  # what is left makes `is_ready` true
-
-    def keep(self, frames: list[ClientSpoke]) -> None:
-        for spoke in reversed(frames):
-            link = self._links.get(spoke.connection_id)
-            if link is not None and not link.closed_by_supervisor:
-                link.kept.appendleft(spoke.frame)
-
-    def take_events(self) -> list[ClientSpoke | ClientClosed]:
-        events: list[ClientSpoke | ClientClosed] = []
-        links = list(self._links.values())
-        self._world.rng.shuffle(links)
-        for link in links:
-            if link.closed_by_client and not (link.kept or link.to_supervisor):
-                del self._links[link.connection_id]
-                self._machine.model.receiver_gone(link.connection_id)
-                events.append(ClientClosed(link.connection_id))
-            waited = bool(link.kept)
-            while link.kept:
-                events.append(ClientSpoke(link.connection_id, link.kept.popleft()))
-            while link.to_supervisor and not waited:
-                frame = link.to_supervisor.popleft()
-                if isinstance(frame.header, AbandonReceiving):
-                    self._machine.model.receiver_interrupted(link.connection_id, frame.header.request)
-                events.append(ClientSpoke(link.connection_id, frame))
-                if self._world.chance(self._machine.faults.read_in_parts):
-                    break
-        return events
-
-    def send(self, connection_id: int, data: bytes) -> None:
-        self._machine.sending()
-        link = self._links.get(connection_id)
-        if link is None:
-            return
-        for frame in self._reader.feed(data):
-            if not isinstance(frame.header, Welcome):
-                self._world.note(f"to client {link.peer.name}: {frame.header}")
-            link.peer.is_told(connection_id, frame.header)
-            self._deliver(link, frame.header)
-
-    def _deliver(self, link: Link, frame: ToClient) -> None:
-        arrives_ns = self._world.now_ns + self._world.rng.randrange(10_000, 500_000)
-        link.arrives_ns = max(link.arrives_ns, arrives_ns)
-        self._world.at(link.arrives_ns, lambda: link.peer.receive(link, frame))
-
-    def close(self, connection_id: int) -> None:
-        link = self._links.get(connection_id)
-        if link is not None:
-            link.closed_by_supervisor = True
-
-    def end(self) -> None:
-        """The supervisor has died. What it has sent still arrives."""
-        for link in self._links.values():
-            self._lose(link)
-        self._links.clear()
-
-    def _lose(self, link: Link) -> None:
-        self._world.at(max(link.arrives_ns, self._world.now_ns) + 1000, lambda: link.peer.lost(link))
 
 
 class Peer:
@@ -319,15 +207,15 @@ class Starter(Peer):
     def is_told(self, connection_id: int, frame: ToClient) -> None:
         model = self.machine.model
         if isinstance(frame, Opened):
-            model.told_opened(self.content, frame)
+            model.told.opened(self.content, frame)
         elif isinstance(frame, Received | Receiving):
             existing = self._existing or (isinstance(frame, Receiving) and frame.existing)
             if not existing and frame.request == self.request_id and frame.next_chunk:
-                model.told_received(self.content, self.request_id, frame.next_chunk)
+                model.told.received(self.content, self.request_id, frame.next_chunk)
         elif isinstance(frame, Ended):
-            model.told_ended(frame.buffer_id)
+            model.told.ended(frame.buffer_id)
         elif isinstance(frame, Error) and "this id is used already" in frame.message:
-            model.told_used(self.content)
+            model.told.used(self.content)
 
     def answered(self, answer: Answer | Error) -> None:
         if answer.request != self.request_id:
@@ -352,7 +240,7 @@ class Starter(Peer):
             return
         if kind != "BufferError":
             raise Violation(f"client {self.name} was refused with {error}")
-        was_cancelled = self.content.buffer_id in self.machine.model.cancelling
+        was_cancelled = self.content.buffer_id in self.machine.model.told.cancelling
         if message in _TRY_AGAIN or self._name_may_come(message) or ("arrived" in message and was_cancelled):
             self._begin_request()
             self.break_connection()
@@ -376,14 +264,14 @@ class Control(Peer):
         self._verb = verb
         self._request = kind(self.new_request_id(), buffer_id)
         if verb == "cancel":
-            machine.model.cancelling.add(buffer_id)
+            machine.model.told.cancelling.add(buffer_id)
 
     def welcomed(self) -> None:
         self.send(self._request)
 
     def is_told(self, connection_id: int, frame: ToClient) -> None:
         if isinstance(frame, Controlled):
-            self.machine.model.told_controlled(self._verb, frame)
+            self.machine.model.told.controlled(self._verb, frame)
 
     def answered(self, answer: Answer | Error) -> None:
         if isinstance(answer, Error):
@@ -394,106 +282,3 @@ class Control(Peer):
             super().answered(answer)
         self.state = "answered"
         self.close()
-
-
-class Correspondent(Peer):
-    """Has a mailbox: sends messages, and responds to or acknowledges what it receives."""
-
-    def __init__(self, machine: "Machine", name: str, mailbox: str, letters: list[tuple[str, str]]) -> None:
-        """`letters`: what it sends to whom, as (name, text)."""
-        super().__init__(machine, name)
-        self.mailbox = mailbox
-        self._letters = [(self.new_request_id(), to_id, text) for to_id, text in letters]
-        self._sent = 0
-        self._receiving: str | None = None
-        self._thinking_about: Message | None = None
-        """The message it has and has not settled; one it had over another connection comes again."""
-        self._settling: Respond | Acknowledge | None = None
-
-    @property
-    def has_sent_all(self) -> bool:
-        return self._sent == len(self._letters)
-
-    def welcomed(self) -> None:
-        self._receiving = None  # it is asked again: what was with the old connection waits again
-        self._thinking_about = None
-        self._say_next()
-
-    def _say_next(self) -> None:
-        if not self.has_sent_all:
-            self._send_letter()
-        if self._settling is not None:
-            self.send(self._settling)
-        elif self._receiving is None:
-            self._ask()
-
-    def _ask(self) -> None:
-        """Ask for a message; sometimes it is interrupted while it waits, whether one is on its way or not."""
-        link = self.link
-        request_id = self._receiving = self.new_request_id()
-        self.send(Receive(request_id))
-        if self.world.chance(0.1):
-            self.world.later(
-                self.world.rng.choice([0.0, 0.001, 0.5]), lambda: self._interrupt(link, request_id)
-            )
-
-    def _interrupt(self, link: Link | None, request_id: str) -> None:
-        if link is not None and link is self.link and request_id == self._receiving:
-            self.send(AbandonReceiving(request_id))
-            self._ask()
-
-    def is_told(self, connection_id: int, frame: ToClient) -> None:
-        model = self.machine.model
-        if isinstance(frame, Sent):
-            model.told_sent(frame.request, frame.message_id)
-        elif isinstance(frame, Message):
-            model.told_message(connection_id, self.mailbox or "", frame)
-        elif isinstance(frame, Settled):
-            model.told_settled(frame.message_id)
-
-    def answered(self, answer: Answer | Error) -> None:
-        request_id = answer.request
-        if isinstance(answer, Message):
-            if request_id == self._receiving and self.world.chance(0.05):
-                self._interrupt(self.link, request_id)
-            elif request_id == self._receiving:
-                self._receiving = None
-                self._thinking_about = answer
-                delay_s = self.world.rng.choice([0.0, 0.01, 0.5])
-                self.world.later(delay_s, lambda: self._settle(answer, self.world.chance(0.7)))
-        elif not self.has_sent_all and request_id == self._letters[self._sent][0]:
-            if isinstance(answer, Sent) or (isinstance(answer, Error) and answer.type == "MessageRefused"):
-                self._sent += 1
-                if not self.has_sent_all:
-                    self._send_letter()
-        elif self._settling is not None and request_id == self._settling.request:
-            if isinstance(answer, Error) and "nobody is waiting" in answer.message:
-                self._settling = Acknowledge(self.new_request_id(), self._settling.message_id)
-                self.send(self._settling)
-            elif isinstance(answer, Error) and "settled before" not in answer.message:
-                super().answered(answer)
-            else:
-                self._settling = None
-                self._say_next_receive()
-
-    def _send_letter(self) -> None:
-        request_id, to_id, text = self._letters[self._sent]
-        self.send(Send(request_id, to_id, text, False))
-
-    def _settle(self, message: Message, respond: bool) -> None:
-        if message is not self._thinking_about:
-            return
-        request_id, message_id = self.new_request_id(), message.message_id
-        text = ""
-        if respond:
-            text = f"{self.mailbox} responds {self.world.rng.getrandbits(32):08x}"
-            self._settling = Respond(request_id, message_id, text, False, True)
-        else:
-            self._settling = Acknowledge(request_id, message_id)
-        self.machine.model.said(message.thread_id, text, success=True, is_xml=False)
-        if self.link is not None:
-            self.send(self._settling)
-
-    def _say_next_receive(self) -> None:
-        if self._receiving is None:
-            self._ask()

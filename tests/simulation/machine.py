@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,46 +12,26 @@ from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Ports, SupervisorConfig
 from durable_bus.supervisor.loop import Supervisor
 from durable_bus.supervisor.workers.workforce import is_settled
-from simulation.clients import VERSION, Control, Correspondent, Link, Peer, SimulatedConnections, Starter
+from simulation.clients import VERSION, Control, Peer, Starter
+from simulation.connections import Link, SimulatedConnections
+from simulation.correspondents import Correspondent
 from simulation.handlers import Handler, obey
-from simulation.model import Content, Model, Violation
+from simulation.listeners import LISTENERS
+from simulation.model import Model
+from simulation.pool import SimulatedPool
+from simulation.records import Content, Violation
 from simulation.scheduling import SchedulingRules
+from simulation.settling import Settling
 from simulation.storage import CommitPort, Crash, copy_of_template, open_journal
-from simulation.workers import SimulatedPool, SimulatedWorker
+from simulation.workers import SimulatedWorker
 from simulation.world import SimulatedClock, World
 
-__all__ = ["LISTENERS", "Faults", "Machine"]
+__all__ = ["Faults", "Machine"]
 
 _TURNS_MAX = 20_000
 _IDLE_TURNS_MAX = 20
-_A_LONG_TIME_S = 3 * 3600
 _CHECK_EVERY = 25
 """Turns between two looks at everything; results are looked at after every commit."""
-
-
-def listener(name: str, **settings: Any) -> ListenerSettings:
-    """A row of the table that a worker reports, as `Bus.settings` gives it."""
-    default: dict[str, Any] = {
-        "timeout_s": 1.0,
-        "attempts": 1,
-        "backoff_s": 0.0,
-        "concurrency": 1,
-        "is_async": False,
-        "peers": None,
-    }
-    return ListenerSettings(name, **{**default, **settings})
-
-
-LISTENERS: dict[str, ListenerSettings] = {
-    settings.name: settings
-    for settings in (
-        listener("once"),
-        listener("thrice", attempts=3, backoff_s=0.5),
-        listener("at-once", attempts=3),
-        listener("many", concurrency=5, is_async=True, attempts=2, backoff_s=0.1),
-        listener("guarded", attempts=2, peers=("once", "system.buffer")),
-    )
-}
 
 
 @dataclass
@@ -369,10 +348,8 @@ class Machine:
         self.world.wall_jumps_ms += int(seconds * 1000)
         self.clock_was_set = True
 
-    # The end
-
-    def settle(self) -> None:
-        """No fault happens any more: everything completes."""
+    def stop_faults(self) -> None:
+        """No fault happens any more."""
         self.world.note("faults stop")
         self.faults = Faults()
         self._next_commit = None
@@ -383,73 +360,7 @@ class Machine:
         if hangs or self._code_was_another:  # else nothing saves a worker that is stopped but the supervisor
             self.code = self.listeners
             self.signal("reload")
-        controls = [peer for peer in self.peers if isinstance(peer, Control)]
-        self._turn_until(lambda: all(peer.is_done for peer in controls), "every request is answered")
-        self._everybody_comes_back()
-        self._turn_until(self._is_done, "every buffer ends, every message is settled")
-        self.model.check()
-        self._forget_what_never_opened()
-        self._stop()
-        self.model.check_end()
-        self._nothing_runs_again()
 
-    def _everybody_comes_back(self) -> None:
-        """Somebody resumes what is paused, and reads every mailbox that there is or will be."""
-        for buffer_id in {starter.content.buffer_id for starter in self.starters}:
-            self.control("resume", buffer_id)
-        names = {peer.mailbox for peer in self.peers if peer.mailbox is not None}
-        for name in sorted(names - {peer.mailbox for peer in self._correspondents()}):
-            self.correspond(name, [])
-
-    def _correspondents(self) -> list[Correspondent]:
-        return [peer for peer in self.peers if isinstance(peer, Correspondent) and not peer.is_done]
-
-    def _is_done(self) -> bool:
-        if self.supervisor is None or [*self.supervisor.state.buffers.values()]:
-            return False
-        if not all(peer.is_done or isinstance(peer, Correspondent) for peer in self.peers):
-            return False
-        if not all(peer.has_sent_all for peer in self._correspondents()):
-            return False
-        return not self.model.query("SELECT 1 FROM message WHERE settled_commit IS NULL LIMIT 1")
-
-    def _turn_until(self, done: Callable[[], bool], what: str) -> None:
-        deadline_ns = self.world.now_ns + int(1200e9)
-        turns = self.turns
-        while not done():
-            if self.world.now_ns > deadline_ns or self.turns - turns > _TURNS_MAX // 2:
-                raise Violation(f"it never came true: {what}; {self._what_is_left()}")
-            self.turn()
-
-    def _what_is_left(self) -> str:
-        clients = [peer.name for peer in self.peers if not peer.is_done]
-        buffers = [*self.supervisor.state.buffers.values()] if self.supervisor else []
-        messages = self.model.query("SELECT message_id, to_id FROM message WHERE settled_commit IS NULL")
-        return f"clients {clients}, messages {messages}, buffers {buffers}"
-
-    def _stop(self) -> None:
-        self.signal("stop")
-        self._turn_until(lambda: self.supervisor is None, "the supervisor stops when it is asked to")
-
-    def _forget_what_never_opened(self) -> None:
-        """Clients that have vanished leave starts behind; an hour later no trace of them is left."""
-        traces = "SELECT 1 FROM buffer WHERE opened_commit IS NULL LIMIT 1"
-        if self.model.query(traces):
-            self.world.run_until(self.world.now_ns + int(_A_LONG_TIME_S * 1e9))
-            self._turn_until(lambda: not self.model.query(traces), "what never opened is forgotten")
-
-    def _nothing_runs_again(self) -> None:
-        """Another start on a journal where everything is done hands nothing out."""
-        before = self.model.dispatched
-        rows = self.model.query("SELECT * FROM result ORDER BY item_key")
-        self._turn_until(
-            lambda: self.supervisor is not None and bool(self.supervisor.state.listeners), "it starts"
-        )
-        for _ in range(3):
-            self.turn()
-        self._stop()
-        if self.model.dispatched != before or rows != self.model.query(
-            "SELECT * FROM result ORDER BY item_key"
-        ):
-            raise Violation("a start on a finished journal has run something")
-        self.model.check_end()
+    def settle(self) -> None:
+        """No fault happens any more: everything completes."""
+        Settling(self).run()

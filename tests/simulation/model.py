@@ -13,57 +13,16 @@ from typing import Any
 from durable_bus.payloads.outcomes import End, Respond, Start
 from durable_bus.payloads.packing import unpack
 from durable_bus.wire import protocol
-from durable_bus.wire.protocol import Controlled, Message, Opened, Work, WorkItems, WorkMessage
+from durable_bus.wire.protocol import Work, WorkItems, WorkMessage
 from simulation.handlers import Answers, Handling, Outcome
 from simulation.invariants import ALWAYS, IN_THE_END
+from simulation.records import INDEX_BITS, Answer, Content, Execution, Violation, key_of
+from simulation.told import Told
 
-__all__ = ["Answer", "Content", "Execution", "Model", "Violation", "key_of"]
+__all__ = ["Model"]
 
-INDEX_BITS = 32
 _SEEN_AFTER_S = 0.01
 """A death is seen a moment later."""
-
-
-class Violation(AssertionError):
-    """A promise is broken."""
-
-
-def key_of(work: Work, index: int) -> int:
-    """Of an item as in the journal, `buffer_seq << 32 | item_index`; of a message minus its `message_seq`."""
-    return work.dispatch if isinstance(work, WorkMessage) else (work.buffer << INDEX_BITS) + index
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a client wants done, all of it."""
-
-    buffer_id: str
-    target: str
-    collect: bool
-    texts: tuple[str, ...]
-    forms: tuple[bool, ...]
-    """Whether each is XML."""
-    return_to: str = ""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a handler answered."""
-
-    text: str
-    success: bool
-    is_xml: bool
-
-
-@dataclass
-class Execution:
-    """One run of an item in a worker."""
-
-    worker_id: int
-    begun_ns: int
-    timeout_s: float | None
-    state: str = "running"
-    """`running`, `ended` (its answer is in the worker), `answered` or `failed` (in the pipe), `gone`."""
 
 
 @dataclass
@@ -73,8 +32,6 @@ class Model:
     journal: Path
     asked: dict[str, Content] = field(default_factory=dict)
     """By request id."""
-    acknowledged: dict[str, Content] = field(default_factory=dict)
-    """By buffer id: the supervisor has told somebody that it is on disk."""
     given: dict[int, set[Answer]] = field(default_factory=dict)
     """Everything that workers have really answered."""
     first: dict[int, Answer | None] = field(default_factory=dict)
@@ -88,17 +45,11 @@ class Model:
     """How many workers ended while they ran the item."""
     late: Counter[int] = field(default_factory=Counter)
     """How many executions were over their time-out when they were ended."""
-    cancelling: set[str] = field(default_factory=set)
-    """Buffers that somebody has wanted to cancel."""
     crashes: int = 0
     buffer_of_dispatch: dict[int, int] = field(default_factory=dict)
     item_of_thread: dict[str, int] = field(default_factory=dict)
     started: dict[str, tuple[int, Content]] = field(default_factory=dict)
     """Buffers that handlers wanted to start, by digest: of which item or message, and what."""
-    sent: dict[str, str] = field(default_factory=dict)
-    """The messages that requests have caused."""
-    receivers: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Which connection has which message, and in answer to which request."""
     dispatched: int = 0
     attempts: dict[str, int] = field(default_factory=dict)
     """How often each listener may try."""
@@ -107,6 +58,8 @@ class Model:
 
     def __post_init__(self) -> None:
         self.reader = sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True, isolation_level=None)
+        self.told = Told(self.query)
+        """What clients were told."""
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return self.reader.execute(sql, parameters).fetchall()
@@ -171,102 +124,6 @@ class Model:
             "SELECT request_id, digest FROM buffer WHERE buffer_seq = ?", buffer_seq
         )
         return self.asked[request_id] if request_id in self.asked else self.started[digest][1]
-
-    def told_opened(self, content: Content, opened: Opened) -> None:
-        """A client is told that its buffer is accepted: all of it is on disk."""
-        self._is_on_disk(content)
-        if opened.total != len(content.texts):
-            raise Violation(f"{content.buffer_id} was acknowledged with a wrong total: {opened}")
-        self.acknowledged[content.buffer_id] = content
-
-    def told_received(self, content: Content, request_id: str, next_chunk: int) -> None:
-        """A client is told that its chunks are on disk, unless somebody cancels the buffer meanwhile."""
-        rows = self.query(
-            "SELECT next_chunk FROM buffer WHERE request_id = ? AND dropped_commit IS NULL", request_id
-        )
-        if (not rows or rows[0][0] < next_chunk) and content.buffer_id not in self.cancelling:
-            raise Violation(f"chunks before {next_chunk} of {request_id} were acknowledged, not {rows}")
-
-    def told_ended(self, buffer_id: str) -> None:
-        if not self.query("SELECT 1 FROM buffer WHERE buffer_id = ? AND ended_commit IS NOT NULL", buffer_id):
-            raise Violation(f"{buffer_id} was said to have ended before the commit that says so")
-
-    def told_sent(self, request_id: str, message_id: str) -> None:
-        """A client is told that its message is on its way."""
-        if not self.query("SELECT 1 FROM message WHERE message_id = ?", message_id):
-            raise Violation(f"message {message_id} was acknowledged and is not on disk")
-        if self.sent.setdefault(request_id, message_id) != message_id:
-            raise Violation(f"request {request_id} was carried out twice")
-
-    def told_message(self, connection_id: int, name: str, message: Message) -> None:
-        """A message is given to a receiver: it is with nobody else, and nobody has settled it."""
-        message_id = message.message_id
-        rows = self.query(
-            "SELECT to_id, delivered_commit IS NOT NULL, settled_commit FROM message WHERE message_id = ?",
-            message_id,
-        )
-        if rows != [(name, 1, None)]:
-            raise Violation(f"message {message_id} was given to {name}, on disk is {rows}")
-        if message_id in self.receivers:
-            raise Violation(f"message {message_id} was given to a second receiver")
-        self.receivers[message_id] = (connection_id, message.request)
-
-    def told_settled(self, message_id: str) -> None:
-        if not self.query(
-            "SELECT 1 FROM message WHERE message_id = ? AND settled_commit IS NOT NULL", message_id
-        ):
-            raise Violation(f"message {message_id} was said to be settled before the commit that says so")
-
-    def told_controlled(self, verb: str, controlled: Controlled) -> None:
-        """A buffer is said to be cancelled or paused: that is on disk. (It may have been resumed in the same
-        commit.)
-        """
-        sql = {
-            ("cancel", "cancelled"): "SELECT 1 FROM buffer WHERE buffer_id = ? AND ended_commit IS NOT NULL",
-            ("pause", "open"): "SELECT 1 FROM pause JOIN buffer USING (buffer_seq) WHERE buffer_id = ?",
-        }.get((verb, controlled.state))
-        if sql is not None and not self.query(sql, controlled.buffer_id):
-            raise Violation(f"{verb} was answered with {controlled} before its commit")
-
-    def receiver_gone(self, connection_id: int) -> None:
-        """What was with this receiver may be given to another."""
-        gone = [one for one, (receiver, _) in self.receivers.items() if receiver == connection_id]
-        for message_id in gone:
-            del self.receivers[message_id]
-
-    def receiver_interrupted(self, connection_id: int, request_id: str) -> None:
-        """The same of what it was given in answer to this request: it has not taken it."""
-        abandoned = [one for one, by in self.receivers.items() if by == (connection_id, request_id)]
-        for message_id in abandoned:
-            del self.receivers[message_id]
-
-    def told_used(self, content: Content) -> None:
-        """A client is told that its buffer id is used with other content."""
-        try:
-            self._is_on_disk(content)
-        except Violation:
-            if self.query(
-                "SELECT 1 FROM buffer WHERE buffer_id = ? AND opened_commit IS NOT NULL", content.buffer_id
-            ):
-                return
-        raise Violation(f"{content.buffer_id} was refused as used, and is not or is the same")
-
-    def _is_on_disk(self, content: Content) -> None:
-        rows = self.query(
-            "SELECT buffer_seq, target, collect, return_to, total FROM buffer"
-            " WHERE buffer_id = ? AND opened_commit IS NOT NULL AND dropped_commit IS NULL",
-            content.buffer_id,
-        )
-        given = (content.target, content.collect, content.return_to, len(content.texts))
-        if not rows or rows[0][1:] != given:
-            raise Violation(f"{content.buffer_id} was acknowledged, and on disk is {rows}")
-        items = self.query(
-            "SELECT payload, is_xml FROM item WHERE item_key BETWEEN ? << 32 AND (? << 32) + 4294967295"
-            " ORDER BY item_key",
-            *(rows[0][0],) * 2,
-        )
-        if items != list(zip(content.texts, content.forms, strict=True)):
-            raise Violation(f"{content.buffer_id} was acknowledged, and its items on disk are others")
 
     # What happens in workers
 
@@ -342,7 +199,7 @@ class Model:
     def supervisor_died(self, crashed: bool) -> None:
         self.executions.clear()
         self.taken.clear()
-        self.receivers.clear()
+        self.told.supervisor_died()
         self.crashes += crashed
 
     # What the supervisor takes in
@@ -409,8 +266,8 @@ class Model:
         """Everything that must be true at any moment."""
         self.look()
         self._ask(ALWAYS)
-        for content in self.acknowledged.values():
-            self._is_on_disk(content)
+        for content in self.told.acknowledged.values():
+            self.told.is_on_disk(content)
         self._charges()
 
     def _charges(self) -> None:
@@ -437,7 +294,7 @@ class Model:
         """Faults have stopped, all is done, the supervisor has ended."""
         self.check()
         self._ask(IN_THE_END)
-        for buffer_id, content in self.acknowledged.items():
+        for buffer_id, content in self.told.acknowledged.items():
             self._ended(buffer_id, content)
         origins: Counter[int] = Counter()
         for (digest,) in self.query(

@@ -9,7 +9,7 @@ from unittest.mock import patch
 from durable_bus.supervisor.scheduling import dispatcher as dispatch
 from simulation.handlers import FOR_EVER_S, Handler, obey
 from simulation.machine import Faults, Machine
-from simulation.model import Content
+from simulation.records import Content
 from simulation.storage import AT_COMMIT
 
 __all__ = ["Profile", "Summary", "cuts", "run_schedule", "some_content", "some_letters"]

@@ -8,7 +8,7 @@ something has befallen a worker, as a worker that is stopped gives back all that
 import math
 from typing import TYPE_CHECKING
 
-from simulation.model import Violation
+from simulation.records import Violation
 
 if TYPE_CHECKING:
     from simulation.machine import Machine

@@ -21,7 +21,7 @@ from durable_bus.supervisor.outbox import Outbox
 from durable_bus.supervisor.scheduling import recall, timeouts
 from durable_bus.supervisor.scheduling import rules as scheduling
 from simulation import Machine, Violation, run_schedule
-from simulation.model import Content
+from simulation.records import Content
 from simulation.schedule import cuts, some_content, some_letters
 from simulation.storage import AT_COMMIT, fast_folder
 

@@ -180,7 +180,7 @@ def a_worker_that_has_answered(facts: Facts, dead: set[int], chance: random.Rand
 @pytest.mark.slow
 def test_workers_that_die_at_boot_are_tried_again_until_one_lives(journal: Path, tmp_path: Path) -> None:
     """The first two die while they import the app. A third in a row would be taken for the app's fault: a
-    client with a supervisor of its own is told so, a daemon tries on (test_daemon.py).
+    client with a supervisor of its own is told so, a daemon tries on (test_daemon_imports.py).
     """
     app = tmp_path / "dying.py"
     app.write_text(

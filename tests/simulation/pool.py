@@ -1,0 +1,123 @@
+"""The pool port: starts simulated workers, hands them work, and reads what they say."""
+
+from typing import TYPE_CHECKING
+
+from durable_bus.errors import WorkerKilled
+from durable_bus.payloads.packing import unpack
+from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
+from durable_bus.wire import decoding, protocol
+from durable_bus.wire.framing import FrameReader
+from durable_bus.wire.protocol import WorkItems
+from simulation.records import key_of
+
+if TYPE_CHECKING:
+    from simulation.machine import Machine
+
+from simulation.workers import SimulatedSlot, SimulatedWorker
+
+__all__ = ["SimulatedPool"]
+
+
+class SimulatedPool:
+    """The pool port of one supervisor's lifetime."""
+
+    def __init__(self, machine: "Machine") -> None:
+        self._machine = machine
+        self._world = machine.world
+        self.workers: dict[int, SimulatedWorker] = {}
+        self._slots: dict[int, SimulatedSlot] = {}
+        self._reader = FrameReader(decoding.decode_work)
+        self._paused = False
+        self._unread = False
+        self._next_id = 1
+
+    @property
+    def living(self) -> list[SimulatedWorker]:
+        return [worker for worker in self.workers.values() if worker.alive]
+
+    def spawn(self) -> int:
+        worker_id = self._next_id
+        self._next_id += 1
+        used = {worker.pid for worker in self.workers.values()}
+        # The kernel gives a pid again as soon as it likes.
+        pid = self._world.rng.choice([pid for pid in range(100, 110 + len(used)) if pid not in used])
+        worker = SimulatedWorker(self._machine, worker_id, pid, self._machine.code)
+        self.workers[worker_id] = worker
+        self._slots[worker_id] = worker.slot
+        worker.boot()
+        return worker_id
+
+    def pid(self, worker_id: int) -> int:
+        return self.workers[worker_id].pid
+
+    def slot(self, worker_id: int) -> SimulatedSlot:
+        return self._slots[worker_id]
+
+    def send(self, worker_id: int, data: bytes) -> None:
+        self._machine.sending()
+        worker = self.workers.get(worker_id)
+        if worker is None:
+            return
+        for frame in self._reader.feed(data):
+            work = frame.header
+            self._machine.model.frame_sent(work, frame.bodies, worker.pid)
+            if isinstance(work, WorkItems):
+                count = len(unpack(frame.bodies[0]))
+                first = key_of(work, work.first)
+                self._machine.rules.handed_out([*range(first, first + count)], worker_id)
+            self._world.note(f"to worker {worker_id}: {work}, {len(unpack(frame.bodies[0]))} payloads")
+        if worker.alive and worker.arrives_ns <= self._world.now_ns and self._world.chance(0.5):
+            worker.receive(data)  # it is faster than the supervisor, which still has things to do
+        elif worker.alive:
+            arrives_ns = self._world.now_ns + self._world.rng.randrange(10_000, 100_000)
+            worker.arrives_ns = max(worker.arrives_ns, arrives_ns)
+            self._world.at(worker.arrives_ns, lambda: worker.receive(data))
+
+    def kill(self, worker_id: int) -> None:
+        worker = self.workers.get(worker_id)
+        if worker is not None and worker.alive:
+            self._world.note(f"the supervisor kills worker {worker_id}")
+            worker.die(WorkerKilled(9))
+
+    @property
+    def is_ready(self) -> bool:
+        return not self._paused and any(
+            worker.pipe.frames or worker.reported for worker in self.workers.values()
+        )
+
+    def take_events(self) -> list[WorkerSpoke | WorkerEnded]:
+        self._unread = False
+        if self._paused:
+            return []
+        events: list[WorkerSpoke | WorkerEnded] = []
+        workers = [worker for worker in self.workers.values() if worker.pipe.frames or worker.reported]
+        self._world.rng.shuffle(workers)
+        for worker in workers:
+            if not worker.reported and self._world.chance(self._machine.faults.read_in_parts):
+                self._unread = True
+                continue
+            while worker.pipe.frames:
+                frame = worker.pipe.frames.popleft()
+                if isinstance(frame.header, protocol.Answers):
+                    self._machine.model.hands_in(frame.header, frame.bodies)
+                events.append(WorkerSpoke(worker.worker_id, frame))
+            worker.was_read()
+            if worker.reported:
+                assert worker.death is not None
+                del self.workers[worker.worker_id]
+                events.append(WorkerEnded(worker.worker_id, worker.death, worker.slot.worker_started))
+        return events
+
+    @property
+    def has_unread(self) -> bool:
+        return self._unread
+
+    def pause_reading(self, paused: bool) -> None:
+        self._paused = paused
+
+    def end(self) -> None:
+        """The supervisor has died, and all of its workers with it."""
+        for worker in self.workers.values():
+            worker.alive = False
+            worker.frozen = False
+        self.workers.clear()

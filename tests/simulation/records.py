@@ -1,0 +1,51 @@
+"""What is known of items, messages and buffers, and by which key."""
+
+from dataclasses import dataclass
+
+from durable_bus.wire.protocol import Work, WorkMessage
+
+__all__ = ["INDEX_BITS", "Answer", "Content", "Execution", "Violation", "key_of"]
+
+INDEX_BITS = 32
+
+
+class Violation(AssertionError):
+    """A promise is broken."""
+
+
+def key_of(work: Work, index: int) -> int:
+    """Of an item as in the journal, `buffer_seq << 32 | item_index`; of a message minus its `message_seq`."""
+    return work.dispatch if isinstance(work, WorkMessage) else (work.buffer << INDEX_BITS) + index
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a client wants done, all of it."""
+
+    buffer_id: str
+    target: str
+    collect: bool
+    texts: tuple[str, ...]
+    forms: tuple[bool, ...]
+    """Whether each is XML."""
+    return_to: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a handler answered."""
+
+    text: str
+    success: bool
+    is_xml: bool
+
+
+@dataclass
+class Execution:
+    """One run of an item in a worker."""
+
+    worker_id: int
+    begun_ns: int
+    timeout_s: float | None
+    state: str = "running"
+    """`running`, `ended` (its answer is in the worker), `answered` or `failed` (in the pipe), `gone`."""

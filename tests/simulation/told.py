@@ -1,0 +1,127 @@
+"""What a supervisor tells its clients, and what must be on disk when it does."""
+
+from collections.abc import Callable
+from typing import Any
+
+from durable_bus.wire.protocol import Controlled, Message, Opened
+from simulation.records import Content, Violation
+
+__all__ = ["Told"]
+
+
+class Told:
+    """What clients were told. At that moment it is on disk, whole."""
+
+    def __init__(self, query: Callable[..., list[tuple[Any, ...]]]) -> None:
+        """`query` sees only what is committed."""
+        self._query = query
+        self.acknowledged: dict[str, Content] = {}
+        """By buffer id: the supervisor has told somebody that it is on disk."""
+        self.cancelling: set[str] = set()
+        """Buffers that somebody has wanted to cancel."""
+        self.messages: dict[str, str] = {}
+        """By request id: the message that it has caused."""
+        self.receivers: dict[str, tuple[int, str]] = {}
+        """Which connection has which message, and in answer to which request."""
+
+    def supervisor_died(self) -> None:
+        """Nobody has a message any more."""
+        self.receivers.clear()
+
+    def opened(self, content: Content, opened: Opened) -> None:
+        """A client is told that its buffer is accepted: all of it is on disk."""
+        self.is_on_disk(content)
+        if opened.total != len(content.texts):
+            raise Violation(f"{content.buffer_id} was acknowledged with a wrong total: {opened}")
+        self.acknowledged[content.buffer_id] = content
+
+    def received(self, content: Content, request_id: str, next_chunk: int) -> None:
+        """A client is told that its chunks are on disk, unless somebody cancels the buffer meanwhile."""
+        rows = self._query(
+            "SELECT next_chunk FROM buffer WHERE request_id = ? AND dropped_commit IS NULL", request_id
+        )
+        if (not rows or rows[0][0] < next_chunk) and content.buffer_id not in self.cancelling:
+            raise Violation(f"chunks before {next_chunk} of {request_id} were acknowledged, not {rows}")
+
+    def ended(self, buffer_id: str) -> None:
+        if not self._query(
+            "SELECT 1 FROM buffer WHERE buffer_id = ? AND ended_commit IS NOT NULL", buffer_id
+        ):
+            raise Violation(f"{buffer_id} was said to have ended before the commit that says so")
+
+    def sent(self, request_id: str, message_id: str) -> None:
+        """A client is told that its message is on its way."""
+        if not self._query("SELECT 1 FROM message WHERE message_id = ?", message_id):
+            raise Violation(f"message {message_id} was acknowledged and is not on disk")
+        if self.messages.setdefault(request_id, message_id) != message_id:
+            raise Violation(f"request {request_id} was carried out twice")
+
+    def message(self, connection_id: int, name: str, message: Message) -> None:
+        """A message is given to a receiver: it is with nobody else, and nobody has settled it."""
+        message_id = message.message_id
+        rows = self._query(
+            "SELECT to_id, delivered_commit IS NOT NULL, settled_commit FROM message WHERE message_id = ?",
+            message_id,
+        )
+        if rows != [(name, 1, None)]:
+            raise Violation(f"message {message_id} was given to {name}, on disk is {rows}")
+        if message_id in self.receivers:
+            raise Violation(f"message {message_id} was given to a second receiver")
+        self.receivers[message_id] = (connection_id, message.request)
+
+    def settled(self, message_id: str) -> None:
+        if not self._query(
+            "SELECT 1 FROM message WHERE message_id = ? AND settled_commit IS NOT NULL", message_id
+        ):
+            raise Violation(f"message {message_id} was said to be settled before the commit that says so")
+
+    def controlled(self, verb: str, controlled: Controlled) -> None:
+        """A buffer is said to be cancelled or paused: that is on disk. (It may have been resumed in the same
+        commit.)
+        """
+        sql = {
+            ("cancel", "cancelled"): "SELECT 1 FROM buffer WHERE buffer_id = ? AND ended_commit IS NOT NULL",
+            ("pause", "open"): "SELECT 1 FROM pause JOIN buffer USING (buffer_seq) WHERE buffer_id = ?",
+        }.get((verb, controlled.state))
+        if sql is not None and not self._query(sql, controlled.buffer_id):
+            raise Violation(f"{verb} was answered with {controlled} before its commit")
+
+    def receiver_gone(self, connection_id: int) -> None:
+        """What was with this receiver may be given to another."""
+        gone = [one for one, (receiver, _) in self.receivers.items() if receiver == connection_id]
+        for message_id in gone:
+            del self.receivers[message_id]
+
+    def receiver_interrupted(self, connection_id: int, request_id: str) -> None:
+        """The same of what it was given in answer to this request: it has not taken it."""
+        abandoned = [one for one, by in self.receivers.items() if by == (connection_id, request_id)]
+        for message_id in abandoned:
+            del self.receivers[message_id]
+
+    def used(self, content: Content) -> None:
+        """A client is told that its buffer id is used with other content."""
+        try:
+            self.is_on_disk(content)
+        except Violation:
+            if self._query(
+                "SELECT 1 FROM buffer WHERE buffer_id = ? AND opened_commit IS NOT NULL", content.buffer_id
+            ):
+                return
+        raise Violation(f"{content.buffer_id} was refused as used, and is not or is the same")
+
+    def is_on_disk(self, content: Content) -> None:
+        rows = self._query(
+            "SELECT buffer_seq, target, collect, return_to, total FROM buffer"
+            " WHERE buffer_id = ? AND opened_commit IS NOT NULL AND dropped_commit IS NULL",
+            content.buffer_id,
+        )
+        given = (content.target, content.collect, content.return_to, len(content.texts))
+        if not rows or rows[0][1:] != given:
+            raise Violation(f"{content.buffer_id} was acknowledged, and on disk is {rows}")
+        items = self._query(
+            "SELECT payload, is_xml FROM item WHERE item_key BETWEEN ? << 32 AND (? << 32) + 4294967295"
+            " ORDER BY item_key",
+            *(rows[0][0],) * 2,
+        )
+        if items != list(zip(content.texts, content.forms, strict=True)):
+            raise Violation(f"{content.buffer_id} was acknowledged, and its items on disk are others")

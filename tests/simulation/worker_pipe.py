@@ -1,0 +1,158 @@
+"""What a simulated worker says, and the pipe through which it does."""
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from durable_bus.journal.formats import packed
+from durable_bus.payloads.packing import pack
+from durable_bus.wire import decoding, protocol
+from durable_bus.wire.framing import Frame, FrameReader, encode
+from durable_bus.wire.parts import Failed, Handled, Segment
+from durable_bus.wire.protocol import Report, Work, WorkItems
+from simulation.handlers import Answers, Dies, Handling, Outcome, Raises
+from simulation.records import key_of
+
+if TYPE_CHECKING:
+    from simulation.workers import SimulatedWorker
+
+__all__ = ["Done", "WorkerPipe"]
+
+
+@dataclass
+class Done:
+    """A handling that has ended and was not sent yet."""
+
+    work: Work
+    index: int
+    handling: Handling
+    micros: int
+
+
+class WorkerPipe:
+    """What a worker says: not sent yet, without room in the pipe, and in the pipe."""
+
+    def __init__(self, worker: "SimulatedWorker") -> None:
+        self._worker = worker
+        self._machine = worker.machine
+        self._world = worker.world
+        self.frames: deque[Frame[Report]] = deque()
+        """What it has written and the supervisor has not read. Survives it."""
+        self._unwritten: deque[tuple[Frame[Report], list[tuple[int, str]]]] = deque()
+        """What the pipe has no room for, and what that says of which items. Until then it waits."""
+        self._unsent: list[Done] = []
+        self._discarded: tuple[int, int] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """The worker waits until the supervisor has read."""
+        return bool(self._unwritten)
+
+    def add(self, done: Done) -> None:
+        """To be sent with the next flush."""
+        self._unsent.append(done)
+
+    def discard(self, first: int, end: int) -> None:
+        """These ordinals are told as thrown away with the next flush."""
+        self._discarded = (min(first, self._discarded[0]) if self._discarded else first, end)
+
+    def flush(self) -> None:
+        """Write what has ended to the pipe, as `replies.Answers.flush` does."""
+        if not self._unsent and self._discarded is None:
+            return
+        unsent, self._unsent = self._unsent, []
+        says = [
+            (key_of(done.work, done.index), "failed" if isinstance(done.handling, Raises) else "answered")
+            for done in unsent
+        ]
+        self._send_answers(unsent, self._discarded, says)
+        self._discarded = None
+        if unsent and self._world.chance(self._machine.faults.answer_twice):
+            self._worker.later(self._world.rng.choice([0.0, 0.01, 0.2, 2.0]), lambda: self._say_again(unsent))
+
+    def _say_again(self, sent: list[Done]) -> None:
+        """The same answers once more, or others to the same items."""
+        # A message's attempts share its id: a failure that is told again would count for the next attempt.
+        sent = [done for done in sent if not (isinstance(done.handling, Raises) and done.work.dispatch < 0)]
+        again = []
+        how = self._world.rng.choice(["the same", "another", "a failure", "an answer"])
+        for done in sent:
+            handling = done.handling
+            if how == "another" and isinstance(handling, Answers):
+                handling = Answers(
+                    handling.seconds, f"{handling.text} again", handling.success, handling.is_xml
+                )
+            elif how == "an answer" and isinstance(handling, Raises):
+                handling = Answers(handling.seconds, f"too late {self._world.rng.getrandbits(32):08x}")
+            elif how == "a failure" and isinstance(done.work, WorkItems):
+                handling = Raises(handling.seconds, "exception", "said too late")
+            if not isinstance(handling, (Raises, Dies)):
+                self._machine.model.hears_of(done.work, done.index, handling)
+            again.append(Done(done.work, done.index, handling, done.micros))
+        self._world.note(f"worker {self._worker.worker_id} answers twice ({how})")
+        self._send_answers(again, None, [])
+
+    def _send_answers(
+        self, unsent: list[Done], discarded: tuple[int, int] | None, says: list[tuple[int, str]]
+    ) -> None:
+        segments: list[Segment] = []
+        bodies: list[list[str]] = []
+        micros: list[list[int]] = []
+        failed = []
+        outcomes: list[Handled] = []
+        outcome_bodies = []
+        for done in sorted(unsent, key=lambda done: (done.work.dispatch, done.index)):
+            work, handling = done.work, done.handling
+            if isinstance(handling, Raises):
+                trace = "a traceback" if handling.kind == "exception" else ""
+                described = (handling.kind, handling.message, trace)
+                failed.append(Failed(work.dispatch, done.index, *described, packed([done.micros])))
+            elif isinstance(handling, Outcome):
+                outcomes.append(Handled(work.dispatch, done.index, handling.what))
+                outcome_bodies.append(handling.body)
+            elif isinstance(handling, Answers):
+                assert isinstance(work, WorkItems)
+                fresh = Segment(
+                    dispatch=work.dispatch,
+                    buffer=work.buffer,
+                    first=done.index,
+                    count=0,
+                    success=handling.success,
+                    is_xml=handling.is_xml,
+                    attempt=work.attempt,
+                    total_us=0,
+                    durations="",
+                )
+                last = segments[-1] if segments else None
+                next_index = last.first + len(bodies[-1]) if last else None
+                if next_index != done.index or replace(fresh, first=last.first) != last:
+                    segments.append(fresh)
+                    bodies.append([])
+                    micros.append([])
+                bodies[-1].append(handling.text)
+                micros[-1].append(done.micros)
+        header = protocol.Answers(
+            [
+                replace(segment, count=len(texts), total_us=sum(durations), durations=packed(durations))
+                for segment, texts, durations in zip(segments, bodies, micros, strict=True)
+            ],
+            failed,
+            outcomes,
+            discarded,
+        )
+        self.send(header, *(pack(texts) for texts in bodies), *outcome_bodies, says=says)
+
+    def send(self, header: Report, *bodies: bytes, says: list[tuple[int, str]]) -> None:
+        (frame,) = FrameReader(decoding.decode_report).feed(encode(header, *bodies))
+        self._unwritten.append((frame, says))
+        self.write()
+
+    def write(self) -> None:
+        """Into the pipe, as far as that has room."""
+        while self._unwritten and len(self.frames) < self._machine.faults.pipe_frames:
+            frame, says = self._unwritten.popleft()
+            self.frames.append(frame)
+            for key, state in says:
+                self._machine.model.flushed(key, state)
