@@ -184,7 +184,7 @@ class ValueWriter:
                 return text, XML if guess_is_xml(text) else TEXT
             return (_WRITERS.get(type(value)) or self._unusual)(value)
         except UnserialisableAnswer as error:
-            raise UsageError(str(error)) from None
+            raise UsageError(f"it cannot be journaled: {error}") from None
 
     def message(self, value: object) -> Payload:
         """What a client sends. As `item`, but XML must be well-formed, and a declaration before it is

@@ -14,6 +14,7 @@ from lxml import etree
 from durable_bus.errors import LimitExceeded, MalformedItem, UnserialisableAnswer, UsageError
 from durable_bus.payloads import results_document, xml_reading, xml_writing
 from durable_bus.payloads.messages import Huh, Result, Text, Xml
+from tests.payloads import written
 
 E = etree._Element
 
@@ -47,20 +48,20 @@ def elements(draw: st.DrawFn, depth: int = 3) -> E:
 
 
 def test_the_forms_of_an_answer() -> None:
-    assert xml_writing.dump(None) == ("", False)
-    assert xml_writing.dump("") == ("", False)
-    assert xml_writing.dump(" a\r\n") == (" a\r\n", False)
-    assert xml_writing.dump(" <a  b='1'/>\r\n") == (" <a  b='1'/>\r\n", True)
-    assert xml_writing.dump(Text("<3")) == ("<3", False)
-    assert xml_writing.dump(Xml(" <a/>")) == (" <a/>", True)
-    assert xml_writing.dump(etree.Element("a")) == ("<a/>", True)
+    assert written.dump(None) == ("", False)
+    assert written.dump("") == ("", False)
+    assert written.dump(" a\r\n") == (" a\r\n", False)
+    assert written.dump(" <a  b='1'/>\r\n") == (" <a  b='1'/>\r\n", True)
+    assert written.dump(Text("<3")) == ("<3", False)
+    assert written.dump(Xml(" <a/>")) == (" <a/>", True)
+    assert written.dump(etree.Element("a")) == ("<a/>", True)
 
 
 @unhurried
 @given(xml_text)
 def test_text_comes_back_character_for_character(text: str) -> None:
-    payload, is_xml = xml_writing.dump(Text(text))
-    assert xml_reading.load(payload, is_xml, str) == text
+    payload, is_xml = written.dump(Text(text))
+    assert written.load(payload, is_xml, str) == text
     document = "".join(results_document.results_document([Result(0, True, payload, is_xml, None, 1, 0.0)], 1))
     assert (xml_reading.parse(document)[0].text or "") == text
 
@@ -69,14 +70,14 @@ def test_text_comes_back_character_for_character(text: str) -> None:
 @unhurried
 @given(elements())
 def test_an_element_comes_back_as_it_went(element: E) -> None:
-    payload, is_xml = xml_writing.dump(element)
-    loaded = xml_reading.load(payload, is_xml, E)
+    payload, is_xml = written.dump(element)
+    loaded = written.load(payload, is_xml, E)
     assert isinstance(loaded, E)
     assert xml_reading.canonical(payload) == etree.tostring(element, method="c14n").decode()
-    assert xml_reading.canonical(xml_writing.dump(loaded)[0]) == xml_reading.canonical(
+    assert xml_reading.canonical(written.dump(loaded)[0]) == xml_reading.canonical(
         payload
     )  # not the same text: <a></a> is <a/>
-    assert xml_writing.dump(payload) == (payload, True)
+    assert written.dump(payload) == (payload, True)
 
 
 UNREPRESENTABLE = ["\0", "a\x01", "\x0b", "\x1f", "\ud800", "\udfff", "\ufffe", "\uffff", "\xe9\ufffe"]
@@ -86,33 +87,33 @@ UNREPRESENTABLE = ["\0", "a\x01", "\x0b", "\x1f", "\ud800", "\udfff", "\ufffe", 
 def test_what_xml_cannot_hold_is_unserialisable_in_every_form(text: str) -> None:
     for answer in (text, Text(text), f"<a>{text}</a>", Xml(f"<a>{text}</a>"), Huh(text)):
         with pytest.raises(UnserialisableAnswer) as caught:
-            xml_writing.dump(answer)
+            written.dump(answer)
         str(caught.value).encode()
 
 
 @pytest.mark.parametrize("text", ["\x7f", "\x85", "\x9f", "\u2028", "\ufdd0", "\U0001fffe", "\U0010ffff"])
 def test_what_xml_can_hold_is_kept(text: str) -> None:
-    assert xml_writing.dump(text) == (text, False)
-    assert xml_reading.load(xml_writing.dump(Huh(text))[0], True, Huh) == Huh(text)
+    assert written.dump(text) == (text, False)
+    assert written.load(written.dump(Huh(text))[0], True, Huh) == Huh(text)
 
 
 @pytest.mark.parametrize("text", ["<3", "<a>", "<a/><b/>", "<a/>x", "<!-- c -->", "<p:a/>", "<a>&x;</a>"])
 def test_text_that_looks_like_xml_and_is_not_is_unserialisable_unless_said_outright(text: str) -> None:
     for answer in (text, Xml(text)):
         with pytest.raises(UnserialisableAnswer):
-            xml_writing.dump(answer)
-    assert xml_writing.dump(Text(text)) == (text, False)
+            written.dump(answer)
+    assert written.dump(Text(text)) == (text, False)
 
 
 def test_the_tail_stays_behind_and_the_tree_is_left_as_it_was() -> None:
     root = xml_reading.parse("<a><b>x</b>tail</a>")
-    assert xml_writing.dump(root[0]) == ("<b>x</b>", True)
+    assert written.dump(root[0]) == ("<b>x</b>", True)
     assert root[0].tail == "tail"
 
 
 def test_a_namespace_declared_further_up_comes_along() -> None:
     root = xml_reading.parse("<a xmlns='urn:a' xmlns:p='urn:p'><b p:c='1'/></a>")
-    payload, _ = xml_writing.dump(root[0])
+    payload, _ = written.dump(root[0])
     assert xml_reading.parse(payload).tag == "{urn:a}b"
     assert xml_reading.parse(payload).get("{urn:p}c") == "1"
 
@@ -120,7 +121,7 @@ def test_a_namespace_declared_further_up_comes_along() -> None:
 def test_a_comment_or_instruction_as_root_is_no_answer() -> None:
     for node in (etree.Comment("c"), etree.ProcessingInstruction("p", "x"), etree.Entity("x")):
         with pytest.raises(UnserialisableAnswer):
-            xml_writing.dump(node)
+            written.dump(node)
 
 
 def test_an_entity_reference_left_by_another_parser_is_unserialisable() -> None:
@@ -132,26 +133,26 @@ def test_an_entity_reference_left_by_another_parser_is_unserialisable() -> None:
     moved.append(etree.fromstring('<!DOCTYPE a [<!ENTITY x "X">]><a>abc&x;def</a>', parser))
     for element in (root, built, moved):
         with pytest.raises(UnserialisableAnswer, match="'x' not defined"):
-            xml_writing.dump(element)
+            written.dump(element)
 
 
 def test_an_ampersand_in_cdata_is_no_entity_reference() -> None:
     element = etree.Element("a")
     element.text = etree.CDATA("b & c &d;")
-    assert xml_writing.dump(element) == ("<a><![CDATA[b & c &d;]]></a>", True)
+    assert written.dump(element) == ("<a><![CDATA[b & c &d;]]></a>", True)
 
 
 def test_a_tree_of_an_html_parser_must_be_xml() -> None:
     good = etree.fromstring("<p>a<br>b", etree.HTMLParser())
-    assert xml_writing.dump(good) == ("<html><body><p>a<br/>b</p></body></html>", True)
+    assert written.dump(good) == ("<html><body><p>a<br/>b</p></body></html>", True)
     with pytest.raises(UnserialisableAnswer, match="not one XML element"):
-        xml_writing.dump(etree.fromstring("<p @click='x'>a", etree.HTMLParser()))
+        written.dump(etree.fromstring("<p @click='x'>a", etree.HTMLParser()))
 
 
 def test_carriage_returns_survive() -> None:
     element = etree.Element("a")
     element.text = "b\r\nc"
-    assert xml_reading.parse(xml_writing.dump(element)[0]).text == "b\r\nc"
+    assert xml_reading.parse(written.dump(element)[0]).text == "b\r\nc"
     document = results_document.result_item(0, True, "b\r\nc", False)
     assert xml_reading.parse(document).text == "b\r\nc"
 
@@ -159,7 +160,7 @@ def test_carriage_returns_survive() -> None:
 @pytest.mark.parametrize("value", [0, 1.5, True, b"a", {}, [], (), object(), Point, Exception("x"), len])
 def test_any_other_type_is_unserialisable_and_named(value: object) -> None:
     with pytest.raises(UnserialisableAnswer, match=type(value).__name__):
-        xml_writing.dump(value)
+        written.dump(value)
 
 
 class Liar(str):
@@ -186,18 +187,18 @@ class Exits:
 
 
 def test_an_answer_whose_own_code_raises_is_unserialisable_at_worst() -> None:
-    assert xml_writing.dump(Liar("a")) == ("a", False)
-    assert xml_writing.dump(Liar("<a/>")) == ("<a/>", True)
-    assert xml_writing.dump(Text(Liar("a"))) == ("a", False)
-    assert xml_writing.dump(Huh(Liar("a")))[0] == "<Huh><error>a</error></Huh>"
+    assert written.dump(Liar("a")) == ("a", False)
+    assert written.dump(Liar("<a/>")) == ("<a/>", True)
+    assert written.dump(Text(Liar("a"))) == ("a", False)
+    assert written.dump(Huh(Liar("a")))[0] == "<Huh><error>a</error></Huh>"
     for value in (Property(), Exits()):
         with pytest.raises(UnserialisableAnswer):
-            xml_writing.dump(value)
+            written.dump(value)
 
 
 def test_a_payload_has_a_size_limit_in_bytes() -> None:
     most = "x" * xml_reading.PAYLOAD_BYTES_MAX
-    assert xml_writing.dump(most) == xml_writing.dump_item(most) == (most, False)
+    assert written.dump(most) == written.dump_item(most) == (most, False)
     element = etree.Element("a")
     element.text = most
     for answer in (
@@ -207,10 +208,10 @@ def test_a_payload_has_a_size_limit_in_bytes() -> None:
         element,
     ):
         with pytest.raises(UnserialisableAnswer, match="bytes"):
-            xml_writing.dump(answer)
+            written.dump(answer)
     for item in (most + "x", Text("\xe9" * (xml_reading.PAYLOAD_BYTES_MAX // 2 + 1)), Xml(f"<a>{most}</a>")):
         with pytest.raises(LimitExceeded, match="bytes"):
-            xml_writing.dump_item(item)
+            written.dump_item(item)
 
 
 ANYTHING = st.one_of(
@@ -225,7 +226,7 @@ def test_whatever_handlers_answer_the_results_document_can_be_parsed(answers: li
     results = []
     for index, answer in enumerate(answers):
         try:
-            payload, is_xml = xml_writing.dump(answer)
+            payload, is_xml = written.dump(answer)
             results.append(Result(index, True, payload, is_xml, None, 1, 0.0))
         except UnserialisableAnswer as error:
             results.append(
@@ -242,7 +243,7 @@ def test_an_item_is_loaded_or_malformed_and_nothing_else(text: str) -> None:
     for is_xml in (True, False):
         for annotation in (E, str, Huh, Point):
             try:
-                xml_reading.load(text, is_xml, annotation)
+                written.load(text, is_xml, annotation)
             except MalformedItem as error:
                 said = str(error)
                 assert "\n" not in said
@@ -252,25 +253,25 @@ def test_an_item_is_loaded_or_malformed_and_nothing_else(text: str) -> None:
 
 
 def test_an_item_is_not_validated_but_has_its_form() -> None:
-    assert xml_writing.dump_item("<3") == ("<3", True)
-    assert xml_writing.dump_item(Text("<3")) == ("<3", False)
-    assert xml_writing.dump_item(Xml("no")) == ("no", True)
-    assert xml_writing.dump_item(" a\x01 ") == (" a\x01 ", False)
-    assert xml_writing.dump_item(etree.Element("a")) == ("<a/>", True)
-    assert xml_writing.dump_item(Point(1)) == ("<Point><x>1</x><y>0.5</y></Point>", True)
+    assert written.dump_item("<3") == ("<3", True)
+    assert written.dump_item(Text("<3")) == ("<3", False)
+    assert written.dump_item(Xml("no")) == ("no", True)
+    assert written.dump_item(" a\x01 ") == (" a\x01 ", False)
+    assert written.dump_item(etree.Element("a")) == ("<a/>", True)
+    assert written.dump_item(Point(1)) == ("<Point><x>1</x><y>0.5</y></Point>", True)
 
 
 @pytest.mark.parametrize("wrap", [str, Text, Xml])
 @pytest.mark.parametrize("text", ["a\0b", "\0", "<a>\0</a>", "a\ud800", "\udc80"], ids=ascii)
 def test_an_item_that_cannot_be_journaled_is_refused(wrap: Callable[[str], object], text: str) -> None:
     with pytest.raises(UsageError, match="cannot be journaled"):
-        xml_writing.dump_item(wrap(text))
+        written.dump_item(wrap(text))
 
 
 @pytest.mark.parametrize("value", [None, 3, b"a", {}, ["a"], object(), Huh(3)])  # type: ignore[arg-type]
 def test_an_item_of_another_type_is_refused(value: object) -> None:
     with pytest.raises(UsageError, match=r"no(t an)? item"):
-        xml_writing.dump_item(value)
+        written.dump_item(value)
 
 
 # ---- the results document
@@ -298,7 +299,7 @@ def test_the_results_document_has_one_item_per_index_in_order() -> None:
 def test_an_answer_inside_the_results_document_keeps_its_namespaces() -> None:
     answer = xml_reading.parse("<p:a xmlns:p='urn:p'><b xmlns='urn:b'/><c/></p:a>")
     document = "".join(
-        results_document.results_document([Result(0, True, *xml_writing.dump(answer), None, 1, 0.0)], 1)
+        results_document.results_document([Result(0, True, *written.dump(answer), None, 1, 0.0)], 1)
     )
     inside = xml_reading.parse(document)[0][0]
     assert [node.tag for node in inside.iter()] == ["{urn:p}a", "{urn:b}b", "c"]

@@ -14,6 +14,7 @@ from lxml import etree
 from durable_bus.errors import MalformedItem, UnserialisableAnswer
 from durable_bus.payloads import messages, results_document, xml_reading, xml_writing
 from durable_bus.payloads.messages import BufferError, Huh, Result, Xml
+from tests.payloads import written
 
 E = etree._Element
 
@@ -55,12 +56,12 @@ DOCTYPES = [
 def test_a_doctype_is_refused_wherever_it_stands(text: str) -> None:
     for annotation in (E, str, Huh):
         with pytest.raises(MalformedItem) as caught:
-            xml_reading.load(text, True, annotation)
+            written.load(text, True, annotation)
         assert "\n" not in str(caught.value)
         assert "root:" not in str(caught.value)
     for answer in (text, Xml(text)):
         with pytest.raises(UnserialisableAnswer):
-            xml_writing.dump(answer)
+            written.dump(answer)
 
 
 @pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-7", "cp037"])
@@ -122,7 +123,7 @@ def test_an_exclamation_mark_in_a_comment_or_cdata_is_no_doctype() -> None:
 def test_what_is_not_exactly_one_element_is_malformed_in_one_line(text: str) -> None:
     for annotation in (E, str):
         with pytest.raises(MalformedItem) as caught:
-            xml_reading.load(text, True, annotation)
+            written.load(text, True, annotation)
         assert "\n" not in str(caught.value)
 
 
@@ -136,8 +137,8 @@ def test_comments_and_instructions_inside_the_element_are_fine() -> None:
 def test_a_declaration_before_the_element_is_dropped(declaration: str) -> None:
     text = f" {declaration} <a>\xe9</a> "
     assert xml_reading.parse(text).text == "\xe9"
-    assert xml_reading.load(text, True, str) == "<a>\xe9</a> "
-    assert xml_writing.dump(text) == xml_writing.dump(Xml(text)) == ("<a>\xe9</a> ", True)
+    assert written.load(text, True, str) == "<a>\xe9</a> "
+    assert written.dump(text) == written.dump(Xml(text)) == ("<a>\xe9</a> ", True)
     assert xml_reading.payload_kind(text, True) == "a"
 
 
@@ -157,29 +158,29 @@ def test_depth_has_a_limit_that_leaves_room_for_the_results_document() -> None:
     with pytest.raises(MalformedItem, match="256"):
         xml_reading.parse(nested(257))
     for space in ("", " "):
-        payload, _ = xml_writing.dump(nested(254, space))
+        payload, _ = written.dump(nested(254, space))
         document = "".join(
             results_document.results_document([Result(0, True, payload, True, None, 1, 0.0)], 1)
         )
         assert xml_reading.parse(document) is not None
         for depth in (255, 256, 257, 1000):
             with pytest.raises(UnserialisableAnswer):
-                xml_writing.dump(nested(depth, space))
+                written.dump(nested(depth, space))
 
 
 def test_an_element_built_too_deep_is_refused_and_one_just_deep_enough_is_not() -> None:
     root = leaf = etree.Element("a")
     for _ in range(253):
         leaf = etree.SubElement(leaf, "a")
-    assert xml_writing.dump(root)[1]
+    assert written.dump(root)[1]
     etree.SubElement(leaf, "b")
     with pytest.raises(UnserialisableAnswer, match="254"):
-        xml_writing.dump(root)
+        written.dump(root)
 
 
 def test_many_siblings_are_not_depth() -> None:
     text = "<a>" + "<b>1</b>" * 1000 + "</a>"
-    assert xml_writing.dump(text) == xml_writing.dump(xml_reading.parse(text)) == (text, True)
+    assert written.dump(text) == written.dump(xml_reading.parse(text)) == (text, True)
 
 
 def test_the_limits_can_be_adjusted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +190,7 @@ def test_the_limits_can_be_adjusted(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MalformedItem, match="deeper than 3"):
         xml_reading.parse("<a><b><c><d/></c></b></a>")
     with pytest.raises(UnserialisableAnswer, match="deeper than 1"):
-        xml_writing.dump(xml_reading.parse("<a><b></b></a>"))
+        written.dump(xml_reading.parse("<a><b></b></a>"))
     for module in (xml_reading, xml_writing):
         monkeypatch.setattr(module, "PAYLOAD_BYTES_MAX", 10)
     assert xml_reading.parse("<a>123</a>") is not None
@@ -223,19 +224,19 @@ def test_lines_are_split_at_lf_only() -> None:
 
 
 def test_a_text_item_arrives_at_an_element_handler_inside_an_item_element() -> None:
-    assert serialise(xml_reading.load("a < b & c", False, E)) == "<item>a &lt; b &amp; c</item>"  # type: ignore[arg-type]
+    assert serialise(written.load("a < b & c", False, E)) == "<item>a &lt; b &amp; c</item>"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["\0", "a\x01", "\ud800", "\ufffe", "\x1b[0m"])
 def test_text_that_xml_cannot_hold_is_malformed_for_an_element_handler_only(text: str) -> None:
     with pytest.raises(MalformedItem, match=r"U\+"):
-        xml_reading.load(text, False, E)
-    assert xml_reading.load(text, False, str) == text
+        written.load(text, False, E)
+    assert written.load(text, False, str) == text
 
 
 def test_a_str_handler_gets_the_text_and_the_xml_as_they_are() -> None:
-    assert xml_reading.load(" a\r\n", False, str) == " a\r\n"
-    assert xml_reading.load(" <a  b='1'/>\r\n", True, str) == " <a  b='1'/>\r\n"
+    assert written.load(" a\r\n", False, str) == " a\r\n"
+    assert written.load(" <a  b='1'/>\r\n", True, str) == " <a  b='1'/>\r\n"
 
 
 # ---- looking at payloads
@@ -263,7 +264,7 @@ def test_the_kind_of_a_payload_is_its_root(text: str, kind: str) -> None:
 @given(st.text(), st.text(), st.booleans())
 def test_an_error_payload_never_fails(code: str, message: str, retry_allowed: bool) -> None:
     payload = xml_writing.error_payload(code, message, retry_allowed)
-    loaded = xml_reading.load(payload, True, messages.SystemError)
+    loaded = written.load(payload, True, messages.SystemError)
     assert isinstance(loaded, messages.SystemError)
     assert loaded.retry_allowed is retry_allowed
     assert "\n" not in xml_reading.error_text(payload)
@@ -274,10 +275,10 @@ def test_the_text_of_an_error_is_for_humans() -> None:
         xml_reading.error_text(xml_writing.error_payload("timeout", "no answer\nwithin 30 s"))
         == "timeout: no answer within 30 s"
     )
-    assert xml_reading.error_text(xml_writing.dump(Huh("what?"))[0]) == "what?"
+    assert xml_reading.error_text(written.dump(Huh("what?"))[0]) == "what?"
     assert xml_reading.error_text("<huh><ERROR>what?</ERROR></huh>") == "what?"
     assert (
-        xml_reading.error_text(xml_writing.dump(BufferError("b", "No items specified"))[0])
+        xml_reading.error_text(written.dump(BufferError("b", "No items specified"))[0])
         == "No items specified"
     )
     assert xml_reading.error_text("<other><a>b</a> c</other>") == "b c"
@@ -306,4 +307,4 @@ def test_whatever_python_calls_printable_is_a_text_that_can_be_in_a_document() -
     """
     printable = "".join(filter(str.isprintable, map(chr, range(sys.maxunicode + 1))))
     assert len(printable) > 100_000
-    assert xml_writing.dump(f"a{printable}") == (f"a{printable}", False)
+    assert written.dump(f"a{printable}") == (f"a{printable}", False)
