@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from durable_bus.app.bus import Bus
     from durable_bus.client.buffer import Buffer
     from durable_bus.client.client import Client
+    from durable_bus.client.opened import open_journal as open
     from durable_bus.errors import BufferError, DurableBusError
     from durable_bus.payloads.messages import (
         BufferComplete,
@@ -54,16 +55,21 @@ _MODULES = {
     "Bus": "app.bus",
     "Client": "client.client",
     "DurableBusError": "errors",
+    "open": "client.opened:open_journal",
 }
+
+_NOT_STARRED = ("open",)
+"""Public, but not in `__all__`: a star import must hide no built-in."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in (*__all__, *_NOT_STARRED):
         raise AttributeError(f"module 'durable_bus' has no attribute {name!r}")
-    value = getattr(import_module(f"durable_bus.{_MODULES.get(name, 'payloads.messages')}"), name)
+    module, _, attribute = _MODULES.get(name, "payloads.messages").partition(":")
+    value = getattr(import_module(f"durable_bus.{module}"), attribute or name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_NOT_STARRED])

@@ -6,6 +6,7 @@
     ├── UsageError                   2   ├── LimitExceeded       2
     ├── BusNotImportable             2   ├── InsideHandler       2
     ├── BufferError                  2   ├── UnsupportedPlatform 2
+    │   └── OtherItems               2   │
     ├── MessageRefused               2   ├── NotFound            3
     ├── VersionMismatch              2   └── TimedOut            6
     ├── Interrupted                  4
@@ -56,6 +57,7 @@ __all__ = [
     "MessageRefused",
     "NotAJournal",
     "NotFound",
+    "OtherItems",
     "StorageFailed",
     "StorageFull",
     "SupervisorLost",
@@ -146,6 +148,10 @@ class BufferError(DurableBusError):  # the origin's name: it shadows the builtin
     def __str__(self) -> str:
         """One line: the buffer and the reason."""
         return one_line(f"buffer {self.buffer_id}: {self.error}")
+
+
+class OtherItems(BufferError):
+    """A buffer of this id is there already, with other items."""
 
 
 class MessageRefused(DurableBusError):

@@ -18,11 +18,14 @@ from durable_bus.cli.follow import how_far, seen_until_end
 from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.progress import Progress
 from durable_bus.client.client import Client, check_buffer_id, digest_items, next_retry_id
+from durable_bus.client.differences import KeptItems, first_difference
 from durable_bus.client.embedded import open_client
 from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut, UsageError
 from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.messages import check_name
+from durable_bus.payloads.settings import ValueForms
+from durable_bus.payloads.values import ValueWriter
 
 _DIGEST_CHARS = 16
 _SENT_EVERY_ITEMS = 5_000
@@ -125,12 +128,17 @@ class _Session:
         if known.pruned:
             why = "its items and results were pruned, and its id stays used"
         elif known.digest != digest:
-            why = "this id is used already, with other items"
+            why = "this id is used already, with other items" + self._difference(known)
         elif known.target != self._job.target or not known.collect or known.return_to:
             why = "this id is used already, with other target, collect or return_to"
         else:
             return
         raise BufferError(known.buffer_id, why)
+
+    def _difference(self, known: BufferContent) -> str:
+        with JournalReader(self._job.journal) as reader:
+            recorded = reader.items(known.buffer_seq)
+            return first_difference(recorded, KeptItems(self._job.items), ValueWriter(ValueForms))
 
     def work(self) -> bool:
         """Whatever is left to do. True when it was stopped because too many items have failed."""

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_bus.errors import NotFound, StorageFailed, UsageError
 from durable_bus.payloads.messages import BufferComplete, Result
@@ -18,7 +18,7 @@ from durable_bus.payloads.results_document import results_document
 if TYPE_CHECKING:
     from durable_bus.client.client import Client
 
-__all__ = ["Buffer", "BufferStatus", "deadline_after"]
+__all__ = ["Buffer", "BufferStatus", "deadline_after", "status_of", "with_plain_items"]
 
 
 def deadline_after(timeout: float | None) -> float | None:
@@ -45,6 +45,19 @@ class BufferStatus(NamedTuple):
     pending: int
 
 
+def status_of(row: dict[str, Any]) -> BufferStatus:
+    """A row of the view `buffers`."""
+    fields = {name: row[name] for name in BufferStatus._fields}
+    return BufferStatus(**{**fields, "paused": bool(row["paused"])})
+
+
+def with_plain_items(result: Result) -> Result:
+    """A result whose `item` is a payload and its form, with the item's value instead."""
+    from durable_bus.payloads.reading import plain_value  # lxml is for those who read XML, and takes 20 ms
+
+    return result._replace(item=plain_value(*result.item))
+
+
 class Buffer:
     """A buffer that was started. Everything here is read from the journal, so it works as often as one
     likes.
@@ -63,9 +76,7 @@ class Buffer:
 
     def status(self) -> BufferStatus:
         """How far it is now. Raises NotFound when it was given up or dropped."""
-        row = self._client.reader().buffer(self.buffer_id)
-        fields = {name: row[name] for name in BufferStatus._fields}
-        return BufferStatus(**{**fields, "paused": bool(row["paused"])})
+        return status_of(self._client.reader().buffer(self.buffer_id))
 
     def wait(self, timeout: float | None = None) -> BufferComplete:
         """Wait until the buffer has ended. `timeout` in seconds; raises TimedOut, and SupervisorLost when a

@@ -17,9 +17,18 @@ import msgspec
 
 from durable_bus import errors
 from durable_bus.client.buffer import Buffer, deadline_after
+from durable_bus.client.differences import KeptItems, first_difference
 from durable_bus.client.session import Session
 from durable_bus.client.upload import Upload, digest_items
-from durable_bus.errors import BufferError, DurableBusError, NotFound, SupervisorLost, TimedOut, UsageError
+from durable_bus.errors import (
+    BufferError,
+    DurableBusError,
+    NotFound,
+    OtherItems,
+    SupervisorLost,
+    TimedOut,
+    UsageError,
+)
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.forms import FORM_NAMES, XML
 from durable_bus.payloads.messages import NAME_CHARS_MAX, check_name
@@ -152,7 +161,15 @@ class Client:
         return self._start(protocol.Start(new_id(), chosen, target, collect, return_to or ""), items)
 
     def _start(self, start: protocol.Start, items: Iterable[object]) -> Buffer:
-        opened = Upload(self._session, start).send(items)
+        given = KeptItems(items)
+        try:
+            opened = Upload(self._session, start, self._writer).send(given.once())
+        except OtherItems as error:
+            reader = self.reader()
+            content = reader.content(start.buffer_id)
+            recorded = reader.items(content.buffer_seq) if content and not content.pruned else ()
+            difference = first_difference(recorded, given, self._writer)
+            raise OtherItems(error.buffer_id, f"{error.error}{difference}") from None
         return Buffer(self, start.buffer_id, opened.buffer_seq, existed=opened.existed)
 
     def retry(self, buffer_id: str) -> Buffer:

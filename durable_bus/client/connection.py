@@ -180,8 +180,9 @@ class Connection:
 
 def _error_of(frame: protocol.Error | protocol.Fatal) -> DurableBusError:
     kind = getattr(errors, frame.type, UsageError)
-    if kind is errors.BufferError and isinstance(frame, protocol.Error):
-        return errors.BufferError(frame.buffer_id or "unknown", frame.message)
+    if kind in (errors.BufferError, errors.OtherItems) and isinstance(frame, protocol.Error):
+        refused: errors.BufferError = kind(frame.buffer_id or "unknown", frame.message)
+        return refused
     if kind is errors.JournalLocked and isinstance(frame, protocol.Fatal):
         error = errors.JournalLocked(frame.holder_pid)
         error.args = (frame.message,)

@@ -48,11 +48,11 @@ class Upload:
     the one that comes back.
     """
 
-    def __init__(self, session: Session, start: protocol.Start) -> None:
+    def __init__(self, session: Session, start: protocol.Start, writer: ValueWriter) -> None:
         self._session = session
         self._connection = session.connection
         self._start = start
-        self._writer = ValueWriter(session.forms)
+        self._writer = writer
         self._digest = ItemsDigest()
         self._unacknowledged: deque[tuple[protocol.Request, tuple[bytes, ...]]] = deque()
         """Requests after the start itself, each with its body if it has one."""

@@ -175,6 +175,29 @@ class JournalReader:
             for _, payload, form in page:
                 yield _VALUES[form](payload)
 
+    def buffers(self) -> Iterator[dict[str, Any]]:
+        """Every row of the view `buffers`, in the order they were started."""
+        after_seq = 0
+        while page := self.rows("buffers_page", after_seq=after_seq, limit=PAGE_ROWS):
+            yield from page
+            after_seq = page[-1]["buffer_seq"]
+
+    def failures(self, buffer_seq: int) -> Iterator[tuple[Any, ...]]:
+        """Failed attempts at the items of a buffer, in item order: index, attempt, kind, message, traceback,
+        and when it was recorded, ms since the epoch.
+        """
+        first_key, last_key = self._keys(buffer_seq)
+        after_key, after_id = first_key - 1, 0
+        while True:
+            with self._reading():
+                span = {"after_key": after_key, "after_id": after_id, "last_key": last_key}
+                page = self._statements.some("failures_page", PAGE_CHARS, limit=PAGE_ROWS, **span)
+            if not page:
+                return
+            after_key, after_id = page[-1][:2]
+            for item_key, _, *failure in page:
+                yield (item_key & _INDEX_MASK, *failure)
+
     @staticmethod
     def _keys(buffer_seq: int) -> tuple[int, int]:
         """The first and the last key that an item of this buffer may have."""

@@ -88,7 +88,11 @@ class PayloadType:
 
     def load(self, text: str, form: int) -> Any:
         """The value of one payload. Raises MalformedItem."""
-        return self.loads[form](text.encode())
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise MalformedItem(f"a lone surrogate at position {error.start}") from None
+        return self.loads[form](data)
 
 
 def _loads_of(annotation: Any, name: str, pickles: bool) -> tuple[Load, Load, Load]:

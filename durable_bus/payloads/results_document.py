@@ -25,7 +25,7 @@ def result_item(index: int, success: bool, payload: str, form: str) -> str:
             attributes = f' form="{form}"'
         if not payload.isprintable() and first_unrepresentable(payload):
             attributes += ' encoding="base64"'
-            payload = base64.b64encode(payload.encode()).decode()
+            payload = base64.b64encode(payload.encode(errors="surrogatepass")).decode()
         else:
             payload = escape(payload)
     return f'<item index="{index}" success="{"true" if success else "false"}"{attributes}>{payload}</item>'

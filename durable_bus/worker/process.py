@@ -47,9 +47,16 @@ def _disown_forks(fds: tuple[int, int], words: "memoryview[int]", replies: Repli
 
 
 def _where(error: BaseException | None) -> str:
-    """The line of the app that raised, for the one line that a user sees of it."""
+    """The user's line that raised, for the one line that a user sees of it: not that of a library in which it
+    ended, nor ours.
+    """
+    import sysconfig  # only here: a millisecond
+
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    libraries = (*map(sysconfig.get_path, names), os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     frames = [] if error is None else traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith("<frozen")]
+    frames = [frame for frame in frames if not frame.filename.startswith("<")]
+    own = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
     if not own or isinstance(error, SyntaxError):  # which says it itself
         return ""
     return encodable(f" ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})")

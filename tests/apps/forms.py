@@ -24,8 +24,8 @@ class Note:
 
 
 @bus.listener("default")
-def default(payload):  # type: ignore[no-untyped-def]  # no annotation: an element
-    return f"{payload.tag}:{payload.text}"
+def default(payload):  # type: ignore[no-untyped-def]  # no annotation: as it is
+    return type(payload).__name__
 
 
 @bus.listener("element")

@@ -120,7 +120,7 @@ def test_a_result_is_the_line_of_jsonl() -> None:
     line = json.dumps(Result(3, False, "<Huh/>", True, "what", 2, 1.5).to_json())
     assert line == (
         '{"index": 3, "success": false, "payload": "<Huh/>", "is_xml": true, "error": "what", '
-        '"attempt": 2, "duration_ms": 1.5}'
+        '"attempt": 2, "duration_ms": 1.5, "form": "text", "item": null}'
     )
 
 

@@ -191,3 +191,18 @@ ORDER BY items DESC LIMIT :limit;
 -- How many results were recorded since a time, from the last commits only.
 SELECT coalesce(sum(results), 0) AS results FROM journal_commit
 WHERE commit_id > (SELECT max(commit_id) FROM journal_commit) - 5000 AND committed_at >= :since_ms;
+
+-- name: buffers_page
+SELECT b.buffer_seq, v.*
+FROM buffer b
+JOIN buffers v ON v.buffer_id = b.buffer_id
+WHERE b.dropped_commit IS NULL AND b.buffer_seq > :after_seq
+ORDER BY b.buffer_seq LIMIT :limit;
+
+-- name: failures_page
+SELECT f.item_key, f.failure_id, f.attempt, f.kind, f.message, t.body, c.committed_at
+FROM failure f INDEXED BY failure_of_item
+JOIN journal_commit c ON c.commit_id = f.commit_id
+LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
+WHERE (f.item_key, f.failure_id) > (:after_key, :after_id) AND f.item_key <= :last_key AND f.item_key IS NOT NULL
+ORDER BY f.item_key, f.failure_id LIMIT :limit;

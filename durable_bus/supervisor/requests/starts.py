@@ -4,7 +4,7 @@ A start that is repeated, because its answer was lost, goes on where it was: a b
 chunks are on disk, and which request opened it.
 """
 
-from durable_bus.errors import BufferError, LimitExceeded, UsageError
+from durable_bus.errors import BufferError, LimitExceeded, OtherItems, UsageError
 from durable_bus.journal.buffers import BufferRow
 from durable_bus.payloads.packing import split
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
@@ -209,7 +209,7 @@ def _compare(context: Context, arriving: Arriving, digest: str, row: BufferRow) 
     if row.from_id and not context.journal.messages.has_mailbox(row.from_id):
         why = f"by a buffer that {row.from_id} started"
     elif row.digest != digest:
-        why = "with other items"
+        raise OtherItems(start.buffer_id, "this id is used already, with other items")
     elif not alike or not _returns_alike(context, arriving, row):
         why = "with other target, collect or return_to"
     if why is not None:
