@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from durable_bus.app.bus import Bus
     from durable_bus.client.buffer import Buffer
     from durable_bus.client.client import Client
-    from durable_bus.client.opened import open_journal as open
-    from durable_bus.errors import BufferError, DurableBusError
+    from durable_bus.client.opened import open_journal as open  # noqa: F401  not starred
+    from durable_bus.errors import BufferError, DurableBusError, ItemFailed
     from durable_bus.payloads.messages import (
         BufferComplete,
         BufferDispatched,
@@ -42,6 +42,7 @@ __all__ = [
     "HandlerMetadata",
     "HandlerResponse",
     "Huh",
+    "ItemFailed",
     "Json",
     "Result",
     "SystemError",
@@ -55,6 +56,7 @@ _MODULES = {
     "Bus": "app.bus",
     "Client": "client.client",
     "DurableBusError": "errors",
+    "ItemFailed": "errors",
     "open": "client.opened:open_journal",
 }
 

@@ -70,8 +70,8 @@ class OpenedJournal:
 
 
 def open_journal(journal: str | os.PathLike[str] = "journal.db") -> OpenedJournal:
-    """Open a journal to read it: `with durable_bus.open("journal.db") as journal:`. It needs no supervisor, and
-    changes nothing.
+    """Open a journal to read it: `with durable_bus.open("journal.db") as journal:`. It needs no supervisor,
+    and changes nothing.
 
     Raises NotFound when there is no such file, and JournalError for a file that is none, or is of another
     version.

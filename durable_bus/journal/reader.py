@@ -194,9 +194,9 @@ class JournalReader:
                 page = self._statements.some("failures_page", PAGE_CHARS, limit=PAGE_ROWS, **span)
             if not page:
                 return
-            after_key, after_id = page[-1][:2]
-            for item_key, _, *failure in page:
-                yield (item_key & _INDEX_MASK, *failure)
+            after_key, after_id = page[-1][0], page[-1][2]
+            for item_key, message, _, attempt, kind, *more in page:
+                yield (item_key & _INDEX_MASK, attempt, kind, message, *more)
 
     @staticmethod
     def _keys(buffer_seq: int) -> tuple[int, int]:

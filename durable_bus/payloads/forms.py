@@ -1,4 +1,4 @@
-"""The four forms of a payload, as numbers on the wire and in the journal's tables, and as words for people."""
+"""The four forms of a payload: numbers on the wire and in the journal's tables, words for people."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -74,7 +74,7 @@ def load_json(data: bytes) -> Any:
 
 
 def compact_json(text: str) -> str:
-    """JSON that is written already, without the spaces between its tokens. Raises NotJson for anything else."""
+    """JSON that is written already, without the spaces between its tokens. Raises NotJson for all else."""
     try:
         data = text.encode()
     except UnicodeEncodeError:
@@ -85,7 +85,7 @@ def compact_json(text: str) -> str:
 
 
 def is_model(kind: type) -> bool:
-    """Whether it is a model of pydantic's, which is not imported to know that: whoever has one has done it."""
+    """Whether it is a model of pydantic's, which is not imported to know that: who has one has done it."""
     pydantic: Any = sys.modules.get("pydantic")
     return pydantic is not None and isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)
 

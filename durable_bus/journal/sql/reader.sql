@@ -200,7 +200,7 @@ WHERE b.dropped_commit IS NULL AND b.buffer_seq > :after_seq
 ORDER BY b.buffer_seq LIMIT :limit;
 
 -- name: failures_page
-SELECT f.item_key, f.failure_id, f.attempt, f.kind, f.message, t.body, c.committed_at
+SELECT f.item_key, f.message, f.failure_id, f.attempt, f.kind, t.body, c.committed_at
 FROM failure f INDEXED BY failure_of_item
 JOIN journal_commit c ON c.commit_id = f.commit_id
 LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
