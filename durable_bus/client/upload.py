@@ -4,13 +4,15 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
+from typing import Any
 
 import msgspec
 
 from durable_bus.client.session import Session
 from durable_bus.errors import BufferError, DurableBusError, SupervisorLost, UsageError
-from durable_bus.payloads.forms import digits_of
+from durable_bus.payloads.forms import JSON, digits_of
 from durable_bus.payloads.items import ItemsDigest
+from durable_bus.payloads.json_values import dump_json_lines
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.settings import ValueForms
 from durable_bus.payloads.values import Payload, ValueWriter
@@ -177,14 +179,8 @@ def _chunks(items: Iterable[object], writer: ValueWriter) -> Iterator[tuple[byte
     forms = bytearray()
     batch = list(islice(iterator, _AT_ONCE))
     while batch:
-        if set(map(type, batch)) == {str}:
-            new_texts: list[str] = batch  # type: ignore[assignment]
-            forms += bytes([text[:1] == "<" or guess_is_xml(text) for text in new_texts])
-        else:
-            first = first_index + len(texts)
-            pairs = [_dump(writer, item, first + position) for position, item in enumerate(batch)]
-            new_texts = [text for text, _ in pairs]
-            forms += bytes([form for _, form in pairs])
+        new_texts, new_forms = _written(writer, batch, first_index + len(texts))
+        forms += new_forms
         texts += new_texts
         new_chars = sum(map(len, new_texts))
         chars += new_chars
@@ -200,6 +196,18 @@ def _chunks(items: Iterable[object], writer: ValueWriter) -> Iterator[tuple[byte
             yield *chunk, not batch
             first_index += len(texts)
             texts, forms, chars = [], bytearray(), 0
+
+
+def _written(writer: ValueWriter, batch: list[Any], first_index: int) -> tuple[list[str], bytes]:
+    """Items as texts, and their forms. Those of plain types are written together."""
+    kinds = set(map(type, batch))
+    if kinds == {str}:
+        return batch, bytes([text[:1] == "<" or guess_is_xml(text) for text in batch])
+    if kinds <= {dict, list}:
+        with contextlib.suppress(Exception):  # one of them cannot be taken: what follows finds and names it
+            return dump_json_lines(batch), bytes([JSON]) * len(batch)
+    pairs = [_dump(writer, item, first_index + position) for position, item in enumerate(batch)]
+    return [text for text, _ in pairs], bytes([form for _, form in pairs])
 
 
 def _dump(writer: ValueWriter, item: object, index: int) -> Payload:

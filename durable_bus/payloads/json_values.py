@@ -20,11 +20,13 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["JSON_DEPTH_MAX", "NotJson", "compact_json", "dump_json", "is_model", "load_json"]
+__all__ = ["JSON_DEPTH_MAX", "NotJson", "compact_json", "dump_json", "dump_json_lines", "is_model", "load_json"]
 
 JSON_DEPTH_MAX: Final = 256
 """Deepest nesting of arrays and objects, as of elements in XML."""
 
+_SHALLOW_BYTES: Final = 2 * JSON_DEPTH_MAX
+"""What is shorter is not nested too deeply."""
 _LEAVES: Final = (
     str, int, type(None), decimal.Decimal, uuid.UUID, PurePath, bytes,
     datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
@@ -32,7 +34,9 @@ _LEAVES: Final = (
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
-decode: Final = msgspec.json.Decoder().decode
+_DECODER: Final = msgspec.json.Decoder()
+decode: Final = _DECODER.decode
+_decode_lines: Final = _DECODER.decode_lines
 
 
 class NotJson(ValueError):
@@ -46,6 +50,30 @@ def dump_json(value: object) -> str:
     the types of standard libraries that msgspec writes as text: datetime, date, time, timedelta, Decimal,
     UUID, Path, bytes (base64).
     """
+    # To read it again finds nearly all that is fine, in C: 1.0 µs for 300 bytes, and 1.8 to look at every
+    # type. NaN, sets and keys that are no str come back as something else; so do tuples, which are fine.
+    try:
+        data = _encode(value)
+        if len(data) < _SHALLOW_BYTES and decode(data) == value:
+            return data.decode()
+    except Exception:  # why is found more slowly
+        pass
+    return _dump_with_care(value)
+
+
+def dump_json_lines(values: list[Any]) -> list[str]:
+    """The same of many values, each of which is a dict or list: 0.5 µs a value less. Raises any Exception,
+    for a caller who then finds out which of them it was.
+    """
+    data = _encode_lines(values)
+    lines = data.decode().split("\n")
+    lines.pop()
+    if _decode_lines(data) != values or max(map(len, lines)) > _SHALLOW_BYTES:
+        return [dump_json(value) for value in values]
+    return lines
+
+
+def _dump_with_care(value: object) -> str:
     if is_model(type(value)):
         value = _of_model(value)
     try:
@@ -58,8 +86,6 @@ def dump_json(value: object) -> str:
         _check(value, "")
         raise
     _check_depth(data)
-    # Reading it again finds nearly all that is fine, in C: 1.0 µs for 300 bytes, and 3.1 for a look at every
-    # type. NaN, sets and keys that are no str come back as something else; so do tuples, which are fine.
     if decode(data) != value:
         _check(value, "")
     return data.decode()
@@ -112,7 +138,9 @@ def _unusual(value: Any) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-_encode: Final = msgspec.json.Encoder(enc_hook=_unusual).encode
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_unusual)
+_encode: Final = _ENCODER.encode
+_encode_lines: Final = _ENCODER.encode_lines
 
 
 def _check(value: Any, path: str) -> None:
@@ -165,7 +193,7 @@ def _path_of_surrogate(value: object) -> str:
 
 
 def _check_depth(data: bytes) -> None:
-    if len(data) <= 2 * JSON_DEPTH_MAX or data.count(b"[") + data.count(b"{") <= JSON_DEPTH_MAX:
+    if len(data) < _SHALLOW_BYTES or data.count(b"[") + data.count(b"{") <= JSON_DEPTH_MAX:
         return
     depth = deepest = 0
     for bracket in _STRING.sub(b"", data).translate(None, _NOT_BRACKETS):

@@ -91,9 +91,10 @@ def _of_xml(value: Xml) -> Payload:
 
 def _of_json(value: object) -> Payload:
     try:
-        return _checked(dump_json(value)), JSON
+        text = dump_json(value)
     except NotJson as error:
         raise UnserialisableAnswer(str(error)) from None
+    return text if len(text) * 4 <= PAYLOAD_BYTES_MAX else _checked(text), JSON
 
 
 def _of_said_json(value: Json) -> Payload:
