@@ -20,7 +20,15 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["JSON_DEPTH_MAX", "NotJson", "compact_json", "dump_json", "dump_json_lines", "is_model", "load_json"]
+__all__ = [
+    "JSON_DEPTH_MAX",
+    "NotJson",
+    "compact_json",
+    "dump_json",
+    "dump_json_lines",
+    "is_model",
+    "load_json",
+]
 
 JSON_DEPTH_MAX: Final = 256
 """Deepest nesting of arrays and objects, as of elements in XML."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apps.value_types import NAMES
 from lxml import etree
 
 from durable_bus.errors import MalformedItem, UnserialisableAnswer, UsageError
@@ -13,7 +14,6 @@ from durable_bus.payloads.forms import FORM_NAMES
 from durable_bus.payloads.reading import AS_IT_IS, PayloadType
 from durable_bus.payloads.settings import ValueForms
 from durable_bus.payloads.values import ValueWriter
-from tests.payloads.value_types import NAMES
 
 README = Path(__file__).parents[2] / "durable_bus" / "payloads" / "README.md"
 WRITER = ValueWriter(ValueForms)

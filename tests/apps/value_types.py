@@ -78,8 +78,8 @@ NAMES: dict[str, Any] = {
     **{
         kind.__name__: kind
         for kind in (
-            Point, Named, Doc, Loose, Record, Row, Pair, Colour, Plain, Path, Text, Xml, Json, Huh, SystemError,
-            BufferStart, HandlerResponse,
+            Point, Named, Doc, Loose, Record, Row, Pair, Colour, Plain, Path, Text, Xml, Json, Huh,
+            SystemError, BufferStart, HandlerResponse,
         )
     },
     "Any": Any,
