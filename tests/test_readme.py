@@ -1,57 +1,34 @@
 """README.md says only what a test has seen: its programs run, its session gives what it shows."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import pytest
+import sessions
+from sessions import ROOT, blocks_of, write_programs
 
 from durable_bus.cli import commands as main_group
 from durable_bus.examples import agents
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-# Stands in for the sqlite3 shell where there is none: same arguments, same output for what README asks.
-SQLITE3_SHELL = f"""#!{sys.executable}
-import sqlite3, sys
-readonly, journal, sql = sys.argv[1:]
-assert readonly == "-readonly"
-connection = sqlite3.connect(f"file:{{journal}}?mode=ro", uri=True)
-for row in connection.execute(sql):
-    print("|".join("" if value is None else str(value) for value in row))
-"""
+BLOCKS = blocks_of("README.md")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with README's programs in it."""
-    for kind, text in BLOCKS:
-        if kind == "python" and (name := re.match(r"# (\w+\.py)\n", text)):
-            (tmp_path / name[1]).write_text(text, encoding="utf-8")
+    write_programs(BLOCKS, tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    if shutil.which("sqlite3") is None:
-        (tools / "sqlite3").write_text(SQLITE3_SHELL)
-        (tools / "sqlite3").chmod(0o755)
-    command = tools / "durable-bus"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m durable_bus "$@"\n')
-    command.chmod(0o755)
-    path = os.pathsep.join([str(tools), sysconfig.get_path("scripts"), os.environ["PATH"]])
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    return sessions.environment(tmp_path / "bin")
 
 
 def test_the_twenty_lines_run_and_run_again_without_running_anything(
@@ -75,22 +52,10 @@ def test_the_twenty_lines_run_and_run_again_without_running_anything(
 @pytest.mark.slow
 def test_the_session_with_kill_9_gives_what_it_shows(folder: Path, environment: dict[str, str]) -> None:
     (session,) = (text for kind, text in BLOCKS if kind == "console" and "kill -9" in text)
-    commands: list[tuple[str, str]] = []
-    for line in session.splitlines():
-        if line.startswith("$ "):
-            commands.append((line[2:], ""))
-        else:
-            command, shown = commands[-1]
-            commands[-1] = (command, f"{shown}{line}\n")
-    script = "\n".join(f"{command}\necho '--- {number}'" for number, (command, _) in enumerate(commands))
-    # `$!` and $? must mean in the script what they mean when the session is typed.
-    script = re.sub(r"&\necho '--- (\d+)'", r"& echo '--- \1'", script)
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=100
-    )
-    outputs = re.split(r"^--- \d+\n", done.stdout, flags=re.MULTILINE)
+    commands = sessions.commands_of(session)
+    said, errors = sessions.typed(commands, folder, environment)
     logs = "".join(log.read_text() for log in folder.glob("*.log"))
-    assert list(zip([c for c, _ in commands], outputs, strict=False)) == commands, done.stderr + logs
+    assert said == commands, errors + logs
 
 
 @pytest.mark.slow
