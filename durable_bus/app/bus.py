@@ -12,15 +12,22 @@ import importlib
 import os
 import sys
 import types
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from durable_bus.app.handler_signature import check_answer_of, is_async, resolved, signature
+from durable_bus.app.handler_signature import (
+    UNANNOTATED,
+    check_answer_of,
+    is_async,
+    resolved,
+    signature,
+)
 from durable_bus.errors import UsageError
 from durable_bus.payloads.forms import FORM_NAMES
 from durable_bus.payloads.messages import SECONDS_MAX, SYSTEM_BUFFER, HandlerMetadata, check_name, is_seconds
-from durable_bus.payloads.reading import PayloadType
+from durable_bus.payloads.reading import AS_IT_IS, PayloadType
 from durable_bus.payloads.settings import ListenerSettings, ValueForms
 from durable_bus.payloads.values import ValueWriter
 
@@ -158,6 +165,16 @@ class Bus:
                 raise UsageError(f"listener {name} is declared twice")
             runs_async = is_async(name, handler)
             raw_annotation, takes_metadata = signature(name, handler, sys._getframe(1).f_locals)
+            if raw_annotation is UNANNOTATED:
+                # For one version: until 0.1 it was an element, whatever the item was.
+                raw_annotation = AS_IT_IS
+                warnings.warn(
+                    f"listener {name}: its payload has no annotation, so text arrives as str, JSON as its "
+                    "value and XML as an element; annotate it, with Any to keep just that, or with "
+                    "lxml.etree._Element for what it was before",
+                    FutureWarning,
+                    stacklevel=2,
+                )
             at_once = concurrency if runs_async else 1
             settings = ListenerSettings(
                 name, timeout_s, attempts, backoff_s, at_once, is_async=runs_async, peers=peer_names

@@ -14,9 +14,11 @@ from lxml import etree
 from durable_bus.errors import UsageError
 from durable_bus.payloads.answer_types import check_answer
 from durable_bus.payloads.messages import HandlerMetadata
-from durable_bus.payloads.reading import AS_IT_IS
 
-__all__ = ["check_answer_of", "is_async", "resolved", "signature"]
+__all__ = ["UNANNOTATED", "check_answer_of", "is_async", "resolved", "signature"]
+
+UNANNOTATED: Final = inspect.Parameter.empty
+"""In the place of an annotation that is not there."""
 
 # As written where the import is for type checkers only.
 _ELEMENT_NAMES: Final = ("_Element", "etree._Element", "lxml.etree._Element")
@@ -47,7 +49,8 @@ def is_async(name: str, handler: Any) -> bool:
 
 
 def signature(name: str, handler: Callable[..., Any], local_names: Mapping[str, Any]) -> tuple[Any, bool]:
-    """The payload's annotation, a str where it cannot be resolved yet, and whether the metadata is wanted.
+    """The payload's annotation, a str where it cannot be resolved yet, UNANNOTATED where there is none; and
+    whether the metadata is wanted.
 
     Raises UsageError for parameters that nobody would fill.
     """
@@ -67,7 +70,7 @@ def signature(name: str, handler: Callable[..., Any], local_names: Mapping[str, 
                 "and second, if it wants it, metadata: HandlerMetadata"
             )
     if not positional or positional[0].annotation is inspect.Parameter.empty:
-        return AS_IT_IS, takes_metadata
+        return UNANNOTATED, takes_metadata
     raw = positional[0].annotation
     try:
         return resolved(raw, handler, local_names), takes_metadata

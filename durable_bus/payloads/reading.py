@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import types
+import typing
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any, Final
@@ -108,6 +110,10 @@ def _loads_of(annotation: Any, name: str, pickles: bool) -> tuple[Load, Load, Lo
     if isinstance(annotation, type) and is_model(annotation):
         load = _model_loader(annotation, name)
         return load, _refusing(XML, name), load
+    one = _only_member(annotation)
+    if isinstance(one, type) and dataclasses.is_dataclass(one):
+        text, xml, _ = _loads_of_dataclass(one, name)
+        return text, xml, _typed_loader(annotation, name)
     try:
         info = _checked_info(annotation)
     except UsageError:
@@ -116,6 +122,14 @@ def _loads_of(annotation: Any, name: str, pickles: bool) -> tuple[Load, Load, Lo
         raise
     json = _typed_loader(annotation, name)
     return _text_loader(annotation, info, name, json), _refusing(XML, name), json
+
+
+def _only_member(annotation: Any) -> Any:
+    """The class of `Class | None`; None for any other annotation."""
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return None
+    members = [member for member in typing.get_args(annotation) if member is not type(None)]
+    return members[0] if len(members) == 1 else None
 
 
 def _loads_of_dataclass(annotation: type, name: str) -> tuple[Load, Load, Load]:

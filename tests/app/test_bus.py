@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from lxml import etree
@@ -15,8 +16,8 @@ from msgspec.structs import replace
 
 from durable_bus.app.bus import Bus
 from durable_bus.app.finding import load_app, parse_spec
-from durable_bus.errors import UsageError
-from durable_bus.payloads.messages import HandlerMetadata
+from durable_bus.errors import MalformedItem, UsageError
+from durable_bus.payloads.messages import HandlerMetadata, HandlerResponse, Json
 from durable_bus.payloads.settings import ListenerSettings
 
 if TYPE_CHECKING:
@@ -85,13 +86,16 @@ def test_a_listener_with_a_bad_name_is_refused(bus: Bus, name: Any) -> None:
         bus.listener(name)
 
 
+def work_of_text(payload: str) -> None: ...
+
+
 def test_a_listener_declared_twice_is_refused(bus: Bus) -> None:
     declare = bus.listener("work")
-    declare(lambda payload: None)
+    declare(work_of_text)
     with pytest.raises(UsageError, match="twice"):
         bus.listener("work")
     with pytest.raises(UsageError, match="twice"):
-        declare(lambda payload: None)
+        declare(work_of_text)
 
 
 @pytest.mark.parametrize(
@@ -135,18 +139,42 @@ def test_the_annotation_says_how_the_payload_arrives(bus: Bus) -> None:
     def element(payload: etree._Element) -> None: ...
     def text(payload: str) -> None: ...
     def source(payload: Source) -> None: ...
-    def bare(payload): ...  # type: ignore[no-untyped-def]
 
-    for handler, annotation in (
-        (element, etree._Element),
-        (text, str),
-        (source, Source),
-        (bare, etree._Element),
-    ):
+    for handler, annotation in ((element, etree._Element), (text, str), (source, Source)):
         assert declared(Bus("test"), handler).annotation is annotation
 
 
-@pytest.mark.parametrize("annotation", [int, dict, bytes, Any, object, "Source | None", list[str], "3 +", 7])
+def test_a_payload_without_annotation_arrives_as_it_is_and_that_is_said(bus: Bus) -> None:
+    def bare(payload): ...  # type: ignore[no-untyped-def]
+
+    with pytest.warns(FutureWarning, match="listener work: its payload has no annotation") as warned:
+        assert declared(bus, bare).annotation is Any
+    assert warned[0].filename == __file__
+
+
+@dataclass
+class Schedule:
+    when: dict[str, int]
+
+
+class Plain:
+    """What nobody can make of a payload."""
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [int, dict, bytes, Any, object, "Source | None", list[str], dict[str, list[int]], datetime.date, Path],
+)
+def test_what_a_payload_can_become_may_be_annotated(bus: Bus, annotation: Any) -> None:
+    def work(payload): ...  # type: ignore[no-untyped-def]
+
+    work.__annotations__["payload"] = annotation
+    assert declared(bus, work).payload_type.loads
+
+
+@pytest.mark.parametrize(
+    "annotation", [Plain, list[Plain], "Plain | None", dict[str, Plain], int | Plain, "3 +", 7, complex]
+)
 def test_any_other_annotation_is_refused_at_decoration(bus: Bus, annotation: Any) -> None:
     def work(payload): ...  # type: ignore[no-untyped-def]
 
@@ -156,15 +184,83 @@ def test_any_other_annotation_is_refused_at_decoration(bus: Bus, annotation: Any
     assert bus.listeners == {}
 
 
+def test_a_bus_that_pickles_takes_any_class(bus: Bus) -> None:
+    def work(payload: Plain) -> set[int]: ...  # type: ignore[empty-body]
+
+    assert declared(Bus("pickling", pickle=True), work).annotation is Plain
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [set, "set[int]", frozenset[int], bytes, complex, datetime.date, list[set[int]], dict[int, str], Path]
+    + [dict[str, bytes] | set[int]],
+)
+def test_an_answer_that_could_not_be_written_is_refused_at_decoration(bus: Bus, annotation: Any) -> None:
+    def work(payload: str): ...  # type: ignore[no-untyped-def]
+
+    work.__annotations__["return"] = annotation
+    with pytest.raises(UsageError, match="listener work: an answer of"):
+        bus.listener("work")(work)
+    assert bus.listeners == {}
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        None,
+        "None",
+        str,
+        Source,
+        "Source | None",
+        dict[str, bytes],
+        list[datetime.date],
+        Any,
+        object,
+        "Missing",
+    ]
+    + [
+        "Missing",
+        TypeVar("T"),
+        HandlerResponse,
+        dict,
+        "dict[str, Any] | Huh",
+        Json,
+        tuple[int, ...],
+        Plain,
+        Callable,
+    ],
+)
+def test_any_other_answer_may_be_annotated(bus: Bus, annotation: Any) -> None:
+    def work(payload: str): ...  # type: ignore[no-untyped-def]
+
+    work.__annotations__["return"] = annotation
+    assert declared(bus, work).annotation is str
+
+
+@pytest.mark.parametrize("form", ["JSON", "text", None, 1])
+def test_a_bus_of_another_form_is_refused(form: Any) -> None:
+    with pytest.raises(UsageError, match="form="):
+        Bus("test", form=form)
+
+
 def test_a_dataclass_with_a_field_that_has_no_xml_form_is_refused_at_decoration(bus: Bus) -> None:
     @dataclass
     class Odd:
-        when: dict[str, int]
+        when: Plain
 
     def work(payload: Odd) -> None: ...
 
     with pytest.raises(UsageError, match=r"Odd\.when"):
         bus.listener("work")(work)
+
+
+def test_a_dataclass_with_a_field_that_has_no_xml_form_is_json(bus: Bus) -> None:
+    def work(payload: Schedule) -> None: ...
+
+    reads = declared(bus, work).payload_type
+    assert reads.load('{"when":{"a":1}}', 2) == Schedule({"a": 1})
+    with pytest.raises(MalformedItem, match="XML came where Schedule is expected"):
+        reads.load("<Schedule/>", 1)
 
 
 def test_a_class_below_its_handler_is_found_at_first_use(folder: Path) -> None:
@@ -210,7 +306,7 @@ def test_metadata_is_asked_for_by_annotation_or_by_name(bus: Bus) -> None:
     def by_annotation(payload: str, about: HandlerMetadata) -> str:
         return about.own_name
 
-    def by_name(payload, metadata):  # type: ignore[no-untyped-def]
+    def by_name(payload: str, metadata):  # type: ignore[no-untyped-def]
         return metadata.own_name
 
     def without(payload: str, verbose: bool = False) -> str:

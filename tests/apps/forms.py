@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import warnings
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
@@ -23,9 +24,12 @@ class Note:
     text: str
 
 
-@bus.listener("default")
-def default(payload):  # type: ignore[no-untyped-def]  # no annotation: as it is
-    return type(payload).__name__
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)
+
+    @bus.listener("default")
+    def default(payload):  # type: ignore[no-untyped-def]  # no annotation: as it is
+        return type(payload).__name__
 
 
 @bus.listener("element")
