@@ -18,7 +18,7 @@ from durable_bus.cli.follow import how_far, seen_until_end
 from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.progress import Progress
 from durable_bus.client.client import Client, check_buffer_id, digest_items, next_retry_id
-from durable_bus.client.differences import KeptItems, first_difference
+from durable_bus.client.differences import first_difference
 from durable_bus.client.embedded import open_client
 from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut, UsageError
 from durable_bus.journal.access import path_to_write
@@ -137,8 +137,8 @@ class _Session:
 
     def _difference(self, known: BufferContent) -> str:
         with JournalReader(self._job.journal) as reader:
-            recorded = reader.items(known.buffer_seq)
-            return first_difference(recorded, KeptItems(self._job.items), ValueWriter(ValueForms))
+            write = ValueWriter(ValueForms).item
+            return first_difference(map(write, reader.items(known.buffer_seq)), map(write, self._job.items))
 
     def work(self) -> bool:
         """Whatever is left to do. True when it was stopped because too many items have failed."""

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import msgspec
 
 from durable_bus import errors
 from durable_bus.client.buffer import Buffer, deadline_after
-from durable_bus.client.differences import KeptItems, first_difference
+from durable_bus.client.differences import first_difference
 from durable_bus.client.session import Session
 from durable_bus.client.upload import Upload, digest_items
 from durable_bus.errors import (
@@ -161,16 +161,25 @@ class Client:
         return self._start(protocol.Start(new_id(), chosen, target, collect, return_to or ""), items)
 
     def _start(self, start: protocol.Start, items: Iterable[object]) -> Buffer:
-        given = KeptItems(items)
+        upload = Upload(self._session, start, self._writer)
         try:
-            opened = Upload(self._session, start, self._writer).send(given.once())
+            opened = upload.send(items)
         except OtherItems as error:
-            reader = self.reader()
-            content = reader.content(start.buffer_id)
-            recorded = reader.items(content.buffer_seq) if content and not content.pruned else ()
-            difference = first_difference(recorded, given, self._writer)
+            difference = self._difference(start.buffer_id, items, upload)
             raise OtherItems(error.buffer_id, f"{error.error}{difference}") from None
         return Buffer(self, start.buffer_id, opened.buffer_seq, existed=opened.existed)
+
+    def _difference(self, buffer_id: str, items: Iterable[object], upload: Upload) -> str:
+        """Of what can be gone through once more all is compared, else its first chunk."""
+        reader = self.reader()
+        content = reader.content(buffer_id)
+        if content is None or content.pruned:
+            return ""
+        recorded = map(self._writer.item, reader.items(content.buffer_seq))
+        if isinstance(items, Iterator):
+            first, are_all = upload.first_chunk
+            return first_difference(recorded, first, all_given=are_all)
+        return first_difference(recorded, map(self._writer.item, items))
 
     def retry(self, buffer_id: str) -> Buffer:
         """Start the failed and missing items of an ended buffer again, in their order, as a buffer of their

@@ -13,7 +13,7 @@ from durable_bus.errors import BufferError, DurableBusError, SupervisorLost, Usa
 from durable_bus.payloads.forms import JSON, digits_of
 from durable_bus.payloads.items import ItemsDigest
 from durable_bus.payloads.json_values import dump_json_lines
-from durable_bus.payloads.packing import pack
+from durable_bus.payloads.packing import pack, unpack
 from durable_bus.payloads.settings import ValueForms
 from durable_bus.payloads.values import Payload, ValueWriter
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml
@@ -63,6 +63,7 @@ class Upload:
         """Chunks that were sent, whether or not they arrived."""
         self._total = 0
         self._existing = False
+        self._first = b"", b""
 
     def send(self, items: Iterable[object]) -> protocol.Opened:
         """All of it; the supervisor's answer to the opening, after which all is on disk.
@@ -94,9 +95,17 @@ class Upload:
         self._connection.forget(self._start.request)
         return answer
 
+    @property
+    def first_chunk(self) -> tuple[list[Payload], bool]:
+        """Its items as they were written, and whether there were no others."""
+        body, forms = self._first
+        return list(zip(unpack(body), forms, strict=True)), self._total == len(forms)
+
     def _numbered(self, items: Iterable[object]) -> Iterator[tuple[protocol.Chunk, bytes, bool]]:
         """The chunks as they are sent, and of each whether it is the last."""
         for number, (body, forms, is_last) in enumerate(_chunks(items, self._writer)):
+            if number == 0:
+                self._first = body, forms
             self._digest.update(body, forms)
             self._total += len(forms)
             chunk = protocol.Chunk(self._start.request, number, len(forms), digits_of(forms))

@@ -137,9 +137,7 @@ class Start(Request, tag="start"):
 
 
 class Chunk(Request, tag="chunk"):
-    """Items of the buffer that `start` began, `count` of them in one body. `received` answers it; on disk by
-    then: all items up to these.
-    """
+    """`count` items of the buffer that `start` began, in one body. `received` answers it: on disk."""
 
     number: Count
     count: Count
@@ -202,9 +200,7 @@ class Prune(Request, tag="prune"):
 
 
 class AskForms(Request, tag="forms"):
-    """How does the app write values whose type does not say it? `forms` answers it, as soon as a worker has
-    imported the app; refused when none can.
-    """
+    """How does the app write values? `app_forms` answers it once a worker has imported the app."""
 
 
 class AskStatus(Request, tag="status"):
@@ -269,8 +265,8 @@ class Answer(_Frame):
 
 
 class Welcome(Answer, tag="welcome"):
-    """To `hello`. `listeners`: the newest table, by name; empty while the app cannot be imported, or was not
-    yet. `forms`: how the app writes values; None as long.
+    """To `hello`. `listeners`: the newest table, by name; empty while the app is not imported. `forms`: how the
+    app writes values; None as long.
     """
 
     listeners: dict[str, ListenerSettings]

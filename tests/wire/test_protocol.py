@@ -94,6 +94,9 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
 def constrained(kind: Any, bounds: msgspec.Meta) -> st.SearchStrategy[Any]:
     if kind is int:
         return st.integers(bounds.ge, bounds.le)  # type: ignore[arg-type]
+    if kind is str:
+        assert bounds.pattern is not None
+        return st.from_regex(bounds.pattern, fullmatch=True)
     (of,) = typing.get_args(kind)
     return st.lists(values_of(of), min_size=bounds.min_length or 0, max_size=bounds.max_length)
 

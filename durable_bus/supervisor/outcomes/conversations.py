@@ -163,8 +163,8 @@ def _forward(context: Context, handled: _Handled, to_id: str, payload: str, form
     refusal = _refusal(context, own_name, [to_id])
     if refusal is None and to_id == SYSTEM_BUFFER:
         refusal = (
-            f"{own_name} sent {FORM_NAMES[form]} to {to_id!r}, which takes a BufferStart as a "
-            f"value: return HandlerResponse(BufferStart(target, items), {to_id!r})"
+            f"{own_name} sent {'XML' if form == XML else FORM_NAMES[form]} to {to_id!r}, which takes a "
+            f"BufferStart as a value: return HandlerResponse(BufferStart(target, items), {to_id!r})"
         )
     if refusal is None and not opening.is_known(context, to_id):
         refusal = f"{own_name} sent to the unknown name {to_id!r:.120}"

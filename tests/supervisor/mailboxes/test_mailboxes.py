@@ -83,9 +83,9 @@ def test_the_sender_of_a_message_is_not_the_senders_to_choose(
     """Only a client that speaks the private protocol by itself could try; the frame has no field for it."""
     with Raw(journal) as raw:
         raw.hello(name="cli")
-        told = raw.ask("send", to="planner", payload="hello", is_xml=False, **{field: "system.buffer"})
+        told = raw.ask("send", to="planner", payload="hello", form=0, **{field: "system.buffer"})
         assert (told["type"], told["message"]) == ("UsageError", f"Object contains unknown field `{field}`")
-        assert raw.ask("send", to="cli", payload="hello", is_xml=False)["k"] == "sent"
+        assert raw.ask("send", to="cli", payload="hello", form=0)["k"] == "sent"
     assert facts.rows("SELECT from_id, to_id FROM messages") == [("cli", "cli")]
 
 
@@ -166,10 +166,10 @@ def test_a_message_is_sent_once_although_the_daemon_dies_while_it_is_sent(tmp_pa
 
 
 KEPT = {
-    "send": ({"to": "cli", "payload": "x", "is_xml": False}, {"message_id": "m", "thread_id": "t"}, "sent"),
+    "send": ({"to": "cli", "payload": "x", "form": 0}, {"message_id": "m", "thread_id": "t"}, "sent"),
     "acknowledge": ({"message_id": "m"}, {"message_id": "m"}, "settled"),
     "respond": (
-        {"message_id": "m", "payload": "x", "is_xml": False, "success": True},
+        {"message_id": "m", "payload": "x", "form": 0, "success": True},
         {"message_id": "m"},
         "settled",
     ),
@@ -209,7 +209,7 @@ def test_a_message_that_no_worker_could_be_handed_is_refused(
     daemon.until_listening()
     with Raw(journal) as raw:
         raw.hello(name="cli")
-        told = raw.ask("send", to="echo", payload="a\0b", is_xml=False)
+        told = raw.ask("send", to="echo", payload="a\0b", form=0)
     assert (told["type"], told["message"]) == ("UsageError", "a payload cannot hold NUL")
     assert facts.rows("SELECT * FROM messages") == []
 
@@ -218,7 +218,7 @@ def test_a_message_that_no_worker_could_be_handed_is_refused(
 def test_a_request_that_is_repeated_is_answered_again_and_not_done_again(
     journal: Path, daemon: Daemon, facts: Facts
 ) -> None:
-    send = Send(secrets.token_hex(16), "cli", "once", False)
+    send = Send(secrets.token_hex(16), "cli", "once", 0)
     with closing(client_of(journal, "cli")) as client:
         answers = []
         for _ in range(3):

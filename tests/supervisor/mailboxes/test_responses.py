@@ -10,10 +10,10 @@ from mail import NOT_XML, states
 from support import Facts
 from talks import script
 
-from durable_bus import Buffer, BufferError, Client, Huh, SystemError, Text
+from durable_bus import Buffer, BufferError, Client, Huh, Json, SystemError, Text, Xml
 from durable_bus.client.client import ReceivedMessage
 from durable_bus.errors import MessageRefused, NotFound, UsageError
-from durable_bus.payloads.xml_writing import dump
+from durable_bus.payloads.xml_writing import dump_dataclass
 from durable_bus.wire.protocol import (
     Respond,
     Settled,
@@ -89,7 +89,7 @@ DEEP = "<a>" * 255 + "</a>" * 255
 """Well formed, and too deep to stand in a results document."""
 
 
-NO_ANSWERS = [*NOT_XML, DEEP, "a\0b", "half \ud800", "\x01", 7]
+NO_ANSWERS = [*(one if isinstance(one, Xml) else Xml(one) for one in [*NOT_XML, DEEP, "\x01"]), "a\0b", "half \ud800", {7}, Json.raw("{")]
 
 
 @pytest.mark.parametrize("number", range(len(NO_ANSWERS)), ids=lambda number: f"{NO_ANSWERS[number]!a:.40}")
@@ -110,15 +110,15 @@ def test_a_response_that_no_handler_could_answer_is_refused_and_the_message_is_a
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("payload", "is_xml"), [("<a>", True), ("<SystemError>", True), (DEEP, True), ("\x01", False)]
+    ("payload", "form"), [("<a>", 1), ("<SystemError>", 1), (DEEP, 1), ("{", 2), ("[" * 1000 + "]" * 1000, 2)]
 )
 def test_a_response_that_came_unchecked_is_a_failed_result(
-    journal: Path, daemon: Daemon, facts: Facts, payload: str, is_xml: bool
+    journal: Path, daemon: Daemon, facts: Facts, payload: str, form: int
 ) -> None:
     """Only who speaks the private protocol by itself can send one; the results document must stand it."""
     with closing(client_of(journal, "cli")) as client:
         buffer, question = asked(client, "b")
-        client._session.ask(Respond("1", question.message_id, payload, is_xml, True), Settled)
+        client._session.ask(Respond("1", question.message_id, payload, form, True), Settled)
         complete = buffer.wait(60)
     assert complete.successful == 0
     (item,) = etree.fromstring(complete.results)
@@ -139,7 +139,7 @@ def test_a_response_that_says_it_failed_fails_the_item(
         client.respond(question, refusal)
         assert buffer.wait(60).successful == 0
         (result,) = buffer.results()
-        assert (result.success, result.payload) == (False, dump(refusal)[0])
+        assert (result.success, result.payload) == (False, dump_dataclass(refusal))
         assert facts.rows("SELECT successful, failed FROM buffers WHERE buffer_id = 'b'") == [(0, 1)]
     assert facts.rows("SELECT * FROM failures") == [], "it is an answer, as of a handler: no attempt failed"
 
