@@ -7,12 +7,15 @@ supervisor has gone. It may vanish, break its connection, or ask for something t
 import itertools
 from typing import TYPE_CHECKING
 
-from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
+from durable_bus.payloads.forms import digits_of
+from durable_bus.payloads.items import ItemsDigest
 from durable_bus.payloads.packing import pack
 from durable_bus.wire.decoding import decode_request
 from durable_bus.wire.framing import FrameReader, encode
 from durable_bus.wire.protocol import (
     Answer,
+    AppForms,
+    AskForms,
     Cancel,
     Chunk,
     Controlled,
@@ -32,6 +35,7 @@ from durable_bus.wire.protocol import (
     Welcome,
 )
 from simulation.connections import Link
+from simulation.handlers import FORMS
 from simulation.records import Content, Violation
 
 if TYPE_CHECKING:
@@ -153,16 +157,15 @@ class Starter(Peer):
         self._chunks = self._cut(chunks)
         self._begin_request()
 
-    def _cut(self, sizes: list[int]) -> list[tuple[int, int, list[int], bytes]]:
-        """Of each chunk how many items, their form, the exceptions, and the body."""
+    def _cut(self, sizes: list[int]) -> list[tuple[int, str, bytes]]:
+        """Of each chunk how many items, their forms, and the body."""
         chunks = []
         first = 0
         for size in sizes:
-            forms = list(self.content.forms[first : first + size])
+            forms = bytes(self.content.forms[first : first + size])
             body = pack(list(self.content.texts[first : first + size]))
-            form, exceptions = form_and_exceptions(forms)
             self._digest.update(body, forms)
-            chunks.append((size, form, exceptions, body))
+            chunks.append((size, digits_of(forms), body))
             first += size
         return chunks
 
@@ -183,6 +186,8 @@ class Starter(Peer):
     def welcomed(self) -> None:
         self._sent_chunks, self._sent_open = self._acknowledged_chunks, False
         content = self.content
+        if self.world.chance(0.2):
+            self.send(AskForms(f"{self.name}/forms"))  # a client that has a dataclass among its items
         self.send(
             Start(self.request_id, content.buffer_id, content.target, content.collect, content.return_to)
         )
@@ -196,8 +201,8 @@ class Starter(Peer):
             and self._sent_chunks < len(self._chunks)
             and self._sent_chunks - self._acknowledged_chunks < _UNACKNOWLEDGED_CHUNKS_MAX
         ):
-            count, form, exceptions, body = self._chunks[self._sent_chunks]
-            self.send(Chunk(self.request_id, self._sent_chunks, count, form, exceptions), body)
+            count, forms, body = self._chunks[self._sent_chunks]
+            self.send(Chunk(self.request_id, self._sent_chunks, count, forms), body)
             self._sent_chunks += 1
         if (self._existing or self._sent_chunks == len(self._chunks)) and not self._sent_open:
             self._sent_open = True
@@ -218,6 +223,8 @@ class Starter(Peer):
             model.told.used(self.content)
 
     def answered(self, answer: Answer | Error) -> None:
+        if isinstance(answer, AppForms) and answer.forms != FORMS:
+            raise Violation(f"client {self.name} was told {answer}")
         if answer.request != self.request_id:
             return  # of a request that it has given up
         if isinstance(answer, Received | Receiving):
@@ -238,7 +245,7 @@ class Starter(Peer):
             self._begin_request()  # it was given up, as if its client had been away for long
             self.break_connection()
             return
-        if kind != "BufferError":
+        if kind not in ("BufferError", "OtherItems"):
             raise Violation(f"client {self.name} was refused with {error}")
         was_cancelled = self.content.buffer_id in self.machine.model.told.cancelling
         if message in _TRY_AGAIN or self._name_may_come(message) or ("arrived" in message and was_cancelled):

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from durable_bus.payloads.forms import TEXT
 from durable_bus.wire.protocol import (
     AbandonReceiving,
     Acknowledge,
@@ -17,6 +18,7 @@ from durable_bus.wire.protocol import (
 )
 from simulation.clients import Peer
 from simulation.connections import Link
+from simulation.forms import some_form, worded
 
 if TYPE_CHECKING:
     from simulation.machine import Machine
@@ -106,19 +108,21 @@ class Correspondent(Peer):
 
     def _send_letter(self) -> None:
         request_id, to_id, text = self._letters[self._sent]
-        self.send(Send(request_id, to_id, text, False))
+        form = len(text) % 4  # the same when it is sent again
+        self.send(Send(request_id, to_id, worded(text, form), form))
 
     def _settle(self, message: Message, respond: bool) -> None:
         if message is not self._thinking_about:
             return
         request_id, message_id = self.new_request_id(), message.message_id
-        text = ""
+        text, form = "", TEXT
         if respond:
-            text = f"{self.mailbox} responds {self.world.rng.getrandbits(32):08x}"
-            self._settling = Respond(request_id, message_id, text, False, True)
+            form = some_form(self.world.rng)
+            text = worded(f"{self.mailbox} responds {self.world.rng.getrandbits(32):08x}", form)
+            self._settling = Respond(request_id, message_id, text, form, True)
         else:
             self._settling = Acknowledge(request_id, message_id)
-        self.machine.model.said(message.thread_id, text, success=True, is_xml=False)
+        self.machine.model.said(message.thread_id, text, success=True, form=form)
         if self.link is not None:
             self.send(self._settling)
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled
 from durable_bus.payloads import outcomes
-from durable_bus.payloads.items import ItemsDigest, form_and_exceptions
+from durable_bus.payloads.forms import TEXT, XML, digits_of
+from durable_bus.payloads.items import ItemsDigest
 from durable_bus.payloads.packing import pack
+from durable_bus.payloads.settings import ValueForms
 from durable_bus.wire.protocol import Work, WorkMessage
+from simulation.forms import some_form, some_forms, worded, words_of
 
 __all__ = ["FOR_EVER_S", "Answers", "Call", "Dies", "Handler", "Handling", "Outcome", "Raises", "obey"]
 
@@ -26,7 +29,7 @@ class Call:
     rng: random.Random
     listener: str
     text: str
-    is_xml: bool
+    form: int
     attempt: int
     before: int
     """How often this item or message was begun before, in any run."""
@@ -46,7 +49,7 @@ class Answers:
     seconds: float
     text: str
     success: bool = True
-    is_xml: bool = False
+    form: int = TEXT
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ class Dies:
     death: WorkerDeath = field(default_factory=lambda: WorkerKilled(11))
 
 
+FORMS = ValueForms("json", pickle=True)
+"""What the app says of how it writes values."""
+UNWRITABLE = "{1, 2}"
+"""The repr of an answer that cannot be written."""
+
 Handling = Answers | Raises | Outcome | Dies
 Handler = Callable[[Call], Handling]
 
@@ -99,15 +107,16 @@ def obey(call: Call) -> Handling:
     """A handler that does what its payload says. No two answers are alike, so that it can be told which of
     them was recorded.
     """
-    words = call.text.removeprefix("<i>").removesuffix("</i>").split()
-    if words[0] != "item":
+    words = words_of(call.text, call.form).split()
+    if words[:1] != ["item"]:
         return _handle_unscripted(call)
     what, _, detail = words[2].partition(":")
     rest = " ".join([*words[:2], *(words[3:] or ["ok"])])
     seconds = _seconds(call.rng)
     times = int(detail) if detail.isdecimal() else 1_000_000
     if what == "to":
-        return Outcome(seconds, outcomes.Forward(detail, is_xml=False), pack([rest]))
+        form = some_form(call.rng)
+        return Outcome(seconds, outcomes.Forward(detail, form), pack([worded(rest, form)]))
     if what in ("fan", "drop"):
         return _fan_out(call, seconds, detail.split(":"), rest, collect=what == "fan")
     if what == "none":
@@ -125,7 +134,7 @@ def obey(call: Call) -> Handling:
     if what == "slow":
         seconds = call.rng.uniform(0.1, 0.5)
     if what == "huh":
-        return Answers(seconds, f"<Huh><error>{_unique(call)}</error></Huh>", success=False, is_xml=True)
+        return Answers(seconds, f"<Huh><error>{_unique(call)}</error></Huh>", success=False, form=XML)
     return _answer(call, seconds)
 
 
@@ -134,9 +143,8 @@ def _unique(call: Call) -> str:
 
 
 def _answer(call: Call, seconds: float) -> Answers:
-    is_xml = call.rng.random() < 0.3
-    text = _unique(call)
-    return Answers(seconds, f"<a>{text}</a>" if is_xml else text, is_xml=is_xml)
+    form = some_form(call.rng)
+    return Answers(seconds, worded(_unique(call), form), form=form)
 
 
 def _handle_unscripted(call: Call) -> Handling:
@@ -159,11 +167,11 @@ def _fan_out(call: Call, seconds: float, details: list[str], rest: str, *, colle
     texts = [
         f"item {marker}.{index} {rest.partition(' ')[2].partition(' ')[2]}" for index in range(int(count))
     ]
-    forms = [False] * len(texts)
+    forms = some_forms(call.rng, len(texts))
+    texts = [worded(text, form) for text, form in zip(texts, forms, strict=True)]
     digest = ItemsDigest()
     if texts:
-        digest.update(pack(texts), forms)
-    form, exceptions = form_and_exceptions(forms)
+        digest.update(pack(texts), bytes(forms))
     return Outcome(
         seconds,
         outcomes.Start(
@@ -172,8 +180,7 @@ def _fan_out(call: Call, seconds: float, details: list[str], rest: str, *, colle
             return_to=return_to,
             buffer_id=buffer_id,
             count=len(texts),
-            form=form,
-            exceptions=exceptions,
+            forms=digits_of(bytes(forms)),
             digest=digest.hexdigest(),
         ),
         pack(texts),

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from durable_bus.payloads.forms import TEXT, XML, form_of_each
 from durable_bus.payloads.outcomes import End, Respond, Start
 from durable_bus.payloads.packing import unpack
 from durable_bus.wire import protocol
 from durable_bus.wire.protocol import Work, WorkItems, WorkMessage
-from simulation.handlers import Answers, Handling, Outcome
+from simulation.handlers import UNWRITABLE, Answers, Handling, Outcome
 from simulation.invariants import ALWAYS, IN_THE_END
 from simulation.records import INDEX_BITS, Answer, Content, Execution, Violation, key_of
 from simulation.told import Told
@@ -96,8 +97,7 @@ class Model:
         if self.query("SELECT 1 FROM pause WHERE buffer_seq = ? AND resumed_commit IS NULL", work.buffer):
             raise Violation(f"{name} was sent while the buffer is paused")
         content = self._content(work.buffer)
-        is_xml = [work.forms] * count if isinstance(work.forms, int) else work.forms
-        forms = tuple(bool(form) for form in is_xml)
+        forms = tuple(form_of_each(work.forms, count))
         end = first + count
         if (tuple(texts), forms) != (content.texts[first:end], content.forms[first:end]):
             raise Violation(f"{name} does not hold what was given")
@@ -156,24 +156,24 @@ class Model:
         """What a handler has really said."""
         key = key_of(work, index)
         if isinstance(handling, Answers):
-            answer = Answer(handling.text, handling.success, handling.is_xml)
+            answer = Answer(handling.text, handling.success, handling.form)
             self.given.setdefault(key, set()).add(answer)
         elif isinstance(handling, Outcome):
             what, texts = handling.what, unpack(handling.body)
             if isinstance(what, Start):
-                forms = tuple(bool(what.form) for _ in texts)
+                forms = tuple(form_of_each(what.forms, len(texts))) if texts else ()
                 content = Content(what.buffer_id, what.target, what.collect, tuple(texts), forms)
                 self.started[what.digest] = (key, content)
             elif isinstance(what, Respond):
-                self.said(work.thread, texts[0], success=what.success, is_xml=what.is_xml)
+                self.said(work.thread, texts[0], success=what.success, form=what.form)
             elif isinstance(what, End):
-                self.said(work.thread, "", success=True, is_xml=False)
+                self.said(work.thread, "", success=True, form=TEXT)
 
-    def said(self, thread_id: str, text: str, *, success: bool, is_xml: bool) -> None:
+    def said(self, thread_id: str, text: str, *, success: bool, form: int) -> None:
         """Somebody has answered on a thread: it may become the result of the item below."""
         key = self.item_of_thread.get(thread_id)
         if key is not None:
-            self.given.setdefault(key, set()).add(Answer(text, success, is_xml))
+            self.given.setdefault(key, set()).add(Answer(text, success, form))
 
     def flushed(self, key: int, state: str) -> None:
         self.executions[key].state = state
@@ -209,7 +209,7 @@ class Model:
         for segment, body in zip(answers.segments, bodies, strict=False):
             key = (segment.buffer << INDEX_BITS) + segment.first
             for position, text in enumerate(unpack(body)):
-                self.taken.append((key + position, Answer(text, segment.success, segment.is_xml)))
+                self.taken.append((key + position, Answer(text, segment.success, segment.form)))
         for other in [*answers.failed, *answers.outcomes]:
             if other.dispatch in self.buffer_of_dispatch:
                 key = (self.buffer_of_dispatch[other.dispatch] << INDEX_BITS) + other.index
@@ -225,7 +225,7 @@ class Model:
 
     def look(self) -> None:
         """After a commit: new results are what was handed in first, old ones are what they were."""
-        for key, *row in self.query("SELECT item_key, payload, success, is_xml, answer_id FROM result"):
+        for key, *row in self.query("SELECT item_key, payload, success, form, answer_id FROM result"):
             known = self.recorded.get(key)
             if known is None:
                 self._new_result(key, row)
@@ -239,15 +239,15 @@ class Model:
                 raise Violation(f"answers were committed and are not recorded: {lost}")
 
     def _new_result(self, key: int, row: list[Any]) -> None:
-        text, success, is_xml, answer_id = row
-        answer = Answer(text, bool(success), bool(is_xml))
+        text, success, form, answer_id = row
+        answer = Answer(text, bool(success), form)
         if not self._is_failure(key, answer):
             first = self.first.get(key)
             if first is not None and answer != first:
                 raise Violation(f"the first answer to {key & 0xFFFFFFFF} was {first}, recorded is {answer}")
             if answer not in self.given.get(key, ()):
                 raise Violation(f"nobody gave the result of item {key & 0xFFFFFFFF}: {answer}")
-        self.recorded[key] = (text, success, is_xml, answer_id)
+        self.recorded[key] = (text, success, form, answer_id)
 
     def _is_cancelled(self, buffer_seq: int) -> bool:
         sql = "SELECT 1 FROM buffer WHERE buffer_seq = ? AND cancelled_commit IS NOT NULL"
@@ -255,12 +255,14 @@ class Model:
 
     def _is_failure(self, key: int, answer: Answer) -> bool:
         """The result of an item whose attempts, or whose conversation, came to nothing."""
-        if answer.success or not answer.is_xml:
+        if answer.success or answer.form != XML:
             return False
         if self.query("SELECT 1 FROM forwarded_item WHERE item_key = ?", key):
             return answer.text.startswith(("<SystemError>", "<BufferError>"))
         kinds = self.query("SELECT kind FROM failure WHERE item_key = ? ORDER BY attempt DESC LIMIT 1", key)
-        return bool(kinds) and f"<code>{kinds[0][0]}</code>" in answer.text
+        if not kinds or f"<code>{kinds[0][0]}</code>" not in answer.text:
+            return False
+        return kinds[0][0] != "answer" or f"the answer was: {UNWRITABLE}<" in answer.text
 
     def check(self) -> None:
         """Everything that must be true at any moment."""

@@ -26,8 +26,7 @@ class Content:
     target: str
     collect: bool
     texts: tuple[str, ...]
-    forms: tuple[bool, ...]
-    """Whether each is XML."""
+    forms: tuple[int, ...]
     return_to: str = ""
 
 
@@ -37,7 +36,7 @@ class Answer:
 
     text: str
     success: bool
-    is_xml: bool
+    form: int
 
 
 @dataclass

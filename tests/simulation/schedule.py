@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from durable_bus.supervisor.scheduling import dispatcher as dispatch
+from simulation.forms import some_forms, worded
 from simulation.handlers import FOR_EVER_S, Handler, obey
 from simulation.machine import Faults, Machine
 from simulation.records import Content
@@ -128,12 +129,12 @@ def some_content(
 ) -> Content:
     """A buffer whose items say what their handler is to do."""
     names = [*listeners, *([mailbox] if mailbox else [])]
-    forms = tuple(rng.random() < 0.3 for _ in range(rng.randint(1, items_max)))
+    forms = some_forms(rng, rng.randint(1, items_max))
     calm = rng.random() < 0.3
     texts = []
     for index, form in enumerate(forms):
         words = "ok" if calm else some_words(rng, names, talk)
-        texts.append(f"<i>item {index} {words}</i>" if form else f"item {index} {words}")
+        texts.append(worded(f"item {index} {words}", form))
     target = "nobody" if rng.random() < 0.02 else rng.choice(listeners)
     return_to = mailbox or (rng.choice(listeners) if rng.random() < talk else "")
     return Content(buffer_id, target, rng.random() < 0.8, tuple(texts), forms, return_to)

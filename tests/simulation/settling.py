@@ -37,7 +37,7 @@ class Settling:
 
     def _everybody_comes_back(self) -> None:
         """Somebody resumes what is paused, and reads every mailbox that there is or will be."""
-        for buffer_id in {starter.content.buffer_id for starter in self._machine.starters}:
+        for buffer_id in sorted({starter.content.buffer_id for starter in self._machine.starters}):
             self._machine.control("resume", buffer_id)
         names = {peer.mailbox for peer in self._machine.peers if peer.mailbox is not None}
         for name in sorted(names - {peer.mailbox for peer in self._correspondents()}):

@@ -119,7 +119,7 @@ class Told:
         if not rows or rows[0][1:] != given:
             raise Violation(f"{content.buffer_id} was acknowledged, and on disk is {rows}")
         items = self._query(
-            "SELECT payload, is_xml FROM item WHERE item_key BETWEEN ? << 32 AND (? << 32) + 4294967295"
+            "SELECT payload, form FROM item WHERE item_key BETWEEN ? << 32 AND (? << 32) + 4294967295"
             " ORDER BY item_key",
             *(rows[0][0],) * 2,
         )

@@ -12,7 +12,7 @@ from durable_bus.wire import decoding, protocol
 from durable_bus.wire.framing import Frame, FrameReader, encode
 from durable_bus.wire.parts import Failed, Handled, Segment
 from durable_bus.wire.protocol import Report, Work, WorkItems
-from simulation.handlers import Answers, Dies, Handling, Outcome, Raises
+from simulation.handlers import UNWRITABLE, Answers, Dies, Handling, Outcome, Raises
 from simulation.records import key_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class WorkerPipe:
             handling = done.handling
             if how == "another" and isinstance(handling, Answers):
                 handling = Answers(
-                    handling.seconds, f"{handling.text} again", handling.success, handling.is_xml
+                    handling.seconds, f"{handling.text} again", handling.success, handling.form
                 )
             elif how == "an answer" and isinstance(handling, Raises):
                 handling = Answers(handling.seconds, f"too late {self._world.rng.getrandbits(32):08x}")
@@ -108,7 +108,8 @@ class WorkerPipe:
             if isinstance(handling, Raises):
                 trace = "a traceback" if handling.kind == "exception" else ""
                 described = (handling.kind, handling.message, trace)
-                failed.append(Failed(work.dispatch, done.index, *described, packed([done.micros])))
+                answer = UNWRITABLE if handling.kind == "answer" else ""
+                failed.append(Failed(work.dispatch, done.index, *described, packed([done.micros]), answer))
             elif isinstance(handling, Outcome):
                 outcomes.append(Handled(work.dispatch, done.index, handling.what))
                 outcome_bodies.append(handling.body)
@@ -120,7 +121,7 @@ class WorkerPipe:
                     first=done.index,
                     count=0,
                     success=handling.success,
-                    is_xml=handling.is_xml,
+                    form=handling.form,
                     attempt=work.attempt,
                     total_us=0,
                     durations="",

@@ -6,10 +6,11 @@ may be stopped or die, and at any look of the supervisor into the slot it may ta
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerSilent
+from durable_bus.payloads.forms import form_of_each
 from durable_bus.payloads.outcomes import Respond
 from durable_bus.payloads.packing import pack, unpack
 from durable_bus.payloads.settings import ListenerSettings
@@ -17,7 +18,7 @@ from durable_bus.wire import decoding, protocol
 from durable_bus.wire.framing import Frame, FrameReader
 from durable_bus.wire.protocol import Work, WorkItems, WorkMessage
 from durable_bus.wire.slot import ORDINAL_MAX
-from simulation.handlers import FOR_EVER_S, Answers, Call, Dies, Handling, Outcome, Raises
+from simulation.handlers import FOR_EVER_S, FORMS, Answers, Call, Dies, Handling, Outcome, Raises
 from simulation.records import key_of
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class SimulatedWorker:
         self._reader = FrameReader(decoding.decode_work)
         self._frame: Frame[Work] | None = None
         self._texts: list[str] = []
-        self._forms: list[int] = []
+        self._forms: Sequence[int] = []
         self._position = 0
         self._next_step: Callable[[], None] | None = None
         self._step_number = 0
@@ -213,7 +214,7 @@ class SimulatedWorker:
             self.die(WorkerExited(1))
         elif fault != "hang":
             self.booted = True
-            self.pipe.send(protocol.Ready(self.listeners), says=[])
+            self.pipe.send(protocol.Ready(self.listeners, FORMS), says=[])
             self._step(self._feed)
 
     # What it is given
@@ -235,8 +236,8 @@ class SimulatedWorker:
             self._position = 0
             self._texts = unpack(self._frame.bodies[0])
             work = self._frame.header
-            forms = work.forms if isinstance(work, WorkItems) else int(work.is_xml)
-            self._forms = [forms] * len(self._texts) if isinstance(forms, int) else forms
+            digits = work.forms if isinstance(work, WorkItems) else str(work.form)
+            self._forms = form_of_each(digits, len(self._texts))
             self._last_flush_ns = self.world.now_ns
         if self._position == len(self._texts):
             self._end_frame()
@@ -281,8 +282,8 @@ class SimulatedWorker:
         self.slot.worker_since_ns = self.world.now_ns
         before = self.machine.model.begins(key, self.worker_id, self.world.now_ns, timeout_s)
         self.machine.rules.begun(key)
-        text, is_xml = self._texts[self._position], bool(self._forms[self._position])
-        call = Call(self.world.rng, settings.name, text, is_xml, work.attempt, before, work, index)
+        text, form = self._texts[self._position], self._forms[self._position]
+        call = Call(self.world.rng, settings.name, text, form, work.attempt, before, work, index)
         handling = self._handle(call)
         seconds = handling.seconds
         is_over = timeout_s is not None and seconds > timeout_s
@@ -309,7 +310,7 @@ class SimulatedWorker:
         """Call the handler; what it answers to a message is an outcome."""
         handling = self.machine.handler(call)
         if isinstance(handling, Answers) and call.is_message and handling.seconds != FOR_EVER_S:
-            what = Respond(handling.is_xml, handling.success)
+            what = Respond(handling.form, handling.success)
             handling = Outcome(handling.seconds, what, pack([handling.text]))
         return handling
 
