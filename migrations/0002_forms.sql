@@ -9,7 +9,8 @@
 -- The views that have a buffer's rows join each row with its buffer twice over: by the buffer's key, made of the row's, and
 -- by the range of the row's keys, made of the buffer's. Either says all; which one leads is SQLite's choice. Asked for one
 -- buffer it takes the range, asked for one item, or for all, or beside another view by item_key, it takes the key. A view
--- that leads with the buffer (CROSS JOIN, until now) reads all buffers to find one item.
+-- that leads with the buffer (CROSS JOIN, until now) reads all buffers to find one item. What only some columns need is
+-- joined by LEFT JOIN, without one on another: then SQLite leaves out what nobody asks for, 0.2 us a row.
 
 DROP VIEW items;
 DROP VIEW results;
@@ -106,7 +107,7 @@ FROM result r
 JOIN buffer b ON b.buffer_seq = r.item_key >> 32
     AND r.item_key BETWEEN b.buffer_seq << 32 AND (b.buffer_seq << 32) + 4294967295
 LEFT JOIN answer a ON a.answer_id = r.answer_id
-LEFT JOIN journal_commit c ON c.commit_id = a.commit_id
+LEFT JOIN journal_commit c ON c.commit_id = (SELECT again.commit_id FROM answer again WHERE again.answer_id = r.answer_id)
 WHERE b.dropped_commit IS NULL;
 
 CREATE VIEW failures AS
@@ -136,7 +137,7 @@ SELECT
     f.message,
     t.body,
     strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch'),
-    NULL
+    CAST(NULL AS INTEGER)  -- of the type that it has above: else SQLite first makes a table of all failures
 FROM failure f
 JOIN message m ON m.message_seq = f.message_seq
 JOIN journal_commit c ON c.commit_id = f.commit_id

@@ -6,13 +6,15 @@ One run, one buffer that is complete, every BATCH items a dispatch, an answer an
 fails, with its row in `failure`. 1,000,000 results at batch 1 are 2 million commits and take half a minute.
 """
 
+import shutil
 import sqlite3
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from durable_bus.journal.connection import open_writer
-from durable_bus.journal.schema import migrate
+from durable_bus.journal.connection import SCHEMA_VERSION, open_writer
+from durable_bus.journal.schema import migrate, migrations_folder
 
 FAILS_EVERY = 10
 BUFFER_SEQ = 1
@@ -35,7 +37,7 @@ INSERT INTO buffer (
 INSERT INTO journal_commit (commit_id, run_id, committed_at, results, failures)
 WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {last})
 SELECT i, 1, {started} + i, 0, 0 FROM n;
-INSERT INTO item (item_key, payload, form)
+INSERT INTO item (item_key, payload, {form})
 WITH RECURSIVE n (i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE i < {total} - 1)
 SELECT {base} + i, '<source><path>/usr/lib/python3/module_' || i || '.py</path></source>', 1 FROM n;
 INSERT INTO dispatch (
@@ -49,7 +51,7 @@ FROM n;
 """
 
 
-def make(journal: Path, results: int, batch: int) -> None:
+def make(journal: Path, results: int, batch: int, schema_version: int = SCHEMA_VERSION) -> None:
     """Write it, and close it cleanly. `batch` 1, or a multiple of ten (then each tenth item is an answer of
     its own).
     """
@@ -65,13 +67,14 @@ def make(journal: Path, results: int, batch: int) -> None:
         "batch": batch,
     }
     with closing(open_writer(journal)) as connection:
-        migrate(connection)
+        _migrate_to(schema_version, connection)
+        form = "form" if schema_version > 1 else "is_xml"
         connection.execute("BEGIN IMMEDIATE")
-        for statement in _SQL.format(**facts).split(";\n"):
+        for statement in _SQL.format(form=form, **facts).split(";\n"):
             connection.execute(statement)
-        _add_results(connection, results, batch)
+        _add_results(connection, results, batch, form)
         connection.execute(
-            "INSERT INTO message (message_id, kind, from_id, to_id, thread_id, payload, form, buffer_seq,"
+            f"INSERT INTO message (message_id, kind, from_id, to_id, thread_id, payload, {form}, buffer_seq,"
             " created_commit, delivered_commit, settled_commit)"
             " VALUES ('big/complete', 'BufferComplete', 'buffer_big', '', 't', ?, 1, ?, ?, ?, ?)",
             (
@@ -85,7 +88,17 @@ def make(journal: Path, results: int, batch: int) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _add_results(connection: sqlite3.Connection, results: int, batch: int) -> None:
+def _migrate_to(schema_version: int, connection: sqlite3.Connection) -> None:
+    """As a program of that version would."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(shutil.copytree(migrations_folder(), Path(name) / "migrations"))
+        for script in folder.glob("[0-9]*.sql"):
+            if int(script.name[:4]) > schema_version:
+                script.unlink()
+        migrate(connection, folder)
+
+
+def _add_results(connection: sqlite3.Connection, results: int, batch: int, form: str) -> None:
     """In runs of one success: what an answer holds."""
     answers, rows, failures = [], [], []
     for first in range(0, results, batch):
@@ -122,7 +135,7 @@ def _add_results(connection: sqlite3.Connection, results: int, batch: int) -> No
             start = stop
     connection.executemany("INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", answers)
     connection.executemany(
-        "INSERT INTO result (item_key, payload, success, form, answer_id) VALUES (?, ?, ?, 1, ?)", rows
+        f"INSERT INTO result (item_key, payload, success, {form}, answer_id) VALUES (?, ?, ?, 1, ?)", rows
     )
     connection.executemany(
         "INSERT INTO failure (commit_id, item_key, attempt, kind, message) VALUES (?, ?, 1, 'exception', ?)",

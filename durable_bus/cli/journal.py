@@ -3,16 +3,18 @@
 import shutil
 import sys
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 
 import click
 
 from durable_bus.cli import options
-from durable_bus.cli.printing import note, print_json
+from durable_bus.cli.printing import duration, note, print_json, size
+from durable_bus.cli.progress import LINE_EVERY_S
 from durable_bus.cli.rows import write_rows
-from durable_bus.errors import UsageError
-from durable_bus.journal.admin.backup import back_up
+from durable_bus.errors import StorageFull, UsageError
+from durable_bus.journal.admin.backup import back_up, copy_seconds
 from durable_bus.journal.admin.check import UNREADABLE, Finding, Report, check
 from durable_bus.journal.admin.query import ask, column_names, question, questions
 from durable_bus.journal.lock import JournalLock, holder_pid, noted_commit
@@ -150,30 +152,63 @@ def _print_finding(finding: Finding) -> None:
 def migrate_command(journal: Path, dry_run: bool) -> int:
     """Bring the journal's schema up to this version; nobody may be serving it.
 
-    A backup is made beside it first. All is done or nothing, also when it is killed. Small steps a daemon
-    takes by itself when it starts.
+    A backup is made beside it first: how much room that takes, and about how long, is said before. All is
+    done or nothing, also when it is killed. A daemon takes small steps of a journal up to 1 GiB by itself.
 
     \b
     durable-bus migrate --dry-run
     """
     from durable_bus.journal.connection import open_reader
-    from durable_bus.journal.schema import pending_steps
+    from durable_bus.journal.schema import pending_steps, size_of
 
     with closing(open_reader(journal)) as reader:
         steps = pending_steps(reader)
         version = reader.execute("PRAGMA user_version").fetchone()[0]
+        size_bytes = size_of(reader)
     for step in steps:
         print(f"{step.name}: {step.does}" + (f" (a big step: {step.big})" if step.big else ""), flush=True)
     if not steps:
         print(f"{journal} has schema version {version}: there is nothing to do")
-    elif dry_run:
-        print(f"{journal} has schema version {version}: {len(steps)} steps to go, after a backup")
+        return 0
+    if dry_run:
+        steps_to_go = f"{len(steps)} steps" if len(steps) > 1 else "1 step"
+        print(
+            f"{journal} has schema version {version}: {steps_to_go} to go, after {_cost(journal, size_bytes)}"
+        )
     else:
-        _upgrade(journal)
+        _upgrade(journal, size_bytes)
     return 0
 
 
-def _upgrade(journal: Path) -> None:
+def _cost(journal: Path, size_bytes: int) -> str:
+    """What the backup takes. Raises StorageFull when there is no room for it."""
+    from durable_bus.journal.access import real_path
+
+    real = real_path(journal)
+    free_bytes = shutil.disk_usage(real.parent).free
+    if size_bytes > free_bytes:
+        raise StorageFull(
+            f"a backup of {journal} takes {size(size_bytes)} beside it, and {size(free_bytes)} are free"
+        )
+    about = duration(copy_seconds(real, size_bytes))
+    return f"a backup: {size(size_bytes)} of the {size(free_bytes)} that are free, about {about}"
+
+
+class _BackupShown:
+    """Says how far the backup is, every few seconds."""
+
+    def __init__(self) -> None:
+        self._begun = self._told = time.monotonic()
+
+    def __call__(self, done_bytes: int, all_bytes: int) -> None:
+        now = time.monotonic()
+        if now - self._told >= LINE_EVERY_S:
+            self._told = now
+            to_go = (now - self._begun) * (all_bytes - done_bytes) / done_bytes
+            note(f"backup: {size(done_bytes)} of {size(all_bytes)}, {duration(to_go)} to go")
+
+
+def _upgrade(journal: Path, size_bytes: int) -> None:
     from durable_bus.journal.completeness import refuse_incomplete
     from durable_bus.journal.connection import open_writer
     from durable_bus.journal.schema import upgrade
@@ -182,12 +217,16 @@ def _upgrade(journal: Path) -> None:
     try:
         real = lock.journal
         newest_commit = refuse_incomplete(real, noted_commit(real))
+        # On stderr: it says another number each time. Before there is a connection: see `copy_seconds`.
+        note(f"first comes {_cost(real, size_bytes)}")
+        begun = time.monotonic()
         with closing(open_writer(real)) as connection:
             lock.begin_to_note(newest_commit)
-            backup = upgrade(connection, real, big_ones=True)
+            backup = upgrade(connection, real, big_ones=True, watch=_BackupShown())
             version = connection.execute("PRAGMA user_version").fetchone()[0]
     finally:
         lock.release()
+    note(f"done in {duration(time.monotonic() - begun)}")
     print(f"{journal} has schema version {version} now; how it was before is in {backup}")
 
 

@@ -63,7 +63,9 @@ class JournalReader:
         self.path = Path(path)
         self.connection = open_reader(path) if connection is None else connection
         self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, TEXT_BYTES_MAX)
-        self._statements = Statements(self.connection, "reader.sql")
+        with translated(path):
+            (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        self._statements = Statements(self.connection, "reader.sql", schema_version=version)
         self._lock = threading.Lock()
         self.closed = False
 

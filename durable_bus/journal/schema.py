@@ -2,13 +2,15 @@
 
 A daemon takes small steps by itself when it starts. A step is big when its script says so, on a line
 `-- big: why`, because it takes long or needs as much room again as the journal has; then somebody who has the
-time says `durable-bus migrate`. Either way the journal is backed up first, beside itself, and all steps are
-one transaction: killed at any moment, the journal is as it was.
+time says `durable-bus migrate`. So is any step of a journal so large that its backup takes long. Either way
+the journal is backed up first, beside itself, and all steps are one transaction: killed at any moment, the
+journal is as it was.
 """
 
 import importlib.util
 import re
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +18,13 @@ from durable_bus.errors import JournalTooOld
 from durable_bus.journal.admin.backup import back_up
 from durable_bus.journal.connection import SCHEMA_VERSION, transaction
 
-__all__ = ["Step", "migrate", "migrations_folder", "pending_steps", "upgrade"]
+__all__ = ["Step", "migrate", "migrations_folder", "pending_steps", "size_of", "upgrade"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+BACKUP_BYTES_MAX = 1024 * 1024 * 1024
+"""A daemon makes a larger backup only when it is told to: nobody expects its start to take as long, nor the
+disk to be as full after it.
+"""
 _BIG = re.compile(r"^-- big: *(.+)$", re.MULTILINE)
 
 
@@ -82,14 +88,28 @@ def migrate(connection: sqlite3.Connection, folder: Path | None = None) -> None:
         migrations.apply(database)
 
 
+def size_of(connection: sqlite3.Connection) -> int:
+    """How long a journal is, in bytes, with what is in its log only."""
+    return int(
+        connection.execute(
+            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        ).fetchone()[0]
+    )
+
+
 def upgrade(
-    connection: sqlite3.Connection, path: Path, *, big_ones: bool, folder: Path | None = None
+    connection: sqlite3.Connection,
+    path: Path,
+    *,
+    big_ones: bool,
+    folder: Path | None = None,
+    watch: Callable[[int, int], None] | None = None,
 ) -> Path | None:
     """Bring an existing journal up to this version, or make a new one; where the backup is that was made
     first, None when there was nothing to do, or nothing to lose.
 
-    The caller holds the journal's lock. Raises JournalTooOld for a big step unless `big_ones`; nothing was
-    done then.
+    The caller holds the journal's lock. `watch` is told how far the backup is (`back_up`). Raises
+    JournalTooOld for a big step unless `big_ones`; nothing was done then.
     """
     if folder is None and connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
         return None  # the last step has set it; a start goes on 70 ms sooner without sqlite-utils
@@ -98,13 +118,19 @@ def upgrade(
     if is_new or not steps:
         migrate(connection, folder)
         return None
-    for step in steps:
-        if step.big and not big_ones:
-            raise JournalTooOld(
-                f"the journal {path} is of an older version, and {step.name} is a big step ({step.big}): "
-                f"run durable-bus migrate --journal {path}"
-            )
+    if not big_ones:
+        _refuse_big(steps, size_of(connection), path)
     backup = path.with_name(f"{path.name}.before-{steps[0].name[:4]}")
-    back_up(path, backup)
+    back_up(path, backup, watch=watch)
     migrate(connection, folder)
     return backup
+
+
+def _refuse_big(steps: list[Step], size_bytes: int, path: Path) -> None:
+    why = next((f"{step.name} is a big step ({step.big})" for step in steps if step.big), None)
+    if why is None and size_bytes > BACKUP_BYTES_MAX:
+        why = f"its backup, which comes first, is {size_bytes // 1024**2:,} MiB long"
+    if why is not None:
+        raise JournalTooOld(
+            f"the journal {path} is of an older version, and {why}: run durable-bus migrate --journal {path}"
+        )

@@ -8,9 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["AT_END_ROWS_MIN", "ROWS_AT_ONCE", "Statements", "load", "threads_below", "with_rows"]
+__all__ = ["AT_END_ROWS_MIN", "ROWS_AT_ONCE", "Statements", "as_of", "load", "threads_below", "with_rows"]
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_FORM = re.compile(r"\bform\b")
 _ROW = re.compile(r"\{(.*)\}")
 ROWS_AT_ONCE = (250, 50, 10, 1)
 """Measured with all of SQLite's work, µs a row of 88 characters: 50 or 100 rows a statement 0.57, 250 or
@@ -28,6 +29,15 @@ def load(*file_names: str) -> dict[str, str]:
     names = parts[::2]
     assert len(set(names)) == len(names), f"a statement's name stands twice in {', '.join(file_names)}"
     return {name: body.strip().rstrip(";") for name, body in zip(names, parts[1::2], strict=True)}
+
+
+def as_of(schema_version: int, texts: dict[str, str]) -> dict[str, str]:
+    """Statements that read, for a journal that was not brought up to date, perhaps because nobody may write
+    to it: in version 1 a payload's form was text or XML, 0 or 1, in a column of another name.
+    """
+    if schema_version >= 2:
+        return texts
+    return {name: _FORM.sub("is_xml", text) for name, text in texts.items()}
 
 
 @cache
@@ -56,9 +66,13 @@ def threads_below(thread_id: str) -> dict[str, str]:
 class Statements:
     """Runs named statements. All rows are fetched at once: a half-read cursor would pin the log."""
 
-    def __init__(self, connection: sqlite3.Connection, *file_names: str) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, *file_names: str, schema_version: int | None = None
+    ) -> None:
+        """`schema_version`: the journal's, where that may be an older one (`as_of`)."""
         self.connection = connection
-        self._texts = load(*file_names)
+        texts = load(*file_names)
+        self._texts = texts if schema_version is None else as_of(schema_version, texts)
         self._cursor = connection.cursor()
         self._row_cursor = connection.cursor()
         self._row_cursor.row_factory = sqlite3.Row

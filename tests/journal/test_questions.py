@@ -305,6 +305,21 @@ def test_no_question_is_quadratic(empty: Path, name: str) -> None:
             assert words[0] == "SEARCH" or is_outermost, detail
 
 
+OF_ONE_BUFFER_OR_ALL = [name for name in questions() if ":buffer IS NULL" in question(name, {})[0]]
+
+
+@pytest.mark.parametrize("name", OF_ONE_BUFFER_OR_ALL)
+def test_a_question_that_may_be_of_one_buffer_reads_no_other(empty: Path, name: str) -> None:
+    """Whether it is of one is known only when it runs; so it goes from buffer to buffer, and into those that
+    are asked for.
+    """
+    with closing(open_reader(empty)) as connection:
+        steps = connection.execute(f"EXPLAIN QUERY PLAN {question(name, {})[0]}", PARAMETERS).fetchall()
+        aliases = aliases_of_big_tables(connection)
+    words = [detail.split() for *_, detail in steps]
+    assert [step for step in words if step[0] == "SCAN" and step[1] in aliases] == []
+
+
 def aliases_of_big_tables(connection: sqlite3.Connection) -> set[str]:
     """The names by which the views call them. `b`, `p` and others are of tables with a row a buffer."""
     views = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'view'").fetchall()

@@ -40,6 +40,10 @@ COLUMNS = {
         "state": {"text"},
         "attempts": {"integer"},
         "payload": {"text"},
+        "is_xml": {"integer"},
+        "form": {"text"},
+        "json": {"null"},
+        "item_key": {"integer"},
     },
     "results": {
         "buffer_id": {"text"},
@@ -53,6 +57,9 @@ COLUMNS = {
         "recorded_at": {"text"},
         "run_id": {"integer"},
         "worker_pid": {"integer"},
+        "form": {"text"},
+        "json": {"null"},
+        "item_key": {"integer"},
     },
     "in_flight": {
         "buffer_id": {"text"},
@@ -84,6 +91,7 @@ COLUMNS = {
         "message": {"text"},
         "traceback": {"text", "null"},
         "failed_at": {"text"},
+        "item_key": {"integer"},
     },
     "messages": {
         "message_id": {"text"},
@@ -95,6 +103,9 @@ COLUMNS = {
         "payload": {"text"},
         "created_at": {"text"},
         "settled_at": {"text", "null"},
+        "is_xml": {"integer"},
+        "form": {"text"},
+        "json": {"null"},
     },
     "runs": {
         "run_id": {"integer"},
@@ -213,7 +224,7 @@ def test_results_holds_every_answer_with_who_gave_it_and_when(story: Story) -> N
         None,
         "exception: ValueError: no good at all",
         None,
-        "answer: the answer cannot be in XML: U+0000 at position 1",
+        "answer: a text with a NUL character, at position 1",
         "lost: worker exited with code 7",
         "exception: ValueError: no good at all",
     ]

@@ -10,7 +10,9 @@ import fcntl
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from durable_bus.errors import JournalLocked, JournalUnreachable, StorageFailed, UsageError
@@ -18,15 +20,29 @@ from durable_bus.journal.access import files_of, real_path, refuse_file_of_other
 from durable_bus.journal.completeness import file_facts
 from durable_bus.journal.connection import open_reader, translated
 
-__all__ = ["back_up"]
+__all__ = ["back_up", "copy_seconds"]
+
+_STEP_BYTES = 32 * 1024 * 1024
+"""After so many somebody who watches is told, when they are on disk: else the end, where all of it would be
+brought there at once, took as long as the copying.
+"""
+_SAMPLE_BYTES = 64 * 1024 * 1024
 
 
-def back_up(journal: str | Path, destination: str | Path, *, served_by: int | None = None) -> int:
+def back_up(
+    journal: str | Path,
+    destination: str | Path,
+    *,
+    served_by: int | None = None,
+    watch: Callable[[int, int], None] | None = None,
+) -> int:
     """Copy the journal to `destination`, replacing an earlier backup there; the size of the copy in bytes.
 
     The copy is not in WAL mode, so it is complete in itself, and readable where nobody may write; a
     supervisor that is started on it changes that, and then it is a journal, which no backup replaces.
-    `served_by`: who serves what is at `destination` (`lock.holder_pid`).
+    `served_by`: who serves what is at `destination` (`lock.holder_pid`). `watch` is told how many bytes of
+    how many are copied; only where nobody writes the journal meanwhile: whatever is written between two steps
+    of the copy makes SQLite begin anew.
 
     Raises UsageError, NotAJournal (`destination` is a file of another kind), JournalLocked (another backup to
     it is running), JournalUnreachable (another user has put something in its way), StorageFailed, or as
@@ -40,7 +56,7 @@ def back_up(journal: str | Path, destination: str | Path, *, served_by: int | No
     source = open_reader(journal)
     try:
         with _locked(partial, target) as fd:
-            _copy(source, partial)
+            _copy(source, partial, fd, watch)
             # Not in WAL mode any more (https://www.sqlite.org/fileformat.html, offsets 18 and 19): there is
             # no -wal that the copy could be missing. `PRAGMA journal_mode` would make files beside it.
             os.pwrite(fd, b"\x01\x01", 18)
@@ -105,14 +121,47 @@ def _locked(partial: Path, target: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def _copy(source: sqlite3.Connection, partial: Path) -> None:
+def _copy(
+    source: sqlite3.Connection, partial: Path, fd: int, watch: Callable[[int, int], None] | None
+) -> None:
     """Everything the source holds now, as one file."""
     with translated(partial):
         with contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as copy:
             # Nobody will ever want half of it back: no rollback journal, and the data is synced at the end.
             copy.execute("PRAGMA journal_mode = OFF")
             copy.execute("PRAGMA synchronous = OFF")
-            source.backup(copy)
+            if watch is None:
+                source.backup(copy)
+                return
+            (page_bytes,) = source.execute("PRAGMA page_size").fetchone()
+
+            def step_done(_: int, remaining: int, pages: int) -> None:
+                os.fdatasync(fd)
+                watch((pages - remaining) * page_bytes, pages * page_bytes)
+
+            source.backup(copy, pages=_STEP_BYTES // page_bytes, progress=step_done)
+
+
+def copy_seconds(journal: Path, size_bytes: int) -> float:
+    """How long a copy of the journal beside it takes, by a part from its middle that is copied there and
+    brought to disk, read from the disk if that may be.
+
+    Only while this process has no connection to the journal: closing the file drops its locks. Raises
+    StorageFailed.
+    """
+    sample_bytes = min(size_bytes, _SAMPLE_BYTES)
+    try:
+        with open(journal, "rb") as file, tempfile.TemporaryFile(dir=journal.parent) as copy:
+            middle = (size_bytes - sample_bytes) // 2
+            os.posix_fadvise(file.fileno(), middle, sample_bytes, os.POSIX_FADV_DONTNEED)
+            file.seek(middle)
+            begun = time.monotonic()
+            copied = copy.write(file.read(sample_bytes))
+            copy.flush()
+            os.fdatasync(copy.fileno())
+            return (time.monotonic() - begun) * size_bytes / max(1, copied)
+    except OSError as error:
+        raise StorageFailed(f"cannot copy the journal {journal} beside itself: {error.strerror}") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from durable_bus.errors import JournalDamaged, NotFound
-from durable_bus.journal.connection import read_only_uri
+from durable_bus.journal.connection import SCHEMA_VERSION, read_only_uri
 from durable_bus.journal.formats import INDEX_BITS, milliseconds
-from durable_bus.journal.statements import load
+from durable_bus.journal.statements import as_of, load
 from durable_bus.payloads.forms import FORM_NAMES, XML
 from durable_bus.payloads.messages import Result
 
@@ -38,12 +38,12 @@ class Salvage:
 
     def __init__(self, path: Path, buffer_id: str) -> None:
         self._path = path
-        self._statements = load("salvage.sql")
         self._connection = sqlite3.connect(read_only_uri(path), uri=True, isolation_level=None)
         # Damaged text must not stop us either.
         self._connection.text_factory = lambda data: data.decode("utf-8", "replace")
         # Without it SQLite refuses a file that was cut off as a whole. The connection is read-only.
         self._connection.execute("PRAGMA writable_schema = ON")
+        self._statements = as_of(self._schema_version(), load("salvage.sql"))
         self._answer_id, self._answer = 0, _NO_ANSWER
         try:
             self.buffer_seq, self.total, self.recorded = self._find(buffer_id)
@@ -53,6 +53,14 @@ class Salvage:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _schema_version(self) -> int:
+        """By its tables, as far as they can be read: a damaged header may say anything."""
+        try:
+            columns = self._connection.execute("SELECT name FROM pragma_table_info('result')").fetchall()
+        except sqlite3.DatabaseError:
+            return SCHEMA_VERSION
+        return 1 if ("is_xml",) in columns else SCHEMA_VERSION
 
     def _find(self, buffer_id: str) -> tuple[int, int, int]:
         """Its key, how many items it has, and how many results are said to be recorded."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import durable_bus
@@ -223,8 +224,8 @@ def test_a_supervisor_that_was_started_on_the_old_backup_meanwhile_keeps_it(
     back_up(story.journal, copy)
     copying = backup._copy
 
-    def serve_meanwhile(source: sqlite3.Connection, partial: Path) -> None:
-        copying(source, partial)
+    def serve_meanwhile(source: sqlite3.Connection, partial: Path, *others: Any) -> None:
+        copying(source, partial, *others)
         with supervised(copy) as client:
             client.start("work", texts("fine"), buffer_id="precious").wait(60)
 

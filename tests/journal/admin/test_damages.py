@@ -13,7 +13,7 @@ from golden_journal import golden_journal
 from durable_bus.journal.admin.check import check
 
 Damage = Callable[[Path], object]
-PAGE_BYTES = 16 * 1024
+PAGE_BYTES = 8 * 1024
 """Of the golden journal."""
 
 

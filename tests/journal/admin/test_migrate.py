@@ -1,6 +1,7 @@
 """An older journal becomes a newer one whole or not at all, after a backup; a daemon takes small steps."""
 
 import gzip
+import re
 import shutil
 import signal
 import sqlite3
@@ -8,13 +9,15 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command_line import Command, Ran, durable_bus
 from eventful import Story, supervised
 from support import REPOSITORY, TESTS, Facts, environment, until
 
-from durable_bus.errors import JournalTooOld
+from durable_bus.cli.journal import migrate_command
+from durable_bus.errors import JournalTooOld, StorageFull
 from durable_bus.journal.admin.check import check
 from durable_bus.journal.admin.history import History
 from durable_bus.journal.connection import SCHEMA_VERSION, open_reader, open_writer
@@ -181,6 +184,8 @@ SAID = f"""\
 {SCHEMA_VERSION + 1:04d}_step: Adds a column.
 {SCHEMA_VERSION + 2:04d}_step: Writes every result again. (a big step: as long as a copy of the journal takes)
 """
+COST = r"[0-9.]+ KiB of the [0-9,.]+ [GM]iB that are free, about [0-9.]+ s"
+SAID_ON_STDERR = "durable-bus: first comes a backup: …\ndurable-bus: …\n"
 FIRST_RESULT = "SELECT payload FROM results WHERE buffer_id = 'plain' AND item_index = 0"
 
 
@@ -188,12 +193,15 @@ def test_the_command_says_what_it_will_do_backs_up_and_does_it(copied: Path, lat
     before = copied.read_bytes()
     dry = later.run("migrate", "--dry-run", "--journal", copied)
     assert (dry.code, dry.err) == (0, "")
-    assert dry.out == f"{SAID}{copied} has schema version {SCHEMA_VERSION}: 2 steps to go, after a backup\n"
+    assert dry.out.startswith(
+        f"{SAID}{copied} has schema version {SCHEMA_VERSION}: 2 steps to go, after a backup: "
+    )
+    assert re.search(COST, dry.out)
     assert copied.read_bytes() == before
     backup = copied.with_name(f"{copied.name}.before-{SCHEMA_VERSION + 1:04d}")
     assert not backup.exists()
     ran = later.run("migrate", "--journal", copied)
-    assert (ran.code, ran.err) == (0, "")
+    assert (ran.code, re.sub(COST + "|done in [0-9.]+ s", "…", ran.err)) == (0, SAID_ON_STDERR)
     now = f"{copied} has schema version {SCHEMA_VERSION + 1} now; how it was before is in {backup}\n"
     assert ran.out == SAID + now
     assert (Facts(copied).value(FIRST_RESULT), Facts(backup).value(FIRST_RESULT)) == ("did fine!", "did fine")
@@ -204,6 +212,20 @@ def test_the_command_says_what_it_will_do_backs_up_and_does_it(copied: Path, lat
     assert (again.code, "nothing to do" in again.out) == (0, True)
     this = durable_bus("migrate", "--journal", copied, cwd=copied.parent)
     assert (this.code, "upgrade durable_bus" in this.error) == (5, True)
+
+
+def test_a_journal_whose_backup_has_no_room_is_left_alone(
+    copied: Path, later: NextVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, whose disk is said to be full; the steps are those of the next version."""
+    monkeypatch.setattr("durable_bus.journal.schema.migrations_folder", lambda: later.scripts)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=copied.stat().st_size - 1))
+    assert migrate_command.callback is not None
+    for dry_run in (True, False):
+        with pytest.raises(StorageFull, match=r"a backup of .* takes .* beside it, and .* are free"):
+            migrate_command.callback(copied, dry_run)
+    assert "host" not in columns(copied, "run")
+    assert not list(copied.parent.glob("*.before-*"))
 
 
 def test_a_daemon_leaves_the_big_step_to_the_command(copied: Path, later: NextVersion) -> None:
@@ -268,7 +290,7 @@ def test_the_command_killed_between_has_changed_nothing(
         assert Facts(journal).value(FIRST_RESULT) == "did fine"
         assert check(journal).ok
     ran = later.run("migrate", "--journal", copied)
-    assert (ran.code, ran.err) == (0, "")
+    assert ran.code == 0
     assert Facts(copied).value(FIRST_RESULT) == "did fine!"
 
 
