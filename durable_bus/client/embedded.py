@@ -47,7 +47,7 @@ def spawn_supervisor(
     # then.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process = spawn("durable_bus.supervisor.process", arguments, [theirs.fileno()])
+        process = spawn("durable_bus.supervisor", arguments, [theirs.fileno()])
     except BaseException:
         ours.close()
         raise
