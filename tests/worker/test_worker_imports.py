@@ -13,7 +13,7 @@ before = set(sys.modules)
 import durable_bus.worker.process
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
-HEAVY = {"asyncio", "concurrent", "hashlib", "multiprocessing", "sqlite3", "subprocess"}
+HEAVY = {"asyncio", "concurrent", "hashlib", "multiprocessing", "pathlib", "sqlite3", "subprocess", "urllib"}
 
 
 def test_a_workers_boot_imports_nothing_that_only_others_need() -> None:
