@@ -9,6 +9,7 @@ from support import environment
 IMPORT = """
 import json, sys
 import lxml.etree, msgspec
+import traceback  # which imports pathlib itself from Python 3.15 on
 before = set(sys.modules)
 import durable_bus.worker.process
 print(json.dumps(sorted(set(sys.modules) - before)))
