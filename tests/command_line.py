@@ -93,7 +93,7 @@ class Command:
 
     def supervisor(self) -> int:
         """The pid of the supervisor it started, as soon as there is one."""
-        is_one = "durable_bus.supervisor.process"
+        is_one = "durable_bus.supervisor"
         found = until(
             lambda: [pid for pid in children_of(self.pid) if is_one in command_of(pid)], "a supervisor"
         )

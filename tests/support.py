@@ -183,7 +183,7 @@ def command_of(pid: int) -> str:
 
 
 def workers_of(supervisor_pid: int) -> list[int]:
-    return [pid for pid in children_of(supervisor_pid) if "durable_bus.worker.process" in command_of(pid)]
+    return [pid for pid in children_of(supervisor_pid) if "durable_bus.worker" in command_of(pid)]
 
 
 def until_gone(pid: int, patience_s: float = PATIENCE_S) -> None:

@@ -20,6 +20,7 @@ import click
 from durable_bus import __version__
 from durable_bus.cli.completion import COMPLETE_VARIABLE
 from durable_bus.errors import DurableBusError, UnsupportedPlatform, one_line, said
+from durable_bus.imports import to_stay
 
 __all__ = ["COMMANDS", "main"]
 
@@ -66,9 +67,9 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = getattr(
-            import_module(f"durable_bus.cli.{COMMANDS[name][0]}"), f"{name}_command"
-        )
+        with to_stay():
+            module = import_module(f"durable_bus.cli.{COMMANDS[name][0]}")
+        command: click.Command = getattr(module, f"{name}_command")
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from typing import BinaryIO
@@ -65,6 +63,9 @@ class ItemsFile:
 
 def _copy(source: BinaryIO) -> BinaryIO:
     """A copy of what can be read only once. Raises OSError."""
+    import shutil  # 4 ms, both, which a file does not pay
+    import tempfile
+
     copy = tempfile.TemporaryFile(prefix="durable_bus-items-")  # noqa: SIM115  see ItemsFile.__exit__
     try:
         with source:

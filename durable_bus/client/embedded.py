@@ -4,10 +4,9 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from durable_bus.app.bus import Bus
 from durable_bus.app.finding import app_spec
@@ -18,6 +17,9 @@ from durable_bus.journal.connection import DURABILITIES
 from durable_bus.payloads.messages import check_name, is_seconds
 from durable_bus.payloads.settings import AppSpec
 from durable_bus.wire.spawning import SupervisorArguments, spawn
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["open_client", "running", "spawn_supervisor"]
 
@@ -47,7 +49,7 @@ def spawn_supervisor(
     # then.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process = spawn("durable_bus.supervisor.process", arguments, [theirs.fileno()])
+        process = spawn("durable_bus.supervisor", arguments, [theirs.fileno()])
     except BaseException:
         ours.close()
         raise

@@ -5,12 +5,11 @@ supervisor of one's own, which is ended with it.
 import contextlib
 import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from durable_bus import __version__, errors
 from durable_bus.client.connection import Connection
@@ -20,6 +19,9 @@ from durable_bus.payloads.settings import ValueForms
 from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
 from durable_bus.wire.socket_file import connect_daemon, journal_file
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["Session"]
 
@@ -225,6 +227,8 @@ def _wait_for(process: "subprocess.Popen[bytes]") -> None:
 
 def _died_at_start(process: "subprocess.Popen[bytes]", lost: SupervisorLost) -> SupervisorLost:
     """Its connection ends before it has said why, on stderr: let it. Run again, it would crash again."""
+    import subprocess  # 3 ms, which a daemon's client does not pay
+
     with contextlib.suppress(subprocess.TimeoutExpired):
         code = process.wait(LAST_WORDS_S)
         if code > 0:

@@ -7,6 +7,8 @@ the journal is backed up first, beside itself, and all steps are one transaction
 journal is as it was.
 """
 
+import contextlib
+import datetime
 import importlib.util
 import re
 import sqlite3
@@ -24,6 +26,16 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 BACKUP_BYTES_MAX = 1024 * 1024 * 1024
 """A daemon makes a larger backup only when it is told to: nobody expects its start to take as long, nor the
 disk to be as full after it.
+"""
+_AS_BY_SQLITE_UTILS = """
+CREATE TABLE "_sqlite_migrations" (
+   "id" INTEGER PRIMARY KEY,
+   "migration_set" TEXT,
+   "name" TEXT,
+   "applied_at" TEXT
+);
+CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"
+    ON "_sqlite_migrations" ("migration_set", "name");
 """
 _BIG = re.compile(r"^-- big: *(.+)$", re.MULTILINE)
 
@@ -97,6 +109,29 @@ def size_of(connection: sqlite3.Connection) -> int:
     )
 
 
+def _create(connection: sqlite3.Connection, folder: Path) -> None:
+    """Make of an empty file what `migrate` makes of it, byte for byte, but in 6 ms instead of 113: without
+    sqlite-utils.
+    """
+    scripts = sorted(folder.glob("[0-9][0-9][0-9][0-9]_*.sql"))
+    numbers = [int(script.name[:4]) for script in scripts]
+    if not numbers or numbers != list(range(1, len(numbers) + 1)):  # as migrations.py says it
+        raise FileNotFoundError(f"{folder}: expected migrations 1, 2, ... without a gap, found {numbers}")
+    parts = ["BEGIN IMMEDIATE", _AS_BY_SQLITE_UTILS]
+    for script in scripts:
+        values = f"'durable_bus', '{script.stem}', '{datetime.datetime.now(datetime.UTC)}'"
+        parts.append(script.read_text(encoding="utf-8"))
+        parts.append(f"INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ({values})")
+    try:
+        # One transaction: if we die, the next start finds an empty file.
+        connection.executescript("\n;\n".join([*parts, "COMMIT"]))
+    except BaseException:
+        if connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise
+
+
 def upgrade(
     connection: sqlite3.Connection,
     path: Path,
@@ -113,10 +148,11 @@ def upgrade(
     """
     if folder is None and connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
         return None  # the last step has set it; a start goes on 70 ms sooner without sqlite-utils
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+        _create(connection, folder or migrations_folder())
+        return None
     steps = pending_steps(connection, folder)
-    is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    if is_new or not steps:
-        migrate(connection, folder)
+    if not steps:
         return None
     if not big_ones:
         _refuse_big(steps, size_of(connection), path)

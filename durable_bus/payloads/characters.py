@@ -7,7 +7,8 @@ from typing import Final
 
 __all__ = ["escape", "first_unrepresentable", "is_representable", "representable"]
 
-_UNREPRESENTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What is wrong, not what is good: to compile that takes 4.9 ms at the start of every process, this 0.4.
+_UNREPRESENTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _GOOD_BYTES: Final = bytes([9, 10, 13, *range(32, 256)])
 
 

@@ -26,7 +26,7 @@ import enum
 import types
 import typing
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from lxml import etree
 
@@ -58,8 +58,7 @@ def plain_text(element: etree._Element) -> str:
     return text
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(NamedTuple):
     """How one field is read and written. `absent` makes the value of a field without child, or is
     _REQUIRED."""
 

@@ -1,7 +1,7 @@
 """The supervisor's process: lock, journal, pool, connections, signals; then the loop.
 
 Started in two ways. `durable-bus serve` *is* this process. `run` and `bus.running` spawn it with an inherited
-socketpair (`python -m durable_bus.supervisor.process`), and it ends when that client does. It never imports
+socketpair (`python -m durable_bus.supervisor`), and it ends when that client does. It never imports
 the app: workers do.
 """
 
@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import stat
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ from durable_bus.wire.framing import encode
 from durable_bus.wire.ids import new_id
 from durable_bus.wire.protocol import Fatal
 from durable_bus.wire.socket_file import bind_socket, journal_file, socket_path, unlink_socket
-from durable_bus.wire.spawning import SupervisorArguments, arguments_of
+from durable_bus.wire.spawning import SupervisorArguments
 
 __all__ = ["DaemonConfig", "Parent", "main", "supervise"]
 
@@ -205,7 +204,3 @@ def _pidfd_of_parent(parent_pid: int) -> int | None:
     except ProcessLookupError:
         return None
     return pid_fd if os.getppid() == parent_pid else None
-
-
-if __name__ == "__main__":
-    sys.exit(main(arguments_of(sys.argv[1], SupervisorArguments)))

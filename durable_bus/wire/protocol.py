@@ -265,8 +265,8 @@ class Answer(_Frame):
 
 
 class Welcome(Answer, tag="welcome"):
-    """To `hello`. `listeners`: the newest table, by name; empty while the app is not imported. `forms`: how the
-    app writes values; None as long.
+    """To `hello`. `listeners`: the newest table, by name, empty while the app is not imported. `forms`: how
+    it writes values, None as long.
     """
 
     listeners: dict[str, ListenerSettings]

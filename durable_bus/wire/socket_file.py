@@ -7,7 +7,6 @@ peer's uid by both sides.
 import contextlib
 import errno
 import os
-import secrets
 import socket
 import stat
 import struct
@@ -116,7 +115,7 @@ def _bind(listener: socket.socket, path: Path) -> None:
         return
     folder_fd = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
     try:
-        short = f".{secrets.token_hex(8)}.sock"
+        short = f".{os.urandom(8).hex()}.sock"
         listener.bind(f"/proc/self/fd/{folder_fd}/{short}")
         os.rename(short, path.name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
     finally:

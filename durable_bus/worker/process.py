@@ -18,7 +18,7 @@ from durable_bus.app.finding import load_app
 from durable_bus.errors import DurableBusError, encodable
 from durable_bus.wire.protocol import AppNotImportable, Ready
 from durable_bus.wire.slot import Slot
-from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments, arguments_of
+from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments
 from durable_bus.worker.handling import MessageHandling
 from durable_bus.worker.replies import Replies
 from durable_bus.worker.sync_runner import SyncRunner, describe
@@ -100,7 +100,3 @@ def main(arguments: WorkerArguments) -> int:
         if os.getpid() != pid:
             os._exit(0)  # a child that a handler forked: what the app does at exit is not its business
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(arguments_of(sys.argv[1], WorkerArguments)))

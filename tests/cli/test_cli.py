@@ -60,6 +60,10 @@ def test_the_journal_can_come_from_the_environment(tmp_path: Path) -> None:
     [
         (["--help"], {"lxml", "rich", "sqlite_utils", "asyncio"}),
         (["status"], {"lxml", "rich", "sqlite_utils", "asyncio", "subprocess"}),
+        (
+            ["run", "apps.plain:bus", "echo", "--items", "items.txt", "--journal", "new.db", "--quiet"],
+            {"rich", "sqlite_utils", "asyncio", "multiprocessing", "random", "tempfile"},
+        ),
     ],
 )
 def test_what_should_be_there_at_once_loads_nothing_heavy(

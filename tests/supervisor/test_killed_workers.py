@@ -192,7 +192,7 @@ def test_workers_that_die_at_boot_are_tried_again_until_one_lives(journal: Path,
         "    return text\n"
         "if 'COUNT' in os.environ and os.path.basename(os.environ['COUNT']) == 'count':\n"
         "    import sys\n"
-        "    if 'durable_bus.worker.process' in ' '.join(sys.orig_argv):\n"
+        "    if 'durable_bus.worker' in ' '.join(sys.orig_argv):\n"
         "        with open(os.environ['COUNT'], 'a') as file:\n"
         "            file.write('x')\n"
         "        if os.path.getsize(os.environ['COUNT']) <= 2:\n"

@@ -9,11 +9,12 @@ from support import environment
 IMPORT = """
 import json, sys
 import lxml.etree, msgspec
+import traceback  # which imports pathlib itself from Python 3.15 on
 before = set(sys.modules)
 import durable_bus.worker.process
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
-HEAVY = {"asyncio", "concurrent", "hashlib", "multiprocessing", "sqlite3", "subprocess"}
+HEAVY = {"asyncio", "concurrent", "hashlib", "multiprocessing", "pathlib", "sqlite3", "subprocess", "urllib"}
 
 
 def test_a_workers_boot_imports_nothing_that_only_others_need() -> None:

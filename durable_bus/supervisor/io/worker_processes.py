@@ -90,7 +90,7 @@ class WorkerPool:
             slot = Slot(slot_fd)
             slot.limit = ORDINAL_MAX
             arguments = WorkerArguments(child_fds, os.getpid(), self._app, self._journal)
-            process = spawn("durable_bus.worker.process", arguments, child_fds)
+            process = spawn("durable_bus.worker", arguments, child_fds)
         finally:
             for fd in child_fds:
                 os.close(fd)

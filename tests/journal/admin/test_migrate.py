@@ -7,7 +7,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +25,7 @@ from durable_bus.journal.admin.check import check
 from durable_bus.journal.admin.history import History
 from durable_bus.journal.connection import SCHEMA_VERSION, open_reader, open_writer
 from durable_bus.journal.reader import JournalReader
-from durable_bus.journal.schema import Step, migrations_folder, pending_steps, upgrade
+from durable_bus.journal.schema import Step, migrate, migrations_folder, pending_steps, upgrade
 
 GOLDEN = TESTS / "golden"
 
@@ -123,6 +126,51 @@ def test_a_new_journal_needs_no_backup(tmp_path: Path, steps: Path) -> None:
         assert upgrade(connection, journal, big_ones=False, folder=steps) is None
     assert "host" in columns(journal, "run")
     assert not list(tmp_path.glob("*.before-*"))
+
+
+def made_by(make: Callable[[sqlite3.Connection, Path], object], journal: Path) -> bytes:
+    """A new journal's bytes, without the times at which the steps were taken."""
+    with closing(open_writer(journal)) as connection:
+        make(connection, journal)
+        times = [time for (time,) in connection.execute("SELECT applied_at FROM _sqlite_migrations")]
+    content = journal.read_bytes()
+    for time in times:
+        assert datetime.fromisoformat(time).tzinfo is not None
+        content = content.replace(time.encode(), b"the time")
+    return content
+
+
+def test_a_new_journal_is_what_sqlite_utils_would_make(tmp_path: Path, steps: Path) -> None:
+    ours, theirs = tmp_path / "ours.db", tmp_path / "theirs.db"
+    as_we_do = partial(upgrade, big_ones=False, folder=steps)
+    assert made_by(as_we_do, ours) == made_by(lambda connection, _: migrate(connection, steps), theirs)
+    with closing(open_reader(ours)) as connection:
+        assert pending_steps(connection, steps) == []
+
+
+@pytest.mark.parametrize("cut", ["no_such_table", "die"])
+def test_a_new_journal_is_made_whole_or_not_at_all(tmp_path: Path, steps: Path, cut: str) -> None:
+    journal = tmp_path / "new.db"
+    (big,) = steps.glob("*_big.sql")
+    whole = big.read_text()
+    big.write_text(whole + ("SELECT die();\n" if cut == "die" else "INSERT INTO no_such_table VALUES (1);\n"))
+    command = [sys.executable, "-c", KILLED, str(journal), str(steps)]
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
+    assert ended.returncode == -signal.SIGKILL if cut == "die" else "no_such_table" in ended.stderr
+    with closing(sqlite3.connect(journal)) as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (0,)
+    big.write_text(whole)
+    with closing(open_writer(journal)) as connection:
+        assert upgrade(connection, journal, big_ones=False, folder=steps) is None
+    assert "host" in columns(journal, "run")
+
+
+def test_an_incomplete_copy_of_the_scripts_makes_no_journal(tmp_path: Path, steps: Path) -> None:
+    (steps / "0001_journal.sql").unlink()
+    with closing(open_writer(tmp_path / "new.db")) as connection:
+        with pytest.raises(FileNotFoundError, match="without a gap"):
+            upgrade(connection, tmp_path / "new.db", big_ones=False, folder=steps)
 
 
 def test_the_command_says_that_there_is_nothing_to_do(copied: Path, tmp_path: Path) -> None:

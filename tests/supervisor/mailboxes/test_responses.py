@@ -89,7 +89,8 @@ DEEP = "<a>" * 255 + "</a>" * 255
 """Well formed, and too deep to stand in a results document."""
 
 
-NO_ANSWERS = [*(one if isinstance(one, Xml) else Xml(one) for one in [*NOT_XML, DEEP, "\x01"]), "a\0b", "half \ud800", {7}, Json.raw("{")]
+SAID_TO_BE_XML = [one if isinstance(one, Xml) else Xml(one) for one in [*NOT_XML, DEEP, "\x01"]]
+NO_ANSWERS = [*SAID_TO_BE_XML, "a\0b", "half \ud800", {7}, Json.raw("{")]
 
 
 @pytest.mark.parametrize("number", range(len(NO_ANSWERS)), ids=lambda number: f"{NO_ANSWERS[number]!a:.40}")
