@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from durable_bus.app.bus import Bus
     from durable_bus.client.buffer import Buffer
     from durable_bus.client.client import Client
-    from durable_bus.client.opened import open_journal as open  # noqa: F401  not starred
+    from durable_bus.client.opened import OpenedJournal as open  # noqa: F401  not starred
     from durable_bus.errors import BufferError, DurableBusError, ItemFailed
     from durable_bus.payloads.messages import (
         BufferComplete,
@@ -57,7 +57,7 @@ _MODULES = {
     "Client": "client.client",
     "DurableBusError": "errors",
     "ItemFailed": "errors",
-    "open": "client.opened:open_journal",
+    "open": "client.opened:OpenedJournal",
 }
 
 _NOT_STARRED = ("open",)

@@ -39,9 +39,14 @@ GROUPS: dict[str, dict[str, str]] = {
         "BufferStatus": "client/buffer.py",
         "ReceivedMessage": "client/client.py",
     },
+    "A journal read by itself": {
+        "OpenedJournal": "client/opened.py",
+        "Failure": "client/opened.py",
+    },
     "Payloads": {
         "Text": "payloads/messages.py",
         "Xml": "payloads/messages.py",
+        "Json": "payloads/messages.py",
         "BufferComplete": "payloads/messages.py",
         "BufferDispatched": "payloads/messages.py",
         "BufferItem": "payloads/messages.py",
@@ -83,7 +88,8 @@ def sections() -> Iterator[str]:
 def errors() -> Iterator[str]:
     module = tree(ERRORS)
     yield "\n## Errors\n"
-    yield "`DurableBusError` and `BufferError` are in `durable_bus`, the others in `durable_bus.errors`.\n"
+    yield "`DurableBusError`, `BufferError` and `ItemFailed` are in `durable_bus`, the others in "
+    yield "`durable_bus.errors`.\n"
     yield (docstring(module).replace("::\n\n", "```\n").replace("\n\nA class's", "\n```\n\nA class's"))
     yield "\n| error | is |\n| --- | --- |"
     for node in module.body:

@@ -12,7 +12,7 @@ from durable_bus.client.buffer import BufferStatus, status_of, with_plain_items
 from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.messages import Result
 
-__all__ = ["Failure", "OpenedJournal", "open_journal"]
+__all__ = ["Failure", "OpenedJournal"]
 
 
 class Failure(NamedTuple):
@@ -32,9 +32,14 @@ class Failure(NamedTuple):
 
 
 class OpenedJournal:
-    """What `durable_bus.open` gives. Threads may share one; a daemon may write at the same time."""
+    """A journal, opened to be read: `with durable_bus.open("journal.db") as journal:`. It needs no
+    supervisor, and changes nothing. Threads may share one; a daemon may write at the same time.
+    """
 
-    def __init__(self, journal: str | os.PathLike[str]) -> None:
+    def __init__(self, journal: str | os.PathLike[str] = "journal.db") -> None:
+        """`durable_bus.open`. Raises NotFound when there is no such file, and a JournalError for a file that
+        is no journal, or of another version.
+        """
         self.journal = Path(journal)
         self._reader = JournalReader(self.journal)
 
@@ -67,13 +72,3 @@ class OpenedJournal:
     def failures(self, buffer_id: str) -> Iterator[Failure]:
         """Every failed attempt at an item of the buffer, in item order. Raises NotFound."""
         return map(Failure._make, self._reader.failures(self._reader.buffer_seq(buffer_id)))
-
-
-def open_journal(journal: str | os.PathLike[str] = "journal.db") -> OpenedJournal:
-    """Open a journal to read it: `with durable_bus.open("journal.db") as journal:`. It needs no supervisor,
-    and changes nothing.
-
-    Raises NotFound when there is no such file, and JournalError for a file that is none, or is of another
-    version.
-    """
-    return OpenedJournal(journal)

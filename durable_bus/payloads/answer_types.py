@@ -10,10 +10,10 @@ import types
 import typing
 import uuid
 from collections.abc import Collection, Iterator
-from pathlib import PurePath
 from typing import Any, Final
 
 from durable_bus.errors import UsageError
+from durable_bus.payloads.json_values import is_path
 
 __all__ = ["check_answer"]
 
@@ -21,7 +21,6 @@ _NEVER_JSON: Final = (set, frozenset, bytearray, memoryview, complex, range, typ
 """Nor inside of anything."""
 _NOT_BY_ITSELF: Final = (
     bytes, datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID,
-    PurePath,
 )  # fmt: skip
 """JSON inside a list, dict or model; by itself nothing says which of several texts it should be."""
 _UNIONS: Final = (typing.Union, types.UnionType)
@@ -49,7 +48,7 @@ def _refused(annotation: Any, inside: bool) -> Iterator[str]:
             return
         if issubclass(kind, _NEVER_JSON):
             yield f"an answer of {kind.__name__} cannot be written: answer a list, or make it a str"
-        elif not inside and issubclass(kind, _NOT_BY_ITSELF):
+        elif not inside and (issubclass(kind, _NOT_BY_ITSELF) or is_path(kind)):
             yield f"an answer of {kind.__name__} by itself cannot be written: answer a str, or a dict of it"
         elif (
             issubclass(kind, dict)

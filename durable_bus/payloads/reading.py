@@ -11,7 +11,6 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable
-from pathlib import PurePath
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +20,7 @@ from msgspec import inspect
 from durable_bus.errors import MalformedItem, UsageError, said
 from durable_bus.payloads.dataclass_xml import Codec, codec_of
 from durable_bus.payloads.forms import JSON, PICKLE, TEXT, XML
-from durable_bus.payloads.json_values import NotJson, is_model, load_json
+from durable_bus.payloads.json_values import NotJson, is_model, is_path, load_json
 from durable_bus.payloads.xml_reading import item_element, parse, parse_bytes, without_declaration
 
 __all__ = ["AS_IT_IS", "PayloadType", "plain_value"]
@@ -255,7 +254,7 @@ def _model_loader(model: Any, name: str) -> Load:
 
 def _convert_unusual(kind: type, value: Any) -> Any:
     """For msgspec: types that it does not read by itself. `_checked_info` has let no other through."""
-    if issubclass(kind, PurePath):
+    if is_path(kind):
         if not isinstance(value, str):
             raise ValueError(f"Expected a path as `str`, got `{type(value).__name__}`")
         return kind(value)
@@ -294,7 +293,7 @@ def _checked_info(annotation: Any) -> inspect.Type:
     except Exception as error:
         raise UsageError(f"{_name_of(annotation)} is no type of a payload: {said(error)}") from None
     for custom in _customs_in(info, set()):
-        if not (issubclass(custom, PurePath) or is_model(custom)):
+        if not (is_path(custom) or is_model(custom)):
             raise UsageError(
                 f"{_name_of(annotation)} is no type of a payload: nothing reads {custom.__qualname__}; take "
                 "str, lxml.etree._Element, a dataclass, dict, list, int, float, bool, a TypedDict, a "

@@ -155,13 +155,12 @@ class ValueWriter:
         try:
             return (_WRITERS.get(type(value)) or self._unusual)(value)
         except BaseException as error:  # properties and subclasses are the handler's code; it may even exit
-            if isinstance(error, LimitExceeded):
-                error = UnserialisableAnswer(str(error))
-            elif not isinstance(error, UnserialisableAnswer):
-                kind, why = type(value).__name__, type(error).__name__
-                error = UnserialisableAnswer(f"{kind} cannot be written: {why}: {said(error)}")
-            error.answer = _repr_of(value)
-            raise error from None
+            why = said(error)
+            if not isinstance(error, (LimitExceeded, UnserialisableAnswer)):
+                why = f"{type(value).__name__}: {type(error).__name__}: {why}"
+            refused = UnserialisableAnswer(f"the answer cannot be written: {why}")
+            refused.answer = _repr_of(value)
+            raise refused from None
 
     def outcome(self, value: object) -> tuple[str, int, bool]:
         """An answer, and whether it is a success. Raises UnserialisableAnswer."""

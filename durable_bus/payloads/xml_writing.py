@@ -39,7 +39,7 @@ def xml_of_answer(text: str) -> str:
     try:
         root = parse(text)
     except MalformedItem as error:
-        raise UnserialisableAnswer(f"the answer is not one XML element: {error}") from None
+        raise UnserialisableAnswer(f"not one XML element: {error}") from None
     _check_depth(root, text)
     return without_declaration(text)
 
@@ -55,18 +55,18 @@ def _check_characters(text: str) -> None:
     try:
         data = text.encode()
     except UnicodeEncodeError:
-        raise UnserialisableAnswer(f"the answer cannot be in XML: {first_unrepresentable(text)}") from None
+        raise UnserialisableAnswer(f"XML cannot hold {first_unrepresentable(text)}") from None
     if len(data) > PAYLOAD_BYTES_MAX:
-        raise UnserialisableAnswer(f"an answer of {len(data)} bytes, more than {PAYLOAD_BYTES_MAX}")
+        raise UnserialisableAnswer(f"{len(data)} bytes, more than {PAYLOAD_BYTES_MAX}")
     if not is_representable(text, data):
-        raise UnserialisableAnswer(f"the answer cannot be in XML: {first_unrepresentable(text)}")
+        raise UnserialisableAnswer(f"XML cannot hold {first_unrepresentable(text)}")
 
 
 def dump_element(value: etree._Element) -> str:
     """An element without its tail. Raises UnserialisableAnswer for what is no element or no XML."""
     if not isinstance(value.tag, str):
         raise UnserialisableAnswer(
-            "a comment, processing instruction or entity is no answer; answer an element"
+            "a comment, processing instruction or entity is no element"
         )
     text = etree.tostring(value, encoding=str, with_tail=False)
     # A tree of an HTML or recovering parser may hold names that no XML parser takes (`@click`), and one of

@@ -11,7 +11,7 @@ import time
 from types import FrameType
 
 from apps.plain import gate, log_run
-from durable_bus import Bus, HandlerMetadata, Huh
+from durable_bus import Bus, HandlerMetadata, Huh, Xml
 from durable_bus.errors import ItemError
 
 bus = Bus("unruly")
@@ -98,17 +98,17 @@ def misbehave(what: str) -> object:
         case "answer too much":
             return "x" * (8 * 1024 * 1024 + 1)
         case "answer what has no form":
-            return {"a": 1}
+            return {"a": {1}}
         case "answer NUL":
             return "a\0b"
         case "answer half a surrogate pair":
             return "\ud800"
         case "answer broken XML":
-            return "<a>"
+            return Xml("<a>")
         case "answer a DOCTYPE":
-            return "<!DOCTYPE a><a/>"
+            return Xml("<!DOCTYPE a><a/>")
         case "answer two elements":
-            return "<a/><b/>"
+            return Xml("<a/><b/>")
     return what
 
 

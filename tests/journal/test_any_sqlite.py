@@ -69,7 +69,8 @@ PLAIN, HALTED = 1 << 32, 12 << 32
 """The first keys of a buffer that is complete, and of the one that is open."""
 
 VALUES: dict[str, Any] = {
-    "after": 0, "after_commit": 0, "after_key": PLAIN - 1, "after_seq": 0, "alone": 0, "answer": "{}",
+    "after": 0, "after_commit": 0, "after_id": 0, "after_key": PLAIN - 1, "after_seq": 0, "alone": 0,
+    "answer": "{}",
     "answer_id": 1, "app": "app", "at_most": 10, "attempt": 1, "base": HALTED, "before_commit": 60,
     "before_ms": 1 << 50, "body": "b", "buffer": None, "buffer_id": "halted", "buffer_seq": 12, "collect":
     1, "commit_id": 60, "digest": "d", "dispatch_id": 101, "due_at": 5, "durations": "", "end_key": PLAIN
@@ -98,6 +99,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "add_mailbox": {"name": "new"},
     "add_traceback": {"digest": "seen"},
     "chunk_received": {"buffer_seq": 13},
+    "failures_page": {"after_key": 0, "last_key": 1 << 62},
     "clear_failures": OF_HALTED,
     "clear_forwarded": OF_HALTED,
     "clear_starter_thread": {"thread_id": "gone"},

@@ -181,24 +181,31 @@ def test_a_worker_that_cannot_send_what_it_has_to_say_ends(tmp_path: Path, sendi
 
 
 UNSERIALISABLE = {
-    "answer too much": "an answer of 8388609 bytes, more than 8388608",
-    "answer what has no form": "dict is no answer; answer None, str, Text, Xml, an element or a dataclass",
-    "answer NUL": "the answer cannot be in XML: U+0000",
-    "answer half a surrogate pair": "the answer cannot be in XML: U+D800",
-    "answer broken XML": "the answer is not one XML element: not XML:",
-    "answer a DOCTYPE": "the answer is not one XML element: a DOCTYPE is refused",
-    "answer two elements": "the answer is not one XML element: not XML:",
+    "answer too much": ("8388609 bytes, more than 8388608", "'" + "x" * (64 * 1024 - 1)),
+    "answer what has no form": ("at a: set is not JSON", "{'a': {1}}"),
+    "answer NUL": ("a text with a NUL character, at position 1", r"'a\x00b'"),
+    "answer half a surrogate pair": ("a lone surrogate at position 0", r"'\ud800'"),
+    "answer broken XML": ("not one XML element: not XML:", "Xml(text='&lt;a&gt;')"),
+    "answer a DOCTYPE": (
+        "not one XML element: a DOCTYPE is refused",
+        "Xml(text='&lt;!DOCTYPE a&gt;&lt;a/&gt;')",
+    ),
+    "answer two elements": ("not one XML element: not XML:", "Xml(text='&lt;a/&gt;&lt;b/&gt;')"),
 }
 
 
 @pytest.mark.parametrize("what", UNSERIALISABLE)
-def test_an_answer_that_cannot_be_written_is_one_failed_item(client: Client, what: str) -> None:
+def test_an_answer_that_cannot_be_written_is_one_failed_item_which_keeps_its_repr(
+    client: Client, what: str
+) -> None:
+    why, kept = UNSERIALISABLE[what]
     results, failures = run(client, "misbehave", ["good", what, "good"])
     assert [result.success for result in results] == [True, False, True]
     assert results[1].payload.startswith("<SystemError><code>answer</code><message>")
     (row,) = failures
     assert (row["item_index"], row["attempt"], row["kind"]) == (1, 1, "answer")
-    assert row["message"].startswith(UNSERIALISABLE[what])
+    assert row["message"].startswith(f"the answer cannot be written: {why}")
+    assert f"; the answer was: {kept}</message>" in results[1].payload
 
 
 @pytest.mark.slow
