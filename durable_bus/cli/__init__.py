@@ -19,6 +19,7 @@ import click
 
 from durable_bus import __version__
 from durable_bus.cli.completion import COMPLETE_VARIABLE
+from durable_bus.cli.printing import printable
 from durable_bus.errors import DurableBusError, UnsupportedPlatform, one_line, said
 from durable_bus.imports import to_stay
 
@@ -173,7 +174,7 @@ def _usage_message(error: click.ClickException) -> str:
 
 def _complain(message: str, code: int) -> int:
     try:
-        print(f"durable-bus: {message}", file=sys.stderr, flush=True)
+        print(f"durable-bus: {printable(message)}", file=sys.stderr, flush=True)
     except OSError:
         pass  # nobody reads it; the exit code says the same
     return code

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from durable_bus.cli.options import AGE, SECONDS, buffer_argument, journal_option, json_option, to_argument
-from durable_bus.cli.printing import answer
+from durable_bus.cli.printing import answer, escaped, print_json
 from durable_bus.client.client import Client
 from durable_bus.errors import LimitExceeded, UsageError
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
@@ -159,7 +159,11 @@ def receive_command(name: str, timeout: float | None, journal: Path, as_json: bo
     """
     with Client(journal, name=name) as client:
         message = client.receive(timeout)
-        answer(as_json, message._asdict(), message.payload)
+        if as_json:
+            print_json(message._asdict())
+        else:
+            # For a pipe the payload as it is; a terminal must not be commanded by it.
+            click.echo(escaped(message.payload) if sys.stdout.isatty() else message.payload)
         sys.stdout.flush()
         client.acknowledge(message)
     return 0

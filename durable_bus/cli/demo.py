@@ -11,7 +11,7 @@ import click
 
 from durable_bus.cli.embedded import Job, Outcome, run_job
 from durable_bus.cli.options import journal_option, quiet_option, workers_option
-from durable_bus.cli.printing import duration, rate, shortened
+from durable_bus.cli.printing import duration, printable, rate, shortened
 from durable_bus.cli.progress import open_progress
 from durable_bus.cli.rows import write_rows
 from durable_bus.examples.code_audit import Metrics, sources
@@ -49,7 +49,7 @@ def _show(reader: JournalReader, outcome: Outcome, journal: Path) -> None:
     write_rows(map(_row, _most_complex(reader, buffer)), "table", sys.stdout)
     click.echo(_summary(reader, outcome))
     for reason in reader.failed_because(buffer.buffer_seq):
-        click.echo(f"  {reason['items']:>4} failed: {reason['reason']}")
+        click.echo(f"  {reason['items']:>4} failed: {printable(reason['reason'])}")
     click.echo(f"\nEverything is in {journal}. Ask it more:\n")
     for query in _queries(buffer.buffer_id):
         click.echo(f'  {_sqlite_utils()} {shlex.quote(str(journal))} --table \\\n    "{query}"\n')

@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from durable_bus.cli import options
-from durable_bus.cli.output import check_output, render, render_results, write_results
+from durable_bus.cli.output import Written, write_each, write_latest
 from durable_bus.cli.printing import buffer_row, note, print_json
 from durable_bus.cli.progress import Progress, open_progress
 from durable_bus.errors import JournalDamaged, NotFound, TimedOut
 from durable_bus.journal.reader import BufferContent, JournalReader
+from durable_bus.payloads.json_values import NotJson, load_json
 from durable_bus.payloads.messages import Result
 
 _POLL_S = 0.1
@@ -21,11 +22,10 @@ _POLL_S = 0.1
 @click.command("results")
 @options.buffer_argument
 @options.journal_option()
-@options.format_option
 @click.option("--failed", "failed_only", is_flag=True, help="Failed items only.")
-@options.output_option
+@options.results_options
 def results_command(
-    buffer_id: str, journal: Path, format_name: str, failed_only: bool, output: Path | None
+    buffer_id: str, journal: Path, failed_only: bool, format_name: str, with_items: bool, output: Path | None
 ) -> int:
     """Print the results of BUFFER that are recorded, in item order.
 
@@ -34,22 +34,24 @@ def results_command(
     \b
     durable-bus results BUFFER --failed --format jsonl
     """
-    check_output(output, journal)
+    written = Written(format_name, output, with_items)
+    written.check(journal)
     with JournalReader(journal) as reader:
         content = reader.kept(buffer_id)
         if not content.ended:
             note(f"{buffer_id} has not ended: {how_far(content)}")
-        write_results(render(reader, [content], format_name, failed_only=failed_only), output)
+        write_latest(reader, [content], written, failed_only=failed_only)
         return _exit_code(content)
 
 
 @click.command("export")
 @options.buffer_argument
 @options.journal_option()
-@options.format_option
-@options.output_option
-def export_command(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
-    """Write the results of BUFFER as one file: XML, jsonl or csv.
+@options.results_options
+def export_command(
+    buffer_id: str, journal: Path, format_name: str, with_items: bool, output: Path | None
+) -> int:
+    """Write the results of BUFFER as one file: XML, jsonl, csv or Parquet.
 
     Of a buffer that has not ended it writes those that are recorded, says so, and ends with exit code 1. Of a
     damaged journal it writes what can be read, says how much that is, and ends with exit code 5.
@@ -57,7 +59,8 @@ def export_command(buffer_id: str, journal: Path, format_name: str, output: Path
     \b
     durable-bus export BUFFER --format csv --output results.csv
     """
-    check_output(output, journal)
+    written = Written(format_name, output, with_items)
+    written.check(journal)
     try:
         with JournalReader(journal) as reader:
             content = reader.kept(buffer_id)
@@ -67,14 +70,14 @@ def export_command(buffer_id: str, journal: Path, format_name: str, output: Path
                     pass
             if not content.ended:
                 note(f"{buffer_id} has not ended: {how_far(content)}")
-            write_results(render(reader, [content], format_name), output)
+            write_latest(reader, [content], written)
             return 0 if content.ended else 1
     except JournalDamaged as error:
         note(str(error))
-        return _export_what_is_left(buffer_id, journal, format_name, output)
+        return _export_what_is_left(buffer_id, journal, written)
 
 
-def _export_what_is_left(buffer_id: str, journal: Path, format_name: str, output: Path | None) -> int:
+def _export_what_is_left(buffer_id: str, journal: Path, written: Written) -> int:
     from durable_bus.journal.admin.salvage import Salvage
 
     read = 0
@@ -83,13 +86,26 @@ def _export_what_is_left(buffer_id: str, journal: Path, format_name: str, output
         nonlocal read
         for result in salvage.results():
             read += 1
-            yield result
+            yield result if _is_as_said(result) else result._replace(form="text")
 
+    if written.with_items:
+        note("items are not read from a damaged journal")
     with closing(Salvage(journal, buffer_id)) as salvage:
-        write_results(render_results(counted(), salvage.total, format_name), output)
+        write_each(counted(), salvage.total, written)
     of = f"{salvage.recorded:,} that were recorded; {max(0, salvage.recorded - read):,} could not"
     note(f"{read:,} results of {buffer_id} could be read, of {of}")
     return JournalDamaged.exit_code
+
+
+def _is_as_said(result: Result) -> bool:
+    """Whether an answer that is said to be JSON is; damage may have made a text of it, of several lines."""
+    if result.form != "json":
+        return True
+    try:
+        load_json(result.payload.encode())
+    except NotJson:
+        return False
+    return "\n" not in result.payload
 
 
 def _exit_code(content: BufferContent) -> int:

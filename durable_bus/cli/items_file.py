@@ -1,28 +1,47 @@
-"""The file of items: UTF-8, an item a line, split at LF only, read as often as needed, never held."""
+"""The file of items, read as often as needed and never held. What its items are, its format says."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
 from typing import BinaryIO
 
-from durable_bus.errors import LimitExceeded, UsageError
-from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
+from durable_bus.cli.items_formats import Source, csv_items, json_line_items, line_items
+from durable_bus.errors import UsageError
 
-_LINE_BYTES_MAX = PAYLOAD_BYTES_MAX + 1024  # an item, and white space around it
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+__all__ = ["FORMATS", "ItemsFile"]
+
+
+def _parquet_items(source: Source) -> Iterator[object]:
+    from durable_bus.cli.items_parquet import parquet_items  # pyarrow is an extra
+
+    return parquet_items(source)
+
+
+FORMATS: dict[str, Callable[[Source], Iterator[object]]] = {
+    "lines": line_items,
+    "jsonl": json_line_items,
+    "csv": csv_items,
+    "parquet": _parquet_items,
+}
+_FORMAT_OF_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
 
 
 class ItemsFile:
     """The items of a file, or of stdin for the path `-`; each iteration reads it from its beginning.
 
-    What can be read only once, a pipe, is kept in a temporary file. Raises UsageError, naming the line, for
-    what is not UTF-8, and LimitExceeded for a line over the limit of an item.
+    What can be read only once, a pipe, is kept in a temporary file. Iterating raises UsageError, naming file
+    and line, for what is not of its format, and LimitExceeded for an item over the limit.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, format_name: str | None = None) -> None:
+        """`format_name`: one of FORMATS; None: as the file's ending says, else lines."""
+        if format_name is None:
+            ending = "" if path == "-" else PurePath(path).suffix.lower()
+            format_name = _FORMAT_OF_ENDING.get(ending, "lines")
+        self._items = FORMATS[format_name]
         self.name = "stdin" if path == "-" else path
         try:
             # Of stdin a descriptor of its own: whatever is opened when it is closed must not become stdin.
@@ -34,25 +53,12 @@ class ItemsFile:
         except AttributeError:
             raise UsageError("cannot read stdin: it is closed") from None
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[object]:
         try:
             self._file.seek(self._start)
-            for number, line in enumerate(iter(partial(self._file.readline, _LINE_BYTES_MAX), b""), 1):
-                if len(line) > PAYLOAD_BYTES_MAX:
-                    self._check_length(line, number)
-                item = (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line).decode().strip()
-                if item:
-                    yield item
-        except UnicodeDecodeError:
-            raise UsageError(f"{self.name} is not UTF-8: line {number}") from None
+            yield from self._items(Source(self._file, self.name))
         except OSError as error:
-            raise UsageError(f"cannot read {self.name}: {error.strerror}") from None
-
-    def _check_length(self, line: bytes, number: int) -> None:
-        if len(line) == _LINE_BYTES_MAX or len(line.strip()) > PAYLOAD_BYTES_MAX:
-            raise LimitExceeded(
-                f"line {number} of {self.name} is over the limit of {PAYLOAD_BYTES_MAX} bytes an item"
-            )
+            raise UsageError(f"cannot read {self.name}: {error.strerror or error}") from None
 
     def __enter__(self) -> ItemsFile:
         return self

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from durable_bus.cli import options
-from durable_bus.cli.printing import duration, note, print_json, size
+from durable_bus.cli.printing import duration, escaped, note, print_json, printable, size
 from durable_bus.cli.progress import LINE_EVERY_S
 from durable_bus.cli.rows import write_rows
 from durable_bus.errors import StorageFull, UsageError
@@ -21,6 +21,7 @@ from durable_bus.journal.lock import JournalLock, holder_pid, noted_commit
 
 EXIT_WRONG = 5
 _IN_MEMORY_BYTES_MAX = 32 * 1024 * 1024
+_PIECE_CHARS = 64 * 1024
 _VALUE_CHARS_MAX = 500
 
 
@@ -60,12 +61,17 @@ def query_command(
 
     Rows are written when all are there: a pager that is left open does not keep the write-ahead log from
     shrinking, and nor does a query that never ends. A blob is written in hexadecimal digits, an infinite
-    number in JSON as null.
+    number in JSON as null. On a terminal control characters show as escapes, such as \\u001b, and in a table
+    everywhere.
+
+    The column `json` of items, results and messages is the payload where that is JSON, else NULL: ask it with
+    SQLite's ->>.
 
     \b
     durable-bus query "SELECT buffer_id, state, failed FROM buffers"
     durable-bus query -p b BUFFER --format csv \\
         "SELECT * FROM items WHERE buffer_id = :b AND state = 'failed'"
+    durable-bus query "SELECT item_index, json ->> '$.score' AS score FROM results"
     durable-bus query --named slowest-items -p buffer BUFFER
     """
     if list_questions:
@@ -84,7 +90,8 @@ def query_command(
         rows = ask(journal, sql, given, time_limit_s=limit_s)
         write_rows(rows, format_name, spool, lambda: column_names(journal, sql, given, time_limit_s=limit_s))
         spool.seek(0)
-        shutil.copyfileobj(spool, sys.stdout)
+        for piece in iter(lambda: spool.read(_PIECE_CHARS), ""):
+            sys.stdout.write(escaped(piece) if sys.stdout.isatty() else piece)
     return 0
 
 
@@ -141,7 +148,7 @@ def _print_finding(finding: Finding) -> None:
     print(f"WRONG {finding.name.replace('_', ' ')}. It should be so: {finding.means}")
     for row in finding.rows:
         facts = (f"{name} {' '.join(str(value).split())[:_VALUE_CHARS_MAX]}" for name, value in row.items())
-        print("    " + ", ".join(facts))
+        print("    " + printable(", ".join(facts)))
     if finding.more:
         print("    and more")
 

@@ -103,7 +103,14 @@ items_option = click.option(
     "items_path",
     required=True,
     metavar="FILE",
-    help="An item a line, UTF-8; - is stdin. Lines are stripped, empty ones dropped.",
+    help="The items, UTF-8; - is stdin. A line each, stripped, empty ones dropped; or see --items-format.",
+)
+
+items_format_option = click.option(
+    "--items-format",
+    type=click.Choice(["lines", "jsonl", "csv", "parquet"]),
+    help="Default: by FILE's ending (.jsonl, .ndjson, .csv, .parquet), else lines. jsonl: a JSON value a "
+    "line. csv: a JSON object a row, with the header's names. parquet: the same, needs durable-bus[arrow].",
 )
 
 buffer_id_option = click.option("--buffer-id", metavar="ID", help="Name the buffer yourself.")
@@ -130,14 +137,23 @@ def written_as(what: str, *names: str) -> Callable[[Command], Command]:
     )
 
 
-format_option = written_as("results", "xml", "jsonl", "csv")
-
 output_option = click.option(
     "--output",
+    "-o",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Write results there, whole or not at all, instead of to stdout.",
 )
+
+
+def results_options(command: Command) -> Command:
+    """`--format`, `--with-items` and `--output`: how results are written, as `output.Written` has it."""
+    with_items = click.option(
+        "--with-items", is_flag=True, help="Each result with its item; not in xml, which has no place for it."
+    )
+    formats = written_as("results", "xml", "jsonl", "csv", "parquet")
+    return formats(with_items(output_option(command)))
+
 
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr; errors only.")
 

@@ -1,21 +1,23 @@
 """What commands print: answers on stdout, notes on stderr, and numbers as people read them."""
 
 import json
+import re
+import unicodedata
 from typing import Any
 
 import click
 
 
 def answer(as_json: bool, facts: dict[str, Any], line: str) -> None:
-    """The facts as JSON, for programs, or the line, for people."""
+    """The facts as JSON, for programs, or the line, for people, with its control characters escaped."""
     if as_json:
         print_json(facts)
     else:
-        click.echo(line)
+        click.echo(escaped(line))
 
 
 def print_json(facts: object) -> None:
-    click.echo(json.dumps(facts, ensure_ascii=False, indent=2))
+    click.echo(escaped(json.dumps(facts, ensure_ascii=False, indent=2)))
 
 
 def buffer_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -24,12 +26,32 @@ def buffer_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def note(line: str) -> None:
-    click.echo(f"durable-bus: {line}", err=True)
+    click.echo(f"durable-bus: {printable(line)}", err=True)
+
+
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""All that steers a terminal, or the direction of what it shows; not tab and line feed."""
+
+
+def escaped(text: str) -> str:
+    """Text of several lines with its control characters as escapes, such as \\u001b: a payload must not be
+    able to command the terminal. What is JSON stays that.
+    """
+    return _CONTROL.sub(_escape, text)
 
 
 def printable(text: str) -> str:
-    """One line without control characters: a payload must not be able to command the terminal."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+    """The same on one line: no line feed and nothing invisible either; every sort of space is one."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else " " if unicodedata.category(c) == "Zs" else _escape(c) for c in text
+    )
+
+
+def _escape(found: re.Match[str] | str) -> str:
+    code = ord(found[0])
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def shortened(name: str, chars_max: int) -> str:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from datetime import timedelta
 
-from durable_bus.cli.printing import duration, note, rate, shortened
+from durable_bus.cli.printing import duration, note, printable, rate, shortened
 
 LINE_EVERY_S = 2.0
 _RATE_OVER_S = 10.0
@@ -141,4 +141,6 @@ class _Bar(Progress):
         super().end()
 
     def say(self, line: str) -> None:
-        self._bar.console.print(f"durable-bus: {line}", markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(
+            f"durable-bus: {printable(line)}", markup=False, highlight=False, soft_wrap=True
+        )

@@ -8,7 +8,7 @@ import click
 from durable_bus.cli import options
 from durable_bus.cli.embedded import Job, run_job
 from durable_bus.cli.items_file import ItemsFile
-from durable_bus.cli.output import check_output, render, write_results
+from durable_bus.cli.output import Written, write_latest
 from durable_bus.cli.printing import duration, rate
 from durable_bus.cli.progress import open_progress
 from durable_bus.journal.reader import JournalReader
@@ -18,11 +18,11 @@ from durable_bus.journal.reader import JournalReader
 @click.argument("app", metavar="APP")
 @options.target_argument
 @options.items_option
+@options.items_format_option
 @options.journal_option()
 @options.buffer_id_option
 @options.workers_option
-@options.format_option
-@options.output_option
+@options.results_options
 @options.durability_option
 @click.option(
     "--retry-failed",
@@ -37,9 +37,16 @@ from durable_bus.journal.reader import JournalReader
 )
 @options.quiet_option
 def run_command(
-    items_path: str, journal: Path, format_name: str, output: Path | None, quiet: bool, **of_job: Any
+    items_path: str,
+    items_format: str | None,
+    journal: Path,
+    format_name: str,
+    with_items: bool,
+    output: Path | None,
+    quiet: bool,
+    **of_job: Any,
 ) -> int:
-    """Send each line of FILE to the listener TARGET of APP, and print the results in order.
+    """Send each item of FILE to the listener TARGET of APP, and print the results in order.
 
     APP is module:attribute, such as audit:bus. The same command again goes on where a crash, a kill or
     Ctrl-C stopped it; when all is recorded it prints the records and runs nothing. Where failed items were
@@ -47,10 +54,12 @@ def run_command(
 
     \b
     durable-bus run audit:bus digest --items paths.txt > results.xml
+    durable-bus run facts:bus extract --items docs.jsonl --format jsonl
     """
-    check_output(output, journal, Path(items_path))
+    written = Written(format_name, output, with_items)
+    written.check(journal, Path(items_path))
     progress = open_progress(quiet)
-    with ItemsFile(items_path) as items:
+    with ItemsFile(items_path, items_format) as items:
         outcome = run_job(Job(items=items, journal=journal, **of_job), progress)
     if outcome.stopped_early:
         return 1
@@ -61,5 +70,5 @@ def run_command(
         + (f" ({now})" if outcome.handled else "")
     )
     with JournalReader(journal) as reader:
-        write_results(render(reader, outcome.chain, format_name), output)
+        write_latest(reader, outcome.chain, written)
     return 1 if outcome.unsuccessful else 0

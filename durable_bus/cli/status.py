@@ -18,7 +18,7 @@ from durable_bus.cli.facts import (
     state_text,
 )
 from durable_bus.cli.options import journal_option, json_option, optional_buffer_argument
-from durable_bus.cli.printing import answer, size
+from durable_bus.cli.printing import answer, printable, size
 from durable_bus.journal.reader import JournalReader
 
 
@@ -40,7 +40,7 @@ def status_command(buffer_id: str | None, journal: Path, as_json: bool) -> int:
         else:
             facts = buffer_facts(reader, buffer_id)
             lines = _buffer_lines(facts)
-    answer(as_json, facts, "\n".join(lines))
+    answer(as_json, facts, "\n".join(map(printable, lines)))
     return 0
 
 

@@ -14,6 +14,7 @@ from durable_bus.client.client import Client
 @click.command("submit")
 @options.target_argument
 @options.items_option
+@options.items_format_option
 @options.journal_option()
 @options.buffer_id_option
 @click.option("--wait", is_flag=True, help="Wait until it has ended; the exit code then says how.")
@@ -23,9 +24,16 @@ from durable_bus.client.client import Client
 @click.option("--return-to", metavar="NAME", help="The listener or mailbox that gets BufferComplete.")
 @options.quiet_option
 def submit_command(
-    target: str, items_path: str, journal: Path, wait: bool, no_collect: bool, quiet: bool, **of_start: Any
+    target: str,
+    items_path: str,
+    items_format: str | None,
+    journal: Path,
+    wait: bool,
+    no_collect: bool,
+    quiet: bool,
+    **of_start: Any,
 ) -> int:
-    """Send each line of FILE to the listener TARGET of the app that a daemon serves.
+    """Send each item of FILE to the listener TARGET of the app that a daemon serves.
 
     Prints the buffer's id once all of it is on disk. The same --buffer-id with the same items is the same
     buffer, so a command that was killed can be repeated.
@@ -33,7 +41,7 @@ def submit_command(
     \b
     durable-bus submit digest --items paths.txt --buffer-id monday --wait
     """
-    with ItemsFile(items_path) as items, Client(journal) as client:
+    with ItemsFile(items_path, items_format) as items, Client(journal) as client:
         buffer = client.start(target, items, collect=not no_collect, **of_start)
         click.echo(buffer.buffer_id)
         return follow(client.reader(), buffer.buffer_id, None, quiet) if wait else 0

@@ -12,7 +12,6 @@ import time
 import tty
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ import click
 from durable_bus.cli.facts import DISK_IS_FULL, item_text, journal_facts, running_text, state_text
 from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.options import journal_option
-from durable_bus.cli.printing import duration, rate, shortened
+from durable_bus.cli.printing import duration, printable, rate, shortened
 from durable_bus.cli.progress import Pace
 from durable_bus.journal.reader import JournalReader
 
@@ -38,7 +37,9 @@ _FAILURES_MAX = 4
 _OTHER_LINES = 7
 """Of the screen: the supervisor, three complaints, three headings; the last line says how to quit."""
 
-_short = partial(shortened, chars_max=24)
+
+def _short(name: str) -> str:
+    return shortened(printable(name), 24)
 
 
 @click.command("top")
@@ -130,7 +131,7 @@ def _screen(reader: JournalReader, paces: defaultdict[str, Pace], height: int | 
 def _line(text: str, style: str = "") -> RenderableType:
     from rich.text import Text
 
-    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+    return Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _table(*names: str, right: tuple[str, ...], wide: bool = False) -> Table:
@@ -173,5 +174,5 @@ def _workers(workers: list[dict[str, Any]]) -> Table:
         if worker.get("seconds") is not None:
             runs, seconds = running_text(worker, _short), duration(worker["seconds"])
         state = f"{worker['state']}, old" if worker.get("old_code") else worker["state"]
-        table.add_row(str(worker["pid"]), state, runs, seconds, str(worker["in_hand"]))
+        table.add_row(str(worker["pid"]), state, printable(runs), seconds, str(worker["in_hand"]))
     return table

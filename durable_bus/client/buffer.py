@@ -4,6 +4,7 @@ It works for anyone, also when nobody serves the journal any more. The client on
 has happened.
 """
 
+import importlib
 import itertools
 import math
 import time
@@ -11,11 +12,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from durable_bus.errors import NotFound, StorageFailed, UsageError
+from durable_bus.client.result_table import ResultTable, frame_of, import_arrow, import_extra
+from durable_bus.errors import MalformedItem, NotFound, StorageFailed, UsageError
 from durable_bus.payloads.messages import BufferComplete, Result
 from durable_bus.payloads.results_document import results_document
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
     from durable_bus.client.client import Client
 
 __all__ = ["Buffer", "BufferStatus", "deadline_after", "status_of", "with_plain_items"]
@@ -105,18 +110,50 @@ class Buffer:
             raise NotFound(f"the results of {self.buffer_id} were pruned")
         return document
 
-    def results(self) -> Iterator[Result]:
+    def results(self, with_items: bool = False) -> Iterator[Result]:
         """Every result recorded so far, in item order; of a pruned buffer none. Goes on when the client is
         closed meanwhile.
-        """
-        return itertools.chain.from_iterable(self._pages())
 
-    def _pages(self) -> Iterator[list[Result]]:
+        `with_items`: each has its item, as `Result.value` would give it; of an item that is malformed, its
+        text. The pickles of a bus that pickles are loaded then: that is code.
+        """
+        results = itertools.chain.from_iterable(self._pages(with_items))
+        return map(_with_plain_item, results) if with_items else results
+
+    def to_arrow(self, with_items: bool = False) -> "pa.Table":
+        """The results recorded so far, as a table of Apache Arrow, in item order: what `--format parquet`
+        writes. Where answers are JSON objects, it has a column a field.
+
+        The columns: `index`, `success`; the fields of all answers in the order in which they are first seen;
+        `payload` (the text of an answer that is no object, else null), `form`, `error`, `attempt`,
+        `duration_ms`; `with_items`: `item`, its text.
+
+        A field has the type that Arrow infers, and null where an answer lacks it; where types differ, it is
+        JSON text. A field that has the name of another column gets `payload.` before it. Answers with more
+        than 1,000 fields together stay as they are, in `payload`.
+
+        Raises UsageError when pyarrow is missing: it comes with durable-bus[arrow].
+        """
+        arrow = import_arrow("Buffer.to_arrow()")
+        table = ResultTable(itertools.chain.from_iterable(self._pages(with_items)), with_items=with_items)
+        return arrow.Table.from_batches(table.batches(), table.schema)
+
+    def to_pandas(self, with_items: bool = False) -> "pd.DataFrame":
+        """The same as a data frame of pandas. Whole numbers and booleans that are null somewhere keep their
+        kind, as Int64 and boolean.
+
+        Raises UsageError when pandas or pyarrow is missing: they come with durable-bus[pandas].
+        """
+        pandas = import_extra("pandas", "pandas", "Buffer.to_pandas()")
+        import_extra("pyarrow", "pandas", "Buffer.to_pandas()")
+        return frame_of(self.to_arrow(with_items), pandas)
+
+    def _pages(self, with_items: bool = False) -> Iterator[list[Result]]:
         after_index = -1
         while True:
             reader = self._client.reader()
             try:
-                for page in reader.pages(self._buffer_seq, after_index):
+                for page in reader.pages(self._buffer_seq, after_index, with_items=with_items):
                     yield page
                     after_index = page[-1].index
                 return
@@ -136,3 +173,14 @@ class Buffer:
                 if seen[3]:
                     return
                 self._client.wait_until(partial(self._differs, seen), None, deadline_s)
+
+
+def _with_plain_item(result: Result) -> Result:
+    """The item as a value, not as the journal's pair of a text and the number of its form."""
+    # By name: lxml is for those who read XML, and takes 20 ms.
+    reading: Any = importlib.import_module("durable_bus.payloads.reading")
+    text, form = result.item
+    try:
+        return result._replace(item=reading.plain_value(text, form))
+    except MalformedItem:
+        return result._replace(item=text)

@@ -279,8 +279,20 @@ class Result(NamedTuple):
         return reading.plain_value(self.payload, FORM_NAMES.index(self.form))
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name, in this order, as `--format jsonl` writes them."""
-        return self._asdict()
+        """The fields by name, in this order, as plain JSON values, as `--format jsonl` writes them: `payload`
+        is a text, or the value itself where the form is JSON. `item` is there only if there is one; one that
+        is no JSON value is its text, or the repr of a pickled object.
+        """
+        fields = self._asdict()
+        if self.item is None:
+            del fields["item"]
+        if self.form == "json" or self.item is not None:
+            reading: Any = importlib.import_module("durable_bus.payloads.reading")
+            if self.form == "json":
+                fields["payload"] = reading.plain_value(self.payload, FORM_NAMES.index("json"))
+            if self.item is not None:
+                fields["item"] = reading.json_value(self.item)
+        return fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from msgspec import inspect
 from durable_bus.errors import MalformedItem, UsageError, said
 from durable_bus.payloads.dataclass_xml import Codec, codec_of
 from durable_bus.payloads.forms import JSON, PICKLE, TEXT, XML
-from durable_bus.payloads.json_values import NotJson, is_model, is_path, load_json
+from durable_bus.payloads.json_values import NotJson, dump_json, is_model, is_path, load_json
 from durable_bus.payloads.xml_reading import item_element, parse, parse_bytes, without_declaration
 
-__all__ = ["AS_IT_IS", "PayloadType", "plain_value"]
+__all__ = ["AS_IT_IS", "PayloadType", "json_value", "plain_value"]
 
 Load = Callable[[bytes], Any]
 
@@ -62,6 +62,18 @@ def plain_value(text: str, form: int) -> Any:
     A pickle is code: only who trusts the journal asks for one.
     """
     return _AS_IT_IS[form](text.encode())
+
+
+def json_value(value: Any) -> Any:
+    """What `plain_value` has given, as plain JSON: an element as its text, the object of a pickle as its
+    repr.
+    """
+    if isinstance(value, etree._Element):
+        return etree.tostring(value, encoding="unicode", with_tail=False)
+    try:
+        return load_json(dump_json(value).encode())
+    except (NotJson, TypeError, ValueError):
+        return repr(value)
 
 
 _AS_IT_IS: Final[dict[int, Load]] = {

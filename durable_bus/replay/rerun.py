@@ -99,12 +99,15 @@ def _text_of(item: Text | Xml | Json | Pickled) -> str:
 
 
 def _as_compared(result: Result) -> tuple[bool, str, object]:
-    """What two answers must have in common: of XML its canonical form, of JSON its value."""
+    """What two answers must have in common: of XML its canonical form, of JSON its value,
+    whatever the order of its keys.
+    """
     payload: object = result.payload
     if result.form == "xml":
         payload = canonical(result.payload)
     elif result.form == "json":
-        payload = load_json(result.payload.encode())
+        # Not the value itself: for Python 1 is true, and 1.0 is 1.
+        payload = msgspec.json.encode(load_json(result.payload.encode()), order="sorted")
     return result.success, result.form, payload
 
 

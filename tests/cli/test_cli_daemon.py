@@ -62,7 +62,8 @@ def test_submit_again_is_the_same_buffer_and_other_items_are_refused(
     assert facts.value("SELECT count(*) FROM buffers") == 1
     other = write_items(tmp_path, "two", name="other.txt")
     ran = durable_bus("submit", "echo", "--items", other, "--buffer-id", "b", cwd=tmp_path)
-    assert (ran.code, ran.error) == (2, "buffer b: this id is used already, with other items")
+    assert ran.code == 2
+    assert ran.error.startswith("buffer b: this id is used already, with other items")
     ran = durable_bus("submit", "nobody", "--items", other, cwd=tmp_path)
     assert ran.code == 2
     assert "unknown target 'nobody'" in ran.error

@@ -54,11 +54,11 @@ def test_json_lines_that_sqlite_writes_are_those_that_python_writes(tmp_path: Pa
     with JournalReader(journal) as reader:
         content = reader.content("b")
         assert content is not None
-        lines = "".join(render(reader, [content], "jsonl"))
+        lines = "".join(render(latest_results(reader, [content]), 6, "jsonl"))
         assert [json.loads(line) for line in lines.split("\n")[:-1]] == [
             result.to_json() for result in latest_results(reader, [content])
         ]
-        failed = "".join(render(reader, [content], "jsonl", failed_only=True))
+        failed = "".join(render(reader.results(content.buffer_seq, failed_only=True), None, "jsonl"))
         assert [json.loads(line)["index"] for line in failed.split("\n")[:-1]] == [3, 5]
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 
 import pytest
+from lxml import etree
 
 from durable_bus import errors
 from durable_bus.errors import UsageError
@@ -120,8 +121,16 @@ def test_a_result_is_the_line_of_jsonl() -> None:
     line = json.dumps(Result(3, False, "<Huh/>", True, "what", 2, 1.5).to_json())
     assert line == (
         '{"index": 3, "success": false, "payload": "<Huh/>", "is_xml": true, "error": "what", '
-        '"attempt": 2, "duration_ms": 1.5, "form": "text", "item": null}'
+        '"attempt": 2, "duration_ms": 1.5, "form": "text"}'
     )
+
+
+def test_a_result_in_json_has_the_values_that_are_json() -> None:
+    result = Result(0, True, '{"a":[1,null]}', False, None, 1, 0.5, "json", {"b": 2})
+    assert (result.to_json()["payload"], result.to_json()["item"]) == ({"a": [1, None]}, {"b": 2})
+    element = result._replace(item=etree.fromstring("<a><b/></a>"))
+    assert element.to_json()["item"] == "<a><b/></a>"
+    assert result._replace(item={1}).to_json()["item"] == "{1}"
 
 
 @pytest.mark.parametrize("name", ["a", "A-1_b.c", "x" * 100, "system", "buffer", "..."])

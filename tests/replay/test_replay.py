@@ -65,7 +65,7 @@ def test_show_takes_the_journals_name_as_it_is(story: Story, tmp_path: Path, nam
         name = "x[/y].db"
     ran = durable_bus("replay", "show", "--journal", f"{name}/j.db", cwd=tmp_path)
     assert ran.code == 0, ran.err
-    assert ran.out.startswith(f"{name}/j.db: nobody serves it\n".replace("\x1b", " "))
+    assert ran.out.startswith(f"{name}/j.db: nobody serves it\n".replace("\x1b", "\\u001b"))
 
 
 @pytest.mark.slow
