@@ -73,6 +73,10 @@ dispatches a run took, and how many of them were taken back for another worker, 
 workers, beside what it would take if nothing else took time (and what a sleep of 1 ms really takes here). A
 buffer of one item on an idle daemon, and two fdatasyncs of 4 KiB after each of them; and ten such buffers,
 one after the other, while 200 buffers of 500 sleeping items are open.
+
+**forms**: JSON objects of 300 bytes, dict in and dict out, beside text of the same length, str in and str
+out: items a second until `wait` has returned, in paired rounds. And what is asked of --journal-results such
+answers in SQL, one in a hundred of them failed: the shortest of three.
 """
 
 import argparse
@@ -91,6 +95,7 @@ from _bench.cores import cores, doubled_cores, show_cores
 from _bench.cost import cost, show_cost
 from _bench.figures import progress
 from _bench.flood import flood, show_flood
+from _bench.forms import forms, show_forms
 from _bench.machine import machine
 from _bench.small import show_small, small
 from _bench.submissions import CONNECTIONS_MAX, show_submissions, submissions
@@ -109,6 +114,7 @@ SECTIONS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any
     "cost": (cost, show_cost),
     "cores": (cores, show_cores),
     "small": (small, show_small),
+    "forms": (forms, show_forms),
 }
 """Each takes the options and gives a JSON object, which the other prints."""
 UNASKED = "throughput,latency"

@@ -28,6 +28,7 @@ __all__ = [
     "is_model",
     "is_path",
     "load_json",
+    "quick_json",
 ]
 
 JSON_DEPTH_MAX: Final = 256
@@ -58,6 +59,12 @@ def dump_json(value: object) -> str:
     the types of standard libraries that msgspec writes as text: datetime, date, time, timedelta, Decimal,
     UUID, Path, bytes (base64).
     """
+    text = quick_json(value)
+    return _dump_with_care(value) if text is None else text
+
+
+def quick_json(value: object) -> str | None:
+    """The same of what is short and surely fine; None: it takes a closer look."""
     # To read it again finds nearly all that is fine, in C: 1.0 µs for 300 bytes, and 1.8 to look at every
     # type. NaN, sets and keys that are no str come back as something else; so do tuples, which are fine.
     try:
@@ -66,7 +73,7 @@ def dump_json(value: object) -> str:
             return data.decode()
     except Exception:  # why is found more slowly
         pass
-    return _dump_with_care(value)
+    return None
 
 
 def dump_json_lines(values: list[Any]) -> list[str]:

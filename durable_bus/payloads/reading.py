@@ -266,6 +266,8 @@ def _model_loader(model: Any, name: str) -> Load:
 
 def _convert_unusual(kind: type, value: Any) -> Any:
     """For msgspec: types that it does not read by itself. `_checked_info` has let no other through."""
+    if kind is object:  # as strict type-checkers want `Any` to be written
+        return value
     if is_path(kind):
         if not isinstance(value, str):
             raise ValueError(f"Expected a path as `str`, got `{type(value).__name__}`")
@@ -305,7 +307,7 @@ def _checked_info(annotation: Any) -> inspect.Type:
     except Exception as error:
         raise UsageError(f"{_name_of(annotation)} is no type of a payload: {said(error)}") from None
     for custom in _customs_in(info, set()):
-        if not (is_path(custom) or is_model(custom)):
+        if not (custom is object or is_path(custom) or is_model(custom)):
             raise UsageError(
                 f"{_name_of(annotation)} is no type of a payload: nothing reads {custom.__qualname__}; take "
                 "str, lxml.etree._Element, a dataclass, dict, list, int, float, bool, a TypedDict, a "

@@ -8,7 +8,8 @@ from typing import Any
 
 from durable_bus.app.bus import Bus, Listener
 from durable_bus.errors import ItemError, MalformedItem, UnserialisableAnswer, WorkerSilent, encodable, said
-from durable_bus.payloads.forms import TEXT, form_of_each
+from durable_bus.payloads.forms import JSON, TEXT, form_of_each
+from durable_bus.payloads.json_values import quick_json
 from durable_bus.payloads.messages import BufferError, HandlerResponse, Huh, SystemError
 from durable_bus.payloads.outcomes import Forward, Start, message_outcome, passed_on
 from durable_bus.payloads.packing import split, unpack
@@ -131,6 +132,8 @@ class SyncRunner:
                 found: tuple[Forward | Start, bytes] | None = None
                 if type(value) is str and value[:1] not in "< " and len(value) < 1000 and value.isprintable():
                     text, form, success = value, TEXT, True  # all that the writer would find out
+                elif type(value) is dict and (quick := quick_json(value)) is not None:
+                    text, form, success = quick, JSON, True  # 0.4 us less than to ask the writer
                 elif type(value) in plain or self._is_plain(value):
                     text, form = writers[forms[index - work.first]].answer(value)
                     success = True

@@ -64,7 +64,7 @@ def long_report(tmp_path_factory: pytest.TempPathFactory) -> Any:
     few += ["--cores-list", "1", "--sleepers-list", "2", "--cores-seconds", "0.01"]
     few += ["--small-list", "2,3", "--small-samples", "2"]
     few += ["--submit-rate", "48", "--submit-seconds", "0.5"]
-    asked = ["--only", "awaits,beside,submissions,flood,journal,million,cost,cores,small"]
+    asked = ["--only", "awaits,beside,submissions,flood,journal,million,cost,cores,small,forms"]
     return report_made_once(tmp_path_factory, "long", *few, *asked)
 
 
@@ -214,6 +214,14 @@ def test_cores_compares_every_job_with_the_best_chunk_size(long_report: Any) -> 
 
 
 @pytest.mark.slow
+def test_forms_compares_json_with_text_and_asks_in_sql(long_report: Any) -> None:
+    measured = long_report["sections"]["forms"]
+    assert 250 < measured["bytes"] < 350
+    assert all(rate > 0 for name in ("text", "json") for rate in measured[name]["rounds"])
+    assert len(measured["questions"]) == 4
+    assert all(seconds > 0 for seconds in measured["questions"].values())
+
+
 def test_small_says_what_would_be_ideal(long_report: Any) -> None:
     small = long_report["sections"]["small"]
     assert {workers: facts["ideal_ms"] for workers, facts in small["fanned"].items()} == {"2": 15, "3": 10}

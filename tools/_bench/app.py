@@ -36,6 +36,18 @@ def keep(text: str) -> Text:
     return Text(text)
 
 
+@bus.listener("keep-text")
+def keep_text(text: str) -> str:
+    return text
+
+
+@bus.listener("keep-json")
+def keep_json(value: dict[str, object]) -> dict[str, object]:
+    if "fail" in value:
+        raise ValueError("asked to")
+    return value
+
+
 @bus.listener("warm")
 def warm(text: str) -> str:
     time.sleep(WARMING_S)
