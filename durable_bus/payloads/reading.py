@@ -200,7 +200,7 @@ _FORM_SAID: Final = ("text", "XML", "JSON", "a pickle")
 def _pickle_loader(annotation: Any, name: str, pickles: bool) -> Load:
     if not pickles:
         return _refusing(PICKLE, f"{name}, on a bus that loads no pickles,")
-    if not isinstance(annotation, type) or annotation is object:
+    if not isinstance(annotation, type) or annotation in (object, Any):  # Any is a class, too
         return _loads_pickle
 
     def load(data: bytes) -> Any:

@@ -83,7 +83,8 @@ def test_all_values_are_the_same_in_json_lines(client: Client) -> None:
         item = json.dumps(line["item"]) if form == "json" else line["item"]
         assert is_same(converted(case, item, form), case.got), case.name
         if form != "xml":  # as an element it comes back, with quotes of its own
-            assert (line["payload"], line["form"]) == (line["item"], form)
+            answered = "text" if isinstance(line["item"], str) else form
+            assert (line["payload"], line["form"]) == (line["item"], answered)
 
 
 def test_a_rerun_of_all_values_finds_no_difference(client: Client) -> None:
