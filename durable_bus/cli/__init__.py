@@ -21,7 +21,7 @@ from durable_bus import __version__
 from durable_bus.cli.completion import COMPLETE_VARIABLE
 from durable_bus.cli.printing import printable
 from durable_bus.errors import DurableBusError, UnsupportedPlatform, one_line, said
-from durable_bus.imports import to_stay
+from durable_bus.wire.imports import to_stay
 
 __all__ = ["COMMANDS", "main"]
 

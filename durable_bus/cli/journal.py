@@ -71,7 +71,7 @@ def query_command(
     durable-bus query "SELECT buffer_id, state, failed FROM buffers"
     durable-bus query -p b BUFFER --format csv \\
         "SELECT * FROM items WHERE buffer_id = :b AND state = 'failed'"
-    durable-bus query "SELECT item_index, json ->> '$.score' AS score FROM results"
+    durable-bus query "SELECT item_index, json ->> '$.score' FROM results"
     durable-bus query --named slowest-items -p buffer BUFFER
     """
     if list_questions:

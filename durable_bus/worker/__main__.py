@@ -2,7 +2,7 @@
 
 import sys
 
-from durable_bus.imports import to_stay
+from durable_bus.wire.imports import to_stay
 
 if __name__ == "__main__":
     with to_stay():

@@ -90,7 +90,7 @@ def seconds_of(connection: sqlite3.Connection, sql: str, key: int) -> float:
 
 
 def show_forms(measured: dict[str, Any]) -> None:
-    print(f"forms: {measured['bytes']} bytes an item, in and out, until wait has returned")
+    print(f"    forms: {measured['bytes']} bytes an item, in and out, until wait has returned")
     for name in ("text", "json"):
         rates = measured[name]
         print(f"    {name:44}{rates['median']:,.0f} items/s ({rates['rounds']})")
