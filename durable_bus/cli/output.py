@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -221,6 +220,8 @@ def _write_parquet(results: Iterable[Result], written: Written) -> None:
 
     assert written.output is not None
     folder = Path(os.path.realpath(written.output)).parent
+    import tempfile  # 4 ms, which only a table pays
+
     with _failing_storage(written.output), tempfile.TemporaryFile(dir=folder) as spool:
         table = ResultTable(results, with_items=written.with_items, spool=spool)
         with _replaced(written.output) as file, ParquetWriter(file, table.schema) as writer:

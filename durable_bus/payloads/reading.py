@@ -125,6 +125,7 @@ def _loads_of(annotation: Any, name: str, pickles: bool) -> tuple[Load, Load, Lo
     if isinstance(one, type) and dataclasses.is_dataclass(one):
         text, xml, _ = _loads_of_dataclass(one, name)
         return text, xml, _typed_loader(annotation, name)
+    annotation = _with_any(annotation)
     try:
         info = _checked_info(annotation)
     except UsageError:
@@ -133,6 +134,15 @@ def _loads_of(annotation: Any, name: str, pickles: bool) -> tuple[Load, Load, Lo
         raise
     json = _typed_loader(annotation, name)
     return _text_loader(annotation, info, name, json), _refusing(XML, name), json
+
+
+def _with_any(annotation: Any) -> Any:
+    """`dict[str, object]` is what strict type-checkers want in place of Any; msgspec would ask our hook for
+    each such value, 0.1 us.
+    """
+    if isinstance(annotation, types.GenericAlias):
+        return types.GenericAlias(annotation.__origin__, tuple(map(_with_any, annotation.__args__)))
+    return Any if annotation is object else annotation
 
 
 def _only_member(annotation: Any) -> Any:
