@@ -224,7 +224,7 @@ def test_results_holds_every_answer_with_who_gave_it_and_when(story: Story) -> N
         None,
         "exception: ValueError: no good at all",
         None,
-        "answer: a text with a NUL character, at position 1",
+        "answer: the answer cannot be written: a text with a NUL character, at position 1",
         "lost: worker exited with code 7",
         "exception: ValueError: no good at all",
     ]
