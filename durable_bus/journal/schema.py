@@ -102,11 +102,10 @@ def migrate(connection: sqlite3.Connection, folder: Path | None = None) -> None:
 
 def size_of(connection: sqlite3.Connection) -> int:
     """How long a journal is, in bytes, with what is in its log only."""
-    return int(
-        connection.execute(
-            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
-        ).fetchone()[0]
+    pages, page_bytes = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
     )
+    return int(pages * page_bytes)
 
 
 def _create(connection: sqlite3.Connection, folder: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_daemon_that_is_never_idle_says_it_too(journal: Path, facts: Facts) ->
                     "collect": False,
                     "digest": "d",
                 }
-                items = {"count": 1, "form": 0, "exceptions": []}
+                items = {"count": 1, "forms": "0"}
                 told = raw.ask("submit", LARGE.encode() + b"\0", **start, **items)
                 while told["k"] != "opened":  # an earlier one has ended
                     told = raw.answer()

@@ -12,6 +12,7 @@ import pytest
 
 from durable_bus.journal.connection import open_reader, open_writer
 from durable_bus.journal.schema import migrate
+from durable_bus.journal.statements import load
 
 BY_ROWID = "USING INTEGER PRIMARY KEY (rowid=?)"
 BUFFER = "SEARCH b USING INDEX buffer_id_is_used_once (buffer_id=?)"
@@ -137,3 +138,22 @@ def test_answers_chosen_by_any_other_column_are_read_once(plans: Plans, column: 
     """Not once for each commit of a run: there is an index of those, and none from there to the answers."""
     assert scans(plans.of(f"SELECT * FROM results WHERE {column} = ?")) == ["SCAN r"]
     assert scans(plans.of(f"SELECT * FROM results WHERE buffer_id = ? AND {column} = ?")) == []
+
+
+PACKED = [
+    ("buffers.sql", "items_packed"),
+    ("buffers.sql", "item_forms"),
+    ("reader.sql", "results_packed"),
+    ("reader.sql", "items_packed"),
+    ("reader.sql", "item_forms"),
+]
+
+
+@pytest.mark.parametrize(("file_name", "name"), PACKED)
+def test_what_is_packed_is_read_along_the_primary_key(empty: Path, file_name: str, name: str) -> None:
+    """Its order is what gives each payload its index and its form. Nothing in SQL says it: the plan does."""
+    with closing(open_reader(empty)) as connection:
+        sql = f"EXPLAIN QUERY PLAN {load(file_name)[name]}"
+        steps = [detail for *_, detail in connection.execute(sql, {"first_key": 0, "end_key": 1})]
+    table = "result" if name.startswith("result") else "item"
+    assert steps == [f"SEARCH {table} {RANGE}"]

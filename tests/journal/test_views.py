@@ -11,8 +11,6 @@ import synthetic
 from apps import unruly
 from support import REPOSITORY, Facts, kill, until, until_gone, workers_of
 
-from durable_bus.journal.statements import load
-
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 COLUMNS = {
@@ -224,7 +222,7 @@ def test_results_holds_every_answer_with_who_gave_it_and_when(story: Story) -> N
         None,
         "exception: ValueError: no good at all",
         None,
-        "answer: a text with a NUL character, at position 1",
+        "answer: the answer cannot be written: a text with a NUL character, at position 1",
         "lost: worker exited with code 7",
         "exception: ValueError: no good at all",
     ]
@@ -389,16 +387,6 @@ def test_items_beside_their_answers_as_documented_take_no_more_than_their_number
         rows = connection.execute(found[1], {"buffer": "big"}).fetchall()
         answers = connection.execute("SELECT item_index, payload FROM results ORDER BY item_index").fetchall()
     assert [(index, answer) for index, _, answer, _ in rows] == answers
-
-
-def test_a_batch_is_packed_along_the_primary_key(story: Story) -> None:
-    """Its order is what gives each payload its index, and nothing in SQL says it: the plan does."""
-    with closing(sqlite3.connect(f"file:{story.facts.journal}?mode=ro", uri=True)) as connection:
-        plan = connection.execute(
-            f"EXPLAIN QUERY PLAN {load('buffers.sql')['items_packed']}", {"first_key": 0, "end_key": 1}
-        )
-        steps = [detail for *_, detail in plan.fetchall()]
-    assert steps == ["SEARCH item USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]
 
 
 def test_the_views_are_all_that_the_journal_promises(story: Story) -> None:

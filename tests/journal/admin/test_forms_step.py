@@ -139,7 +139,14 @@ def test_no_row_is_touched(tmp_path: Path) -> None:
     assert written[0] == written[1] < 20
 
 
-@pytest.mark.parametrize("change", [("is_xml IN (0, 1)", "is_xml IN (0,1)"), ("is_xml_is_bool", "other")])
+CHANGED = [
+    ("is_xml IN (0, 1)", "is_xml IN (0,1)"),
+    ("is_xml_is_bool", "other"),
+    ("is_xml INTEGER NOT NULL", "is_xml INTEGER  NOT NULL"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGED)
 def test_tables_that_are_not_as_version_1_made_them_are_left_alone(
     old: Path, change: tuple[str, str]
 ) -> None:
@@ -154,6 +161,20 @@ def test_tables_that_are_not_as_version_1_made_them_are_left_alone(
             upgrade(connection, old, big_ones=True)
         assert connection.execute("SELECT is_xml FROM item LIMIT 1").fetchone()
     assert (Facts(old).rows(SCHEMA), all_rows(old)) == before
+
+
+def test_an_index_that_somebody_has_made_of_the_column_must_go_first(old: Path) -> None:
+    with closing(sqlite3.connect(old)) as connection:
+        connection.execute("CREATE INDEX mine ON result (is_xml)")
+    before = Facts(old).rows(SCHEMA), all_rows(old)
+    with closing(open_writer(old)) as connection:
+        with pytest.raises(sqlite3.DatabaseError, match=r"malformed database schema \(mine\)"):
+            upgrade(connection, old, big_ones=True)
+        assert connection.execute("SELECT is_xml FROM item LIMIT 1").fetchone()
+        assert (Facts(old).rows(SCHEMA), all_rows(old)) == before
+        connection.execute("DROP INDEX mine")
+        upgrade(connection, old, big_ones=True)
+    assert version_of(old) == SCHEMA_VERSION
 
 
 def test_what_somebody_has_added_stays(old: Path) -> None:
