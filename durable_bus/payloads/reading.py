@@ -141,7 +141,8 @@ def _with_any(annotation: Any) -> Any:
     each such value, 0.1 us.
     """
     if isinstance(annotation, types.GenericAlias):
-        return types.GenericAlias(annotation.__origin__, tuple(map(_with_any, annotation.__args__)))
+        origin: Any = annotation.__origin__
+        return types.GenericAlias(origin, tuple(map(_with_any, annotation.__args__)))
     return Any if annotation is object else annotation
 
 
