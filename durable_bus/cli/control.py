@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from durable_bus.cli.options import AGE, SECONDS, buffer_argument, journal_option, json_option, to_argument
+from durable_bus.cli.daemon import client_of_daemon
+from durable_bus.cli.options import (
+    AGE,
+    SECONDS,
+    buffer_argument,
+    journal_option,
+    json_option,
+    to_argument,
+    wait_daemon_option,
+)
 from durable_bus.cli.printing import answer, escaped, print_json
 from durable_bus.client.client import Client
 from durable_bus.errors import LimitExceeded, UsageError
@@ -112,9 +121,10 @@ def prune_command(age_ms: int, journal: Path, as_json: bool) -> int:
 @to_argument
 @click.argument("payload", metavar="PAYLOAD")
 @click.option("--name", default="cli", show_default=True, help="Who sends it, and gets the answer.")
+@wait_daemon_option
 @journal_option()
 @json_option
-def send_command(to: str, payload: str, name: str, journal: Path, as_json: bool) -> int:
+def send_command(to: str, payload: str, name: str, wait_daemon_s: float, journal: Path, as_json: bool) -> int:
     """Send PAYLOAD (text, XML, or - for stdin, in UTF-8) to TO, on a new thread; print the message's id.
 
     It is on disk then. What begins with < is XML and must be one element. An answer comes to the mailbox of
@@ -124,7 +134,7 @@ def send_command(to: str, payload: str, name: str, journal: Path, as_json: bool)
     durable-bus send planner 'What is new?' && durable-bus receive cli
     """
     text = _stdin_text() if payload == "-" else payload
-    with Client(journal, name=name) as client:
+    with client_of_daemon(journal, wait_daemon_s, name) as client:
         message_id = client.send(to, text)
     answer(as_json, {"message_id": message_id}, message_id)
     return 0
@@ -146,9 +156,12 @@ def _stdin_text() -> str:
 @click.command("receive")
 @click.argument("name", metavar="NAME")
 @click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Give up with exit code 6.")
+@wait_daemon_option
 @journal_option()
 @json_option
-def receive_command(name: str, timeout: float | None, journal: Path, as_json: bool) -> int:
+def receive_command(
+    name: str, timeout: float | None, wait_daemon_s: float, journal: Path, as_json: bool
+) -> int:
     """Wait for the next message to NAME, print it, then acknowledge it.
 
     A message is acknowledged only when its printing was flushed: killed before that, it comes again. NAME has
@@ -157,7 +170,7 @@ def receive_command(name: str, timeout: float | None, journal: Path, as_json: bo
     \b
     durable-bus receive cli --timeout 60
     """
-    with Client(journal, name=name) as client:
+    with client_of_daemon(journal, wait_daemon_s, name) as client:
         message = client.receive(timeout)
         if as_json:
             print_json(message._asdict())

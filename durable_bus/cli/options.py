@@ -115,6 +115,16 @@ items_format_option = click.option(
 
 buffer_id_option = click.option("--buffer-id", metavar="ID", help="Name the buffer yourself.")
 
+wait_daemon_option = click.option(
+    "--wait-daemon",
+    "wait_daemon_s",
+    type=SECONDS,
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a daemon that is not there yet.",
+)
+
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes; default: the usable cores."
 )

@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from durable_bus.cli import options
+from durable_bus.cli.daemon import client_of_daemon
 from durable_bus.cli.follow import follow
 from durable_bus.cli.items_file import ItemsFile
-from durable_bus.client.client import Client
 
 
 @click.command("submit")
@@ -22,6 +22,7 @@ from durable_bus.client.client import Client
     "--no-collect", is_flag=True, help="No BufferComplete is sent; results are journaled all the same."
 )
 @click.option("--return-to", metavar="NAME", help="The listener or mailbox that gets BufferComplete.")
+@options.wait_daemon_option
 @options.quiet_option
 def submit_command(
     target: str,
@@ -30,6 +31,7 @@ def submit_command(
     journal: Path,
     wait: bool,
     no_collect: bool,
+    wait_daemon_s: float,
     quiet: bool,
     **of_start: Any,
 ) -> int:
@@ -41,7 +43,7 @@ def submit_command(
     \b
     durable-bus submit digest --items paths.txt --buffer-id monday --wait
     """
-    with ItemsFile(items_path, items_format) as items, Client(journal) as client:
+    with ItemsFile(items_path, items_format) as items, client_of_daemon(journal, wait_daemon_s) as client:
         buffer = client.start(target, items, collect=not no_collect, **of_start)
         click.echo(buffer.buffer_id)
         return follow(client.reader(), buffer.buffer_id, None, quiet) if wait else 0

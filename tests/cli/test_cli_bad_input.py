@@ -208,7 +208,7 @@ def test_what_is_not_found_is_exit_code_3(tmp_path: Path, items: Path, command: 
 
 
 def test_without_a_daemon_submit_says_how_to_start_one(tmp_path: Path, items: Path) -> None:
-    ran = durable_bus("submit", "echo", "--items", items, cwd=tmp_path)
+    ran = durable_bus("submit", "echo", "--items", items, "--wait-daemon", 0, cwd=tmp_path)
     assert (ran.code, ran.out) == (5, "")
     assert "durable-bus serve APP --journal journal.db" in ran.error
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import Command
 from services import Service, connected
 from support import Facts, RunLog, environment, outcome, until
 
@@ -65,11 +66,26 @@ def service(journal: Path) -> Iterator[Service]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_a_daemon_each_says_how_to_start_one(shell: Shell, command: str) -> None:
-    code, out, err = shell.run(*command.split())
+    patience = ["--wait-daemon", "0"] if command.split()[0] in ("send", "receive") else []
+    code, out, err = shell.run(*command.split(), *patience)
     assert (code, out) == (5, "")
     assert f"durable-bus serve APP --journal {shell.journal}" in err
     assert err.count("\n") == 1
     assert not shell.journal.exists()
+
+
+@pytest.mark.slow
+def test_submit_waits_for_a_daemon_that_is_not_there_yet(journal: Path, tmp_path: Path) -> None:
+    items = tmp_path / "items"
+    items.write_text("a\nb\n")
+    early = Command(
+        "submit", "echo", "--items", items, "--wait", "--wait-daemon", 60, "--journal", journal, cwd=tmp_path
+    )
+    assert early.process.stderr is not None
+    assert b"nobody serves" in early.process.stderr.readline()
+    with Service(journal):
+        assert early.ended().code == 0
+    assert Facts(journal).rows("SELECT state, successful FROM buffers") == [("complete", 2)]
 
 
 @pytest.mark.parametrize("command", [command.split()[0] for command in [*COMMANDS, "top"]])
