@@ -215,6 +215,8 @@ def _write_parquet(results: Iterable[Result], written: Written) -> None:
     """In row groups of a bounded size. What was read lies in a temporary file meanwhile, beside the output:
     where that has room, it has.
     """
+    import tempfile
+
     from pyarrow import Table
     from pyarrow.parquet import ParquetWriter
 
