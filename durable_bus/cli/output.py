@@ -222,8 +222,6 @@ def _write_parquet(results: Iterable[Result], written: Written) -> None:
 
     assert written.output is not None
     folder = Path(os.path.realpath(written.output)).parent
-    import tempfile  # 4 ms, which only a table pays
-
     with _failing_storage(written.output), tempfile.TemporaryFile(dir=folder) as spool:
         table = ResultTable(results, with_items=written.with_items, spool=spool)
         with _replaced(written.output) as file, ParquetWriter(file, table.schema) as writer:
