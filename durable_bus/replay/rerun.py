@@ -115,6 +115,8 @@ def _lines(before: Result, now: Result) -> list[str]:
     lines = list(difflib.ndiff(_readable(before), _readable(now)))
     lines = [line[:_DIFFERENCE_CHARS_MAX] for line in lines if not line.startswith("? ")]
     if len(lines) > _DIFFERENCE_LINES_MAX:
+        lines = [line for line in lines if not line.startswith("  ")]  # of a big object what differs
+    if len(lines) > _DIFFERENCE_LINES_MAX:
         lines = [*lines[:_DIFFERENCE_LINES_MAX], f"  … and {len(lines) - _DIFFERENCE_LINES_MAX} lines more"]
     return lines
 
