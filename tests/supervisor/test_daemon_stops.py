@@ -139,7 +139,9 @@ def test_what_is_meant_for_one_journal_never_comes_into_another(tmp_path: Path) 
         with serving(other, address) as second:
             second.until_ready()
             items = write_items(tmp_path, "a")
-            ran = durable_bus("submit", "echo", "--items", items, "--journal", mine, cwd=tmp_path)
+            ran = durable_bus(
+                "submit", "--wait-daemon", 0, "echo", "--items", items, "--journal", mine, cwd=tmp_path
+            )
             assert (ran.code, ran.out) == (5, "")
             assert f"no daemon serves {mine} (the daemon at its socket serves another journal" in ran.error
             assert str(other) in ran.error
