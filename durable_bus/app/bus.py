@@ -163,37 +163,42 @@ class Bus:
         def declare(handler: Handler) -> Handler:
             if name in self.listeners:  # one decorator kept and used twice
                 raise UsageError(f"listener {name} is declared twice")
-            runs_async = is_async(name, handler)
-            raw_annotation, takes_metadata = signature(name, handler, sys._getframe(1).f_locals)
-            if raw_annotation is UNANNOTATED:
-                # For one version: until 0.1 it was an element, whatever the item was.
-                raw_annotation = AS_IT_IS
-                warnings.warn(
-                    f"listener {name}: its payload has no annotation, so text arrives as str, JSON as its "
-                    "value and XML as an element; annotate it, with Any to keep just that, or with "
-                    "lxml.etree._Element for what it was before",
-                    FutureWarning,
-                    stacklevel=2,
-                )
+            runs_async, names = is_async(name, handler), sys._getframe(1).f_locals
+            raw_annotation, takes_metadata = signature(name, handler, names)
+            raw_annotation = self._checked_annotation(name, raw_annotation)
+            if not self.forms.pickle:
+                check_answer_of(name, handler, names)
             at_once = concurrency if runs_async else 1
             settings = ListenerSettings(
                 name, timeout_s, attempts, backoff_s, at_once, is_async=runs_async, peers=peer_names
             )
-            if not isinstance(raw_annotation, str):
-                try:
-                    PayloadType(raw_annotation, pickles=self.forms.pickle)
-                except NameError:
-                    pass  # a field's type is declared further down; `payload_type` looks again
-                except UsageError as error:
-                    raise UsageError(f"listener {name}: {error}") from None
-            if not self.forms.pickle:
-                check_answer_of(name, handler, sys._getframe(1).f_locals)
             self.listeners[name] = Listener(
                 settings, handler, takes_metadata, raw_annotation, self.forms.pickle
             )
             return handler
 
         return declare
+
+    def _checked_annotation(self, name: str, raw_annotation: Any) -> Any:
+        """A payload's annotation, as far as it can be judged now; AS_IT_IS for none. Raises UsageError."""
+        if raw_annotation is UNANNOTATED:
+            # For one version: until 0.1 it was an element, whatever the item was.
+            warnings.warn(
+                f"listener {name}: its payload has no annotation, so text arrives as str, JSON as its value "
+                "and XML as an element; annotate it, with Any to keep just that, or with "
+                "lxml.etree._Element for what it was before",
+                FutureWarning,
+                stacklevel=3,
+            )
+            return AS_IT_IS
+        if not isinstance(raw_annotation, str):
+            try:
+                PayloadType(raw_annotation, pickles=self.forms.pickle)
+            except NameError:
+                pass  # a field's type is declared further down; `payload_type` looks again
+            except UsageError as error:
+                raise UsageError(f"listener {name}: {error}") from None
+        return raw_annotation
 
     def running(
         self,
