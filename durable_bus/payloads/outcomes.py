@@ -20,7 +20,7 @@ __all__ = ["End", "Form", "Forms", "Forward", "Outcome", "Respond", "Start", "me
 
 Form = Annotated[int, msgspec.Meta(ge=0, le=3)]
 """See `payloads.forms`."""
-Forms = Annotated[str, msgspec.Meta(pattern="^[0-3]*$")]
+Forms = Annotated[str, msgspec.Meta(pattern=r"^[0-3]*\Z")]
 """One digit for all payloads of a body, or one for each (`payloads.forms.digits_of`)."""
 
 

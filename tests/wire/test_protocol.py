@@ -147,6 +147,16 @@ def test_whatever_comes_is_a_frame_or_refused(name: str, data: bytes) -> None:
         pass
 
 
+@pytest.mark.parametrize("digits", ["4", "0 ", "0\n", "\n", "01\n", "\u0660", "0,1", "-1"])
+def test_forms_are_digits_from_0_to_3_and_nothing_else(digits: str) -> None:
+    """A pattern that ends with `$` lets a newline in."""
+    chunk = {"k": "chunk", "request": "r", "number": 0, "count": 2}
+    right = decoder("decode_request")(json.dumps({**chunk, "forms": "03"}).encode())
+    assert right == protocol.Chunk("r", 0, 2, "03")
+    with pytest.raises(msgspec.ValidationError, match=re.escape("$.forms")):
+        decoder("decode_request")(json.dumps({**chunk, "forms": digits}).encode())
+
+
 @pytest.mark.parametrize("name", THERE)
 def test_no_two_frames_of_a_direction_have_the_same_name(name: str) -> None:
     tags = [frame.__struct_config__.tag for frame in frames_of(name)]

@@ -215,7 +215,7 @@ WRONG: dict[str, list[Any]] = {
     **dict.fromkeys(["return_to", "retry_of"], TEXT[1:]),
     **dict.fromkeys(["collect", "needs_app"], FLAG),
     **dict.fromkeys(["total", "number", "count", "form", "before_ms"], NUMBER),
-    "forms": [None, 0, [], "4", "0\x00", "\u0660", "-1", "0 ", "0,1"],
+    "forms": [None, 0, [], "4", "0\x00", "\u0660", "-1", "0 ", "0,1", "0\n", "00\n", "\n"],
     "after": NUMBERS,
 }
 
@@ -227,6 +227,33 @@ def test_a_hello_of_another_version_is_told_so_whatever_else_it_says(service: Se
         told = raw.hello(colour="blue")
         assert (told["type"], told["message"]) == ("UsageError", "Object contains unknown field `colour`")
         assert raw.hello()["k"] == "welcome", "and is no reason to hang up"
+
+
+WRONG_FORMS = {"none": "", "one more": "000", "a newline for the second": "0\n", "many": "0" * 1_000}
+
+
+@pytest.mark.parametrize("what", WRONG_FORMS)
+def test_forms_that_are_not_those_of_the_items_are_refused_and_the_daemon_goes_on(
+    unmoved: Service, what: str
+) -> None:
+    """Two items: a digit and a newline have the length of two digits, and ended the daemon once."""
+    wrong = {"count": 2, "forms": WRONG_FORMS[what]}
+    pid = unmoved.pid
+    with Raw(unmoved.journal) as raw, unmoved.client() as client:
+        raw.hello(name="forms")
+        told = [raw.ask("submit", b"a\0b\0", **{**OF_A_START, **wrong, "buffer_id": "whole", "digest": "d"})]
+        start = {**OF_A_START, "buffer_id": "parts"}
+        raw.write(frame_of({"k": "start", "request": "parts", **start}))
+        assert raw.answer()["k"] == "receiving"
+        raw.write(frame_of({"k": "chunk", "request": "parts", "number": 0, **wrong}, b"a\0b\0"))
+        told.append(raw.answer())
+        for refusal in told:
+            assert (refusal["k"], refusal["type"]) == ("error", "UsageError"), refusal
+            assert "forms" in refusal["message"], refusal
+        raw.write(frame_of({"k": "abandon", "request": "parts"}))
+        assert works(client)
+    assert unmoved.pid == pid
+    assert unmoved.facts.rows("SELECT buffer_id FROM buffers WHERE buffer_id = 'whole'") == []
 
 
 @pytest.mark.slow
