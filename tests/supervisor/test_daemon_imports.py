@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from command_line import command, durable_bus, status, write_items
-from services import Service, connected
-from support import Facts, is_alive
+from services import Raw, Service, connected, frame_of
+from support import Facts, is_alive, until
 
 from durable_bus.errors import BusNotImportable
 
@@ -45,6 +45,38 @@ def test_an_app_that_cannot_be_imported_is_told_and_the_daemon_stays_up(journal:
         assert "cannot be imported" not in command("status", "--journal", str(journal))[1]
         with service.client() as client:
             assert client.start("echo", ["a"]).wait(60).successful == 1
+
+
+@pytest.mark.slow
+def test_how_the_app_writes_values_is_told_once_it_is_known_and_anew_after_a_reload(journal: Path) -> None:
+    app, door = journal.parent / "changing.py", journal.parent / "door"
+    waits = f"import os, time\nwhile not os.path.exists({str(door)!r}):\n    time.sleep(0.01)\n"
+    app.write_text(waits + GOOD_APP.replace('Bus("changing")', 'Bus("changing", form="json", pickle=True)'))
+    with Service(journal, "changing:bus", workers=1, cwd=journal.parent) as service, Raw(journal) as raw:
+        assert (raw.hello()["k"], raw.ask("status")["import_error"]) == ("welcome", None)
+        raw.write(frame_of({"k": "forms", "request": "early"}))
+        with Raw(journal) as another:
+            assert another.status()["k"] == "status", "who asks nothing about the app does not wait for it"
+        door.touch()
+        told = raw.answer()
+        assert (told["k"], told["request"]) == ("app_forms", "early")
+        assert told["forms"] == {"form": "json", "pickle": True}
+        with Raw(journal) as late:
+            assert late.hello()["forms"] == told["forms"]
+        app.write_text(GOOD_APP)
+        service.send(signal.SIGHUP)
+        until(lambda: raw.ask("forms")["forms"] != told["forms"], "the forms of the new code")
+        assert raw.ask("forms")["k"] == "app_forms"
+
+
+@pytest.mark.slow
+def test_nobody_says_how_an_app_writes_values_that_cannot_be_imported(journal: Path) -> None:
+    (journal.parent / "changing.py").write_text("raise RuntimeError('not today')\n")
+    with Service(journal, "changing:bus", workers=1, cwd=journal.parent), Raw(journal) as raw:
+        assert raw.hello()["k"] == "welcome"
+        told = raw.ask("forms")
+        assert (told["k"], told["type"]) == ("error", BusNotImportable.__name__)
+        assert "not today" in told["message"]
 
 
 @pytest.mark.slow
