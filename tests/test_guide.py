@@ -1,5 +1,6 @@
 """GUIDE.md: every block of it runs, and says what it shows."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,16 @@ def test_every_session_of_the_guide_says_what_it_shows(tmp_path: Path) -> None:
     variables = environment(tmp_path / "bin")
     sessions = [text for kind, text in GUIDE if kind == "console"]
     assert len(sessions) >= 6
+    needs_pandas = [session for session in sessions if "table.py" in session]
+    assert len(needs_pandas) == 1
+    without = importlib.util.find_spec("pandas") is None
     for session in sessions:
-        commands = commands_of(session)
-        said, errors = typed(commands, tmp_path, variables)
-        assert said == commands, errors
+        if not (without and session in needs_pandas):
+            commands = commands_of(session)
+            said, errors = typed(commands, tmp_path, variables)
+            assert said == commands, errors
+    if without:
+        pytest.skip("pandas is not there for this Python: its session was not run, the others were")
 
 
 def test_every_program_of_the_guide_is_run_by_a_session() -> None:
