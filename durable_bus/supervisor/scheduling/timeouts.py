@@ -134,7 +134,9 @@ def verdict_on_beginning(worker: Worker, begun: int, before: Verdict | None, ste
 
     `step_s`: how long ago the last look was.
     """
-    if begun >= worker.next_ordinal and not worker.unanswered:
+    # One that is recalled still owes us the word that it has come to its limit. It may be stopped just where
+    # it has said "started" of the last it had, and not yet looked at the limit.
+    if begun >= worker.next_ordinal and not worker.unanswered and not worker.recalled:
         return Verdict(LOOK_AGAIN_S)
     mark = (begun, worker.unanswered)
     stalled_s = before.stalled_s + step_s if before is not None and before.mark == mark else 0.0

@@ -194,3 +194,11 @@ def test_only_who_has_something_to_begin_or_to_report_is_judged(
     found = verdict_on_beginning(worker(unanswered=unanswered, next_ordinal=5), begun, None, 1e6)
     assert (found.mark is not None) == judged
     assert found.late is None, "the first look only notes how far it has come"
+
+
+def test_a_recalled_worker_that_does_not_say_it_has_come_to_its_limit_is_judged() -> None:
+    """It was stopped just after it said "started" of the last that it had, all of which was given back."""
+    found = verdict_on_beginning(worker(unanswered=0, next_ordinal=5, limit=0), 5, None, 1e6)
+    assert found.mark is not None
+    later = verdict_on_beginning(worker(unanswered=0, next_ordinal=5, limit=0), 5, found, KILL_AFTER_S)
+    assert later.late is not None
