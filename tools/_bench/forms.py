@@ -21,7 +21,7 @@ FIELDS = {
     "none": None,
 }
 QUESTIONS = {
-    "json ->> '$.score' of every result": "SELECT sum(json ->> '$.score') FROM results",
+    "json ->> '$.score' of every result": "SELECT json ->> '$.score' FROM results",
     "items JOIN results USING (item_key)": "SELECT count(i.payload < r.payload) FROM items i"
     " JOIN results r USING (item_key)",
     "an item by its key": "SELECT payload FROM items WHERE item_key = :key",
