@@ -155,10 +155,7 @@ class ValueWriter:
         try:
             return (_WRITERS.get(type(value)) or self._unusual)(value)
         except BaseException as error:  # properties and subclasses are the handler's code; it may even exit
-            why = said(error)
-            if not isinstance(error, (LimitExceeded, UnserialisableAnswer)):
-                why = f"{type(value).__name__}: {type(error).__name__}: {why}"
-            refused = UnserialisableAnswer(f"the answer cannot be written: {why}")
+            refused = UnserialisableAnswer(f"the answer cannot be written: {_why(value, error)}")
             refused.answer = _repr_of(value)
             raise refused from None
 
@@ -171,8 +168,8 @@ class ValueWriter:
         """An item. None is JSON's null; str, Text and Xml are not parsed: a malformed one becomes a failed
         item, never a refused buffer.
 
-        Raises UsageError for a value without a form and for one that JSON cannot hold, for NUL and for lone
-        surrogates; LimitExceeded for more than 8 MiB.
+        Raises UsageError for a value without a form, for one that JSON cannot hold or whose own code fails,
+        for NUL and for lone surrogates; LimitExceeded for more than 8 MiB.
         """
         try:
             if value is None:
@@ -183,8 +180,10 @@ class ValueWriter:
                 text = _checked(str.__str__(value))
                 return text, XML if guess_is_xml(text) else TEXT
             return (_WRITERS.get(type(value)) or self._unusual)(value)
-        except UnserialisableAnswer as error:
-            raise UsageError(f"it cannot be journaled: {error}") from None
+        except LimitExceeded:
+            raise
+        except Exception as error:  # also of the item's own code, such as a property
+            raise UsageError(f"it cannot be journaled: {_why(value, error)}") from None
 
     def message(self, value: object) -> Payload:
         """What a client sends. As `item`, but XML must be well-formed, and a declaration before it is
@@ -227,6 +226,13 @@ def as_said(text: str, form: int) -> Text | Xml | Json | Pickled:
     if form == JSON:
         return Json.raw(text)
     return Pickled(text) if form == PICKLE else Xml(text) if form == XML else Text(text)
+
+
+def _why(value: object, error: BaseException) -> str:
+    """Why a value cannot be written. What did not come of us names the value's type and the error's."""
+    if isinstance(error, (LimitExceeded, UnserialisableAnswer)):
+        return said(error)
+    return f"{type(value).__name__}: {type(error).__name__}: {said(error)}"
 
 
 def _repr_of(value: object) -> str:
