@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from durable_bus.client.client import Client
 
-__all__ = ["Buffer", "BufferStatus", "deadline_after", "status_of", "with_plain_items"]
+__all__ = ["Buffer", "BufferStatus", "deadline_after", "status_of", "with_plain_item"]
 
 
 def deadline_after(timeout: float | None) -> float | None:
@@ -56,11 +56,17 @@ def status_of(row: dict[str, Any]) -> BufferStatus:
     return BufferStatus(**{**fields, "paused": bool(row["paused"])})
 
 
-def with_plain_items(result: Result) -> Result:
-    """A result whose `item` is a payload and its form, with the item's value instead."""
-    from durable_bus.payloads.reading import plain_value  # lxml is for those who read XML, and takes 20 ms
-
-    return result._replace(item=plain_value(*result.item))
+def with_plain_item(result: Result) -> Result:
+    """A result that a reader has given with its item, with the item's value instead of its text and form; of
+    one that is malformed, its text.
+    """
+    # By name: lxml is for those who read XML, and takes 20 ms.
+    reading: Any = importlib.import_module("durable_bus.payloads.reading")
+    text, form = result.item
+    try:
+        return result._replace(item=reading.plain_value(text, form))
+    except MalformedItem:
+        return result._replace(item=text)
 
 
 class Buffer:
@@ -118,7 +124,7 @@ class Buffer:
         text. The pickles of a bus that pickles are loaded then: that is code.
         """
         results = itertools.chain.from_iterable(self._pages(with_items))
-        return map(_with_plain_item, results) if with_items else results
+        return map(with_plain_item, results) if with_items else results
 
     def to_arrow(self, with_items: bool = False) -> "pa.Table":
         """The results recorded so far, as a table of Apache Arrow, in item order: what `--format parquet`
@@ -173,14 +179,3 @@ class Buffer:
                 if seen[3]:
                     return
                 self._client.wait_until(partial(self._differs, seen), None, deadline_s)
-
-
-def _with_plain_item(result: Result) -> Result:
-    """The item as a value, not as the journal's pair of a text and the number of its form."""
-    # By name: lxml is for those who read XML, and takes 20 ms.
-    reading: Any = importlib.import_module("durable_bus.payloads.reading")
-    text, form = result.item
-    try:
-        return result._replace(item=reading.plain_value(text, form))
-    except MalformedItem:
-        return result._replace(item=text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from durable_bus.client.buffer import BufferStatus, status_of, with_plain_items
+from durable_bus.client.buffer import BufferStatus, status_of, with_plain_item
 from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.messages import Result
 
@@ -64,10 +64,10 @@ class OpenedJournal:
 
     def results(self, buffer_id: str, *, with_items: bool = False) -> Iterator[Result]:
         """Every result that is recorded so far, in item order; of a pruned buffer none. `with_items`: with
-        `Result.item`, the item's value. Raises NotFound.
+        `Result.item`, as `Buffer.results` gives it. Raises NotFound.
         """
         results = self._reader.results(self._reader.buffer_seq(buffer_id), with_items=with_items)
-        return map(with_plain_items, results) if with_items else results
+        return map(with_plain_item, results) if with_items else results
 
     def failures(self, buffer_id: str) -> Iterator[Failure]:
         """Every failed attempt at an item of the buffer, in item order. Raises NotFound."""
