@@ -60,16 +60,22 @@ class Listener:
     def payload_type(self) -> PayloadType:
         """How the payload arrives.
 
-        Resolved at decoration where possible, else here: a class may stand below its handler in the file.
-
         Raises UsageError when it cannot be resolved, or nobody can make such a value of a payload.
         """
         try:
-            return PayloadType(resolved(self.raw_annotation, self.handler, {}), pickles=self.pickles)
+            return self.payload_type_by_now
         except NameError as error:
             raise UsageError(
                 f"listener {self.settings.name}: cannot resolve its payload's type: {error}"
             ) from None
+
+    @functools.cached_property
+    def payload_type_by_now(self) -> PayloadType:
+        """The same while the module is imported. Raises NameError, too, for a name that is not there yet: a
+        class may stand below its handler in the file.
+        """
+        try:
+            return PayloadType(resolved(self.raw_annotation, self.handler, {}), pickles=self.pickles)
         except UsageError as error:
             raise UsageError(f"listener {self.settings.name}: {error}") from None
 
@@ -165,40 +171,22 @@ class Bus:
                 raise UsageError(f"listener {name} is declared twice")
             runs_async, names = is_async(name, handler), sys._getframe(1).f_locals
             raw_annotation, takes_metadata = signature(name, handler, names)
-            raw_annotation = self._checked_annotation(name, raw_annotation)
+            if raw_annotation is UNANNOTATED:
+                raw_annotation = AS_IT_IS
+                _warn_unannotated(name)
             if not self.forms.pickle:
                 check_answer_of(name, handler, names)
             at_once = concurrency if runs_async else 1
             settings = ListenerSettings(
                 name, timeout_s, attempts, backoff_s, at_once, is_async=runs_async, peers=peer_names
             )
-            self.listeners[name] = Listener(
-                settings, handler, takes_metadata, raw_annotation, self.forms.pickle
-            )
+            listener = Listener(settings, handler, takes_metadata, raw_annotation, self.forms.pickle)
+            with contextlib.suppress(NameError):  # then `settings` looks again
+                listener.payload_type_by_now  # noqa: B018  it is judged here
+            self.listeners[name] = listener
             return handler
 
         return declare
-
-    def _checked_annotation(self, name: str, raw_annotation: Any) -> Any:
-        """A payload's annotation, as far as it can be judged now; AS_IT_IS for none. Raises UsageError."""
-        if raw_annotation is UNANNOTATED:
-            # For one version: until 0.1 it was an element, whatever the item was.
-            warnings.warn(
-                f"listener {name}: its payload has no annotation, so text arrives as str, JSON as its value "
-                "and XML as an element; annotate it, with Any to keep just that, or with "
-                "lxml.etree._Element for what it was before",
-                FutureWarning,
-                stacklevel=3,
-            )
-            return AS_IT_IS
-        if not isinstance(raw_annotation, str):
-            try:
-                PayloadType(raw_annotation, pickles=self.forms.pickle)
-            except NameError:
-                pass  # a field's type is declared further down; `payload_type` looks again
-            except UsageError as error:
-                raise UsageError(f"listener {name}: {error}") from None
-        return raw_annotation
 
     def running(
         self,
@@ -240,6 +228,17 @@ class Bus:
         for listener in self.listeners.values():
             listener.payload_type  # noqa: B018  it is resolved here
         return {name: listener.settings for name, listener in self.listeners.items()}
+
+
+def _warn_unannotated(listener: str) -> None:
+    """For one version: until 0.1 a payload without annotation was an element, whatever the item was."""
+    warnings.warn(
+        f"listener {listener}: its payload has no annotation, so text arrives as str, JSON as its value and "
+        "XML as an element; annotate it, with Any to keep just that, or with lxml.etree._Element for what it "
+        "was before",
+        FutureWarning,
+        stacklevel=3,
+    )
 
 
 def _seconds(listener: str, option: str, value: object, zero: bool) -> float:
