@@ -14,7 +14,7 @@ import msgspec
 
 from durable_bus.errors import LimitExceeded, UsageError
 from durable_bus.payloads.json_values import NotJson, compact_json
-from durable_bus.payloads.messages import Json
+from durable_bus.payloads.messages import Json, RawJson
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 
 __all__ = ["Source", "csv_items", "json_line_items", "line_items", "over_the_limit"]
@@ -83,12 +83,11 @@ def json_line_items(source: Source) -> Iterator[Json]:
         if not text:
             continue
         try:
-            # Whoever takes the item checks it again, and cannot say in which line: 2.6 µs for 256 characters.
-            text = compact_json(text)
+            text = compact_json(text)  # here, where it is known which line it is
         except NotJson as error:
             why = str(error).replace("JSON is malformed: ", "")
             raise UsageError(f"line {number} of {source.name}: {why}") from None
-        yield Json.raw(text)
+        yield Json(RawJson(text, is_compact=True))
 
 
 def csv_items(source: Source) -> Iterator[dict[str, str]]:

@@ -9,7 +9,7 @@ from durable_bus.cli.items_formats import Source, over_the_limit
 from durable_bus.client.result_table import import_arrow
 from durable_bus.errors import UsageError, said
 from durable_bus.payloads.json_values import NotJson, dump_json
-from durable_bus.payloads.messages import Json
+from durable_bus.payloads.messages import Json, RawJson
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 
 __all__ = ["parquet_items"]
@@ -105,4 +105,4 @@ def _item(source: Source, row: dict[str, Any], row_number: int) -> Json:
         raise UsageError(f"{where}: {why}") from None
     if len(text) * 4 > PAYLOAD_BYTES_MAX and len(text.encode()) > PAYLOAD_BYTES_MAX:
         raise over_the_limit(f"row {row_number} of {source.name}")
-    return Json.raw(text)
+    return Json(RawJson(text, is_compact=True))

@@ -10,9 +10,9 @@ import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from durable_bus.errors import NotFound
 from durable_bus.journal.connection import TEXT_BYTES_MAX, open_reader, translated
@@ -20,21 +20,14 @@ from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.journal.paging import PAGE_CHARS
 from durable_bus.journal.results import PAGE_ROWS, ResultPages, error_text
 from durable_bus.journal.statements import Statements, threads_below
-from durable_bus.payloads.forms import JSON, PICKLE, TEXT, XML
-from durable_bus.payloads.messages import Json, Pickled, Result, Text, Xml
+from durable_bus.payloads.forms import XML
+from durable_bus.payloads.messages import Json, Pickled, Result, Text, Xml, as_said
 
 __all__ = ["BufferContent", "JournalReader"]
 
 _ANSWERS_MAX = 1_000
 """So many different answers are looked at to say by what items failed."""
 _INDEX_MASK = (1 << INDEX_BITS) - 1
-_VALUES: Final[dict[int, Callable[[str], Text | Xml | Json | Pickled]]] = {
-    TEXT: Text,
-    XML: Xml,
-    JSON: Json.raw,
-    PICKLE: Pickled,
-}
-"""What a client gives in to have such an item."""
 
 
 class BufferContent(NamedTuple):
@@ -175,7 +168,7 @@ class JournalReader:
                 return
             after_key = page[-1][0]
             for _, payload, form in page:
-                yield _VALUES[form](payload)
+                yield as_said(payload, form, is_compact=True)
 
     def buffers(self) -> Iterator[dict[str, Any]]:
         """Every row of the view `buffers`, in the order they were started."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
 from durable_bus.errors import BufferError, ItemFailed, UsageError
-from durable_bus.payloads.forms import FORM_NAMES
+from durable_bus.payloads.forms import FORM_NAMES, JSON, PICKLE, XML
 
 __all__ = [
     "NAME_CHARS_MAX",
@@ -36,6 +36,7 @@ __all__ = [
     "SystemError",
     "Text",
     "Xml",
+    "as_said",
     "check_name",
     "is_seconds",
 ]
@@ -136,10 +137,22 @@ class Pickled:
     text: str
 
 
-class RawJson(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RawJson:
     """What `Json.raw` was given."""
 
     text: str
+    is_compact: bool = field(default=False, compare=False, repr=False)
+    """Somebody has checked it and made it compact: it is not looked at again."""
+
+
+def as_said(text: str, form: int, *, is_compact: bool) -> Text | Xml | Json | Pickled:
+    """The value that says a payload's form outright, for who gives it away again. `is_compact`: if it is
+    JSON, it is out of the journal, where it is compact.
+    """
+    if form == JSON:
+        return Json(RawJson(text, is_compact))
+    return Pickled(text) if form == PICKLE else Xml(text) if form == XML else Text(text)
 
 
 @dataclass(frozen=True, slots=True)

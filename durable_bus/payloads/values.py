@@ -42,7 +42,7 @@ from durable_bus.payloads.settings import ValueForms
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml, parse, without_declaration
 from durable_bus.payloads.xml_writing import dump_dataclass, dump_element, xml_of_answer
 
-__all__ = ["ANSWER_REPR_BYTES_MAX", "Payload", "ValueWriter", "as_said"]
+__all__ = ["ANSWER_REPR_BYTES_MAX", "Payload", "ValueWriter"]
 
 Payload = tuple[str, int]
 """A text and its form (`payloads.forms`)."""
@@ -100,7 +100,10 @@ def _of_json(value: object) -> Payload:
 def _of_said_json(value: Json) -> Payload:
     inner = value.value
     try:
-        text = compact_json(str.__str__(inner.text)) if isinstance(inner, RawJson) else dump_json(inner)
+        if isinstance(inner, RawJson):
+            text = inner.text if inner.is_compact else compact_json(str.__str__(inner.text))
+        else:
+            text = dump_json(inner)
     except NotJson as error:
         raise UnserialisableAnswer(str(error)) from None
     return _checked(text), JSON
@@ -219,13 +222,6 @@ class ValueWriter:
             "pydantic model, a msgspec Struct, a dataclass, an lxml element, Text, Xml or Json; or make the "
             "bus with Bus(name, pickle=True)"
         )
-
-
-def as_said(text: str, form: int) -> Text | Xml | Json | Pickled:
-    """The value that says a payload's form outright, for who gives it away again."""
-    if form == JSON:
-        return Json.raw(text)
-    return Pickled(text) if form == PICKLE else Xml(text) if form == XML else Text(text)
 
 
 def _why(value: object, error: BaseException) -> str:

@@ -72,6 +72,18 @@ def test_json_that_cannot_be_read_fails_its_item_and_no_other(plain: Path, what:
     assert "<code>malformed</code><message>not JSON: " in rows[1][1]
 
 
+def test_a_buffer_with_such_items_can_be_retried(plain: Path) -> None:
+    """Each goes out again as it was given, and fails again by itself."""
+    submit(plain, "bombs", "kind", ["{", "1 2"], "22")
+    facts = Facts(plain)
+    facts.until_recorded("bombs", 2)
+    with closing(connected(plain)) as client:
+        again = client.retry("bombs")
+        assert again.wait(60).successful == 0
+    sql = "SELECT payload, form FROM items WHERE buffer_id = ? ORDER BY item_index"
+    assert facts.rows(sql, "bombs.retry1") == facts.rows(sql, "bombs") == [("{", "json"), ("1 2", "json")]
+
+
 class Bomb:
     """Whoever loads it makes a file."""
 

@@ -11,9 +11,9 @@ import msgspec
 from durable_bus.errors import LimitExceeded, MessageRefused, NotFound, UnserialisableAnswer, UsageError
 from durable_bus.journal.messages import MessageRow, NewMessage
 from durable_bus.journal.work import Failure
-from durable_bus.payloads.messages import check_name
+from durable_bus.payloads.messages import as_said, check_name
 from durable_bus.payloads.settings import ValueForms
-from durable_bus.payloads.values import ValueWriter, as_said
+from durable_bus.payloads.values import ValueWriter
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 from durable_bus.payloads.xml_writing import error_payload
 from durable_bus.supervisor.context import Context
@@ -192,7 +192,7 @@ def _answer(context: Context, name: str, row: MessageRow, respond: Respond) -> N
     """
     thread_id = row.thread_id
     try:
-        payload, form = _WRITER.answer(as_said(respond.payload, respond.form))
+        payload, form = _WRITER.answer(as_said(respond.payload, respond.form, is_compact=False))
     except UnserialisableAnswer as error:
         failure = Failure(error.kind, str(error))
         context.journal.work.record_failure(failure, 1, message_seq=row.message_seq)
