@@ -241,7 +241,5 @@ def _sized(
         body = pack(texts)
     if body.count(b"\0") != len(texts) or len(body) > PAYLOAD_BYTES_MAX:
         for position, text in enumerate(texts):
-            _dump(
-                writer, text, first_index + position
-            )  # one of them cannot be taken: this finds and names it
+            _dump(writer, text, first_index + position)  # one cannot be taken: this names it
     yield body, forms

@@ -50,12 +50,7 @@ def _refused(annotation: Any, inside: bool) -> Iterator[str]:
             yield f"an answer of {kind.__name__} cannot be written: answer a list, or make it a str"
         elif not inside and (issubclass(kind, _NOT_BY_ITSELF) or is_path(kind)):
             yield f"an answer of {kind.__name__} by itself cannot be written: answer a str, or a dict of it"
-        elif (
-            issubclass(kind, dict)
-            and arguments
-            and arguments[0] not in (str, Any)
-            and _is_no_str(arguments[0])
-        ):
+        elif issubclass(kind, dict) and arguments and _is_no_str(arguments[0]):
             yield f"an answer of {annotation} cannot be written as JSON: its keys must be str"
         elif issubclass(kind, (dict, list, tuple)) or (kind is Collection):
             for member in arguments:
@@ -63,4 +58,4 @@ def _refused(annotation: Any, inside: bool) -> Iterator[str]:
 
 
 def _is_no_str(annotation: Any) -> bool:
-    return isinstance(annotation, type) and not issubclass(annotation, str)
+    return annotation is not Any and isinstance(annotation, type) and not issubclass(annotation, str)

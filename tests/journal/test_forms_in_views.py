@@ -5,13 +5,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from journal_rows import add_buffer
 from support import Facts
 
 from durable_bus.errors import StorageFailed
 from durable_bus.journal.journal import Journal
 from durable_bus.journal.messages import NewMessage
 from durable_bus.journal.work import Failure
-from durable_bus.payloads.forms import FORM_NAMES, JSON, TEXT, XML, digits_of
+from durable_bus.payloads.forms import FORM_NAMES, JSON, TEXT, XML
 
 PAYLOADS = ["plain <text>", "<a/>", '{"score":0.5,"name":"zwölf"}', "gASVBQAAAAAAAABLBS4="]
 AS_JSON = [None, None, PAYLOADS[JSON], None]
@@ -25,24 +26,6 @@ def opened(journal: Path) -> Iterator[Journal]:
         yield opened
 
 
-def buffer_of(opened: Journal, buffer_id: str, payloads: list[str], forms: bytes) -> int:
-    row = opened.buffers.add_whole(
-        [payload.encode() for payload in payloads],
-        digits_of(forms),
-        digest="d",
-        buffer_id=buffer_id,
-        target="work",
-        return_to="",
-        from_id="cli",
-        thread_id=f"t/{buffer_id}",
-        starter_thread_id="t",
-        collect=True,
-        request_id=buffer_id,
-        retry_of=None,
-    )
-    return row.buffer_seq
-
-
 def answer(
     opened: Journal, buffer_seq: int, index: int, payload: str, form: int, success: bool = True
 ) -> None:
@@ -52,7 +35,7 @@ def answer(
 
 def test_views_say_the_form_of_a_payload_and_give_json_by_itself(opened: Journal, facts: Facts) -> None:
     with opened.commit(2):
-        seq = buffer_of(opened, "b", PAYLOADS, bytes(range(4)))
+        seq = add_buffer(opened, "b", PAYLOADS, "0123")
         for form, payload in enumerate(PAYLOADS):
             answer(opened, seq, form, payload, form)
             opened.messages.add(f"m{form}", NewMessage("a", "b", "t", payload, form))
@@ -83,7 +66,7 @@ def test_a_message_is_xml_unless_it_is_said_otherwise(opened: Journal, facts: Fa
 def test_a_field_of_json_is_asked_of_all_rows_whatever_else_they_hold(opened: Journal, facts: Facts) -> None:
     """Failures are XML, an answer may be text that looks like broken JSON: neither is an error."""
     with opened.commit(2):
-        seq = buffer_of(opened, "b", ["a", "b", "c", "d", "e"], bytes(5))
+        seq = add_buffer(opened, "b", ["a", "b", "c", "d", "e"], "0")
         answer(opened, seq, 0, '{"score":0.5}', JSON)
         answer(opened, seq, 1, '{"score":', TEXT)
         answer(opened, seq, 2, "<SystemError/>", XML, success=False)
@@ -102,7 +85,7 @@ def test_a_field_of_json_is_asked_of_all_rows_whatever_else_they_hold(opened: Jo
 def test_an_item_has_one_key_in_every_view_and_the_next_has_the_next(opened: Journal, facts: Facts) -> None:
     with opened.commit(2):
         for buffer_id in ("before", "b", "behind"):
-            seq = buffer_of(opened, buffer_id, [f"{buffer_id} {index}" for index in range(20)], bytes(20))
+            seq = add_buffer(opened, buffer_id, [f"{buffer_id} {index}" for index in range(20)], "0")
             for index in range(0, 20, 2):
                 answer(opened, seq, index, f"did {buffer_id} {index}", TEXT)
             for index in range(0, 20, 3):
@@ -131,7 +114,7 @@ def test_an_item_has_one_key_in_every_view_and_the_next_has_the_next(opened: Jou
 @pytest.mark.parametrize("table", ["item", "result", "message"])
 def test_no_table_takes_a_fifth_form(opened: Journal, table: str) -> None:
     with opened.commit(2):
-        seq = buffer_of(opened, "b", ["a"], bytes(1))
+        seq = add_buffer(opened, "b", ["a"], "0")
         answer(opened, seq, 0, "a", TEXT)
         opened.messages.add("m", NewMessage("a", "b", "t", "<a/>"))
     for form in (-1, 4, "json"):

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_bus.journal.connection import open_reader, open_writer
-from durable_bus.journal.schema import migrate
+from durable_bus.journal.connection import open_reader
 from durable_bus.journal.statements import load
 
 BY_ROWID = "USING INTEGER PRIMARY KEY (rowid=?)"
@@ -24,14 +23,6 @@ ONE_ITEM = {
 }
 NEVER_BEGUN = {"SCAN f USING INDEX failure_of_message"}
 """The failures of messages have neither buffer nor item: that part of the view is false before it begins."""
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("plans") / "journal.db"
-    with closing(open_writer(path)) as connection:
-        migrate(connection)
-    return path
 
 
 class Plans:

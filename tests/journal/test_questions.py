@@ -16,7 +16,6 @@ from support import REPOSITORY, Facts
 from durable_bus import Client, Xml
 from durable_bus.journal.admin.query import ask, question, questions
 from durable_bus.journal.connection import open_reader, open_writer
-from durable_bus.journal.schema import migrate
 
 REFERENCE = REPOSITORY / "migrations" / "README.md"
 BIG_TABLES = {"item", "result", "answer", "dispatch", "failure", "journal_commit"}
@@ -275,14 +274,6 @@ def test_frequent_errors_have_a_message_for_an_example(told: Client, journal: Pa
 
 
 # Their speed
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("empty") / "journal.db"
-    with closing(open_writer(path)) as connection:
-        migrate(connection)
-    return path
 
 
 @pytest.mark.parametrize("name", questions())

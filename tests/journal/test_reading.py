@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from journal_rows import add_buffer
 from support import Facts
 
 from durable_bus.journal.formats import packed
@@ -31,21 +32,7 @@ def opened(journal: Path) -> Iterator[Journal]:
 
 def buffer_of(opened: Journal, buffer_id: str, forms: str = "0") -> int:
     with opened.commit(2):
-        row = opened.buffers.add_whole(
-            [f"item {index}".encode() for index in range(ITEMS)],
-            forms,
-            digest="digest",
-            buffer_id=buffer_id,
-            target="work",
-            return_to="",
-            from_id="cli",
-            thread_id=f"t/{buffer_id}",
-            starter_thread_id="t",
-            collect=True,
-            request_id=buffer_id,
-            retry_of=None,
-        )
-    return row.buffer_seq
+        return add_buffer(opened, buffer_id, [f"item {index}" for index in range(ITEMS)], forms)
 
 
 def answer(
