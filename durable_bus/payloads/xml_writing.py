@@ -63,9 +63,7 @@ def _check_characters(text: str) -> None:
 
 
 def dump_element(value: etree._Element) -> str:
-    """An element without its tail. Raises UnserialisableAnswer for what is no element or no XML."""
-    if not isinstance(value.tag, str):
-        raise UnserialisableAnswer("a comment, processing instruction or entity is no element")
+    """An element without its tail. Raises UnserialisableAnswer for what is no XML."""
     text = etree.tostring(value, encoding=str, with_tail=False)
     # A tree of an HTML or recovering parser may hold names that no XML parser takes (`@click`), and one of
     # any other parser entity references; both are parsed again. What was moved out of an HTML tree into one

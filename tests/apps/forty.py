@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pydantic
 from lxml import etree
 
 from apps.value_types import Colour, Doc, Loose, Named, Pair, Plain, Point, Record, Row
@@ -36,6 +37,12 @@ class Nested:
     seen: datetime.date | None = None
     extra: dict[str, int] | None = None
     """So that it has no XML form."""
+
+
+class Exiting(pydantic.BaseModel):
+    @pydantic.model_serializer
+    def exit_instead(self) -> dict[str, int]:
+        raise SystemExit(3)
 
 
 DAY, MOMENT = datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2, 3, 4, 5, 678, datetime.UTC)
@@ -118,7 +125,9 @@ REFUSED: dict[str, Any] = {
     "too large a number": Json.raw("1e400"),
     "too long": "x" * (8 * 1024 * 1024 + 1),
     "too long as JSON": ["x" * (8 * 1024 * 1024)],
+    "too long as an object": {"x": "x" * (8 * 1024 * 1024)},
 }
+REFUSED_ANSWERS: dict[str, Any] = {**REFUSED, "code that exits": {"x": Exiting()}}
 
 
 def _answering(case: Case) -> Callable[[Any], Any]:
@@ -140,6 +149,11 @@ def is_same(one: Any, other: Any) -> bool:
 
 for _case in CASES:
     bus.listener(_case.name)(_answering(_case))
+
+
+@bus.listener("refused")
+def answer_what_is_refused(number: int) -> Any:
+    return tuple(REFUSED_ANSWERS.values())[number]
 
 
 @bus.listener("all")

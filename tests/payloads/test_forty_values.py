@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from apps import forty
-from apps.forty import CASES, REFUSED, Case, is_same
+from apps.forty import CASES, REFUSED, REFUSED_ANSWERS, Case, is_same
 from command_line import durable_bus
 from support import TESTS, Facts
 
@@ -100,3 +100,11 @@ def test_what_has_no_form_is_refused_where_it_is_given(client: Client, why: str)
         client.start("dict", [{}, REFUSED[why]], buffer_id=buffer_id)
     assert "\n" not in str(refused.value)
     assert Facts(client.journal).rows("SELECT 1 FROM buffers WHERE buffer_id = ?", buffer_id) == []
+
+
+def test_what_has_no_form_is_a_failed_result_where_it_is_answered(client: Client) -> None:
+    buffer = client.start("refused", list(range(len(REFUSED_ANSWERS))), buffer_id="refused")
+    buffer.wait(60)
+    for why, result in zip(REFUSED_ANSWERS, buffer.results(), strict=True):
+        assert not result.success, why
+        assert (result.error or "").startswith("answer: the answer cannot be written: "), (why, result.error)
