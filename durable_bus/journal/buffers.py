@@ -45,10 +45,11 @@ class BufferRow(NamedTuple):
     ended_commit: int | None = None
     pruned_commit: int | None = None
     dropped_commit: int | None = None
+    sealed_commit: int | None = None
 
     @property
     def item_count(self) -> int:
-        """Its items; while it is being received, those that have arrived."""
+        """Its items; while they are being received, those that have arrived."""
         return self.received if self.total is None else self.total
 
 
@@ -103,6 +104,7 @@ class BufferTable:
             low_water=0,
             touched_at=self._journal.now_ms,
             created_commit=commit_id,
+            sealed_commit=commit_id,
             **columns,
         )
 
@@ -110,18 +112,27 @@ class BufferTable:
         self._write("add_buffer", buffer_seq=self._journal.ids.buffer, **columns)
 
     def add_chunk(
-        self, buffer_seq: int, number: int, first_index: int, items: list[bytes], forms: str
+        self,
+        buffer_seq: int,
+        number: int,
+        first_index: int,
+        items: list[bytes],
+        forms: str,
+        *,
+        streams: bool = False,
     ) -> bool:
         """A numbered chunk: its items, in UTF-8. False when the buffer does not wait for it any more: use
-        inside `Journal.savepoint()`.
+        inside `Journal.savepoint()`. `streams`: it is one of a stream, which opens with its first.
 
         `forms`: as `payloads.forms.digits_of` says them, one digit for all of them or one each. Raises
         ValueError for other digits, and for what is not UTF-8; the savepoint then undoes what was inserted
         before that.
         """
         self._add_items(buffer_seq, first_index, items, forms)
-        count = len(items)
-        return self._write("chunk_received", buffer_seq=buffer_seq, number=number, item_count=count) == 1
+        facts: dict[str, Any] = {"buffer_seq": buffer_seq, "item_count": len(items)}
+        if streams:
+            self._write("add_stream_chunk", first_index=first_index, **facts)
+        return self._write("chunk_received", number=number, streams=streams, **facts) == 1
 
     def _add_items(self, buffer_seq: int, first_index: int, items: list[bytes], forms: str) -> None:
         first_key = (buffer_seq << INDEX_BITS) + first_index
@@ -133,9 +144,15 @@ class BufferTable:
             rows = zip(itertools.count(first_key), map(bytes.decode, items), form_of)
             self._statements.run_each("add_item", rows)
 
-    def open(self, buffer_seq: int, total: int, digest: str) -> bool:
-        """All `total` items are here: open it. False when they are not, or it is open already."""
-        return self._write("open_buffer", buffer_seq=buffer_seq, total=total, digest=digest) == 1
+    def take_over(self, buffer_seq: int, request_id: str) -> None:
+        """A stream that is not sealed has another producer from now on."""
+        self._write("take_over_stream", buffer_seq=buffer_seq, request_id=request_id)
+
+    def seal(self, buffer_seq: int, total: int, digest: str | None) -> bool:
+        """All `total` items are here, and no more come. False when they are not, or it was sealed or ended
+        before.
+        """
+        return self._write("seal_buffer", buffer_seq=buffer_seq, total=total, digest=digest) == 1
 
     def drop(self, buffer_seq: int) -> None:
         """Give up a buffer that never opened; its id is free again, its rows go with `clear_some`."""
@@ -169,7 +186,7 @@ class BufferTable:
         if not dropped:
             for name in ("clear_results", "clear_forwarded", "clear_failures"):
                 self._write(name, **keys)
-            for name in ("clear_answers", "clear_dispatches"):
+            for name in ("clear_answers", "clear_dispatches", "clear_chunks"):
                 self._write(name, buffer_seq=buffer_seq, first_index=first_index)
         if first_index == 0:
             below = threads_below(thread_id)

@@ -71,7 +71,7 @@ class FreshItems:
         on what is kept.
         """
         chunks = self._chunks.get(buffer_seq)
-        if len(forms) > 1 or first_index != (chunks[-1].end_index if chunks else 0):
+        if len(forms) > 1 or (chunks and first_index != chunks[-1].end_index):
             return
         ends = array("I", accumulate(map(len, items), initial=0))
         if ends[-1] > len(items) * LONG_BYTES:

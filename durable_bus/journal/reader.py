@@ -40,6 +40,8 @@ class BufferContent(NamedTuple):
     collect: bool
     return_to: str
     opened: bool
+    sealed: bool
+    """All its items have come. Only a stream is opened before."""
     ended: bool
     pruned: bool
     total: int
@@ -106,8 +108,8 @@ class JournalReader:
         row = self.row("buffer_content", buffer_id=buffer_id)
         if row is None:
             return None
-        flags = {name: bool(row[name]) for name in ("collect", "opened", "ended", "pruned", "is_retry")}
-        return BufferContent(**{**row, **flags})
+        flags = ("collect", "opened", "sealed", "ended", "pruned", "is_retry")
+        return BufferContent(**{**row, **{name: bool(row[name]) for name in flags}})
 
     def kept(self, buffer_id: str) -> BufferContent:
         """The same, of a buffer whose results are there. Raises NotFound for none, and for a pruned one."""
@@ -205,7 +207,7 @@ class JournalReader:
             row = self._statements.one("buffer_counts", buffer_seq=buffer_seq)
         if row is None:
             raise NotFound(f"a buffer has vanished from {self.path}")
-        return row[0] or 0, row[1], row[2], bool(row[3])
+        return row[0], row[1], row[2], bool(row[3])
 
     def results(
         self, buffer_seq: int, *, failed_only: bool = False, with_items: bool = False

@@ -203,13 +203,16 @@ class OpenBuffer(NamedTuple):
     starter_thread_id: str
     collect: bool
     total: int
+    """Of a stream that is not sealed, as many as have come."""
     recorded: int
     """Items that have a result: as many as rows were inserted."""
     failed: int
     cursor: int
     """Never handed out in this run from here on."""
-    recovered: bool = False
-    """An earlier run may have handed out anything from the cursor on: look before dispatching."""
+    sealed: bool = True
+    """No more items come."""
+    recovered_to: int = 0
+    """An earlier run may have handed out anything below this index: look before dispatching."""
     returned: tuple[Range, ...] = ()
     retry_at: int | None = None
     """When the next failed item is due again, ms since the epoch."""
@@ -228,7 +231,7 @@ class OpenBuffer(NamedTuple):
 
     @property
     def is_complete(self) -> bool:
-        return self.recorded == self.total
+        return self.sealed and self.recorded == self.total
 
     def may_have_work(self, now_ms: int) -> bool:
         """There may be items to hand out."""
@@ -246,8 +249,10 @@ class Arriving(NamedTuple):
     buffer_seq: int = 0
     next_chunk: int = 0
     received: int = 0
+    opened: bool = False
+    """It is a stream whose first chunk is on disk."""
     existing: bool = False
-    """The buffer is there already, opened: its items are not looked at, the digest decides."""
+    """The buffer is there already, sealed or ended: its items are not looked at, the digest decides."""
     repeated: bool = False
     """By this very request, whose answer was lost."""
 

@@ -127,6 +127,8 @@ class Start(Request, tag="start"):
     """A buffer whose items follow in chunks. `receiving` answers it; on disk by then: that it is receiving.
 
     `return_to`: "" stands for who starts it. `retry_of`: the ended buffer whose unsuccessful items these are.
+    `stream`: it opens with its first chunk; one that is there and not sealed is gone on with. `again`: it was
+    answered before, over a connection that was lost; if somebody else has gone on with the stream, refuse.
     """
 
     buffer_id: str
@@ -134,10 +136,14 @@ class Start(Request, tag="start"):
     collect: bool
     return_to: str = ""
     retry_of: str | None = None
+    stream: bool = False
+    again: bool = False
 
 
 class Chunk(Request, tag="chunk"):
-    """`count` items of the buffer that `start` began, in one body. `received` answers it: on disk."""
+    """`count` items of the buffer that `start` began, in one body. `received` answers it: on disk. A stream's
+    are handed out from then on.
+    """
 
     number: Count
     count: Count
@@ -145,13 +151,13 @@ class Chunk(Request, tag="chunk"):
 
 
 class Open(Request, tag="open"):
-    """All items were sent. `opened` answers it; on disk by then: that the buffer is open.
+    """All items were sent. `opened` answers it; on disk by then: that the buffer is open, and a stream sealed.
 
-    `digest`: of all items, `payloads.items.ItemsDigest`.
+    `digest`: of all items, `payloads.items.ItemsDigest`; None where a stream's came from several clients.
     """
 
     total: Count
-    digest: str
+    digest: str | None
 
 
 class Submit(Start, tag="submit", kw_only=True):
@@ -274,10 +280,14 @@ class Welcome(Answer, tag="welcome"):
 
 
 class Receiving(Answer, tag="receiving"):
-    """To `start`: send on from this chunk. `existing`: the buffer is there already, send none."""
+    """To `start`: send on from this chunk. `existing`: the buffer is there already, send none. `received`: how
+    many items have come before.
+    """
 
     next_chunk: Count
     existing: bool
+    received: Count = 0
+    buffer_seq: int = 0
 
 
 class Received(Answer, tag="received"):

@@ -18,7 +18,7 @@ from durable_bus.journal.admin.wal_readers import wal_readers
 from durable_bus.journal.completeness import file_facts, what_may_be_missing
 from durable_bus.journal.connection import SCHEMA_VERSION, open_reader
 from durable_bus.journal.schema import migrate
-from durable_bus.journal.statements import load
+from durable_bus.journal.statements import as_of, load
 
 __all__ = ["Finding", "Report", "Warning_", "check", "invariants"]
 
@@ -78,10 +78,10 @@ class Report:
         }
 
 
-def invariants() -> dict[str, tuple[str, str]]:
-    """Every check by name: what it means, and its SQL."""
+def invariants(schema_version: int = SCHEMA_VERSION) -> dict[str, tuple[str, str]]:
+    """Every check by name: what it means, and its SQL for a journal of this version."""
     found = {}
-    for name, text in load("check.sql").items():
+    for name, text in as_of(schema_version, load("check.sql")).items():
         comment = [line for line in text.splitlines() if line.startswith("--")]
         found[name] = (" ".join(line[2:].strip() for line in comment), text)
     return found
@@ -128,7 +128,7 @@ def _checks(connection: sqlite3.Connection, schema_version: int) -> Iterator[Fin
     if schema_version == SCHEMA_VERSION:
         yield _schema(connection)
     yield _constraints(connection)
-    for name, (means, sql) in invariants().items():
+    for name, (means, sql) in invariants(schema_version).items():
         yield _ask(connection, name, means, sql)
 
 

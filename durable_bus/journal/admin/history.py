@@ -19,7 +19,9 @@ class History:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection = open_reader(path)
-        self._statements = Statements(self._connection, "history.sql")
+        with translated(path):
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        self._statements = Statements(self._connection, "history.sql", schema_version=version)
 
     def close(self) -> None:
         self._connection.close()

@@ -4,10 +4,11 @@
 -- name: add_buffer
 INSERT INTO buffer (
     buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect, request_id, retry_of,
-    touched_at, created_commit, received, next_chunk, total, digest, opened_commit
+    touched_at, created_commit, received, next_chunk, total, digest, opened_commit, sealed_commit
 ) VALUES (
     :buffer_seq, :buffer_id, :target, :return_to, :from_id, :thread_id, :starter_thread_id, :collect, :request_id,
-    :retry_of, :now_ms, :commit_id, :received, :next_chunk, :total, :digest, :opened_commit
+    :retry_of, :now_ms, :commit_id, :received, :next_chunk, :total, :digest, :opened_commit,
+    :opened_commit
 );
 
 -- name: buffer_by_id
@@ -41,13 +42,28 @@ SELECT ? + column1, column2, ? FROM (VALUES {(#, ?)});
 INSERT INTO item (item_key, payload, form) VALUES (?, ?, ?);
 
 -- name: chunk_received
-UPDATE buffer SET next_chunk = next_chunk + 1, received = received + :item_count, touched_at = :now_ms
-WHERE buffer_seq = :buffer_seq AND opened_commit IS NULL AND dropped_commit IS NULL AND next_chunk = :number;
+-- Its first chunk opens a stream.
+UPDATE buffer
+SET next_chunk = next_chunk + 1, received = received + :item_count, touched_at = :now_ms,
+    opened_commit = coalesce(opened_commit, CASE WHEN :streams THEN :commit_id END)
+WHERE buffer_seq = :buffer_seq AND sealed_commit IS NULL AND ended_commit IS NULL AND dropped_commit IS NULL
+    AND next_chunk = :number;
 
--- name: open_buffer
--- From this commit on nothing of the buffer can be lost.
-UPDATE buffer SET total = received, digest = :digest, opened_commit = :commit_id
-WHERE buffer_seq = :buffer_seq AND opened_commit IS NULL AND dropped_commit IS NULL AND received = :total;
+-- name: add_stream_chunk
+INSERT INTO chunk (buffer_seq, first_index, item_count, commit_id)
+VALUES (:buffer_seq, :first_index, :item_count, :commit_id);
+
+-- name: take_over_stream
+-- Another producer goes on with it.
+UPDATE buffer SET request_id = :request_id
+WHERE buffer_seq = :buffer_seq AND opened_commit IS NOT NULL AND sealed_commit IS NULL AND ended_commit IS NULL;
+
+-- name: seal_buffer
+-- No more items come. Whatever was not open before is from this commit on: nothing of it can be lost any more.
+UPDATE buffer
+SET total = received, digest = :digest, sealed_commit = :commit_id, opened_commit = coalesce(opened_commit, :commit_id)
+WHERE buffer_seq = :buffer_seq AND sealed_commit IS NULL AND ended_commit IS NULL AND dropped_commit IS NULL
+    AND received = :total;
 
 -- name: drop_buffer
 UPDATE buffer SET dropped_commit = :commit_id
@@ -93,11 +109,12 @@ WHERE buffer_seq = :buffer_seq AND ended_commit IS NULL;
 -- name: count_last_results
 UPDATE buffer
 SET succeeded = succeeded + :succeeded, failed = failed + :failed, ended_commit = :commit_id, low_water = total
-WHERE buffer_seq = :buffer_seq AND opened_commit IS NOT NULL AND ended_commit IS NULL
+WHERE buffer_seq = :buffer_seq AND sealed_commit IS NOT NULL AND ended_commit IS NULL
     AND succeeded + failed + :succeeded + :failed = total;
 
 -- name: cancel_buffer
-UPDATE buffer SET ended_commit = :commit_id, cancelled_commit = :commit_id
+-- Of a stream that was not sealed there are as many items as have come.
+UPDATE buffer SET ended_commit = :commit_id, cancelled_commit = :commit_id, total = coalesce(total, received)
 WHERE buffer_seq = :buffer_seq AND opened_commit IS NOT NULL AND ended_commit IS NULL;
 
 -- name: set_low_water
@@ -178,6 +195,9 @@ DELETE FROM failure WHERE item_key IS NOT NULL AND item_key >= :first_key AND it
 -- name: clear_answers
 -- One that begins before stays until its first item goes.
 DELETE FROM answer WHERE buffer_seq = :buffer_seq AND first_index >= :first_index;
+
+-- name: clear_chunks
+DELETE FROM chunk WHERE buffer_seq = :buffer_seq AND first_index >= :first_index;
 
 -- name: clear_dispatches
 DELETE FROM dispatch WHERE buffer_seq = :buffer_seq AND first_index >= :first_index;

@@ -21,7 +21,7 @@ GROUP BY b.buffer_seq
 HAVING b.succeeded <> results_succeeded OR b.failed <> results_failed;
 
 -- name: items_are_complete
--- A buffer has the items it has received, 0 to N-1, and all of them once it has opened.
+-- A buffer has the items it has received, 0 to N-1, and no more come once it is sealed or cancelled.
 SELECT buffer_id, received, total, items, last_index
 FROM (
     SELECT
@@ -32,7 +32,32 @@ FROM (
 )
 WHERE items <> received
     OR coalesce(last_index, -1) <> received - 1
-    OR (opened_commit IS NOT NULL AND pruned_commit IS NULL AND total IS NOT received);
+    OR (total IS NOT NULL AND pruned_commit IS NULL AND total <> received)
+    OR (opened_commit IS NOT NULL AND received = 0 AND pruned_commit IS NULL);
+
+-- name: chunks_are_what_came
+-- The chunks of a stream follow on one another from its first item to the last that has come.
+SELECT b.buffer_id, b.received, k.first_index, k.item_count, k.commit_id
+FROM buffer b
+JOIN (
+    SELECT *, lead(first_index) OVER of_stream AS next_index, lag(commit_id) OVER of_stream AS last_commit
+    FROM chunk
+    WINDOW of_stream AS (PARTITION BY buffer_seq ORDER BY first_index)
+) k ON k.buffer_seq = b.buffer_seq
+WHERE b.pruned_commit IS NULL
+    AND (
+        coalesce(k.next_index, b.received) <> k.first_index + k.item_count
+        OR k.commit_id < k.last_commit
+        OR (k.last_commit IS NULL AND (k.first_index <> 0 OR k.commit_id IS NOT b.opened_commit))
+        OR k.commit_id > b.sealed_commit
+        OR k.commit_id > b.ended_commit
+    );
+
+-- name: streams_have_chunks
+-- What was open before it was sealed is a stream, and has its chunks.
+SELECT b.buffer_id, b.opened_commit, b.sealed_commit FROM buffer b
+WHERE b.opened_commit IS NOT NULL AND b.sealed_commit IS NOT b.opened_commit AND b.pruned_commit IS NULL
+    AND NOT EXISTS (SELECT 1 FROM chunk k WHERE k.buffer_seq = b.buffer_seq);
 
 -- name: items_have_a_buffer
 -- Every item belongs to a buffer.
@@ -40,13 +65,13 @@ SELECT i.item_key, i.buffer_seq, i.item_index FROM item i
 WHERE NOT EXISTS (SELECT 1 FROM buffer b WHERE b.buffer_seq = i.item_key >> 32);
 
 -- name: ended_means_whole
--- A buffer that nobody has cancelled has ended when, and only when, each of its items has a result.
-SELECT b.buffer_id, b.total, b.ended_commit, count(r.item_key) AS results
+-- A buffer that nobody has cancelled has ended when, and only when, it is sealed and each of its items has a result.
+SELECT b.buffer_id, b.total, b.sealed_commit, b.ended_commit, count(r.item_key) AS results
 FROM buffer b
 LEFT JOIN result r ON r.item_key BETWEEN b.buffer_seq << 32 AND (b.buffer_seq << 32) + 4294967295
 WHERE b.opened_commit IS NOT NULL AND b.cancelled_commit IS NULL AND b.pruned_commit IS NULL
 GROUP BY b.buffer_seq
-HAVING (b.ended_commit IS NOT NULL) <> (b.total = results);
+HAVING (b.ended_commit IS NOT NULL) <> (b.sealed_commit IS NOT NULL AND b.total = results);
 
 -- name: one_completion_each
 -- A collecting buffer that has ended has exactly one BufferComplete, every other buffer has none.
@@ -192,12 +217,16 @@ LEFT JOIN journal_commit before ON before.commit_id = c.commit_id - 1
 WHERE (before.commit_id IS NULL AND c.commit_id <> 1) OR c.run_id < before.run_id;
 
 -- name: buffers_change_in_order
--- A buffer is created, opened, ended and pruned in this order; a cancel is an end.
-SELECT buffer_id, created_commit, opened_commit, cancelled_commit, ended_commit, pruned_commit
+-- A buffer is created, opened, sealed, ended and pruned in this order; a cancel is an end, also of what is not sealed.
+SELECT buffer_id, created_commit, opened_commit, sealed_commit, cancelled_commit, ended_commit, pruned_commit
 FROM buffer
 WHERE opened_commit < created_commit
     OR ended_commit < opened_commit
+    OR sealed_commit < opened_commit
+    OR ended_commit < sealed_commit
+    OR (sealed_commit IS NOT NULL AND opened_commit IS NULL)
     OR (ended_commit IS NOT NULL AND opened_commit IS NULL)
+    OR (ended_commit IS NOT NULL AND sealed_commit IS NULL AND cancelled_commit IS NULL)
     OR (cancelled_commit IS NOT NULL AND cancelled_commit IS NOT ended_commit)
     OR pruned_commit < ended_commit
     OR (pruned_commit IS NOT NULL AND ended_commit IS NULL);
@@ -215,7 +244,7 @@ FROM dispatch d
 LEFT JOIN buffer b ON b.buffer_seq = d.buffer_seq
 WHERE b.opened_commit IS NULL
     OR d.first_index < 0
-    OR d.first_index + d.item_count > b.total
+    OR d.first_index + d.item_count > coalesce(b.total, b.received)
     OR d.commit_id < b.opened_commit
     OR d.ended_commit < d.commit_id
     OR d.attempt < 1;
@@ -321,7 +350,7 @@ WHERE m.settled_commit IS NULL
         SELECT 1 FROM buffer b
         JOIN thread t ON t.thread_id = b.thread_id
         WHERE b.thread_id || '/' = rtrim(m.thread_id, '0123456789')
-            AND CAST(substr(m.thread_id, length(b.thread_id) + 2) AS INTEGER) < b.total
+            AND CAST(substr(m.thread_id, length(b.thread_id) + 2) AS INTEGER) < coalesce(b.total, b.received)
             AND b.thread_id = substr(rtrim(m.thread_id, '0123456789'), 1, length(rtrim(m.thread_id, '0123456789')) - 1)
     );
 
@@ -334,7 +363,7 @@ WHERE instr(t.chain, '[[') + instr(t.chain, ', [') + instr(t.chain, ',[') > 0
     AND NOT EXISTS (
         SELECT 1 FROM buffer b
         WHERE b.buffer_id = json_extract(hop.value, '$[0]') AND b.dropped_commit IS NULL
-            AND json_extract(hop.value, '$[1]') >= 0 AND json_extract(hop.value, '$[1]') < b.total
+            AND json_extract(hop.value, '$[1]') >= 0 AND json_extract(hop.value, '$[1]') < coalesce(b.total, b.received)
     );
 
 -- name: retried_buffers_had_ended

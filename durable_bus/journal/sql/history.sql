@@ -77,7 +77,7 @@ FROM journal_commit WHERE commit_id = :commit_id;
 SELECT max(commit_id) FROM journal_commit;
 
 -- name: buffers_at
--- Every buffer as it was after a commit, as the view `buffers` would have shown it. What a prune has removed cannot be
+-- Every buffer as it was after a commit, as the view `buffers` would have shown it. A stream had the chunks of until then. What a prune has removed cannot be
 -- counted any more (NULL), and how many items had arrived of a buffer that was receiving is known of the present only.
 SELECT
     b.buffer_id,
@@ -95,7 +95,11 @@ SELECT
     ) AS paused,
     b.target,
     CASE
-        WHEN b.opened_commit <= :commit_id THEN b.total
+        WHEN b.sealed_commit <= :commit_id THEN b.total
+        WHEN b.opened_commit <= :commit_id THEN (
+            SELECT coalesce(sum(k.item_count), 0) FROM chunk k
+            WHERE k.buffer_seq = b.buffer_seq AND k.commit_id <= :commit_id
+        )
         WHEN :commit_id >= (SELECT max(commit_id) FROM journal_commit) THEN b.received
     END AS total,
     CASE
@@ -128,7 +132,8 @@ ORDER BY b.buffer_seq;
 -- What `finish` waits for: items that somebody must still be handed, or has in hand; what waits for a conversation to come
 -- to its end is `forwarded`.
 SELECT
-    b.buffer_id, b.target, b.total - b.succeeded - b.failed AS pending,
+    b.buffer_id, b.target, coalesce(b.total, b.received) - b.succeeded - b.failed AS pending,
+    b.sealed_commit IS NULL AS unsealed,
     EXISTS (SELECT 1 FROM pause p WHERE p.buffer_seq = b.buffer_seq AND p.resumed_commit IS NULL) AS paused,
     (
         SELECT count(*) FROM forwarded_item o

@@ -8,13 +8,14 @@ SELECT * FROM buffers WHERE buffer_id = :buffer_id;
 -- What a start with the same id would be compared with.
 SELECT
     buffer_seq, buffer_id, target, coalesce(digest, '') AS digest, collect, return_to,
-    opened_commit IS NOT NULL AS opened, ended_commit IS NOT NULL AS ended, pruned_commit IS NOT NULL AS pruned,
-    coalesce(total, received) AS total, succeeded, failed, retry_of IS NOT NULL AS is_retry
+    opened_commit IS NOT NULL AS opened, sealed_commit IS NOT NULL AS sealed, ended_commit IS NOT NULL AS ended,
+    pruned_commit IS NOT NULL AS pruned, coalesce(total, received) AS total, succeeded, failed, retry_of IS NOT NULL AS is_retry
 FROM buffer WHERE buffer_id = :buffer_id AND dropped_commit IS NULL;
 
 -- name: buffer_counts
 -- Asked again and again while somebody waits: no view, one row.
-SELECT total, succeeded, failed, ended_commit IS NOT NULL FROM buffer WHERE buffer_seq = :buffer_seq;
+SELECT coalesce(total, received), succeeded, failed, ended_commit IS NOT NULL FROM buffer
+WHERE buffer_seq = :buffer_seq;
 
 -- name: next_answer
 -- The result that comes next in item order, and the answer that it came in.

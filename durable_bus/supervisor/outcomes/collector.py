@@ -19,7 +19,7 @@ from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range
 from durable_bus.wire.parts import Segment
 from durable_bus.wire.protocol import Ended
 
-__all__ = ["attempt_failed", "cancel", "complete_message_id", "record", "record_passed_on"]
+__all__ = ["attempt_failed", "cancel", "complete_message_id", "record", "record_passed_on", "sealed"]
 
 
 def complete_message_id(buffer_id: str) -> str:
@@ -111,6 +111,13 @@ def attempt_failed(
             durations=durations,
         )
         _count(context, buffer.seq, int(recorded), success=False)
+
+
+def sealed(context: Context, buffer_seq: int) -> None:
+    """No more items of a stream come. When all of them have their results already, this is its end."""
+    buffer = context.state.buffers.change(buffer_seq, sealed=True)
+    if buffer.is_complete and context.journal.buffers.count_last(buffer_seq, 0, 0):
+        _emit(context, buffer)
 
 
 def cancel(context: Context, buffer: OpenBuffer) -> None:

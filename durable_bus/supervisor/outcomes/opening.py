@@ -78,10 +78,11 @@ def take_in(state: State, row: BufferRow, *, recovered: bool = False, **more: An
         starter_thread_id=row.starter_thread_id,
         collect=bool(row.collect),
         total=row.item_count,
+        sealed=row.sealed_commit is not None,
         recorded=row.succeeded + row.failed,
         failed=row.failed,
         cursor=row.low_water,
-        recovered=recovered,
+        recovered_to=row.item_count if recovered else 0,
         passed_on=recovered,
         **more,
     )

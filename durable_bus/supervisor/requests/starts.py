@@ -1,7 +1,8 @@
-"""Starting a buffer: its items arrive in chunks, or all at once, and then it opens.
+"""Starting a buffer: its items arrive in chunks, or all at once, and then it opens. A stream opens with its
+first chunk, and is sealed when no more come.
 
 A start that is repeated, because its answer was lost, goes on where it was: a buffer's row says how many
-chunks are on disk, and which request opened it.
+chunks are on disk, and which request opened it. A stream whose producer has gone waits for the next one.
 """
 
 from durable_bus.errors import BufferError, LimitExceeded, OtherItems, UsageError
@@ -9,7 +10,7 @@ from durable_bus.journal.buffers import BufferRow
 from durable_bus.payloads.packing import split
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import opening
+from durable_bus.supervisor.outcomes import collector, opening
 from durable_bus.supervisor.outcomes.opening import NewBuffer
 from durable_bus.supervisor.outcomes.threads import Chain
 from durable_bus.supervisor.requests import Handlers
@@ -47,9 +48,11 @@ def buffer_of(context: Context, request: Request) -> str | None:
 
 
 def give_up(context: Context, request_id: str) -> None:
-    """A start was refused or abandoned: its buffer goes, unless it was there before."""
+    """A start was refused or abandoned: its buffer goes, unless it was there before. What has come of a
+    stream stays.
+    """
     arriving = context.state.starts.discard(request_id)
-    if arriving is not None and not arriving.existing:
+    if arriving is not None and not arriving.existing and not arriving.opened:
         context.journal.buffers.drop(arriving.buffer_seq)
 
 
@@ -67,6 +70,8 @@ def closed(context: Context, connection_id: int) -> None:
 
 
 def _submit(context: Context, connection_id: int, submit: Submit, bodies: list[bytes]) -> Answer:
+    if submit.stream:
+        raise UsageError("the items of a stream come in chunks")
     arriving = _claim(context, connection_id, submit)
     if arriving.existing:
         return _existing(context, arriving, submit.digest)
@@ -84,7 +89,9 @@ def _start(context: Context, connection_id: int, start: Start, bodies: list[byte
         buffer_seq = opening.begin(context, _new_buffer(context, connection_id, start))
         arriving = arriving._replace(buffer_seq=buffer_seq)
     context.state.starts[start.request] = arriving
-    return Receiving(start.request, arriving.next_chunk, arriving.existing)
+    return Receiving(
+        start.request, arriving.next_chunk, arriving.existing, arriving.received, arriving.buffer_seq
+    )
 
 
 def _claim(context: Context, connection_id: int, start: Start) -> Arriving:
@@ -95,22 +102,54 @@ def _claim(context: Context, connection_id: int, start: Start) -> Arriving:
     """
     nothing = Arriving(start, connection_id)
     row = context.journal.buffers.by_id(start.buffer_id)
-    opened = row is not None and row.opened_commit is not None
-    if row is not None and opened and row.request_id == start.request:
+    sealed = row is not None and row.sealed_commit is not None
+    if row is not None and sealed and row.request_id == start.request:
         # Its acknowledgement was lost: it is given again, whatever today's app is like.
         return nothing._replace(buffer_seq=row.buffer_seq, existing=True, repeated=True)
     workforce.require_app(context)
     opening.check(context, start.buffer_id, start.buffer_id, start.target, start.return_to)
     if row is None:
         return nothing
-    if opened:
-        return nothing._replace(buffer_seq=row.buffer_seq, existing=True)
+    there = nothing._replace(
+        buffer_seq=row.buffer_seq,
+        next_chunk=row.next_chunk,
+        received=row.item_count,
+        opened=row.opened_commit is not None,
+    )
+    if start.stream and there.opened:
+        return _claim_stream(context, there, row)
+    if there.opened:
+        if not sealed and row.ended_commit is None:
+            raise BufferError(start.buffer_id, "it is a stream that is not sealed")
+        return there._replace(existing=True)
     if row.request_id == start.request:
-        return nothing._replace(buffer_seq=row.buffer_seq, next_chunk=row.next_chunk, received=row.received)
-    if any(other.buffer_seq == row.buffer_seq for other in context.state.starts.values()):
-        raise BufferError(start.buffer_id, "another client is sending its items just now")
+        return there
+    _refuse_second_producer(context, start, row)
     context.journal.buffers.drop(row.buffer_seq)
     return nothing
+
+
+def _claim_stream(context: Context, there: Arriving, row: BufferRow) -> Arriving:
+    """What a producer goes on with. It is the only one from now on, also if the one before comes back."""
+    start = there.start
+    why = _differs(context, there, row)
+    if why is not None:
+        raise BufferError(start.buffer_id, f"this id is used already, {why}")
+    if row.sealed_commit is not None:
+        return there._replace(existing=True)
+    if row.ended_commit is not None:
+        raise BufferError(start.buffer_id, "it was cancelled")
+    if row.request_id != start.request:
+        _refuse_second_producer(context, start, row)
+        if start.again:
+            raise BufferError(start.buffer_id, "another client has gone on with this stream meanwhile")
+        context.journal.buffers.take_over(row.buffer_seq, start.request)
+    return there
+
+
+def _refuse_second_producer(context: Context, start: Start, row: BufferRow) -> None:
+    if any(other.buffer_seq == row.buffer_seq for other in context.state.starts.values()):
+        raise BufferError(start.buffer_id, "another client is sending its items just now")
 
 
 def _new_buffer(context: Context, connection_id: int, start: Start) -> NewBuffer:
@@ -149,13 +188,21 @@ def _chunk(context: Context, connection_id: int, chunk: Chunk, bodies: list[byte
         return Received(chunk.request, next_chunk)
     if chunk.number > next_chunk:
         raise UsageError(f"chunk {chunk.number} came before chunk {next_chunk}")
-    items = _items(chunk, bodies, arriving.received)
-    if not context.journal.buffers.add_chunk(
-        arriving.buffer_seq, next_chunk, arriving.received, items, chunk.forms
+    items, streams = _items(chunk, bodies, arriving.received), arriving.start.stream
+    buffer_seq, buffers = arriving.buffer_seq, context.journal.buffers
+    if not buffers.add_chunk(
+        buffer_seq, next_chunk, arriving.received, items, chunk.forms, streams=streams
     ):
         raise BufferError(arriving.start.buffer_id, "it was cancelled while its items arrived")
     received = arriving.received + len(items)
-    context.state.starts[chunk.request] = arriving._replace(next_chunk=next_chunk + 1, received=received)
+    if arriving.opened:
+        context.state.buffers.change(buffer_seq, total=received)
+    elif streams:
+        opening.take_in(context.state, buffers.by_seq(buffer_seq))
+        context.outbox.log("stream opened", buffer=arriving.start.buffer_id, target=arriving.start.target)
+    context.state.starts[chunk.request] = arriving._replace(
+        next_chunk=next_chunk + 1, received=received, opened=streams
+    )
     return Received(chunk.request, next_chunk + 1)
 
 
@@ -173,18 +220,27 @@ def _open(context: Context, connection_id: int, request: Open, bodies: list[byte
         buffer_id, total = arriving.start.buffer_id, request.total
         if total == 0:
             raise BufferError(buffer_id, "No items specified")
-        if not context.journal.buffers.open(arriving.buffer_seq, total, request.digest):
-            raise BufferError(buffer_id, f"{arriving.received} of {total} items arrived")
+        if not context.journal.buffers.seal(arriving.buffer_seq, total, request.digest):
+            raise BufferError(buffer_id, _why_not_sealed(context, arriving, total))
+        if arriving.opened:
+            collector.sealed(context, arriving.buffer_seq)
         row = context.journal.buffers.by_seq(arriving.buffer_seq)
-        opening.take_in(context.state, row)
+        if not arriving.opened:
+            opening.take_in(context.state, row)
         answer = _told(context, arriving, row)
     context.state.starts.discard(request.request)
     return answer
 
 
-def _existing(context: Context, arriving: Arriving, digest: str) -> Answer:
+def _why_not_sealed(context: Context, arriving: Arriving, total: int) -> str:
+    if context.journal.buffers.by_seq(arriving.buffer_seq).ended_commit is not None:
+        return "it was cancelled while its items arrived"
+    return f"{arriving.received} of {total} items arrived"
+
+
+def _existing(context: Context, arriving: Arriving, digest: str | None) -> Answer:
     row = context.journal.buffers.by_seq(arriving.buffer_seq)
-    if not arriving.repeated:
+    if not (arriving.repeated or arriving.start.stream):
         _compare(context, arriving, digest, row)
     return _told(context, arriving, row)
 
@@ -193,27 +249,34 @@ def _told(context: Context, arriving: Arriving, row: BufferRow) -> Answer:
     """The answer to a start. It is not kept: the buffer's row is enough to give it again."""
     start = arriving.start
     if not arriving.existing:
-        context.outbox.log("buffer opened", buffer=start.buffer_id, target=start.target, items=row.item_count)
+        event = "stream sealed" if arriving.opened else "buffer opened"
+        context.outbox.log(event, buffer=start.buffer_id, target=start.target, items=row.item_count)
     _tell_end(context, arriving.connection_id, row)
     existed = arriving.existing and not arriving.repeated
     return Opened(start.request, start.buffer_id, row.buffer_seq, row.item_count, existed)
 
 
-def _compare(context: Context, arriving: Arriving, digest: str, row: BufferRow) -> None:
-    """The same id with the same content is the buffer that exists; with any other it is refused. A
-    handler's thread is content too: no client's start is on it.
+def _compare(context: Context, arriving: Arriving, digest: str | None, row: BufferRow) -> None:
+    """The same id with the same content is the buffer that exists; with any other it is refused."""
+    buffer_id = arriving.start.buffer_id
+    why = _differs(context, arriving, row)
+    if why is not None:
+        raise BufferError(buffer_id, f"this id is used already, {why}")
+    if row.digest != digest:
+        raise OtherItems(buffer_id, "this id is used already, with other items")
+
+
+def _differs(context: Context, arriving: Arriving, row: BufferRow) -> str | None:
+    """In what a buffer differs from what a start wants, beside its items; None: in nothing. A handler's
+    thread is content too: no client's start is on it.
     """
     start = arriving.start
-    alike = row.target == start.target and row.collect == start.collect
-    why = None
     if row.from_id and not context.journal.messages.has_mailbox(row.from_id):
-        why = f"by a buffer that {row.from_id} started"
-    elif row.digest != digest:
-        raise OtherItems(start.buffer_id, "this id is used already, with other items")
-    elif not alike or not _returns_alike(context, arriving, row):
-        why = "with other target, collect or return_to"
-    if why is not None:
-        raise BufferError(start.buffer_id, f"this id is used already, {why}")
+        return f"by a buffer that {row.from_id} started"
+    alike = row.target == start.target and row.collect == start.collect
+    if not alike or not _returns_alike(context, arriving, row):
+        return "with other target, collect or return_to"
+    return None
 
 
 def _returns_alike(context: Context, arriving: Arriving, row: BufferRow) -> bool:

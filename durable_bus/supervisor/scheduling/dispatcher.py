@@ -202,7 +202,7 @@ class _Round:
             if found is not None:
                 return found
             buffer = table[buffer_seq]
-        if buffer.recovered and buffer.cursor < buffer.total:
+        if buffer.cursor < buffer.recovered_to:
             return self._next_recovered(buffer, most, may_be_alone=may_be_alone)
         new = turns.take_new(buffer, most)
         if new is None:
@@ -232,7 +232,8 @@ class _Round:
 
     def _next_recovered(self, buffer: OpenBuffer, most: int, *, may_be_alone: bool) -> Range | None:
         """The next items without an outcome, in a buffer of an earlier run. The scan only goes forward."""
-        journal, window_end = self._context.journal, min(buffer.total, buffer.cursor + SCAN_ITEMS_MAX)
+        journal = self._context.journal
+        window_end = min(buffer.recovered_to, buffer.cursor + SCAN_ITEMS_MAX)
         out = self._out_from_cursor(buffer)
         rows = journal.buffers.outstanding(buffer.seq, buffer.cursor, window_end, most + len(out))
         rows = [row for row in rows if row[0] not in out]
