@@ -158,7 +158,19 @@ class JournalReader:
         """Failed and missing items of an ended buffer, in their order and as they were given."""
         return self._item_pages("unsuccessful_items", content.buffer_seq)
 
+    def item_payloads(self, buffer_seq: int) -> Iterator[tuple[str, int]]:
+        """The items of a buffer in their order: each as its text and the number of its form."""
+        return itertools.chain.from_iterable(
+            [(payload, form) for _, payload, form in page]
+            for page in self._pages_of_items("items_page", buffer_seq)
+        )
+
     def _item_pages(self, name: str, buffer_seq: int) -> Iterator[Text | Xml | Json | Pickled]:
+        for page in self._pages_of_items(name, buffer_seq):
+            for _, payload, form in page:
+                yield as_said(payload, form, is_compact=True)
+
+    def _pages_of_items(self, name: str, buffer_seq: int) -> Iterator[list[tuple[Any, ...]]]:
         first_key, last_key = self._keys(buffer_seq)
         after_key = first_key - 1
         while True:
@@ -169,8 +181,7 @@ class JournalReader:
             if not page:
                 return
             after_key = page[-1][0]
-            for _, payload, form in page:
-                yield as_said(payload, form, is_compact=True)
+            yield page
 
     def buffers(self) -> Iterator[dict[str, Any]]:
         """Every row of the view `buffers`, in the order they were started."""
@@ -236,6 +247,17 @@ class JournalReader:
                 return
             yield page
             after_index = page[-1].index
+
+    def newest_answer(self, buffer_seq: int) -> int:
+        """The id of the answer that was recorded last in a buffer, to go on from; 0 when there is none."""
+        with self._reading():
+            return self._statements.value("newest_answer", buffer_seq=buffer_seq) or 0
+
+    def traceback_of(self, buffer_seq: int, index: int) -> str:
+        """That of the last failed attempt at an item; empty where there is none."""
+        with self._reading():
+            key = (buffer_seq << INDEX_BITS) + index
+            return self._statements.value("traceback_of", item_key=key) or ""
 
     def results_after(
         self, buffer_seq: int, after_answer: int, *, with_items: bool = False
