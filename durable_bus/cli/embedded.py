@@ -97,7 +97,7 @@ def run_job(job: Job, progress: Progress) -> Outcome:
             raise BufferError(job.buffer_id or "unknown", "No items specified")
         buffer_id = _default_buffer_id(job, digest) if job.buffer_id is None else job.buffer_id
         check_buffer_id(buffer_id)
-        path_to_write(job.journal)  # also when all is recorded: another user's records are not what is asked for
+        path_to_write(job.journal)  # also when nothing is left to do: another user's records are not ours
         session = _Session(job, buffer_id, total, progress)
         try:
             session.compare(None if job.is_pipe else digest)
@@ -145,8 +145,8 @@ class _Session:
         return chain
 
     def compare(self, digest: str | None) -> None:
-        """Refuse an id that the journal knows with other content, before anything is started. Of a stream that
-        is not sealed the items are compared as they are read.
+        """Refuse an id that the journal knows with other content, before anything is started. Of a stream
+        that is not sealed the items are compared as they are read.
 
         `digest`: of all items; None: they are to be read only once.
         """
@@ -291,10 +291,10 @@ class _Session:
         content = self.chain()[-1]  # as it is now that what ran has finished
         if content.ended:
             return False
-        recorded = content.succeeded + content.failed
+        recorded, total = content.succeeded + content.failed, self._total or content.total
         self._say(
             f"stopped: {content.failed:,} items have failed, --max-failures is {self._job.max_failures}; "
-            f"{recorded:,} of {self._total or content.total:,} are recorded, a higher limit goes on with the rest"
+            f"{recorded:,} of {total:,} are recorded, a higher limit goes on with the rest"
         )
         return True
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from durable_bus.cli.progress import Progress
 from durable_bus.client.client import Client
-from durable_bus.client.feed import Feed, Written
+from durable_bus.client.feed import Feed, Recorded, Written
 from durable_bus.client.upload import Upload, written_items
+from durable_bus.errors import BufferError
 from durable_bus.payloads.forms import TEXT
 from durable_bus.payloads.settings import ValueForms
 from durable_bus.payloads.values import Payload, ValueWriter
@@ -20,6 +21,7 @@ AHEAD = 1_000_000
 """So many items that are not done are in the journal at most: an endless pipe must not fill the disk."""
 _READ_AT_ONCE = 2_000
 _LOOK_S = 0.02
+_LOOK_EVERY_S = 0.1
 
 _WRITER = ValueWriter(ValueForms)
 """Of values whose type says their form on every bus."""
@@ -56,36 +58,32 @@ def feed_stream(
     receiving = upload.begin()
     reader, buffer_seq, label = client.reader(), receiving.buffer_seq, upload.buffer_id
     recorded = reader.item_payloads(buffer_seq)
-    feed = Feed(label, items, written, recorded, receiving.received, None if receiving.existing else upload)
-    show_at_s, done = 0.0, 0
+    known = Recorded(recorded, receiving.received)
+    feed = Feed(label, items, written, known, None if receiving.existing else upload)
+    look_at_s, done = 0.0, 0
     while not feed.exhausted:
         if feed.read - done < AHEAD:
             feed.some(_READ_AT_ONCE)
         else:
-            client.wait_until(lambda: _done(client, buffer_seq) > done, None, None, look_s=_LOOK_S)
-            show_at_s = 0.0
+            time.sleep(_LOOK_S)
+            look_at_s = 0.0
         now_s = time.monotonic()
-        if now_s >= show_at_s:
-            show_at_s = now_s + min(progress.refresh_s, _LOOK_S * 5)
-            _, succeeded, failed, _ = reader.counts(buffer_seq)
+        if now_s >= look_at_s:
+            look_at_s = now_s + min(progress.refresh_s, _LOOK_EVERY_S)
+            came, succeeded, failed, ended = reader.counts(buffer_seq)
+            if ended and not receiving.existing and not feed.exhausted:
+                raise BufferError(label, "it was cancelled")
             done = succeeded + failed
-            progress.show(label, total or max(feed.read, receiving.received), done, failed, more=total is None)
+            progress.show(label, total or came, done, failed, more=total is None)
             if stop(failed):
                 return None
-    if not receiving.existing:
-        upload.seal()
     return feed.read
-
-
-def _done(client: Client, buffer_seq: int) -> int:
-    _, succeeded, failed, _ = client.reader().counts(buffer_seq)
-    return succeeded + failed
 
 
 def compare_all(
     buffer_id: str, items: Iterator[Any], written: Written, recorded: Iterator[Payload], received: int
 ) -> None:
     """Raises OtherItems when these are not the items of a buffer that is sealed."""
-    feed = Feed(buffer_id, items, written, recorded, received, None)
+    feed = Feed(buffer_id, items, written, Recorded(recorded, received), None)
     while not feed.exhausted:
         feed.some(_READ_AT_ONCE)

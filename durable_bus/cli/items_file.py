@@ -1,5 +1,5 @@
-"""The file of items, never held. A file is read as often as needed, a pipe once. What its items are, its format
-says.
+"""The file of items, never held. A file is read as often as needed, a pipe once. What its items are, its
+format says.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ compared, what is missing is sent.
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from durable_bus.client.differences import first_difference
 from durable_bus.client.upload import Upload, sized_chunks
@@ -13,17 +13,24 @@ from durable_bus.errors import OtherItems
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.values import Payload
 
-__all__ = ["Feed", "Written"]
+__all__ = ["Feed", "Recorded", "Written"]
 
 Written = Callable[[list[Any], int], tuple[list[str], bytes]]
-"""Makes texts of items, and the form of each; the second argument is the index of the first. Raises UsageError
-or LimitExceeded for one that cannot be journaled.
+"""Makes texts of items, and the form of each; the second argument is the index of the first. Raises
+UsageError or LimitExceeded for one that cannot be journaled.
 """
 _READ_S = 0.005
 """What was read in so long is sent, however little it is."""
 _CHUNK_ITEMS = 2_000
 _LOOK_EVERY = 16
 """So many items are taken at once from an iterable that is quick."""
+
+
+class Recorded(NamedTuple):
+    """The items that are there already."""
+
+    payloads: Iterator[Payload]
+    received: int
 
 
 class Feed:
@@ -34,26 +41,23 @@ class Feed:
         buffer_id: str,
         items: Iterator[Any],
         written: Written,
-        recorded: Iterator[Payload],
-        received: int,
+        recorded: Recorded,
         upload: Upload | None,
     ) -> None:
-        """`recorded`: the items that are there, `received` of them. `upload`: for what is missing; None: it is
-        sealed, nothing may be.
-        """
-        self._buffer_id = buffer_id
+        """`upload`: for what is missing; None: it is sealed, nothing may be."""
+        self.buffer_id = buffer_id
         self._items = items
         self._written = written
-        self._recorded = recorded
-        self._received = received
+        self._recorded, self._received = recorded
         self._upload = upload
         self.read = 0
         """How many items were read, and are in the stream."""
         self.exhausted = False
 
     def some(self, most: int) -> None:
-        """Read at most `most` items, fewer when they are slow to come, and send those that are missing. Raises
-        OtherItems for one that is not the one that is there, and whatever the iterable raises.
+        """Read at most `most` items, fewer when they are slow to come, and send those that are missing; when
+        there are no more, seal the stream. Raises OtherItems for one that is not the one that is there, and
+        whatever the iterable raises.
         """
         values = self._slice(min(most, _CHUNK_ITEMS))
         if values:
@@ -66,10 +70,12 @@ class Feed:
             self.read += len(values)
         if self.exhausted and self.read < self._received:
             raise OtherItems(
-                self._buffer_id,
+                self.buffer_id,
                 f"this id is used already, with other items: {self._received:,} of them are recorded, and "
                 f"{self.read:,} are given; give other items another buffer_id",
             )
+        if self.exhausted and self._upload is not None:
+            self._upload.seal()
 
     def _slice(self, most: int) -> list[Any]:
         values: list[Any] = []
@@ -93,14 +99,14 @@ class Feed:
         there = list(islice(self._recorded, len(given)))
         if there != given:
             difference = first_difference(there, given, first_index=self.read)
-            raise OtherItems(self._buffer_id, f"this id is used already, with other items{difference}")
+            raise OtherItems(self.buffer_id, f"this id is used already, with other items{difference}")
         if self._upload is not None:
             self._upload.skip(pack(texts), forms)
 
     def _send(self, texts: list[str], forms: bytes) -> None:
         if self._upload is None:
             raise OtherItems(
-                self._buffer_id,
+                self.buffer_id,
                 f"this id is used already, with other items: there are {self._received:,} of them, and more "
                 "are given; give other items another buffer_id",
             )

@@ -9,6 +9,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from durable_bus.app.bus import check_attempts, check_timeout
 from durable_bus.app.finding import function_spec
 from durable_bus.client.client import Client, check_buffer_id, refuse_inside_handler
 from durable_bus.client.embedded import check_workers, open_client
-from durable_bus.client.feed import Feed
+from durable_bus.client.feed import Feed, Recorded
 from durable_bus.client.stream import AHEAD
 from durable_bus.errors import BufferError, DurableBusError, ItemFailed, NotFound, UsageError
 from durable_bus.journal.access import path_to_write
@@ -58,8 +59,8 @@ def map(
 
     The same call again, after whatever has stopped it, gives what is recorded and runs what is missing.
 
-    - `function`: any that workers can import, sync or async. What it is given and returns comes back equal and
-      of the same type: as text and JSON where that holds, else as a pickle.
+    - `function`: any that workers can import, sync or async. What it is given and returns comes back equal
+      and of the same type: as text and JSON where that holds, else as a pickle.
     - `items`: any iterable, also an endless one. At most 10,000 items are read before their values are asked
       for, in the thread that asks.
     - `journal`: the file, made when there is none. Nobody else may serve it meanwhile.
@@ -77,15 +78,16 @@ def map(
     """
     settings = MappedSettings(listener_name(function), check_timeout(timeout), check_attempts(attempts))
     app = function_spec(function, settings)
-    if not isinstance(items, Iterable) and not hasattr(items, "__getitem__"):
-        raise UsageError(f"items must be an iterable of items, not {type(items).__name__}")
+    try:
+        iterator = iter(items)
+    except TypeError:
+        raise UsageError(f"items must be an iterable of items, not {type(items).__name__}") from None
     if buffer_id is not None:
         check_buffer_id(buffer_id)
     check_workers(workers)
     refuse_inside_handler(Path(journal))
     mapped = _Mapped(app, Path(journal), workers, buffer_id)
-    values: Iterator[Any] = mapped.values(iter(items), ordered=ordered, return_exceptions=return_exceptions)
-    return values
+    return mapped.values(iterator, ordered=ordered, return_exceptions=return_exceptions)
 
 
 def listener_name(function: Callable[..., Any]) -> str:
@@ -133,14 +135,8 @@ class _Mapped:
             return
         if known is not None and known.sealed and known.ended:
             with JournalReader(self._journal) as reader:
-                feed = Feed(
-                    known.buffer_id,
-                    items,
-                    self._written,
-                    reader.item_payloads(known.buffer_seq),
-                    known.total,
-                    None,
-                )
+                recorded = Recorded(reader.item_payloads(known.buffer_seq), known.total)
+                feed = Feed(known.buffer_id, items, self._written, recorded, None)
                 arrivals = Arrivals(reader, known.buffer_seq, known.total, ordered=ordered)
                 yield from _given(_recorded(feed, arrivals), reader, known.buffer_seq, return_exceptions)
             return
@@ -150,42 +146,14 @@ class _Mapped:
     def _stream(
         self, client: Client, items: Iterator[Any], *, ordered: bool, return_exceptions: bool
     ) -> Iterator[Any]:
-        buffer_id = self._buffer_id
-        assert buffer_id is not None
-        upload = client.stream_upload(self._target, buffer_id)
-        receiving = upload.begin()
-        reader, buffer_seq, received = client.reader(), receiving.buffer_seq, receiving.received
-        recorded = reader.item_payloads(buffer_seq)
-        if receiving.existing:
-            feed = Feed(buffer_id, items, self._written, recorded, received, None)
-        else:
-            feed = Feed(buffer_id, items, self._written, recorded, received, upload)
-        arrivals = Arrivals(reader, buffer_seq, received, ordered=ordered)
-        sealed = receiving.existing
-
-        def pages() -> Iterator[list[Result]]:
-            nonlocal sealed
-            while True:
-                room = arrivals.given + AHEAD - feed.read
-                if room > 0 and not feed.exhausted:
-                    feed.some(room)
-                    if feed.exhausted and not sealed:
-                        upload.seal()
-                        sealed = True
-                seen = reader.counts(buffer_seq)  # before the page: what is recorded in between is not missed
-                page = arrivals.page(feed.read)
-                if page:
-                    yield page
-                elif feed.exhausted or arrivals.given + AHEAD <= feed.read:
-                    if seen[3]:
-                        if arrivals.given < seen[0]:
-                            raise BufferError(buffer_id, "it was cancelled")
-                        return
-                    client.wait_until(
-                        lambda seen=seen: reader.counts(buffer_seq) != seen, buffer_id, None, look_s=_LOOK_S
-                    )
-
-        yield from _given(pages(), reader, buffer_seq, return_exceptions)
+        assert self._buffer_id is not None
+        upload = client.stream_upload(self._target, self._buffer_id)
+        there = upload.begin()
+        reader, seq = client.reader(), there.buffer_seq
+        recorded = Recorded(reader.item_payloads(seq), there.received)
+        feed = Feed(self._buffer_id, items, self._written, recorded, None if there.existing else upload)
+        arrivals = Arrivals(reader, seq, there.received, ordered=ordered)
+        yield from _given(_arriving(client, feed, arrivals), reader, seq, return_exceptions)
 
     def _written(self, values: list[Any], first_index: int) -> tuple[list[str], bytes]:
         try:
@@ -202,7 +170,7 @@ class _Mapped:
             raise
 
     def _known(self) -> BufferContent | None:
-        """The buffer, if the journal has it. Raises BufferError when it is not one that could be gone on with."""
+        """The buffer, if the journal has it. Raises BufferError when nobody could go on with it."""
         try:
             with JournalReader(self._journal) as reader:
                 known = reader.content(self._buffer_id or "")
@@ -210,7 +178,7 @@ class _Mapped:
             return None
         if known is None or not known.opened:
             return None
-        path_to_write(self._journal)  # also when all is recorded: another user's records are not what is asked for
+        path_to_write(self._journal)  # also when nothing is left to do: another user's records are not ours
         why = None
         if known.target != self._target or known.return_to or not known.collect:
             why = "this id is used already, with other target, collect or return_to"
@@ -223,7 +191,8 @@ class _Mapped:
         return known
 
     def _open(self) -> Client:
-        return open_client(self._app, f"{self._app.value}:{self._app.attribute}", self._journal, self._workers)
+        name = f"{self._app.value}:{self._app.attribute}"
+        return open_client(self._app, name, self._journal, self._workers)
 
 
 class Arrivals:
@@ -243,6 +212,14 @@ class Arrivals:
         self._held: dict[int, Result] = {}
         self._next = 0
         self.given = 0
+
+    def counts(self) -> tuple[int, int, int, bool]:
+        """Items, results that are successes, failures, and whether the buffer has ended."""
+        return self._reader.counts(self._buffer_seq)
+
+    def differ(self, seen: tuple[int, int, int, bool]) -> bool:
+        """Whether something has happened since `counts` said this."""
+        return self.counts() != seen
 
     def page(self, read: int) -> list[Result]:
         """What can be given now of the first `read` items; none when there is nothing new."""
@@ -293,6 +270,25 @@ class Arrivals:
             return True
         before, self._seen[index] = self._seen[index], 1
         return not before
+
+
+def _arriving(client: Client, feed: Feed, arrivals: Arrivals) -> Iterator[list[Result]]:
+    """Pages of results, while items are put as long as there is room for them. Ends with the buffer."""
+    while True:
+        room = arrivals.given + AHEAD - feed.read
+        if room > 0 and not feed.exhausted:
+            feed.some(room)
+        seen = arrivals.counts()  # before the page: what is recorded in between is not missed
+        page = arrivals.page(feed.read)
+        if page:
+            yield page
+        elif feed.exhausted or arrivals.given + AHEAD <= feed.read:
+            total, _, _, ended = seen
+            if ended and arrivals.given < total:
+                raise BufferError(feed.buffer_id, "it was cancelled")
+            if ended:
+                return
+            client.wait_until(partial(arrivals.differ, seen), feed.buffer_id, None, look_s=_LOOK_S)
 
 
 def _recorded(feed: Feed, arrivals: Arrivals) -> Iterator[list[Result]]:

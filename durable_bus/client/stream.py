@@ -32,10 +32,10 @@ class Stream(Buffer):
     any number of threads.
     """
 
-    def __init__(self, client: "Client", upload: Upload, writer: ValueWriter, buffer_id: str, ahead: int) -> None:
+    def __init__(self, client: "Client", upload: Upload, writer: ValueWriter, ahead: int) -> None:
         """By `Client.stream` only. Raises what the start is refused with."""
         receiving = upload.begin()
-        super().__init__(client, buffer_id, receiving.buffer_seq, existed=receiving.next_chunk > 0)
+        super().__init__(client, upload.buffer_id, receiving.buffer_seq, existed=receiving.received > 0)
         self._upload = upload
         self._writer = writer
         self._ahead = ahead
@@ -110,7 +110,7 @@ class Stream(Buffer):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Seal it; after an exception leave it as it is, with what was put: a later `Client.stream` goes on."""
+        """Seal it; after an exception leave it with what was put: a later `Client.stream` goes on."""
         if kind is None:
             try:
                 self.seal()

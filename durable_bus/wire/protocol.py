@@ -151,7 +151,7 @@ class Chunk(Request, tag="chunk"):
 
 
 class Open(Request, tag="open"):
-    """All items were sent. `opened` answers it; on disk by then: that the buffer is open, and a stream sealed.
+    """All items were sent. `opened` answers it; on disk by then: that the buffer is open; a stream: sealed.
 
     `digest`: of all items, `payloads.items.ItemsDigest`; None where a stream's came from several clients.
     """
@@ -280,8 +280,8 @@ class Welcome(Answer, tag="welcome"):
 
 
 class Receiving(Answer, tag="receiving"):
-    """To `start`: send on from this chunk. `existing`: the buffer is there already, send none. `received`: how
-    many items have come before.
+    """To `start`: send on from this chunk. `existing`: the buffer is there already, send none. `received`:
+    how many items have come before.
     """
 
     next_chunk: Count
