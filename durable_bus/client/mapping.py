@@ -153,7 +153,10 @@ class _Mapped:
         recorded = Recorded(reader.item_payloads(seq), there.received)
         feed = Feed(self._buffer_id, items, self._written, recorded, None if there.existing else upload)
         arrivals = Arrivals(reader, seq, there.received, ordered=ordered)
-        yield from _given(_arriving(client, feed, arrivals), reader, seq, return_exceptions)
+        try:
+            yield from _given(_arriving(client, feed, arrivals), reader, seq, return_exceptions)
+        finally:
+            feed.close()
 
     def _written(self, values: list[Any], first_index: int) -> tuple[list[str], bytes]:
         try:
@@ -217,10 +220,6 @@ class Arrivals:
         """Items, results that are successes, failures, and whether the buffer has ended."""
         return self._reader.counts(self._buffer_seq)
 
-    def differ(self, seen: tuple[int, int, int, bool]) -> bool:
-        """Whether something has happened since `counts` said this."""
-        return self.counts() != seen
-
     def page(self, read: int) -> list[Result]:
         """What can be given now of the first `read` items; none when there is nothing new."""
         if self._before is not None and len(self._held) > AHEAD and min(self._held) >= read:
@@ -237,9 +236,10 @@ class Arrivals:
 
     def _is_next(self, page: list[Result], read: int) -> bool:
         """Whether all of it can be given as it is."""
-        last = page[-1].index
         if not self._ordered:
             return all(result.index < read for result in page)
+        page.sort()  # by index: answers come in the order of recording
+        last = page[-1].index
         return page[0].index == self._next and last < read and last - self._next + 1 == len(page)
 
     def _ready(self, read: int) -> list[Result]:
@@ -279,7 +279,7 @@ def _arriving(client: Client, feed: Feed, arrivals: Arrivals) -> Iterator[list[R
         if room > 0 and not feed.exhausted:
             feed.some(room)
         seen = arrivals.counts()  # before the page: what is recorded in between is not missed
-        page = arrivals.page(feed.read)
+        page = arrivals.page(feed.taken)
         if page:
             yield page
         elif feed.exhausted or arrivals.given + AHEAD <= feed.read:
@@ -288,7 +288,13 @@ def _arriving(client: Client, feed: Feed, arrivals: Arrivals) -> Iterator[list[R
                 raise BufferError(feed.buffer_id, "it was cancelled")
             if ended:
                 return
-            client.wait_until(partial(arrivals.differ, seen), feed.buffer_id, None, look_s=_LOOK_S)
+            moved = partial(_has_moved, feed, feed.taken, arrivals, seen)
+            client.wait_until(moved, feed.buffer_id, None, look_s=_LOOK_S)
+
+
+def _has_moved(feed: Feed, taken: int, arrivals: Arrivals, seen: tuple[int, int, int, bool]) -> bool:
+    feed.check()
+    return feed.taken != taken or arrivals.counts() != seen
 
 
 def _recorded(feed: Feed, arrivals: Arrivals) -> Iterator[list[Result]]:
@@ -297,8 +303,8 @@ def _recorded(feed: Feed, arrivals: Arrivals) -> Iterator[list[Result]]:
         room = arrivals.given + AHEAD - feed.read
         if room > 0:
             feed.some(room)
-        yield arrivals.page(feed.read)
-    while page := arrivals.page(feed.read):
+        yield arrivals.page(feed.taken)
+    while page := arrivals.page(feed.taken):
         yield page
 
 
