@@ -122,7 +122,8 @@ def _claim(context: Context, connection_id: int, start: Start) -> Arriving:
         if not sealed and row.ended_commit is None:
             raise BufferError(start.buffer_id, "it is a stream that is not sealed")
         return there._replace(existing=True)
-    if row.request_id == start.request:
+    came_whole = start.stream and row.next_chunk > 0  # by a client that now wants a stream
+    if row.request_id == start.request and not came_whole:
         return there
     _refuse_second_producer(context, start, row)
     context.journal.buffers.drop(row.buffer_seq)
