@@ -25,7 +25,6 @@ _READ_S = 0.005
 _READ_MAX = 2_000
 _UNSENT_MAX = 8_000
 """So many items are in memory at most: who reads faster than it is sent waits."""
-_NONE_LEFT = object()
 
 
 class Recorded(NamedTuple):
@@ -74,26 +73,31 @@ class Feed:
                 raise self._other(f"there are {self._there:,} of them, and more are given")
             self.exhausted = not values
         else:
-            self._sender.wait_for(lambda: self.read - self.taken < _UNSENT_MAX, _READ_S)
-            self._read_some(self._sender, min(most, _READ_MAX, _UNSENT_MAX - self.read + self.taken))
+            if self.read - self.taken >= _UNSENT_MAX:
+                self._sender.wait_for(lambda: self.read - self.taken < _UNSENT_MAX, _READ_S)
+            self._sender.start()
+            self.check()
+            self._read_some(self._sender, max(1, min(most, _READ_MAX)))
         if self.exhausted and self.taken < self._there:
             raise self._other(f"{self._there:,} of them are recorded, and {self.taken:,} are given")
         if self.exhausted and self._upload is not None:
             self._upload.seal()
 
     def _read_some(self, sender: Sender, most: int) -> None:
-        end_s = time.monotonic() + _READ_S
-        for _ in range(most):
-            value = next(self._items, _NONE_LEFT)
-            if value is _NONE_LEFT:
-                sender.close()
-                self.check()
-                self.exhausted = True
-                return
-            sender.add(value)
-            self.read += 1
-            if time.monotonic() > end_s:
-                return
+        monotonic, put = time.monotonic, sender.put  # 0.2 us an item
+        end_s = monotonic() + _READ_S
+        read = 0
+        try:
+            for read, value in enumerate(islice(self._items, most), 1):  # noqa: B007  it is what was read
+                put(value)
+                if monotonic() > end_s:
+                    return
+        finally:
+            self.read += read
+        if read < most:
+            sender.close()
+            self.check()
+            self.exhausted = True
 
     def check(self) -> None:
         """Raises what comparing or sending has met."""

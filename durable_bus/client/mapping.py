@@ -4,10 +4,12 @@ The buffer is a stream. What is asked for next comes first: items are read only 
 that were not given back, and in the caller's thread, so that a database cursor may be what is read.
 """
 
+import contextlib
 import hashlib
 import itertools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,28 +17,31 @@ from typing import Any, TypeVar
 
 from durable_bus.app.bus import check_attempts, check_timeout
 from durable_bus.app.finding import function_spec
+from durable_bus.client.arrivals import Arrivals
 from durable_bus.client.client import Client, check_buffer_id, refuse_inside_handler
 from durable_bus.client.embedded import check_workers, open_client
 from durable_bus.client.feed import Feed, Recorded
 from durable_bus.client.stream import AHEAD
-from durable_bus.errors import BufferError, DurableBusError, ItemFailed, NotFound, UsageError
+from durable_bus.errors import BufferError, DurableBusError, ItemFailed, NotFound, TimedOut, UsageError
 from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
+from durable_bus.journal.results import Run
 from durable_bus.payloads.exact import exact_texts
-from durable_bus.payloads.forms import FORM_NAMES
+from durable_bus.payloads.forms import JSON, TEXT
 from durable_bus.payloads.items import ItemsDigest
+from durable_bus.payloads.json_values import load_json_lines
 from durable_bus.payloads.messages import Result, check_name
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.settings import AppSpec, MappedSettings, ValueForms
 from durable_bus.payloads.values import ValueWriter
 
-__all__ = ["KEY_ITEMS", "Arrivals", "default_buffer_id", "listener_name", "map"]
+__all__ = ["KEY_ITEMS", "default_buffer_id", "listener_name", "map"]
 
 KEY_ITEMS = 256
 """So many items, the first ones, make the id of a buffer that was given none."""
 _DIGEST_CHARS = 16
-_LOOK_S = 0.005
-"""How often the journal is looked at for results."""
+_LOOK_S, _LOOK_MAX_S = 0.004, 0.032
+"""How often the journal is looked at for results: at first, and when there are none for a while."""
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -198,90 +203,18 @@ class _Mapped:
         return open_client(self._app, name, self._journal, self._workers)
 
 
-class Arrivals:
-    """The results of a buffer in the order in which they are to be given: of the items, or of recording. None
-    comes twice, and none before its item was read and compared.
-    """
-
-    def __init__(self, reader: JournalReader, buffer_seq: int, received: int, *, ordered: bool) -> None:
-        """`received`: so many items were there before; some of them have results."""
-        self._reader = reader
-        self._buffer_seq = buffer_seq
-        self._ordered = ordered
-        self._after = reader.newest_answer(buffer_seq)
-        self._before: Iterator[list[Result]] | None = reader.pages(buffer_seq) if self._after else None
-        """What was recorded before, in item order; what came since then may be among it, and comes again."""
-        self._seen = bytearray(0 if self._before is None else received)
-        self._held: dict[int, Result] = {}
-        self._next = 0
-        self.given = 0
-
-    def counts(self) -> tuple[int, int, int, bool]:
-        """Items, results that are successes, failures, and whether the buffer has ended."""
-        return self._reader.counts(self._buffer_seq)
-
-    def page(self, read: int) -> list[Result]:
-        """What can be given now of the first `read` items; none when there is nothing new."""
-        if self._before is not None and len(self._held) > AHEAD and min(self._held) >= read:
-            return []  # its items come first
-        page = self._new()
-        if not self._held and page and self._is_next(page, read):
-            ready = page
-        else:
-            self._held.update((result.index, result) for result in page)
-            ready = self._ready(read)
-        self._next += len(ready)
-        self.given += len(ready)
-        return ready
-
-    def _is_next(self, page: list[Result], read: int) -> bool:
-        """Whether all of it can be given as it is."""
-        if not self._ordered:
-            return all(result.index < read for result in page)
-        page.sort()  # by index: answers come in the order of recording
-        last = page[-1].index
-        return page[0].index == self._next and last < read and last - self._next + 1 == len(page)
-
-    def _ready(self, read: int) -> list[Result]:
-        if not self._ordered:
-            indexes = [index for index in self._held if index < read]
-            return [self._held.pop(index) for index in indexes]
-        ready = []
-        index = self._next
-        while index < read and index in self._held:
-            ready.append(self._held.pop(index))
-            index += 1
-        return ready
-
-    def _new(self) -> list[Result]:
-        page: list[Result] | None = None
-        if self._before is not None:
-            page = next(self._before, None)
-            if page is None:
-                self._before = None
-        if page is None:
-            page, self._after = self._reader.results_after(self._buffer_seq, self._after)
-        if self._seen:
-            page = [result for result in page if self._is_first(result.index)]
-        return page
-
-    def _is_first(self, index: int) -> bool:
-        if index >= len(self._seen):
-            return True
-        before, self._seen[index] = self._seen[index], 1
-        return not before
-
-
-def _arriving(client: Client, feed: Feed, arrivals: Arrivals) -> Iterator[list[Result]]:
-    """Pages of results, while items are put as long as there is room for them. Ends with the buffer."""
+def _arriving(client: Client, feed: Feed, arrivals: Arrivals) -> Iterator[list[Run]]:
+    """Runs of results, while items are put as long as there is room for them. Ends with the buffer."""
+    look_s = _LOOK_S
     while True:
         room = arrivals.given + AHEAD - feed.read
         if room > 0 and not feed.exhausted:
             feed.some(room)
-        seen = arrivals.counts()  # before the page: what is recorded in between is not missed
-        page = arrivals.page(feed.taken)
-        if page:
-            yield page
+        seen = arrivals.counts()  # before the runs: what is recorded in between is not missed
+        runs = arrivals.runs(feed.taken)
+        if runs:
+            look_s = _LOOK_S
+            yield runs
         elif feed.exhausted or arrivals.given + AHEAD <= feed.read:
             total, _, _, ended = seen
             if ended and arrivals.given < total:
@@ -289,7 +222,9 @@ def _arriving(client: Client, feed: Feed, arrivals: Arrivals) -> Iterator[list[R
             if ended:
                 return
             moved = partial(_has_moved, feed, feed.taken, arrivals, seen)
-            client.wait_until(moved, feed.buffer_id, None, look_s=_LOOK_S)
+            with contextlib.suppress(TimedOut):
+                client.wait_until(moved, feed.buffer_id, time.monotonic() + look_s, look_s=look_s)
+            look_s = min(2 * look_s, _LOOK_MAX_S)
 
 
 def _has_moved(feed: Feed, taken: int, arrivals: Arrivals, seen: tuple[int, int, int, bool]) -> bool:
@@ -297,34 +232,35 @@ def _has_moved(feed: Feed, taken: int, arrivals: Arrivals, seen: tuple[int, int,
     return feed.taken != taken or arrivals.counts() != seen
 
 
-def _recorded(feed: Feed, arrivals: Arrivals) -> Iterator[list[Result]]:
-    """The pages of a buffer that has ended, as far as its items are read again."""
+def _recorded(feed: Feed, arrivals: Arrivals) -> Iterator[list[Run]]:
+    """Those of a buffer that has ended, as far as its items are read again."""
     while not feed.exhausted:
         room = arrivals.given + AHEAD - feed.read
         if room > 0:
             feed.some(room)
-        yield arrivals.page(feed.taken)
-    while page := arrivals.page(feed.taken):
-        yield page
+        yield arrivals.runs(feed.taken)
+    while runs := arrivals.runs(feed.taken):
+        yield runs
 
 
 def _given(
-    pages: Iterator[list[Result]], reader: JournalReader, buffer_seq: int, return_exceptions: bool
+    found: Iterator[list[Run]], reader: JournalReader, buffer_seq: int, return_exceptions: bool
 ) -> Iterator[Any]:
     from durable_bus.payloads.reading import plain_value
 
-    for page in pages:
-        for result in page:
-            if result.success:
-                if result.form == "text":
-                    yield result.payload
-                else:
-                    yield plain_value(result.payload, FORM_NAMES.index(result.form))
-            else:
-                failed = _failed(result, reader.traceback_of(buffer_seq, result.index))
+    for runs in found:
+        for run in runs:
+            if run.failed is not None:
+                failed = _failed(run.failed, reader.traceback_of(buffer_seq, run.first_index))
                 if not return_exceptions:
                     raise failed
                 yield failed
+            elif run.form == TEXT:
+                yield from run.payloads
+            elif run.form == JSON:
+                yield from load_json_lines(run.payloads)
+            else:
+                yield from (plain_value(payload, run.form) for payload in run.payloads)
 
 
 def _failed(result: Result, traceback: str) -> ItemFailed:

@@ -29,6 +29,8 @@ class Sender:
         self._upload = upload
         self._chunks = chunks
         self._queue: SimpleQueue[Any] = SimpleQueue()
+        self.put: Callable[[Any], None] = self._queue.put
+        """`add` for who has called `start`, and looks at `error` by itself."""
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -44,9 +46,10 @@ class Sender:
             raise self.error
         self._queue.put(value)
         if self._thread is None:
-            self._start()
+            self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Begin, unless it has begun."""
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._send_all, name="durable_bus-sender", daemon=True)
