@@ -245,15 +245,21 @@ class Arrivals:
         self.given = 0
 
     def page(self, read: int) -> list[Result]:
-        """What can be given now of the first `read` items; none when there is nothing new."""
-        if self._before is not None and len(self._held) > AHEAD and min(self._held) >= read:
-            return []  # its items come first
-        page = self._new()
-        if not self._held and page and self._is_next(page, read):
-            ready = page
-        else:
-            self._held.update((result.index, result) for result in page)
-            ready = self._ready(read)
+        """What can be given now of the first `read` items; none when there is nothing new. A page whose turn has
+        not come is kept, and the next one looked at: there may be no news after the last one to look again for.
+        """
+        while True:
+            if self._before is not None and len(self._held) > AHEAD and min(self._held) >= read:
+                return []  # its items come first
+            before, after = self._before, self._after
+            page = self._new()
+            if not self._held and page and self._is_next(page, read):
+                ready = page
+            else:
+                self._held.update((result.index, result) for result in page)
+                ready = self._ready(read)
+            if ready or (before is None and after == self._after):
+                break
         self._next += len(ready)
         self.given += len(ready)
         return ready
