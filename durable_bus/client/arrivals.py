@@ -35,14 +35,19 @@ class Arrivals:
         return self._reader.counts(self._buffer_seq)
 
     def runs(self, taken: int) -> list[Run]:
-        """What can be given now of the first `taken` items; none when there is nothing new."""
-        if self._before is None or len(self._held) < _HELD_MAX or min(self._held) < taken:
-            self._held.update((run.first_index, run) for run in self._new())
-        ready = self._next_ones(taken) if self._ordered else self._any(taken)
+        """What can be given now of the first `taken` items; none when there is nothing new. What comes later
+        in turn is kept, and more is read: there may be no news after it to look again for.
+        """
+        ready = self._ready(taken)
+        while not ready and self._read_more():
+            ready = self._ready(taken)
         self.given += sum(len(run.payloads) for run in ready)
         return ready
 
-    def _next_ones(self, taken: int) -> list[Run]:
+    def _ready(self, taken: int) -> list[Run]:
+        if not self._ordered:
+            firsts = [first for first, run in self._held.items() if first + len(run.payloads) <= taken]
+            return [self._held.pop(first) for first in firsts]
         ready = []
         index = self.given
         while (run := self._held.get(index)) is not None and index + len(run.payloads) <= taken:
@@ -50,18 +55,26 @@ class Arrivals:
             index += len(run.payloads)
         return ready
 
-    def _any(self, taken: int) -> list[Run]:
-        firsts = [first for first, run in self._held.items() if first + len(run.payloads) <= taken]
-        return [self._held.pop(first) for first in firsts]
-
-    def _new(self) -> Iterable[Run]:
+    def _read_more(self) -> bool:
+        """Read the next runs, which may all have been given before; False when there are none."""
+        runs: Iterable[Run]
         if self._before is not None:
+            if len(self._held) > _HELD_MAX:
+                return False  # their items come first
             page = next(self._before, None)
             if page is not None:
-                return map(run_of, [result for result in page if self._is_first(result.index)])
+                runs = map(run_of, [result for result in page if self._is_first(result.index)])
+                self._held.update((run.first_index, run) for run in runs)
+                return True
             self._before = None
-        runs, self._after = self._reader.runs_after(self._buffer_seq, self._after)
-        return [run for run in runs if self._is_first(run.first_index)] if self._seen else runs
+        runs, after = self._reader.runs_after(self._buffer_seq, self._after)
+        if after == self._after:
+            return False
+        self._after = after
+        if self._seen:
+            runs = [run for run in runs if self._is_first(run.first_index)]
+        self._held.update((run.first_index, run) for run in runs)
+        return True
 
     def _is_first(self, index: int) -> bool:
         if index >= len(self._seen):
