@@ -325,6 +325,19 @@ def test_a_seal_of_one_that_was_cancelled_says_so(
     assert refusal(producer.seal()) == "BufferError: it was cancelled while its items arrived"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_seal_of_one_that_was_cancelled_before_it_opened_says_so_too(
+    journal: Path, connect: Connections, facts: Facts, stream: bool
+) -> None:
+    """Its row has gone by then: that ended the supervisor."""
+    with Service(journal, housekeeping_s=0.05):
+        producer = Producer(connect(), "b", stream=stream)
+        producer.start()
+        connect().ask("cancel", buffer_id="b")
+        facts.until("SELECT count(*) = 0 FROM buffer")
+        assert refusal(producer.seal(1)) == "BufferError: it was cancelled while its items arrived"
+
+
 def test_while_it_is_paused_items_come_and_nothing_is_handed_out(
     service: Service, connect: Connections, facts: Facts
 ) -> None:
