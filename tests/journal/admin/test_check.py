@@ -97,7 +97,10 @@ BREAKS_OF_A_STREAM = {
     "two overlap": ("chunks_are_what_came", f"UPDATE chunk SET item_count = 6 {AT_CHUNK} 4"),
     "one is longer than what came": ("chunks_are_what_came", f"UPDATE chunk SET item_count = 2 {AT_CHUNK} 9"),
     "one came before it opened": ("chunks_are_what_came", f"UPDATE chunk SET commit_id = 1 {AT_CHUNK} 0"),
-    "one came before the one before": ("chunks_are_what_came", f"UPDATE chunk SET commit_id = 1 {AT_CHUNK} 4"),
+    "one came before the one before": (
+        "chunks_are_what_came",
+        f"UPDATE chunk SET commit_id = 1 {AT_CHUNK} 4",
+    ),
     "one came after the seal": (
         "chunks_are_what_came",
         f"UPDATE chunk SET commit_id = commit_id + 1 {AT_CHUNK} 9",
