@@ -38,7 +38,8 @@ INSERT INTO buffer (
     touched_at, created_commit, opened_commit, received, next_chunk
 ) VALUES (16, 'stream', 'work', '', 'cli', 'stream/b', 'stream', 1, 'r16', 1, 60, 60, 1, 1);
 INSERT INTO chunk (buffer_seq, first_index, item_count, commit_id) VALUES (16, 0, 1, 60);
-INSERT INTO item (item_key, payload, form) VALUES (13 << 32, 'one', 0), (14 << 32, 'two', 0), (16 << 32, 'a', 0);
+INSERT INTO item (item_key, payload, form) VALUES (13 << 32, 'one', 0), (14 << 32, 'two', 0),
+    (16 << 32, 'three', 0);
 INSERT INTO thread (thread_id, chain, created_commit, changed_commit)
     SELECT thread_id, '["cli"]', 60, 60 FROM buffer WHERE buffer_seq > 12
     UNION SELECT starter_thread_id, '["cli"]', 60, 60 FROM buffer WHERE buffer_seq > 12
@@ -88,8 +89,9 @@ VALUES: dict[str, Any] = {
     "request_id": "new", "results": 0, "retry_at": None, "retry_of": None, "return_to": "",
     "returned_from": 12, "returned_id": 201, "run_id": 4, "settled": 0, "since_ms": 0,
     "starter_thread_id": "s", "succeeded": 0, "success": 1, "streams": 0, "success_max": 1,
-    "supervisor_died": 0, "target": "work", "thread": "talk", "thread_id": "talk", "thread_ids": '["silent"]', "thread_prefix":
-    "", "thread_prefix_end": "~", "time_ms": 1 << 50, "to_id": "nobody", "total": 1, "traceback_id": None,
+    "supervisor_died": 0, "target": "work", "thread": "talk", "thread_id": "talk", "thread_ids":
+    '["silent"]', "thread_prefix": "",
+    "thread_prefix_end": "~", "time_ms": 1 << 50, "to_id": "nobody", "total": 1, "traceback_id": None,
     "version": "v", "with_items": 1, "worker_pid": 1,
 }  # fmt: skip
 """What each parameter is, unless a statement says otherwise."""
