@@ -191,9 +191,7 @@ def _chunk(context: Context, connection_id: int, chunk: Chunk, bodies: list[byte
         raise UsageError(f"chunk {chunk.number} came before chunk {next_chunk}")
     items, streams = _items(chunk, bodies, arriving.received), arriving.start.stream
     buffer_seq, buffers = arriving.buffer_seq, context.journal.buffers
-    if not buffers.add_chunk(
-        buffer_seq, next_chunk, arriving.received, items, chunk.forms, streams=streams
-    ):
+    if not buffers.add_chunk(buffer_seq, next_chunk, arriving.received, items, chunk.forms, streams=streams):
         raise BufferError(arriving.start.buffer_id, "it was cancelled while its items arrived")
     received = arriving.received + len(items)
     if arriving.opened:
