@@ -4,8 +4,8 @@ It needs Pillow, which durable_bus does not: `pip install pillow`.
 
     python -m durable_bus.examples.thumbnails photos small
 
-Each image of `photos` becomes a JPEG in `small`, and a line of JSON on stdout. Images that cannot be read are listed
-at the end, on stderr. Kill it and run it again: it makes what is missing. When all is recorded in
+Each image of `photos` becomes a JPEG in `small`, and a line of JSON on stdout. Images that cannot be read are
+listed at the end, on stderr. Kill it and run it again: it makes what is missing. When all is recorded in
 `small/journal.db`, it prints the lines again and opens no image.
 """
 
