@@ -68,8 +68,8 @@ def function_spec(function: Callable[..., Any], settings: MappedSettings) -> App
     if not callable(function):
         raise UsageError(f"{function!r:.100} is not a function")
     holder = getattr(function, "__objclass__", None) or function  # of `str.upper`, str says it
-    module_name = getattr(holder, "__module__", None) or "builtins"
-    path = getattr(function, "__qualname__", None) or getattr(function, "__name__", "")
+    module_name = str(getattr(holder, "__module__", None) or "builtins")
+    path = str(getattr(function, "__qualname__", None) or getattr(function, "__name__", ""))
     found: Any = sys.modules.get(module_name)
     for part in path.split("."):
         found = getattr(found, part, None)

@@ -187,7 +187,7 @@ class Client:
         if not isinstance(ahead, int) or isinstance(ahead, bool) or ahead < 1:
             raise UsageError(f"ahead={ahead!r:.100} is not a whole number of at least 1")
         upload = self.stream_upload(target, buffer_id, collect=collect, return_to=return_to or "")
-        return Stream(self, upload, self._writer, buffer_id, ahead)
+        return Stream(self, upload, self._writer, ahead)
 
     def stream_upload(
         self, target: str, buffer_id: str, *, collect: bool = True, return_to: str = ""

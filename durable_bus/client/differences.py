@@ -20,8 +20,8 @@ def first_difference(
 ) -> str:
     """The first index at which they differ, and what to do, as the end of a sentence.
 
-    `all_given`: more items than these may have been given if not, but were seen once only. `first_index`: that
-    of the first of them.
+    `all_given`: more items than these may have been given if not, but were seen once only. `first_index`:
+    that of the first of them.
     """
     for index, (before, now) in enumerate(zip_longest(recorded, given), first_index):
         if index == _COMPARED_MAX or (now is None and not all_given):

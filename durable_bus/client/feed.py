@@ -5,104 +5,131 @@ compared, what is missing is sent.
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from durable_bus.client.differences import first_difference
+from durable_bus.client.sender import Sender
 from durable_bus.client.upload import Upload, sized_chunks
 from durable_bus.errors import OtherItems
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.values import Payload
 
-__all__ = ["Feed", "Written"]
+__all__ = ["Feed", "Recorded", "Written"]
 
 Written = Callable[[list[Any], int], tuple[list[str], bytes]]
-"""Makes texts of items, and the form of each; the second argument is the index of the first. Raises UsageError
-or LimitExceeded for one that cannot be journaled.
+"""Makes texts of items, and the form of each; the second argument is the index of the first. Raises
+UsageError or LimitExceeded for one that cannot be journaled.
 """
 _READ_S = 0.005
-"""What was read in so long is sent, however little it is."""
-_CHUNK_ITEMS = 2_000
-_LOOK_EVERY = 16
-"""So many items are taken at once from an iterable that is quick."""
+"""So long items are read at once."""
+_READ_MAX = 2_000
+_UNSENT_MAX = 8_000
+"""So many items are in memory at most: who reads faster than it is sent waits."""
+
+
+class Recorded(NamedTuple):
+    """The items that are there already."""
+
+    payloads: Iterator[Payload]
+    total: int
 
 
 class Feed:
-    """Reads only when it is asked to, in the caller's thread."""
+    """Reads only when it is asked to, in the caller's thread. What was read is compared and sent in another
+    one, also while the next item is awaited.
+    """
 
     def __init__(
         self,
         buffer_id: str,
         items: Iterator[Any],
         written: Written,
-        recorded: Iterator[Payload],
-        received: int,
+        recorded: Recorded,
         upload: Upload | None,
     ) -> None:
-        """`recorded`: the items that are there, `received` of them. `upload`: for what is missing; None: it is
-        sealed, nothing may be.
-        """
-        self._buffer_id = buffer_id
+        """`upload`: for what is missing; None: it is sealed, nothing may be."""
+        self.buffer_id = buffer_id
         self._items = items
         self._written = written
-        self._recorded = recorded
-        self._received = received
+        self._recorded, self._there = recorded
         self._upload = upload
+        self._sender = None if upload is None else Sender(upload, self._chunks, self._there)
         self.read = 0
-        """How many items were read, and are in the stream."""
+        """How many items were read."""
+        self.taken = 0
+        """How many of those are in the stream, or about to be, and were those that are there."""
         self.exhausted = False
+        """There are no more, and the stream is sealed."""
 
     def some(self, most: int) -> None:
-        """Read at most `most` items, fewer when they are slow to come, and send those that are missing. Raises
-        OtherItems for one that is not the one that is there, and whatever the iterable raises.
+        """Read at most `most` items, fewer when they are slow to come; when there are no more, seal the
+        stream. Raises OtherItems for an item that is not the one that is there, and whatever the iterable
+        raises.
         """
-        values = self._slice(min(most, _CHUNK_ITEMS))
-        if values:
-            texts, forms = self._written(values, self.read)
-            there = max(0, min(len(texts), self._received - self.read))
-            if there:
-                self._compare(texts[:there], forms[:there])
-            if there < len(texts):
-                self._send(texts[there:], forms[there:])
+        if self._sender is None:
+            values = list(islice(self._items, min(most, _READ_MAX)))
             self.read += len(values)
-        if self.exhausted and self.read < self._received:
-            raise OtherItems(
-                self._buffer_id,
-                f"this id is used already, with other items: {self._received:,} of them are recorded, and "
-                f"{self.read:,} are given; give other items another buffer_id",
-            )
+            for _ in self._chunks(values):
+                raise self._other(f"there are {self._there:,} of them, and more are given")
+            self.exhausted = not values
+        else:
+            if self.read - self.taken >= _UNSENT_MAX:
+                self._sender.wait_for(lambda: self.read - self.taken < _UNSENT_MAX, _READ_S)
+            self._sender.start()
+            self.check()
+            self._read_some(self._sender, max(1, min(most, _READ_MAX)))
+        if self.exhausted and self.taken < self._there:
+            raise self._other(f"{self._there:,} of them are recorded, and {self.taken:,} are given")
+        if self.exhausted and self._upload is not None:
+            self._upload.seal()
 
-    def _slice(self, most: int) -> list[Any]:
-        values: list[Any] = []
-        end_s = time.monotonic() + _READ_S
-        at_once = 1
-        while len(values) < most:
-            begun_s = time.monotonic()
-            some = list(islice(self._items, min(at_once, most - len(values))))
-            values += some
-            if not some:
-                self.exhausted = True
-                break
-            now_s = time.monotonic()
-            if now_s > end_s:
-                break
-            at_once = _LOOK_EVERY if now_s - begun_s < _READ_S / _LOOK_EVERY else 1
-        return values
+    def _read_some(self, sender: Sender, most: int) -> None:
+        monotonic, put = time.monotonic, sender.put  # 0.2 us an item
+        end_s = monotonic() + _READ_S
+        read = 0
+        try:
+            for read, value in enumerate(islice(self._items, most), 1):  # noqa: B007  it is what was read
+                put(value)
+                if monotonic() > end_s:
+                    return
+        finally:
+            self.read += read
+        if read < most:
+            sender.close()
+            self.check()
+            self.exhausted = True
+
+    def check(self) -> None:
+        """Raises what comparing or sending has met."""
+        if self._sender is not None and self._sender.error is not None:
+            raise self._sender.error
+
+    def close(self) -> None:
+        """Nothing more is read, or sent."""
+        if self._sender is not None and not self.exhausted:
+            self._sender.close(0.0)
+
+    def _chunks(self, values: list[Any]) -> Iterator[tuple[bytes, bytes]]:
+        """Of items that were read, those that are missing."""
+        texts, forms = self._written(values, self.taken)
+        there = max(0, min(len(texts), self._there - self.taken))
+        if there:
+            self._compare(texts[:there], forms[:there])
+        if there < len(texts):
+            yield from sized_chunks(texts[there:], forms[there:])
+        self.taken += len(values)
 
     def _compare(self, texts: list[str], forms: bytes) -> None:
         given = list(zip(texts, forms, strict=True))
         there = list(islice(self._recorded, len(given)))
         if there != given:
-            difference = first_difference(there, given, first_index=self.read)
-            raise OtherItems(self._buffer_id, f"this id is used already, with other items{difference}")
+            difference = first_difference(there, given, first_index=self.taken)
+            raise OtherItems(self.buffer_id, f"this id is used already, with other items{difference}")
         if self._upload is not None:
             self._upload.skip(pack(texts), forms)
 
-    def _send(self, texts: list[str], forms: bytes) -> None:
-        if self._upload is None:
-            raise OtherItems(
-                self._buffer_id,
-                f"this id is used already, with other items: there are {self._received:,} of them, and more "
-                "are given; give other items another buffer_id",
-            )
-        for body, of_body in sized_chunks(texts, forms):
-            self._upload.add(body, of_body)
+    def _other(self, why: str) -> OtherItems:
+        return OtherItems(
+            self.buffer_id,
+            f"this id is used already, with other items: {why}; give other items another buffer_id",
+        )

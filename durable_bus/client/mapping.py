@@ -4,38 +4,44 @@ The buffer is a stream. What is asked for next comes first: items are read only 
 that were not given back, and in the caller's thread, so that a database cursor may be what is read.
 """
 
+import contextlib
 import hashlib
 import itertools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from durable_bus.app.bus import check_attempts, check_timeout
 from durable_bus.app.finding import function_spec
+from durable_bus.client.arrivals import Arrivals
 from durable_bus.client.client import Client, check_buffer_id, refuse_inside_handler
 from durable_bus.client.embedded import check_workers, open_client
-from durable_bus.client.feed import Feed
+from durable_bus.client.feed import Feed, Recorded
 from durable_bus.client.stream import AHEAD
-from durable_bus.errors import BufferError, DurableBusError, ItemFailed, NotFound, UsageError
+from durable_bus.errors import BufferError, DurableBusError, ItemFailed, NotFound, TimedOut, UsageError
 from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
+from durable_bus.journal.results import Run
 from durable_bus.payloads.exact import exact_texts
-from durable_bus.payloads.forms import FORM_NAMES
+from durable_bus.payloads.forms import JSON, TEXT
 from durable_bus.payloads.items import ItemsDigest
+from durable_bus.payloads.json_values import load_json_lines
 from durable_bus.payloads.messages import Result, check_name
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.settings import AppSpec, MappedSettings, ValueForms
 from durable_bus.payloads.values import ValueWriter
 
-__all__ = ["KEY_ITEMS", "Arrivals", "default_buffer_id", "listener_name", "map"]
+__all__ = ["KEY_ITEMS", "default_buffer_id", "listener_name", "map"]
 
 KEY_ITEMS = 256
 """So many items, the first ones, make the id of a buffer that was given none."""
 _DIGEST_CHARS = 16
-_LOOK_S = 0.005
-"""How often the journal is looked at for results."""
+_LOOK_S, _LOOK_MAX_S = 0.004, 0.032
+"""How often the journal is looked at for results: at first, and when there are none for a while."""
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -58,8 +64,8 @@ def map(
 
     The same call again, after whatever has stopped it, gives what is recorded and runs what is missing.
 
-    - `function`: any that workers can import, sync or async. What it is given and returns comes back equal and
-      of the same type: as text and JSON where that holds, else as a pickle.
+    - `function`: any that workers can import, sync or async. What it is given and returns comes back equal
+      and of the same type: as text and JSON where that holds, else as a pickle.
     - `items`: any iterable, also an endless one. At most 10,000 items are read before their values are asked
       for, in the thread that asks.
     - `journal`: the file, made when there is none. Nobody else may serve it meanwhile.
@@ -77,15 +83,16 @@ def map(
     """
     settings = MappedSettings(listener_name(function), check_timeout(timeout), check_attempts(attempts))
     app = function_spec(function, settings)
-    if not isinstance(items, Iterable) and not hasattr(items, "__getitem__"):
-        raise UsageError(f"items must be an iterable of items, not {type(items).__name__}")
+    try:
+        iterator = iter(items)
+    except TypeError:
+        raise UsageError(f"items must be an iterable of items, not {type(items).__name__}") from None
     if buffer_id is not None:
         check_buffer_id(buffer_id)
     check_workers(workers)
     refuse_inside_handler(Path(journal))
     mapped = _Mapped(app, Path(journal), workers, buffer_id)
-    values: Iterator[Any] = mapped.values(iter(items), ordered=ordered, return_exceptions=return_exceptions)
-    return values
+    return mapped.values(iterator, ordered=ordered, return_exceptions=return_exceptions)
 
 
 def listener_name(function: Callable[..., Any]) -> str:
@@ -133,14 +140,8 @@ class _Mapped:
             return
         if known is not None and known.sealed and known.ended:
             with JournalReader(self._journal) as reader:
-                feed = Feed(
-                    known.buffer_id,
-                    items,
-                    self._written,
-                    reader.item_payloads(known.buffer_seq),
-                    known.total,
-                    None,
-                )
+                recorded = Recorded(reader.item_payloads(known.buffer_seq), known.total)
+                feed = Feed(known.buffer_id, items, self._written, recorded, None)
                 arrivals = Arrivals(reader, known.buffer_seq, known.total, ordered=ordered)
                 yield from _given(_recorded(feed, arrivals), reader, known.buffer_seq, return_exceptions)
             return
@@ -150,42 +151,17 @@ class _Mapped:
     def _stream(
         self, client: Client, items: Iterator[Any], *, ordered: bool, return_exceptions: bool
     ) -> Iterator[Any]:
-        buffer_id = self._buffer_id
-        assert buffer_id is not None
-        upload = client.stream_upload(self._target, buffer_id)
-        receiving = upload.begin()
-        reader, buffer_seq, received = client.reader(), receiving.buffer_seq, receiving.received
-        recorded = reader.item_payloads(buffer_seq)
-        if receiving.existing:
-            feed = Feed(buffer_id, items, self._written, recorded, received, None)
-        else:
-            feed = Feed(buffer_id, items, self._written, recorded, received, upload)
-        arrivals = Arrivals(reader, buffer_seq, received, ordered=ordered)
-        sealed = receiving.existing
-
-        def pages() -> Iterator[list[Result]]:
-            nonlocal sealed
-            while True:
-                room = arrivals.given + AHEAD - feed.read
-                if room > 0 and not feed.exhausted:
-                    feed.some(room)
-                    if feed.exhausted and not sealed:
-                        upload.seal()
-                        sealed = True
-                seen = reader.counts(buffer_seq)  # before the page: what is recorded in between is not missed
-                page = arrivals.page(feed.read)
-                if page:
-                    yield page
-                elif feed.exhausted or arrivals.given + AHEAD <= feed.read:
-                    if seen[3]:
-                        if arrivals.given < seen[0]:
-                            raise BufferError(buffer_id, "it was cancelled")
-                        return
-                    client.wait_until(
-                        lambda seen=seen: reader.counts(buffer_seq) != seen, buffer_id, None, look_s=_LOOK_S
-                    )
-
-        yield from _given(pages(), reader, buffer_seq, return_exceptions)
+        assert self._buffer_id is not None
+        upload = client.stream_upload(self._target, self._buffer_id)
+        there = upload.begin()
+        reader, seq = client.reader(), there.buffer_seq
+        recorded = Recorded(reader.item_payloads(seq), there.received)
+        feed = Feed(self._buffer_id, items, self._written, recorded, None if there.existing else upload)
+        arrivals = Arrivals(reader, seq, there.received, ordered=ordered)
+        try:
+            yield from _given(_arriving(client, feed, arrivals), reader, seq, return_exceptions)
+        finally:
+            feed.close()
 
     def _written(self, values: list[Any], first_index: int) -> tuple[list[str], bytes]:
         try:
@@ -202,7 +178,7 @@ class _Mapped:
             raise
 
     def _known(self) -> BufferContent | None:
-        """The buffer, if the journal has it. Raises BufferError when it is not one that could be gone on with."""
+        """The buffer, if the journal has it. Raises BufferError when nobody could go on with it."""
         try:
             with JournalReader(self._journal) as reader:
                 known = reader.content(self._buffer_id or "")
@@ -210,7 +186,7 @@ class _Mapped:
             return None
         if known is None or not known.opened:
             return None
-        path_to_write(self._journal)  # also when all is recorded: another user's records are not what is asked for
+        path_to_write(self._journal)  # also when nothing is left to do: another user's records are not ours
         why = None
         if known.target != self._target or known.return_to or not known.collect:
             why = "this id is used already, with other target, collect or return_to"
@@ -223,112 +199,68 @@ class _Mapped:
         return known
 
     def _open(self) -> Client:
-        return open_client(self._app, f"{self._app.value}:{self._app.attribute}", self._journal, self._workers)
+        name = f"{self._app.value}:{self._app.attribute}"
+        return open_client(self._app, name, self._journal, self._workers)
 
 
-class Arrivals:
-    """The results of a buffer in the order in which they are to be given: of the items, or of recording. None
-    comes twice, and none before its item was read and compared.
-    """
-
-    def __init__(self, reader: JournalReader, buffer_seq: int, received: int, *, ordered: bool) -> None:
-        """`received`: so many items were there before; some of them have results."""
-        self._reader = reader
-        self._buffer_seq = buffer_seq
-        self._ordered = ordered
-        self._after = reader.newest_answer(buffer_seq)
-        self._before: Iterator[list[Result]] | None = reader.pages(buffer_seq) if self._after else None
-        """What was recorded before, in item order; what came since then may be among it, and comes again."""
-        self._seen = bytearray(0 if self._before is None else received)
-        self._held: dict[int, Result] = {}
-        self._next = 0
-        self.given = 0
-
-    def page(self, read: int) -> list[Result]:
-        """What can be given now of the first `read` items; none when there is nothing new. A page whose turn has
-        not come is kept, and the next one looked at: there may be no news after the last one to look again for.
-        """
-        while True:
-            if self._before is not None and len(self._held) > AHEAD and min(self._held) >= read:
-                return []  # its items come first
-            before, after = self._before, self._after
-            page = self._new()
-            if not self._held and page and self._is_next(page, read):
-                ready = page
-            else:
-                self._held.update((result.index, result) for result in page)
-                ready = self._ready(read)
-            if ready or (before is None and after == self._after):
-                break
-        self._next += len(ready)
-        self.given += len(ready)
-        return ready
-
-    def _is_next(self, page: list[Result], read: int) -> bool:
-        """Whether all of it can be given as it is."""
-        last = page[-1].index
-        if not self._ordered:
-            return all(result.index < read for result in page)
-        return page[0].index == self._next and last < read and last - self._next + 1 == len(page)
-
-    def _ready(self, read: int) -> list[Result]:
-        if not self._ordered:
-            indexes = [index for index in self._held if index < read]
-            return [self._held.pop(index) for index in indexes]
-        ready = []
-        index = self._next
-        while index < read and index in self._held:
-            ready.append(self._held.pop(index))
-            index += 1
-        return ready
-
-    def _new(self) -> list[Result]:
-        page: list[Result] | None = None
-        if self._before is not None:
-            page = next(self._before, None)
-            if page is None:
-                self._before = None
-        if page is None:
-            page, self._after = self._reader.results_after(self._buffer_seq, self._after)
-        if self._seen:
-            page = [result for result in page if self._is_first(result.index)]
-        return page
-
-    def _is_first(self, index: int) -> bool:
-        if index >= len(self._seen):
-            return True
-        before, self._seen[index] = self._seen[index], 1
-        return not before
+def _arriving(client: Client, feed: Feed, arrivals: Arrivals) -> Iterator[list[Run]]:
+    """Runs of results, while items are put as long as there is room for them. Ends with the buffer."""
+    look_s = _LOOK_S
+    while True:
+        room = arrivals.given + AHEAD - feed.read
+        if room > 0 and not feed.exhausted:
+            feed.some(room)
+        seen = arrivals.counts()  # before the runs: what is recorded in between is not missed
+        runs = arrivals.runs(feed.taken)
+        if runs:
+            look_s = _LOOK_S
+            yield runs
+        elif feed.exhausted or arrivals.given + AHEAD <= feed.read:
+            total, _, _, ended = seen
+            if ended and arrivals.given < total:
+                raise BufferError(feed.buffer_id, "it was cancelled")
+            if ended:
+                return
+            moved = partial(_has_moved, feed, feed.taken, arrivals, seen)
+            with contextlib.suppress(TimedOut):
+                client.wait_until(moved, feed.buffer_id, time.monotonic() + look_s, look_s=look_s)
+            look_s = min(2 * look_s, _LOOK_MAX_S)
 
 
-def _recorded(feed: Feed, arrivals: Arrivals) -> Iterator[list[Result]]:
-    """The pages of a buffer that has ended, as far as its items are read again."""
+def _has_moved(feed: Feed, taken: int, arrivals: Arrivals, seen: tuple[int, int, int, bool]) -> bool:
+    feed.check()
+    return feed.taken != taken or arrivals.counts() != seen
+
+
+def _recorded(feed: Feed, arrivals: Arrivals) -> Iterator[list[Run]]:
+    """Those of a buffer that has ended, as far as its items are read again."""
     while not feed.exhausted:
         room = arrivals.given + AHEAD - feed.read
         if room > 0:
             feed.some(room)
-        yield arrivals.page(feed.read)
-    while page := arrivals.page(feed.read):
-        yield page
+        yield arrivals.runs(feed.taken)
+    while runs := arrivals.runs(feed.taken):
+        yield runs
 
 
 def _given(
-    pages: Iterator[list[Result]], reader: JournalReader, buffer_seq: int, return_exceptions: bool
+    found: Iterator[list[Run]], reader: JournalReader, buffer_seq: int, return_exceptions: bool
 ) -> Iterator[Any]:
     from durable_bus.payloads.reading import plain_value
 
-    for page in pages:
-        for result in page:
-            if result.success:
-                if result.form == "text":
-                    yield result.payload
-                else:
-                    yield plain_value(result.payload, FORM_NAMES.index(result.form))
-            else:
-                failed = _failed(result, reader.traceback_of(buffer_seq, result.index))
+    for runs in found:
+        for run in runs:
+            if run.failed is not None:
+                failed = _failed(run.failed, reader.traceback_of(buffer_seq, run.first_index))
                 if not return_exceptions:
                     raise failed
                 yield failed
+            elif run.form == TEXT:
+                yield from run.payloads
+            elif run.form == JSON:
+                yield from load_json_lines(run.payloads)
+            else:
+                yield from (plain_value(payload, run.form) for payload in run.payloads)
 
 
 def _failed(result: Result, traceback: str) -> ItemFailed:

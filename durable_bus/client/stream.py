@@ -1,17 +1,18 @@
 """A stream: a buffer whose items are put one by one, and run while more are put.
 
-`put` writes an item down and returns; a thread sends what was written. It sends a small chunk only when all
-that it has sent is on disk: so a lone item goes out at once, and many go out together.
+`put` writes an item down and returns; a thread sends what was written (`sender`).
 """
 
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from durable_bus.client.buffer import Buffer, deadline_after
-from durable_bus.client.upload import BATCH_ITEMS, Upload, sized_chunks
+from durable_bus.client.sender import Sender
+from durable_bus.client.upload import Upload, sized_chunks
 from durable_bus.errors import BufferError, DurableBusError, TimedOut, UsageError
-from durable_bus.payloads.values import ValueWriter
+from durable_bus.payloads.values import Payload, ValueWriter
 
 if TYPE_CHECKING:
     from durable_bus.client.client import Client
@@ -20,7 +21,6 @@ __all__ = ["AHEAD", "Stream"]
 
 AHEAD = 10_000
 """How many items may be put that are not done yet."""
-_SMALL_ITEMS = 1_000
 _CHARS_MAX = 4 * 1024 * 1024
 """As much is written down at most before it is sent."""
 _LAST_CHANCE_S = 5.0
@@ -32,33 +32,29 @@ class Stream(Buffer):
     any number of threads.
     """
 
-    def __init__(self, client: "Client", upload: Upload, writer: ValueWriter, buffer_id: str, ahead: int) -> None:
+    def __init__(self, client: "Client", upload: Upload, writer: ValueWriter, ahead: int) -> None:
         """By `Client.stream` only. Raises what the start is refused with."""
         receiving = upload.begin()
-        super().__init__(client, buffer_id, receiving.buffer_seq, existed=receiving.next_chunk > 0)
+        super().__init__(client, upload.buffer_id, receiving.buffer_seq, existed=receiving.received > 0)
         self._upload = upload
         self._writer = writer
         self._ahead = ahead
         self.sealed = receiving.existing
         """No more items can be put."""
-        self._changed = threading.Condition()
-        self._texts: list[str] = []
-        self._forms = bytearray()
-        self._chars = 0
-        self._put = self._on_disk = receiving.received
+        self._sender = Sender(upload, self._chunks, receiving.received)
+        self._lock = threading.Lock()
+        self._put = receiving.received
         self._done = 0
         """Of the items, as many have a result, or more."""
-        self._closing = False
-        self._error: BaseException | None = None
-        self._sender: threading.Thread | None = None
+        self._chars = self._chars_sent = 0
+        self._left = False
 
     @property
     def received(self) -> int:
         """How many items are on disk, as far as this client has been told. A producer that comes back puts
         those behind them.
         """
-        with self._changed:
-            return self._on_disk
+        return self._sender.on_disk
 
     def put(self, item: object, timeout: float | None = None) -> None:
         """Add an item, which `Client.start` would take. Waits while `ahead` items are not done; raises
@@ -75,32 +71,29 @@ class Stream(Buffer):
             text, form = self._writer.item(item)
         except DurableBusError as error:
             raise type(error)(f"item {self._put}: {error}") from None
-        self._wait_for_room(deadline_after(timeout))
-        with self._changed:
-            self._refuse_failed()
-            self._texts.append(text)
-            self._forms.append(form)
-            self._chars += len(text)
+        deadline_s = deadline_after(timeout)
+        with self._lock:
+            if self._left:
+                raise UsageError(f"the stream {self.buffer_id} was left: nothing can be put any more")
+            self._wait_for_room(deadline_s)
+            self._sender.add((text, form))
             self._put += 1
-            if self._sender is None:
-                self._sender = threading.Thread(target=self._send_all, daemon=True)
-                self._sender.start()
-            elif len(self._texts) == 1:
-                self._changed.notify_all()
+            self._chars += len(text)
 
     def flush(self) -> None:
         """Wait until all that was put is on disk. Raises as `put` does."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._error or self._on_disk == self._put)
-            self._refuse_failed()
+        put = self._put
+        self._sender.wait_for(lambda: self._sender.on_disk >= put)
 
     def seal(self) -> None:
         """No more items come; leaving the block does this. When it returns, all items are on disk, and that
         there are no more. Raises BufferError when there are none: then the buffer is not in the journal.
         """
         if not self.sealed:
+            with self._lock:
+                self._left = True
             self.flush()
-            self._end_sender()
+            self._sender.close()
             self._upload.seal()
             self.sealed = True
 
@@ -110,7 +103,7 @@ class Stream(Buffer):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Seal it; after an exception leave it as it is, with what was put: a later `Client.stream` goes on."""
+        """Seal it; after an exception leave it with what was put: a later `Client.stream` goes on."""
         if kind is None:
             try:
                 self.seal()
@@ -118,23 +111,20 @@ class Stream(Buffer):
                 self._leave()
                 raise
         else:
-            with self._changed:
-                self._changed.wait_for(lambda: self._error or self._on_disk == self._put, _LAST_CHANCE_S)
             self._leave()
 
     def _leave(self) -> None:
-        """Somebody else may go on with it."""
+        """What was put stays; somebody else may go on with it."""
+        self._left = True
         if not self.sealed:
-            self._end_sender(_LAST_CHANCE_S)
+            self._sender.close(_LAST_CHANCE_S)
             self._upload.abandon()
-            self.sealed = True
 
     # Waiting
 
     def _wait_for_room(self, deadline_s: float | None) -> None:
-        with self._changed:
-            if self._chars > _CHARS_MAX:
-                self._changed.wait_for(lambda: self._error or self._chars <= _CHARS_MAX)
+        if self._chars - self._chars_sent > _CHARS_MAX:
+            self._sender.wait_for(lambda: self._chars - self._chars_sent <= _CHARS_MAX)
         if self._put - self._done >= self._ahead and not self._has_room():
             try:
                 self._client.wait_until(self._has_room, None, deadline_s)
@@ -142,59 +132,16 @@ class Stream(Buffer):
                 raise TimedOut(f"{self._ahead:,} items of {self.buffer_id} are not done yet") from None
 
     def _has_room(self) -> bool:
+        if self._sender.error is not None:
+            raise self._sender.error
         _, succeeded, failed, ended = self._counts()
         if ended:
             raise BufferError(self.buffer_id, "it was cancelled")
         self._done = succeeded + failed
         return self._put - self._done < self._ahead
 
-    def _refuse_failed(self) -> None:
-        if self._error is not None:
-            raise self._error
-        if self._closing:
-            raise UsageError(f"the stream {self.buffer_id} was left: nothing can be put any more")
-
-    # The sender
-
-    def _send_all(self) -> None:
-        """In a thread of its own: send what was written down, until we are left."""
-        try:
-            while True:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._texts or self._closing)
-                    if not self._texts:
-                        return
-                    is_small = len(self._texts) < _SMALL_ITEMS
-                if is_small:
-                    self._note_on_disk()
-                self._send_some()
-                with self._changed:
-                    more = bool(self._texts)
-                if not more:
-                    self._note_on_disk()
-        except BaseException as error:
-            with self._changed:
-                self._error = error
-                self._changed.notify_all()
-
-    def _send_some(self) -> None:
-        with self._changed:
-            texts, self._texts = self._texts[:BATCH_ITEMS], self._texts[BATCH_ITEMS:]
-            forms, self._forms = bytes(self._forms[:BATCH_ITEMS]), self._forms[BATCH_ITEMS:]
-            self._chars = sum(map(len, self._texts)) if self._texts else 0
-            self._changed.notify_all()
-        for body, of_body in sized_chunks(texts, forms):
-            self._upload.add(body, of_body)
-
-    def _note_on_disk(self) -> None:
-        on_disk = self._upload.acknowledged()
-        with self._changed:
-            self._on_disk = on_disk
-            self._changed.notify_all()
-
-    def _end_sender(self, timeout_s: float | None = None) -> None:
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        if self._sender is not None:
-            self._sender.join(timeout_s)
+    def _chunks(self, payloads: list[Payload]) -> Iterator[tuple[bytes, bytes]]:
+        """In the sender's thread."""
+        texts = [text for text, _ in payloads]
+        yield from sized_chunks(texts, bytes([form for _, form in payloads]))
+        self._chars_sent += sum(map(len, texts))

@@ -19,7 +19,7 @@ from durable_bus.payloads.values import Payload, ValueWriter
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml
 from durable_bus.wire import protocol
 
-__all__ = ["BATCH_ITEMS", "Upload", "digest_items", "sized_chunks"]
+__all__ = ["BATCH_ITEMS", "Upload", "digest_items", "sized_chunks", "written_items"]
 
 CHUNK_CHARS_MAX = 1536 * 1024
 BATCH_ITEMS = 8_000
@@ -147,6 +147,10 @@ class Upload:
         self._connection.say(protocol.Abandon(self._start.request))
 
     @property
+    def buffer_id(self) -> str:
+        return self._start.buffer_id
+
+    @property
     def first_chunk(self) -> tuple[list[Payload], bool]:
         """Its items as they were written, and whether there were no others."""
         body, forms = self._first
@@ -239,7 +243,7 @@ def _chunks(items: Iterable[object], writer: ValueWriter) -> Iterator[tuple[byte
     forms = bytearray()
     batch = list(islice(iterator, _AT_ONCE))
     while batch:
-        new_texts, new_forms = _written(writer, batch, first_index + len(texts))
+        new_texts, new_forms = written_items(writer, batch, first_index + len(texts))
         forms += new_forms
         texts += new_texts
         new_chars = sum(map(len, new_texts))
@@ -258,7 +262,7 @@ def _chunks(items: Iterable[object], writer: ValueWriter) -> Iterator[tuple[byte
             texts, forms, chars = [], bytearray(), 0
 
 
-def _written(writer: ValueWriter, batch: list[Any], first_index: int) -> tuple[list[str], bytes]:
+def written_items(writer: ValueWriter, batch: list[Any], first_index: int) -> tuple[list[str], bytes]:
     """Items as texts, and their forms. Those of plain types are written together."""
     kinds = set(map(type, batch))
     if kinds == {str}:

@@ -18,7 +18,7 @@ from durable_bus.errors import NotFound
 from durable_bus.journal.connection import TEXT_BYTES_MAX, open_reader, translated
 from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.journal.paging import PAGE_CHARS
-from durable_bus.journal.results import PAGE_ROWS, ResultPages, error_text
+from durable_bus.journal.results import PAGE_ROWS, ResultPages, Run, error_text
 from durable_bus.journal.statements import Statements, threads_below
 from durable_bus.payloads.forms import XML
 from durable_bus.payloads.messages import Json, Pickled, Result, Text, Xml, as_said
@@ -267,8 +267,7 @@ class JournalReader:
         results: list[Result] = []
         chars = 0
         with self._reading():
-            span = {"after": after_answer, "buffer_seq": buffer_seq, "limit": 20}
-            for (answer_id,) in self._statements.all("answers_after", **span):
+            for answer_id in self._answers_after(buffer_seq, after_answer):
                 page = pages.of_answer(answer_id)
                 results += page
                 after_answer = answer_id
@@ -276,6 +275,24 @@ class JournalReader:
                 if chars >= PAGE_CHARS:
                     break
         return results, after_answer
+
+    def runs_after(self, buffer_seq: int, after_answer: int) -> tuple[list[Run], int]:
+        """The same as runs, for who only wants what was answered."""
+        pages = ResultPages(self._statements, buffer_seq)
+        runs: list[Run] = []
+        chars = 0
+        with self._reading():
+            for answer_id in self._answers_after(buffer_seq, after_answer):
+                runs += (new := pages.runs_of_answer(answer_id))
+                after_answer = answer_id
+                chars += sum(len(payload) for run in new for payload in run.payloads)
+                if chars >= PAGE_CHARS:
+                    break
+        return runs, after_answer
+
+    def _answers_after(self, buffer_seq: int, after_answer: int) -> list[int]:
+        span = {"after": after_answer, "buffer_seq": buffer_seq, "limit": 20}
+        return [answer_id for (answer_id,) in self._statements.all("answers_after", **span)]
 
 
 def _kind_and_reason(payload: str) -> tuple[str, str]:
