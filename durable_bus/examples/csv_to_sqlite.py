@@ -7,8 +7,8 @@
     2026-01-31,Ada Lovelace,gb,"1,204.50",EUR
 
 Good rows go into the table `payment`, the others, with what is wrong with them, into `bad_row`; both say
-which row of the file it was. What was checked is recorded in `payments.journal.db`. Kill it and run it again:
-the rows that are recorded are not checked again, and each row is in one of the tables, once.
+which row of the file it was. What was checked is recorded in `payments.journal.db`. Kill it and run it again: the
+rows that are recorded are not checked again, and each row is in one of the tables, once.
 """
 
 import csv
@@ -91,7 +91,7 @@ def store(checked: Iterator[Checked], database: sqlite3.Connection) -> tuple[int
     """Write the rows; how many were good, and how many bad.
 
     Each batch is a transaction that replaces what the tables have of its numbers. So it may be written again,
-    by a program that was killed, and a bad row that was corrected in the file leaves `bad_row`.
+    after the program was killed, and a bad row that was corrected in the file leaves `bad_row`.
     """
     database.executescript(TABLES)
     good_rows = bad_rows = 0
