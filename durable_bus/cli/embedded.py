@@ -87,8 +87,9 @@ def run_job(job: Job, progress: Progress) -> Outcome:
     with interrupted_by(signal.SIGTERM):
         if job.is_pipe:
             # What is at its end is not known before it is there: its first items say which buffer it is.
-            first = list(islice(iter(job.items), KEY_ITEMS if job.buffer_id is None else 1))
-            job = replace(job, items=chained(first, job.items))
+            items = iter(job.items)
+            first = list(islice(items, KEY_ITEMS if job.buffer_id is None else 1))
+            job = replace(job, items=chained(first, items))
             _, digest = digest_items(first)
             total = None if first else 0
         else:

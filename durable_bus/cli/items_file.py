@@ -40,8 +40,8 @@ class ItemsFile:
     """
 
     def __init__(self, path: str, format_name: str | None = None, *, once: bool = False) -> None:
-        """`format_name`: one of FORMATS; None: as the file's ending says, else lines. `once`: of a pipe each
-        item is read when it is asked for, and none twice.
+        """`format_name`: one of FORMATS; None: as the file's ending says, else lines. `once`: of stdin, or
+        another pipe, each item is read when it is asked for, and none twice.
         """
         if format_name is None:
             ending = "" if path == "-" else PurePath(path).suffix.lower()
@@ -51,7 +51,8 @@ class ItemsFile:
         try:
             # Of stdin a descriptor of its own: whatever is opened when it is closed must not become stdin.
             source = open(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb")  # noqa: SIM115  see __exit__
-            self.is_pipe = once and format_name != "parquet" and not source.seekable()
+            is_pipe = path == "-" or not source.seekable()
+            self.is_pipe = once and is_pipe and format_name != "parquet"
             """It can be read only once."""
             self._file: BinaryIO = source if self.is_pipe or source.seekable() else _copy(source)
             self._start = 0 if self.is_pipe else self._file.tell()

@@ -41,11 +41,11 @@ from simulation.records import Content, Violation
 if TYPE_CHECKING:
     from simulation.machine import Machine
 
-__all__ = ["VERSION", "Control", "Peer", "Starter"]
+__all__ = ["TRY_AGAIN", "UNACKNOWLEDGED_CHUNKS_MAX", "VERSION", "Control", "Peer", "Producer", "Starter"]
 
 VERSION = "simulated"
-_UNACKNOWLEDGED_CHUNKS_MAX = 8
-_TRY_AGAIN = ("no room on disk", "another client is sending its items just now")
+UNACKNOWLEDGED_CHUNKS_MAX = 8
+TRY_AGAIN = ("no room on disk", "another client is sending its items just now")
 
 
 class Peer:
@@ -140,22 +140,54 @@ class Peer:
         raise Violation(f"client {self.name} was told {answer}")
 
 
-class Starter(Peer):
-    """Starts one buffer, and does not rest until it was told that it is on disk, or why not: `acknowledged`,
-    `refused` or `vanished`.
+class Producer(Peer):
+    """Gives a buffer its items, and does not rest until it was told that they are on disk, or why not:
+    `acknowledged`, `refused` or `vanished`.
     """
+
+    def __init__(self, machine: "Machine", name: str, content: Content, mailbox: str | None) -> None:
+        super().__init__(machine, name)
+        self.mailbox = mailbox
+        self.content = content
+        self.refusal = ""
+        self.begin_request()
+
+    def begin_request(self) -> None:
+        """Whatever it asks next is another request."""
+        self.request_id = self.new_request_id()
+        self.machine.model.asked[self.request_id] = self.content
+
+    def begin_again(self) -> None:
+        """It comes back with another request."""
+        self.begin_request()
+        self.break_connection()
+
+    def ask_again(self) -> None:
+        """Its answer was lost, as far as it knows."""
+        if self.state == "acknowledged":
+            self.state = "busy"
+            self.break_connection()
+
+    def is_refused(self, message: str) -> None:
+        """For good."""
+        self.state, self.refusal = "refused", message
+
+    def name_may_come(self, message: str) -> bool:
+        """Today's code lacks a listener that the app has otherwise."""
+        name = self.content.target if message.startswith("unknown target") else self.content.return_to
+        return message.startswith("unknown ") and name in self.machine.listeners
+
+
+class Starter(Producer):
+    """Starts a buffer with all its items: whole, or nothing of it."""
 
     def __init__(
         self, machine: "Machine", name: str, content: Content, chunks: list[int], mailbox: str | None
     ) -> None:
         """`chunks`: how many items each holds."""
-        super().__init__(machine, name)
-        self.mailbox = mailbox
-        self.content = content
-        self.refusal = ""
+        super().__init__(machine, name, content, mailbox)
         self._digest = ItemsDigest()
         self._chunks = self._cut(chunks)
-        self._begin_request()
 
     def _cut(self, sizes: list[int]) -> list[tuple[int, str, bytes]]:
         """Of each chunk how many items, their forms, and the body."""
@@ -169,19 +201,12 @@ class Starter(Peer):
             first += size
         return chunks
 
-    def _begin_request(self) -> None:
-        self.request_id = self.new_request_id()
-        self.machine.model.asked[self.request_id] = self.content
+    def begin_request(self) -> None:
+        super().begin_request()
         self._acknowledged_chunks = 0
         self._sent_chunks = 0
         self._existing = False
         self._sent_open = False
-
-    def ask_again(self) -> None:
-        """Its answer was lost, as far as it knows."""
-        if self.state == "acknowledged":
-            self.state = "busy"
-            self.break_connection()
 
     def welcomed(self) -> None:
         self._sent_chunks, self._sent_open = self._acknowledged_chunks, False
@@ -199,7 +224,7 @@ class Starter(Peer):
         while (
             not self._existing
             and self._sent_chunks < len(self._chunks)
-            and self._sent_chunks - self._acknowledged_chunks < _UNACKNOWLEDGED_CHUNKS_MAX
+            and self._sent_chunks - self._acknowledged_chunks < UNACKNOWLEDGED_CHUNKS_MAX
         ):
             count, forms, body = self._chunks[self._sent_chunks]
             self.send(Chunk(self.request_id, self._sent_chunks, count, forms), body)
@@ -242,24 +267,17 @@ class Starter(Peer):
     def _refused(self, error: Error) -> None:
         kind, message = error.type, error.message
         if kind == "UsageError" and " came before chunk " in message and self.machine.clock_was_set:
-            self._begin_request()  # it was given up, as if its client had been away for long
-            self.break_connection()
+            self.begin_again()  # it was given up, as if its client had been away for long
             return
         if kind not in ("BufferError", "OtherItems"):
             raise Violation(f"client {self.name} was refused with {error}")
         was_cancelled = self.content.buffer_id in self.machine.model.told.cancelling
-        if message in _TRY_AGAIN or self._name_may_come(message) or ("arrived" in message and was_cancelled):
-            self._begin_request()
-            self.break_connection()
+        if message in TRY_AGAIN or self.name_may_come(message) or ("arrived" in message and was_cancelled):
+            self.begin_again()
         elif "this id is used already" in message or message.startswith("unknown "):
-            self.state, self.refusal = "refused", message
+            self.is_refused(message)
         else:
             raise Violation(f"client {self.name} was refused with {error}")
-
-    def _name_may_come(self, message: str) -> bool:
-        """Today's code lacks a listener that the app has otherwise."""
-        name = self.content.target if message.startswith("unknown target") else self.content.return_to
-        return message.startswith("unknown ") and name in self.machine.listeners
 
 
 class Control(Peer):

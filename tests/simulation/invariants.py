@@ -10,13 +10,39 @@ ALWAYS: dict[str, str] = {
     "counters are the numbers of rows": f"""
         SELECT buffer_id, succeeded, failed, total FROM buffer b
         WHERE succeeded <> ({_RESULTS} AND success = 1) OR failed <> ({_RESULTS} AND success = 0)""",
-    "a buffer that has opened has all of its items": f"""
+    "a buffer that is sealed or has ended has all of its items, any that is open has some": f"""
         SELECT buffer_id, total, received FROM buffer b
-        WHERE (opened_commit IS NOT NULL AND total IS NOT received) OR received <> ({_ITEMS})""",
-    "a buffer has ended when and only when every item has a result": f"""
-        SELECT buffer_id, total, succeeded, failed, ended_commit FROM buffer b
+        WHERE (coalesce(sealed_commit, ended_commit) IS NOT NULL AND total IS NOT received)
+            OR (opened_commit IS NOT NULL AND received = 0) OR received <> ({_ITEMS})""",
+    "a buffer has ended when and only when it is sealed and every item has a result": f"""
+        SELECT buffer_id, total, sealed_commit, succeeded, failed, ended_commit FROM buffer b
         WHERE opened_commit IS NOT NULL AND cancelled_commit IS NULL
-            AND (ended_commit IS NOT NULL) <> (total = ({_RESULTS}))""",
+            AND (ended_commit IS NOT NULL) <> (sealed_commit IS NOT NULL AND received = ({_RESULTS}))""",
+    "a buffer opens, is sealed and ends in this order": """
+        SELECT buffer_id, opened_commit, sealed_commit, ended_commit FROM buffer
+        WHERE sealed_commit < opened_commit OR ended_commit < sealed_commit OR ended_commit < opened_commit
+            OR (opened_commit IS NULL AND coalesce(sealed_commit, ended_commit) IS NOT NULL)""",
+    "what is open before it is sealed is a stream, and its chunks are its items": """
+        SELECT buffer_id, received, opened_commit, sealed_commit, chunks.* FROM buffer b
+        LEFT JOIN (
+            SELECT buffer_seq, count(*) AS count, min(commit_id) AS first, sum(item_count) AS items FROM chunk
+            GROUP BY buffer_seq
+        ) chunks USING (buffer_seq)
+        WHERE opened_commit IS NOT NULL
+            AND CASE
+                WHEN count IS NULL THEN sealed_commit IS NOT opened_commit
+                ELSE items <> received OR count <> next_chunk OR first <> opened_commit
+            END""",
+    "the chunks of a stream follow on one another, until it is sealed or ends": """
+        SELECT buffer_id, k.* FROM chunk k JOIN buffer b USING (buffer_seq)
+        WHERE k.first_index <> (
+                SELECT coalesce(sum(item_count), 0) FROM chunk before
+                WHERE before.buffer_seq = k.buffer_seq AND before.first_index < k.first_index
+            ) OR k.commit_id > coalesce(b.sealed_commit, b.ended_commit)""",
+    "an item of a stream is handed out when its chunk is on disk": """
+        SELECT d.dispatch_id, k.first_index FROM dispatch d JOIN chunk k USING (buffer_seq)
+        WHERE d.commit_id < k.commit_id AND d.first_index < k.first_index + k.item_count
+            AND k.first_index < d.first_index + d.item_count""",
     "a collecting buffer that has ended has one BufferComplete, any other none": """
         SELECT buffer_id, collect, ended_commit FROM buffer b
         WHERE (SELECT count(*) FROM message m WHERE m.buffer_seq = b.buffer_seq AND m.kind = 'BufferComplete')

@@ -12,7 +12,7 @@ from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Ports, SupervisorConfig
 from durable_bus.supervisor.loop import Supervisor
 from durable_bus.supervisor.workers.workforce import is_settled
-from simulation.clients import VERSION, Control, Peer, Starter
+from simulation.clients import VERSION, Control, Peer, Producer, Starter
 from simulation.connections import Link, SimulatedConnections
 from simulation.correspondents import Correspondent
 from simulation.handlers import Handler, obey
@@ -23,6 +23,7 @@ from simulation.records import Content, Violation
 from simulation.scheduling import SchedulingRules
 from simulation.settling import Settling
 from simulation.storage import CommitPort, Crash, copy_of_template, open_journal
+from simulation.streamers import Habits, Streamer
 from simulation.workers import SimulatedWorker
 from simulation.world import SimulatedClock, World
 
@@ -247,12 +248,14 @@ class Machine:
             return
         state = self.supervisor.state
         rows = self.model.query(
-            "SELECT buffer_seq, succeeded + failed, failed FROM buffer"
+            "SELECT buffer_seq, succeeded + failed, failed, received, sealed_commit IS NOT NULL FROM buffer"
             " WHERE opened_commit IS NOT NULL AND ended_commit IS NULL"
         )
-        found = [(buffer.seq, buffer.recorded, buffer.failed) for buffer in state.buffers.values()]
+        found = [(one.seq, one.recorded, one.failed, one.total, one.sealed) for one in state.buffers.values()]
         if sorted(found) != sorted(rows):
-            raise Violation(f"in memory (buffer, recorded, failed) are {found}, on disk {rows}")
+            raise Violation(
+                f"in memory (buffer, recorded, failed, total, sealed) are {found}, on disk {rows}"
+            )
         for hand in state.workers.values():
             held = sum(len(one.open_positions()) for one in state.held_by(hand))
             if hand.unanswered != held:
@@ -275,14 +278,25 @@ class Machine:
     # What can befall it
 
     @property
-    def starters(self) -> list[Starter]:
-        return [peer for peer in self.peers if isinstance(peer, Starter)]
+    def producers(self) -> list[Producer]:
+        """Of buffers, whole or streamed."""
+        return [peer for peer in self.peers if isinstance(peer, Producer)]
+
+    @property
+    def streamers(self) -> list[Streamer]:
+        return [peer for peer in self.peers if isinstance(peer, Streamer)]
 
     def start_buffer(
         self, content: Content, chunks: list[int], delay_s: float = 0.0, mailbox: str | None = None
     ) -> None:
         """A client comes and starts a buffer."""
         self._comes(Starter(self, f"c{len(self.peers)}", content, chunks, mailbox), delay_s)
+
+    def stream(
+        self, content: Content, habits: Habits, delay_s: float = 0.0, mailbox: str | None = None
+    ) -> None:
+        """A client comes and puts the items of a stream, or goes on with it."""
+        self._comes(Streamer(self, f"s{len(self.peers)}", content, mailbox, habits), delay_s)
 
     def correspond(self, mailbox: str, letters: list[tuple[str, str]], delay_s: float = 0.0) -> None:
         """A client comes that has a mailbox, sends messages, and receives until the end."""
@@ -354,6 +368,8 @@ class Machine:
         self.faults = Faults()
         self._next_commit = None
         self._sends_left = None
+        for streamer in self.streamers:
+            streamer.habits = Habits()
         self.leave_pages(None)
         # Who hangs in boot is waited for as long as five minutes, while every client asks again and again.
         hangs = any(not worker.booted for worker in self._living())

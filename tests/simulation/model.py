@@ -87,6 +87,9 @@ class Model:
         if rows != [(work.buffer, first, count, work.attempt, pid)]:
             raise Violation(f"{name} was sent before its commit: {work}, on disk {rows}")
         key = (work.buffer << INDEX_BITS) + first
+        arrived = self.query("SELECT 1 FROM item WHERE item_key >= ? AND item_key < ?", key, key + count)
+        if len(arrived) != count:
+            raise Violation(f"{name} holds {count} items, of which {len(arrived)} are on disk")
         recorded = self.query(
             "SELECT item_key & 4294967295 FROM result WHERE item_key >= ? AND item_key < ? UNION ALL"
             " SELECT item_key & 4294967295 FROM forwarded_item WHERE item_key >= ? AND item_key < ?",
@@ -270,6 +273,8 @@ class Model:
         self._ask(ALWAYS)
         for content in self.told.acknowledged.values():
             self.told.is_on_disk(content)
+        for content, count in self.told.streamed.values():
+            self.told.stream_is_on_disk(content, count)
         self._charges()
 
     def _charges(self) -> None:

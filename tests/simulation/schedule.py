@@ -12,6 +12,7 @@ from simulation.handlers import FOR_EVER_S, Handler, obey
 from simulation.machine import Faults, Machine
 from simulation.records import Content
 from simulation.storage import AT_COMMIT
+from simulation.streamers import Habits
 
 __all__ = ["Profile", "Summary", "cuts", "run_schedule", "some_content", "some_letters"]
 
@@ -33,6 +34,7 @@ class Summary:
     starts: int
     crashes: int
     buffers: int
+    streams: int
     items: int
     messages: int
     executions: int
@@ -63,6 +65,10 @@ class Profile:
     lose_listener: float
     set_clock: float
     same_id: float
+    streams: int
+    empty_stream: float
+    another_producer: float
+    """Somebody else wants to go on with a stream, whether or not somebody does."""
     talk: float
     """How much of the work is passed on: forwards, and buffers in buffers."""
     mailboxes: int
@@ -103,6 +109,9 @@ class Profile:
             lose_listener=rate(),
             set_clock=rate(),
             same_id=0.3 if rng.random() < 0.5 else 0.0,
+            streams=rng.choice([0, 0, 1, 2]),
+            empty_stream=0.05,
+            another_producer=rate(),
             talk=rng.choice([0.0, 0.0, 0.1, 0.4]),
             mailboxes=rng.choice([0, 0, 1, 2]),
             control=rate(),
@@ -202,6 +211,13 @@ def _clients_come(machine: Machine, profile: Profile) -> None:
         content = replace(content, return_to=content.return_to or mailbox or "")
         contents.append(content)
         machine.start_buffer(content, cuts(rng, len(content.texts)), rng.uniform(0.0, 1.0), mailbox)
+    for number in range(profile.streams):
+        mailbox = rng.choice(mailboxes) if mailboxes and rng.random() < 0.5 else None
+        content = some_content(rng, f"s{number}", profile.items_max, listeners, profile.talk, mailbox)
+        if rng.random() < profile.empty_stream:
+            content = replace(content, texts=(), forms=())
+        for _ in range(rng.choice([1, 1, 1, 2])):
+            machine.stream(content, Habits.draw(rng), rng.uniform(0.0, 1.0), mailbox)
 
 
 def _befall(machine: Machine, profile: Profile) -> None:
@@ -221,10 +237,13 @@ def _befall(machine: Machine, profile: Profile) -> None:
     if chance(profile.vanish):
         rng.choice(machine.peers).vanish()
     if chance(profile.ask_again):
-        rng.choice(machine.starters).ask_again()
+        rng.choice(machine.producers).ask_again()
     if chance(profile.control):
-        buffer_id = rng.choice(machine.starters).content.buffer_id
+        buffer_id = rng.choice(machine.producers).content.buffer_id
         machine.control(rng.choice(["pause", "pause", "resume", "cancel"]), buffer_id)
+    if machine.streamers and chance(profile.another_producer):
+        streamer = rng.choice(machine.streamers)
+        machine.stream(streamer.content, Habits.draw(rng), 0.0, streamer.mailbox)
     if chance(profile.stop):
         machine.signal("stop")
     if chance(profile.reload):
@@ -237,8 +256,9 @@ def _befall(machine: Machine, profile: Profile) -> None:
 
 def _summary(machine: Machine, seed: int) -> Summary:
     model = machine.model
-    ((buffers, items),) = model.query(
-        "SELECT count(*), coalesce(sum(total), 0) FROM buffer WHERE opened_commit IS NOT NULL"
+    ((buffers, streams, items),) = model.query(
+        "SELECT count(*), (SELECT count(DISTINCT buffer_seq) FROM chunk), coalesce(sum(total), 0) FROM buffer"
+        " WHERE opened_commit IS NOT NULL"
     )
     return Summary(
         seed=seed,
@@ -247,6 +267,7 @@ def _summary(machine: Machine, seed: int) -> Summary:
         starts=machine.starts,
         crashes=model.crashes,
         buffers=buffers,
+        streams=streams,
         items=items,
         messages=model.query("SELECT count(*) FROM message")[0][0],
         executions=sum(model.executions_so_far.values()),

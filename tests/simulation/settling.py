@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from simulation.clients import Control
 from simulation.correspondents import Correspondent
 from simulation.records import Violation
+from simulation.streamers import Habits, Streamer
 
 if TYPE_CHECKING:
     from simulation.machine import Machine
@@ -28,7 +29,11 @@ class Settling:
         controls = [peer for peer in self._machine.peers if isinstance(peer, Control)]
         self._turn_until(lambda: all(peer.is_done for peer in controls), "every request is answered")
         self._everybody_comes_back()
-        self._turn_until(self._is_done, "every buffer ends, every message is settled")
+        self._turn_until(self._is_done, "every buffer ends that is sealed, every message is settled")
+        if unsealed := self._unsealed():
+            self._streams_wait(unsealed)
+            self._streams_end(unsealed)
+            self._turn_until(lambda: self._is_done() and not self._unsealed(), "every stream ends")
         self._machine.model.check()
         self._forget_what_never_opened()
         self._stop()
@@ -37,7 +42,7 @@ class Settling:
 
     def _everybody_comes_back(self) -> None:
         """Somebody resumes what is paused, and reads every mailbox that there is or will be."""
-        for buffer_id in sorted({starter.content.buffer_id for starter in self._machine.starters}):
+        for buffer_id in sorted({one.content.buffer_id for one in self._machine.producers}):
             self._machine.control("resume", buffer_id)
         names = {peer.mailbox for peer in self._machine.peers if peer.mailbox is not None}
         for name in sorted(names - {peer.mailbox for peer in self._correspondents()}):
@@ -47,13 +52,42 @@ class Settling:
         return [peer for peer in self._machine.peers if isinstance(peer, Correspondent) and not peer.is_done]
 
     def _is_done(self) -> bool:
-        if self._machine.supervisor is None or [*self._machine.supervisor.state.buffers.values()]:
+        """All is done that has come: of a stream that nobody has sealed each item has its result."""
+        supervisor = self._machine.supervisor
+        if supervisor is None or any(
+            buffer.sealed or buffer.recorded < buffer.total for buffer in supervisor.state.buffers.values()
+        ):
             return False
         if not all(peer.is_done or isinstance(peer, Correspondent) for peer in self._machine.peers):
             return False
         if not all(peer.has_sent_all for peer in self._correspondents()):
             return False
         return not self._machine.model.query("SELECT 1 FROM message WHERE settled_commit IS NULL LIMIT 1")
+
+    def _unsealed(self) -> list[Streamer]:
+        """A producer of each stream that is open and waits for more."""
+        query = "SELECT buffer_id FROM buffer WHERE opened_commit IS NOT NULL AND ended_commit IS NULL"
+        waiting = {buffer_id for (buffer_id,) in self._machine.model.query(query)}
+        producers = {streamer.content.buffer_id: streamer for streamer in self._machine.streamers}
+        return [producers[buffer_id] for buffer_id in sorted(waiting & producers.keys())]
+
+    def _streams_wait(self, unsealed: list[Streamer]) -> None:
+        """However long nobody comes to go on with a stream, it is there."""
+        if self._machine.world.chance(0.5):
+            self._machine.world.run_until(self._machine.world.now_ns + int(_A_LONG_TIME_S * 1e9))
+            for _ in range(3):
+                self._machine.turn()
+        self._machine.model.check()
+        if self._unsealed() != unsealed:
+            raise Violation(f"of {[one.content.buffer_id for one in unsealed]} some do not wait any more")
+
+    def _streams_end(self, unsealed: list[Streamer]) -> None:
+        """Somebody comes and seals a stream, or cancels it."""
+        for streamer in unsealed:
+            if self._machine.world.chance(0.7):
+                self._machine.stream(streamer.content, Habits(), 0.0, streamer.mailbox)
+            else:
+                self._machine.control("cancel", streamer.content.buffer_id)
 
     def _turn_until(self, done: Callable[[], bool], what: str) -> None:
         deadline_ns = self._machine.world.now_ns + int(1200e9)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,15 +18,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support import REPOSITORY
 
 from durable_bus.errors import DurableBusError
-from durable_bus.journal.buffers import BufferTable, ItemBatch
+from durable_bus.journal.buffers import BufferRow, BufferTable, ItemBatch
 from durable_bus.journal.statements import Statements
 from durable_bus.journal.work import WorkTable
 from durable_bus.payloads.xml_writing import error_payload
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outbox import Outbox
 from durable_bus.supervisor.outcomes import collector
+from durable_bus.supervisor.requests import requests, starts
 from durable_bus.supervisor.scheduling import recall, timeouts
 from durable_bus.supervisor.scheduling import rules as scheduling
+from durable_bus.supervisor.state import Arriving, OpenBuffer
+from durable_bus.wire.protocol import Answer, Chunk
 from simulation import Machine, Violation, run_schedule
 from simulation.records import Content
 from simulation.schedule import cuts, some_content, some_letters
@@ -33,7 +37,7 @@ from simulation.storage import AT_COMMIT, fast_folder
 
 SEEDS = 60
 """How many schedules make one test; `tools/simulate.py` runs any number."""
-SEEDS_TO_FIND_A_BUG = 40
+SEEDS_TO_FIND_A_BUG = 200
 SIMULATE = REPOSITORY / "tools" / "simulate.py"
 
 
@@ -217,9 +221,90 @@ def forget_what_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def _change_statement(monkeypatch: pytest.MonkeyPatch, name: str, *changes: tuple[str, str]) -> None:
+    init = Statements.__init__
+
+    def __init__(self: Statements, *arguments: Any, **options: Any) -> None:
+        init(self, *arguments, **options)
+        if name in self._texts:
+            text = self._texts[name]
+            for old, new in changes:
+                assert old in text
+                text = text.replace(old, new)
+            self._texts = {**self._texts, name: text}
+
+    monkeypatch.setattr(Statements, "__init__", __init__)
+
+
+def seal_before_the_last_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    _change_statement(monkeypatch, "seal_buffer", ("AND received = :total", "AND received > 0 AND :total"))
+
+
+def complete_before_the_seal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as all that has come has its results."""
+    monkeypatch.setattr(OpenBuffer, "is_complete", property(lambda self: self.recorded == self.total))
+    changes = ("sealed_commit IS NOT NULL", "1"), ("low_water = total", "low_water = received")
+    _change_statement(monkeypatch, "count_last_results", *changes, (":failed = total", ":failed = received"))
+
+
+def never_end_with_the_seal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sealed(context: Context, buffer_seq: int) -> None:
+        context.state.buffers.change(buffer_seq, sealed=True)
+
+    monkeypatch.setattr(collector, "sealed", sealed)
+
+
+def record_a_chunk_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that a producer repeats is taken for the next one."""
+    handle = requests._HANDLERS[Chunk]
+
+    def again(context: Context, connection_id: int, chunk: Chunk, bodies: list[bytes]) -> Answer | None:
+        arriving = context.state.starts.get(chunk.request)
+        number = chunk.number if arriving is None else max(chunk.number, arriving.next_chunk)
+        return handle(context, connection_id, msgspec.structs.replace(chunk, number=number), bodies)
+
+    monkeypatch.setitem(requests._HANDLERS, Chunk, again)
+
+
+def admit_a_second_producer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starts, "_refuse_second_producer", lambda context, start, row: None)
+
+
+def admit_whom_another_has_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A producer comes back although another one has gone on meanwhile."""
+    claim = starts._claim_stream
+
+    def admit(context: Context, there: Arriving, row: BufferRow) -> Arriving:
+        return claim(context, there._replace(start=msgspec.structs.replace(there.start, again=False)), row)
+
+    monkeypatch.setattr(starts, "_claim_stream", admit)
+
+
+def give_up_a_stream_with_its_producer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a buffer that is received: an abandoned one goes, with what has come."""
+    give_up = starts.give_up
+
+    def forget(context: Context, request_id: str) -> None:
+        arriving = context.state.starts.get(request_id)
+        give_up(context, request_id)
+        if arriving is not None and arriving.opened:
+            for other in [*context.state.buffers.values()]:
+                if other.seq == arriving.buffer_seq:
+                    collector.cancel(context, other)
+
+    monkeypatch.setattr(starts, "give_up", forget)
+
+
 @pytest.mark.parametrize(
     "plant",
     [
+        seal_before_the_last_chunk,
+        complete_before_the_seal,
+        never_end_with_the_seal,
+        record_a_chunk_twice,
+        admit_a_second_producer,
+        admit_whom_another_has_followed,
+        give_up_a_stream_with_its_producer,
         hand_out_another_form,
         shift_mixed_forms,
         forget_the_form_of_answers,
@@ -292,7 +377,7 @@ class ASupervisorInTrouble(RuleBasedStateMachine):
         self.machine = Machine(seed, self.folder, workers=workers)
         self.machine.faults.answer_twice = 0.1
 
-    @precondition(lambda self: self.machine and len(self.machine.starters) < 4)
+    @precondition(lambda self: self.machine and len(self.machine.producers) < 4)
     @rule(
         seed=st.integers(0, 1 << 16),
         talk=st.sampled_from([0.0, 0.3]),
@@ -310,12 +395,12 @@ class ASupervisorInTrouble(RuleBasedStateMachine):
         assert self.machine is not None
         self.machine.correspond("alice", some_letters(random.Random(seed), [*self.machine.listeners], 0.3))
 
-    @precondition(lambda self: self.machine and self.machine.starters)
+    @precondition(lambda self: self.machine and self.machine.producers)
     @rule(number=st.integers(0, 3), verb=st.sampled_from(["pause", "resume", "cancel"]))
     def a_buffer_is_to(self, number: int, verb: str) -> None:
         assert self.machine is not None
-        starters = self.machine.starters
-        self.machine.control(verb, starters[number % len(starters)].content.buffer_id)
+        producers = self.machine.producers
+        self.machine.control(verb, producers[number % len(producers)].content.buffer_id)
 
     @rule(count=st.integers(1, 12))
     def time_passes(self, count: int) -> None:
@@ -354,12 +439,12 @@ class ASupervisorInTrouble(RuleBasedStateMachine):
         assert self.machine is not None
         self.machine.signal(name)
 
-    @precondition(lambda self: self.machine and self.machine.starters)
+    @precondition(lambda self: self.machine and self.machine.producers)
     @rule(number=st.integers(0, 3), what=st.sampled_from(["break_connection", "vanish", "ask_again"]))
     def a_client_has_trouble(self, number: int, what: str) -> None:
         assert self.machine is not None
-        starters = self.machine.starters
-        getattr(starters[number % len(starters)], what)()
+        producers = self.machine.producers
+        getattr(producers[number % len(producers)], what)()
 
     @invariant()
     def all_promises_are_kept(self) -> None:

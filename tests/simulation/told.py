@@ -17,6 +17,10 @@ class Told:
         self._query = query
         self.acknowledged: dict[str, Content] = {}
         """By buffer id: the supervisor has told somebody that it is on disk."""
+        self.produced: dict[str, int] = {}
+        """Of each stream, how many items its producers have sent at most."""
+        self.streamed: dict[str, tuple[Content, int]] = {}
+        """Of each stream, how many items a producer was told are on disk."""
         self.cancelling: set[str] = set()
         """Buffers that somebody has wanted to cancel."""
         self.messages: dict[str, str] = {}
@@ -42,6 +46,42 @@ class Told:
         )
         if (not rows or rows[0][0] < next_chunk) and content.buffer_id not in self.cancelling:
             raise Violation(f"chunks before {next_chunk} of {request_id} were acknowledged, not {rows}")
+
+    def puts(self, buffer_id: str, count: int) -> None:
+        """A producer sends a chunk of a stream, which ends behind so many items."""
+        self.produced[buffer_id] = max(count, self.produced.get(buffer_id, 0))
+
+    def put(self, content: Content, count: int) -> None:
+        """A producer is told that so many items of its stream are on disk, whatever comes next."""
+        known = self.streamed.get(content.buffer_id, (content, 0))[1]
+        if count:
+            self.streamed[content.buffer_id] = (content, max(count, known))
+            self.stream_is_on_disk(content, count)
+
+    def stream_is_on_disk(self, content: Content, count: int) -> None:
+        """So many items at least, and all that are there are what the producers have sent, in order."""
+        rows = self._query(
+            "SELECT buffer_seq, received FROM buffer WHERE buffer_id = ? AND opened_commit IS NOT NULL",
+            content.buffer_id,
+        )
+        if not rows or not count <= rows[0][1] <= self.produced[content.buffer_id]:
+            raise Violation(f"{count} items of {content.buffer_id} were acknowledged, on disk is {rows}")
+        given = [*zip(content.texts, content.forms, strict=True)][: rows[0][1]]
+        if self._items(rows[0][0]) != given:
+            raise Violation(f"the items of {content.buffer_id} on disk are not what its producers have sent")
+
+    def goes_on(self, content: Content, request_id: str) -> None:
+        """A producer comes back when its connection was lost, and is let in: nobody has come between."""
+        sql = "SELECT request_id FROM buffer WHERE buffer_id = ? AND opened_commit IS NOT NULL"
+        rows = self._query(sql, content.buffer_id)
+        if rows and rows != [(request_id,)]:
+            raise Violation(f"{request_id} goes on with {content.buffer_id}, which is now that of {rows}")
+
+    def gone_on(self, content: Content, request_id: str) -> None:
+        """A producer is told that another one has come between."""
+        sql = "SELECT 1 FROM buffer WHERE buffer_id = ? AND opened_commit IS NOT NULL AND request_id <> ?"
+        if not self._query(sql, content.buffer_id, request_id):
+            raise Violation(f"{request_id} was told that another goes on with {content.buffer_id}")
 
     def ended(self, buffer_id: str) -> None:
         if not self._query(
@@ -112,16 +152,18 @@ class Told:
     def is_on_disk(self, content: Content) -> None:
         rows = self._query(
             "SELECT buffer_seq, target, collect, return_to, total FROM buffer"
-            " WHERE buffer_id = ? AND opened_commit IS NOT NULL AND dropped_commit IS NULL",
+            " WHERE buffer_id = ? AND sealed_commit IS NOT NULL AND dropped_commit IS NULL",
             content.buffer_id,
         )
         given = (content.target, content.collect, content.return_to, len(content.texts))
         if not rows or rows[0][1:] != given:
             raise Violation(f"{content.buffer_id} was acknowledged, and on disk is {rows}")
-        items = self._query(
+        if self._items(rows[0][0]) != list(zip(content.texts, content.forms, strict=True)):
+            raise Violation(f"{content.buffer_id} was acknowledged, and its items on disk are others")
+
+    def _items(self, buffer_seq: int) -> list[tuple[Any, ...]]:
+        return self._query(
             "SELECT payload, form FROM item WHERE item_key BETWEEN ? << 32 AND (? << 32) + 4294967295"
             " ORDER BY item_key",
-            *(rows[0][0],) * 2,
+            *(buffer_seq,) * 2,
         )
-        if items != list(zip(content.texts, content.forms, strict=True)):
-            raise Violation(f"{content.buffer_id} was acknowledged, and its items on disk are others")

@@ -121,7 +121,7 @@ def _claim(context: Context, connection_id: int, start: Start) -> Arriving:
     if there.opened:
         if not sealed and row.ended_commit is None:
             raise BufferError(start.buffer_id, "it is a stream that is not sealed")
-        return there._replace(existing=True)
+        return nothing._replace(buffer_seq=row.buffer_seq, existing=True)
     came_whole = start.stream and row.next_chunk > 0  # by a client that now wants a stream
     if row.request_id == start.request and not came_whole:
         return there
@@ -233,7 +233,8 @@ def _open(context: Context, connection_id: int, request: Open, bodies: list[byte
 
 
 def _why_not_sealed(context: Context, arriving: Arriving, total: int) -> str:
-    if context.journal.buffers.by_seq(arriving.buffer_seq).ended_commit is not None:
+    row = context.journal.buffers.by_id(arriving.start.buffer_id)
+    if row is None or row.buffer_seq != arriving.buffer_seq or row.ended_commit is not None:
         return "it was cancelled while its items arrived"
     return f"{arriving.received} of {total} items arrived"
 
