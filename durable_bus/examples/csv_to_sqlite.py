@@ -7,8 +7,8 @@
     2026-01-31,Ada Lovelace,gb,"1,204.50",EUR
 
 Good rows go into the table `payment`, the others, with what is wrong with them, into `bad_row`; both say
-which row of the file it was. What was checked is recorded in `payments.journal.db`. Kill it and run it again: the
-rows that are recorded are not checked again, and each row is in one of the tables, once.
+which row of the file it was. What was checked is recorded in `payments.journal.db`. Kill it and run it again:
+the rows that are recorded are not checked again, and each row is in one of the tables, once.
 """
 
 import csv
