@@ -135,14 +135,15 @@ def _claim_stream(context: Context, there: Arriving, row: BufferRow) -> Arriving
     why = _differs(context, there, row)
     if why is not None:
         raise BufferError(start.buffer_id, f"this id is used already, {why}")
+    if row.request_id != start.request and start.again:
+        # Of its last chunks nobody knows whether they are there, as the numbers go on with another's.
+        raise BufferError(start.buffer_id, "another client has gone on with this stream meanwhile")
     if row.sealed_commit is not None:
         return there._replace(existing=True)
     if row.ended_commit is not None:
         raise BufferError(start.buffer_id, "it was cancelled")
     if row.request_id != start.request:
         _refuse_second_producer(context, start, row)
-        if start.again:
-            raise BufferError(start.buffer_id, "another client has gone on with this stream meanwhile")
         context.journal.buffers.take_over(row.buffer_seq, start.request)
     return there
 
