@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from durable_bus.app.bus import Bus
     from durable_bus.client.buffer import Buffer
     from durable_bus.client.client import Client
+    from durable_bus.client.mapping import map as map  # not starred
     from durable_bus.client.opened import OpenedJournal as open  # noqa: F401  not starred
     from durable_bus.errors import BufferError, DurableBusError, ItemFailed
     from durable_bus.payloads.messages import (
@@ -57,10 +58,11 @@ _MODULES = {
     "Client": "client.client",
     "DurableBusError": "errors",
     "ItemFailed": "errors",
+    "map": "client.mapping",
     "open": "client.opened:OpenedJournal",
 }
 
-_NOT_STARRED = ("open",)
+_NOT_STARRED = ("map", "open")
 """Public, but not in `__all__`: a star import must hide no built-in."""
 
 

@@ -21,21 +21,25 @@ SET sql = replace(
             sql,
             'CONSTRAINT an_open_buffer_has_items CHECK (opened_commit IS NULL OR (total > 0 AND digest IS NOT NULL)),',
             'CONSTRAINT an_open_buffer_has_items CHECK (opened_commit IS NULL OR coalesce(total, received) > 0),
-    CONSTRAINT sealed_after_opened CHECK (sealed_commit IS NULL OR (sealed_commit >= opened_commit AND total > 0)),
+    CONSTRAINT sealed_after_opened CHECK (sealed_commit IS NULL OR (opened_commit IS NOT NULL AND sealed_commit >= opened_commit)),
     CONSTRAINT the_total_is_known_at_the_end CHECK ((total IS NULL) = (sealed_commit IS NULL AND cancelled_commit IS NULL)),'
         ),
         'CHECK (succeeded >= 0 AND failed >= 0 AND succeeded + failed <= coalesce(total, 0))',
         'CHECK (succeeded >= 0 AND failed >= 0 AND succeeded + failed <= coalesce(total, received))'
     ),
     'CHECK (ended_commit IS NULL OR cancelled_commit IS NOT NULL OR succeeded + failed = total)',
-    'CHECK (ended_commit IS NULL OR cancelled_commit IS NOT NULL OR (succeeded + failed = total AND ended_commit >= sealed_commit))'
+    'CHECK (
+            ended_commit IS NULL
+            OR cancelled_commit IS NOT NULL
+            OR (sealed_commit IS NOT NULL AND ended_commit >= sealed_commit AND succeeded + failed = total)
+        )'
 )
 WHERE type = 'table' AND name = 'buffer';
 -- An error, and nothing of all this has happened, if one of the texts was another one.
 SELECT json(CASE count(*) WHEN 1 THEN '1' ELSE 'the constraints of the table buffer are not what they should be' END)
 FROM sqlite_schema
 WHERE name = 'buffer' AND sql LIKE '%coalesce(total, received) > 0)%' AND sql LIKE '%<= coalesce(total, received))%'
-    AND sql LIKE '%ended_commit >= sealed_commit)%' AND sql LIKE '%sealed_after_opened%';
+    AND sql LIKE '%ended_commit >= sealed_commit AND %' AND sql LIKE '%sealed_after_opened%';
 PRAGMA writable_schema = RESET;
 
 CREATE TABLE chunk (

@@ -28,11 +28,11 @@ INSERT INTO thread VALUES ('t', '[]', 1, 1), ('t/big', '[]', 1, 1);
 INSERT INTO buffer (
     buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect,
     request_id, digest, next_chunk, received, total, succeeded, failed, low_water, touched_at,
-    created_commit, opened_commit, ended_commit
+    created_commit, opened_commit, ended_commit{sealed}
 ) VALUES (
     {seq}, 'big', 'work', '', '', 't/big', 't', 1,
     'r', 'd', 1, {total}, {total}, {total} - {failed}, {failed}, {total},
-    {started}, 1, 1, {last}
+    {started}, 1, 1, {last}{sealed_value}
 );
 INSERT INTO journal_commit (commit_id, run_id, committed_at, results, failures)
 WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < {last})
@@ -69,8 +69,10 @@ def make(journal: Path, results: int, batch: int, schema_version: int = SCHEMA_V
     with closing(open_writer(journal)) as connection:
         _migrate_to(schema_version, connection)
         form = "form" if schema_version > 1 else "is_xml"
+        sealed = (", sealed_commit", ", 1") if schema_version > 2 else ("", "")
+        columns = {"form": form, "sealed": sealed[0], "sealed_value": sealed[1]}
         connection.execute("BEGIN IMMEDIATE")
-        for statement in _SQL.format(form=form, **facts).split(";\n"):
+        for statement in _SQL.format(**columns, **facts).split(";\n"):
             connection.execute(statement)
         _add_results(connection, results, batch, form)
         connection.execute(

@@ -77,6 +77,10 @@ one after the other, while 200 buffers of 500 sleeping items are open.
 **forms**: JSON objects of 300 bytes, dict in and dict out, beside text of the same length, str in and str
 out: items a second until `wait` has returned, in paired rounds. And what is asked of --journal-results such
 answers in SQL, one in a hundred of them failed: the shortest of three.
+
+**map**: `durable_bus.map` beside multiprocessing.Pool.imap (chunks of 256) and joblib.Parallel, with nothing
+running before and nothing after: items a second, processes started and ended within it, in paired rounds. Of
+--items that take no time, and of as many as keep all workers busy for --map-seconds.
 """
 
 import argparse
@@ -97,6 +101,7 @@ from _bench.figures import progress
 from _bench.flood import flood, show_flood
 from _bench.forms import forms, show_forms
 from _bench.machine import machine
+from _bench.mapping import mapping, show_mapping
 from _bench.small import show_small, small
 from _bench.submissions import CONNECTIONS_MAX, show_submissions, submissions
 from _bench.throughput import million, show_million, show_throughput, throughput
@@ -115,6 +120,7 @@ SECTIONS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any
     "cores": (cores, show_cores),
     "small": (small, show_small),
     "forms": (forms, show_forms),
+    "map": (mapping, show_mapping),
 }
 """Each takes the options and gives a JSON object, which the other prints."""
 UNASKED = "throughput,latency"
@@ -181,6 +187,9 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cores-seconds", type=float, default=1.0, help="how much work each worker of cores gets in a run"
     )
+    parser.add_argument(
+        "--map-seconds", type=float, default=10.0, help="how long the items of map that take time take"
+    )
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where journals go")
     parser.add_argument("--json", action="store_true", help="print JSON, at the end")
     options = parser.parse_args(arguments)
@@ -193,8 +202,8 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if options.connections > CONNECTIONS_MAX:
         parser.error(f"--connections: a daemon takes {CONNECTIONS_MAX}")
-    if min(options.submit_rate, options.submit_seconds, options.cores_seconds) <= 0:
-        parser.error("--submit-rate, --submit-seconds and --cores-seconds must be above 0")
+    if min(options.submit_rate, options.submit_seconds, options.cores_seconds, options.map_seconds) <= 0:
+        parser.error("--submit-rate, --submit-seconds, --cores-seconds and --map-seconds must be above 0")
     if not options.variants or not set(options.variants) <= set("abcde"):
         parser.error("--variants takes letters from a to e")
     return options

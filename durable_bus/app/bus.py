@@ -34,7 +34,7 @@ from durable_bus.payloads.values import ValueWriter
 if TYPE_CHECKING:
     from durable_bus.client.client import Client
 
-__all__ = ["Bus", "Listener"]
+__all__ = ["Bus", "Listener", "check_attempts", "check_timeout"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -160,11 +160,12 @@ class Bus:
         check_name(name, "listener")
         if name in self.listeners:
             raise UsageError(f"listener {name} is declared twice")
-        timeout_s = None if timeout is None else _seconds(name, "timeout", timeout, zero=False)
-        attempts = _count(name, "attempts", attempts, ATTEMPTS_MAX)
-        backoff_s = _seconds(name, "backoff", backoff, zero=True)
+        where = f"listener {name}"
+        timeout_s = check_timeout(timeout, where)
+        attempts = check_attempts(attempts, where)
+        backoff_s = _seconds(where, "backoff", backoff, zero=True)
         peer_names = _peers(name, peers)
-        concurrency = _count(name, "concurrency", concurrency, CONCURRENCY_MAX)
+        concurrency = _count(where, "concurrency", concurrency, CONCURRENCY_MAX)
 
         def declare(handler: Handler) -> Handler:
             if name in self.listeners:  # one decorator kept and used twice
@@ -241,21 +242,28 @@ def _warn_unannotated(listener: str) -> None:
     )
 
 
-def _seconds(listener: str, option: str, value: object, zero: bool) -> float:
+def check_timeout(timeout: float | None, where: str = "map") -> float | None:
+    """Seconds that an attempt may take, None for no limit. Raises UsageError."""
+    return None if timeout is None else _seconds(where, "timeout", timeout, zero=False)
+
+
+def check_attempts(attempts: int, where: str = "map") -> int:
+    """How often an item is tried. Raises UsageError."""
+    return _count(where, "attempts", attempts, ATTEMPTS_MAX)
+
+
+def _seconds(where: str, option: str, value: object, zero: bool) -> float:
     if not is_seconds(value) or value > SECONDS_MAX or (value == 0 and not zero):
         least = "at least 0" if zero else "above 0"
         raise UsageError(
-            f"listener {listener}: {option}={value!r:.100} is not a number of seconds {least} and at most "
-            f"{SECONDS_MAX:,}"
+            f"{where}: {option}={value!r:.100} is not a number of seconds {least} and at most {SECONDS_MAX:,}"
         )
     return float(value)
 
 
-def _count(listener: str, option: str, value: object, count_max: int) -> int:
+def _count(where: str, option: str, value: object, count_max: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= count_max:
-        raise UsageError(
-            f"listener {listener}: {option}={value!r:.100} is not a whole number from 1 to {count_max}"
-        )
+        raise UsageError(f"{where}: {option}={value!r:.100} is not a whole number from 1 to {count_max}")
     return value
 
 

@@ -1,17 +1,22 @@
-"""How another process finds a Bus again: by `module:attribute`, or by where this process has it."""
+"""How another process finds a Bus, or a function, again: by `module:attribute`, or by where this process has
+it.
+"""
 
 import importlib
 import os
 import runpy
 import sys
 import types
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
 
 from durable_bus.app.bus import Bus
-from durable_bus.errors import BusNotImportable, said
-from durable_bus.payloads.settings import AppSpec
+from durable_bus.errors import BusNotImportable, UsageError, said
+from durable_bus.payloads.settings import AppSpec, MappedSettings
 
-__all__ = ["app_spec", "load_app", "parse_spec"]
+__all__ = ["app_spec", "function_spec", "load_app", "parse_function_spec", "parse_spec"]
 
 
 def parse_spec(spec: str) -> AppSpec:
@@ -43,6 +48,46 @@ def app_spec(bus: Bus) -> AppSpec:
     )
 
 
+def parse_function_spec(spec: str, settings: MappedSettings) -> AppSpec:
+    """The function that `module:function` names, where `function` may be dotted, such as `Parser.parse`.
+    Raises BusNotImportable for another form. The module is not imported here.
+    """
+    module, _, path = spec.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), *path.split(".")]):
+        raise BusNotImportable(f"{spec!r} is not module:function, such as math:sqrt")
+    found = _described("module", module, path, [os.getcwd(), *sys.path])
+    return msgspec.structs.replace(found, mapped=settings)
+
+
+def function_spec(function: Callable[..., Any], settings: MappedSettings) -> AppSpec:
+    """Where another process finds a function of this one.
+
+    Raises UsageError when it would not find it: a lambda, a function inside another one, a method of an
+    object, or one that was made at a prompt, from stdin or with `-c`.
+    """
+    if not callable(function):
+        raise UsageError(f"{function!r:.100} is not a function")
+    holder = getattr(function, "__objclass__", None) or function  # of `str.upper`, str says it
+    module_name = str(getattr(holder, "__module__", None) or "builtins")
+    path = str(getattr(function, "__qualname__", None) or getattr(function, "__name__", ""))
+    found: Any = sys.modules.get(module_name)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if found is not function or not path:
+        raise UsageError(
+            f"workers import the function, and find no {module_name}:{path or function!r}: give one that is "
+            "defined at the top of a module, no lambda, partial, inner function or method of an object"
+        )
+    try:
+        spec = _main(path) if module_name == "__main__" else _described("module", module_name, path, sys.path)
+    except BusNotImportable:
+        raise UsageError(
+            f"{path} was made at a prompt, from stdin or with -c, where no worker can import it: put it into "
+            "a file"
+        ) from None
+    return msgspec.structs.replace(spec, mapped=settings)
+
+
 def _described(kind: Literal["module", "path"], value: str, attribute: str, folders: list[str]) -> AppSpec:
     """Whoever imports it may start in another folder, so the folders become absolute."""
     return AppSpec(kind, value, attribute, list(dict.fromkeys(map(os.path.abspath, folders))))
@@ -64,8 +109,8 @@ def _main(attribute: str) -> AppSpec:
 
 
 def load_app(app: AppSpec) -> Bus:
-    """Import the Bus that `app_spec` or `parse_spec` described. It is for a fresh process, whose `sys.path`
-    becomes the app's.
+    """Import the Bus that an AppSpec describes; of a function, make one. It is for a fresh process, whose
+    `sys.path` becomes the app's.
 
     A script becomes the `__main__` of this process. As with multiprocessing's spawn it runs under the name
     `__mp_main__`, so that what stands under `if __name__ == "__main__":` does not run again.
@@ -83,12 +128,20 @@ def load_app(app: AppSpec) -> Bus:
         raise BusNotImportable(f"importing {where} failed: {said(error)}") from error
     except (Exception, SystemExit) as error:
         raise BusNotImportable(f"importing {where} failed: {type(error).__name__}: {said(error)}") from error
-    if not hasattr(module, attribute):
-        raise BusNotImportable(f"{where} has no attribute {attribute}")
-    bus = getattr(module, attribute)
-    if not isinstance(bus, Bus):
-        raise BusNotImportable(f"{where}:{attribute} is a {type(bus).__name__}, not a Bus")
-    return bus
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise BusNotImportable(f"{where} has no attribute {attribute}")
+        found = getattr(found, part)
+    if app.mapped is not None:
+        if not callable(found):
+            raise BusNotImportable(f"{where}:{attribute} is a {type(found).__name__}, not a function")
+        mapped: Any = importlib.import_module("durable_bus.app.mapped")  # only here: others do without
+        bus: Bus = mapped.bus_of(found, app.mapped)
+        return bus
+    if not isinstance(found, Bus):
+        raise BusNotImportable(f"{where}:{attribute} is a {type(found).__name__}, not a Bus")
+    return found
 
 
 def _run_script(path: str) -> types.ModuleType:

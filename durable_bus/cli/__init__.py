@@ -28,6 +28,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "demo": ("demo", "Audit every module of Python's own standard library."),
     "run": ("run", "Fan items out, with a supervisor of its own."),
+    "map": ("map", "Call a function with each item of a file."),
     "serve": ("serve", "Serve a journal, in the foreground."),
     "submit": ("submit", "Fan items out through a daemon."),
     "wait": ("follow", "Wait until a buffer has ended."),

@@ -1,51 +1,68 @@
 """Running a buffer with a supervisor of our own, as `run` and `demo` do: start or go on, follow, retry, stop.
 
 The journal is asked first. What is recorded is never run again; when everything is, no process is started.
-Whatever is killed, the same command goes on: the buffer's id comes from the app, the target and the items.
+Whatever is killed, the same command goes on: the buffer's id comes from the app, the target and the items. It
+is a stream: its first items run while the last ones are read.
 """
 
 import contextlib
 import hashlib
 import signal
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import chain as chained
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
-from durable_bus.app.finding import parse_spec
+from durable_bus.app.finding import parse_function_spec, parse_spec
+from durable_bus.cli.feeding import compare_all, feed_stream, items_of_bus, items_of_function
 from durable_bus.cli.follow import how_far, seen_until_end
 from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.progress import Progress
 from durable_bus.client.client import Client, check_buffer_id, digest_items, next_retry_id
-from durable_bus.client.differences import first_difference
 from durable_bus.client.embedded import open_client
+from durable_bus.client.feed import Written
+from durable_bus.client.mapping import KEY_ITEMS
 from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut, UsageError
 from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.messages import check_name
-from durable_bus.payloads.settings import ValueForms
-from durable_bus.payloads.values import ValueWriter
+from durable_bus.payloads.settings import AppSpec, MappedSettings
 
 _DIGEST_CHARS = 16
-_SENT_EVERY_ITEMS = 5_000
 _LOOK_FOR_FAILURES_EVERY_S = 0.1
 """How soon it is seen that too many items have failed; who looks on may be told more seldom."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be run. `items` is read more than once."""
+    """What is to be run."""
 
     app: str
+    """module:attribute, of a bus; or of a function, where `mapped` is given."""
     target: str
     items: Iterable[object]
     journal: Path
+    is_pipe: bool = False
+    """The items can be read only once, and take as long to come as they take."""
+    mapped: MappedSettings | None = None
     buffer_id: str | None = None
     workers: int | None = None
     durability: str = "full"
     retry_failed: bool = False
     max_failures: int | None = None
+
+    @property
+    def spec(self) -> AppSpec:
+        """Raises BusNotImportable."""
+        return parse_spec(self.app) if self.mapped is None else parse_function_spec(self.app, self.mapped)
+
+    @property
+    def written(self) -> Written:
+        """How the items are written."""
+        return items_of_bus if self.mapped is None else items_of_function
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +83,25 @@ class Outcome:
 
 def run_job(job: Job, progress: Progress) -> Outcome:
     """Run it, or what is left of it. Raises Interrupted after Ctrl-C or SIGTERM, else a DurableBusError."""
-    parse_spec(job.app)  # what can be refused at once is
-    total, digest = digest_items(job.items)
-    if total == 0:
-        raise BufferError(job.buffer_id or "unknown", "No items specified")
-    buffer_id = _default_buffer_id(job, digest) if job.buffer_id is None else job.buffer_id
-    check_buffer_id(buffer_id)
-    path_to_write(job.journal)  # also when all is recorded: another user's records are not what is asked for
-    session = _Session(job, buffer_id, total, progress)
-    session.compare(digest)
+    job.spec  # noqa: B018  what can be refused at once is
     with interrupted_by(signal.SIGTERM):
+        if job.is_pipe:
+            # What is at its end is not known before it is there: its first items say which buffer it is.
+            items = iter(job.items)
+            first = list(islice(items, KEY_ITEMS if job.buffer_id is None else 1))
+            job = replace(job, items=chained(first, items))
+            _, digest = digest_items(first)
+            total = None if first else 0
+        else:
+            total, digest = digest_items(job.items)
+        if total == 0:
+            raise BufferError(job.buffer_id or "unknown", "No items specified")
+        buffer_id = _default_buffer_id(job, digest) if job.buffer_id is None else job.buffer_id
+        check_buffer_id(buffer_id)
+        path_to_write(job.journal)  # also when nothing is left to do: another user's records are not ours
+        session = _Session(job, buffer_id, total, progress)
         try:
+            session.compare(None if job.is_pipe else digest)
             stopped_early = session.work()
             session.close()
         except KeyboardInterrupt:
@@ -100,7 +125,8 @@ def _default_buffer_id(job: Job, digest: str) -> str:
 class _Session:
     """A buffer, its retries, and the supervisor that is started only when there is work."""
 
-    def __init__(self, job: Job, buffer_id: str, total: int, progress: Progress) -> None:
+    def __init__(self, job: Job, buffer_id: str, total: int | None, progress: Progress) -> None:
+        """`total`: how many items there are; None: that is seen when they have come."""
         self._job = job
         self._buffer_id = buffer_id
         self._total = total
@@ -119,26 +145,34 @@ class _Session:
                 content = reader.content(next_retry_id(content))
         return chain
 
-    def compare(self, digest: str) -> None:
-        """Refuse an id that the journal knows with other content, before anything is started."""
+    def compare(self, digest: str | None) -> None:
+        """Refuse an id that the journal knows with other content, before anything is started. Of a stream
+        that is not sealed the items are compared as they are read.
+
+        `digest`: of all items; None: they are to be read only once.
+        """
         chain = self.chain()
         if not chain:
             return
         known = chain[0]
         if known.pruned:
             why = "its items and results were pruned, and its id stays used"
-        elif known.digest != digest:
-            why = "this id is used already, with other items" + self._difference(known)
         elif known.target != self._job.target or not known.collect or known.return_to:
             why = "this id is used already, with other target, collect or return_to"
+        elif known.ended and not known.sealed:
+            why = "it was cancelled before all its items had come"
         else:
+            if known.sealed and known.digest != digest:
+                self._compare_items(known)
             return
         raise BufferError(known.buffer_id, why)
 
-    def _difference(self, known: BufferContent) -> str:
+    def _compare_items(self, known: BufferContent) -> None:
         with JournalReader(self._job.journal) as reader:
-            write = ValueWriter(ValueForms).item
-            return first_difference(map(write, reader.items(known.buffer_seq)), map(write, self._job.items))
+            recorded = reader.item_payloads(known.buffer_seq)
+            items = iter(self._job.items)
+            compare_all(known.buffer_id, items, self._job.written, recorded, known.total)
+        self._total = known.total
 
     def work(self) -> bool:
         """Whatever is left to do. True when it was stopped because too many items have failed."""
@@ -146,31 +180,52 @@ class _Session:
         if not (chain and chain[0].ended):
             if chain and self._too_many(chain[0].failed):
                 return self._stop()
-            followed = self._go_on(chain[0]) if chain else self._begin()
+            followed = self._go_on(chain[0]) if chain and chain[0].sealed else self._begin(chain)
             if not followed:
                 return self._stop()
             chain = self.chain()
         if self._job.retry_failed:
             return self._retry(chain)
         if not self.handled:
-            self._say(f"all {self._total:,} items were recorded before; nothing is run")
+            self._say(f"all {chain[0].total:,} items were recorded before; nothing is run")
         if len(chain) > 1 and not chain[-1].ended:
             self._say(f"{chain[-1].buffer_id} has not ended; --retry-failed goes on with it")
         return False
 
-    def _begin(self) -> bool:
+    def _begin(self, chain: list[BufferContent]) -> bool:
+        """Put the items, all or those that are missing, and watch until all are recorded."""
+        before = 0
         client = self._supervised()
-        self._say(f"{self._total:,} items")
-        client.start(self._job.target, self._counted(), buffer_id=self._buffer_id)
-        self._progress.end()
-        return self._follow(self._buffer_id, 0)
+        if chain:
+            before = chain[0].succeeded + chain[0].failed
+            self._say_going_on(client, chain[0])
+        elif self._total is not None:
+            self._say(f"{self._total:,} items")
+        upload = client.stream_upload(self._job.target, self._buffer_id)
+        begun_s = time.monotonic()
+        try:
+            fed = feed_stream(
+                client,
+                upload,
+                iter(self._job.items),
+                self._job.written,
+                self._progress,
+                total=self._total,
+                stop=self._too_many,
+            )
+        finally:
+            self.seconds += time.monotonic() - begun_s
+        return fed is not None and self._follow(self._buffer_id, before)
 
     def _go_on(self, content: BufferContent) -> bool:
         client = self._supervised()
+        self._say_going_on(client, content)
+        return self._follow(content.buffer_id, content.succeeded + content.failed)
+
+    def _say_going_on(self, client: Client, content: BufferContent) -> None:
         self._progress.say(f"{content.buffer_id}: {how_far(content)}, going on")
         if client.buffer(content.buffer_id).status().paused:
             client.resume(content.buffer_id)  # whoever paused it asks for it again by running it
-        return self._follow(content.buffer_id, content.succeeded + content.failed)
 
     def _retry(self, chain: list[BufferContent]) -> bool:
         """Start what failed again: one more round, or the one that has not ended."""
@@ -179,7 +234,7 @@ class _Session:
             followed = not self._too_many(last.failed) and self._go_on(last)
         elif last.succeeded == last.total:
             if not self.handled:
-                self._say(f"all {self._total:,} items have succeeded; nothing is run")
+                self._say(f"all {chain[0].total:,} items have succeeded; nothing is run")
             return False
         else:
             client = self._supervised()
@@ -189,8 +244,8 @@ class _Session:
 
     def _supervised(self) -> Client:
         if self._client is None:
-            job, spec = self._job, parse_spec(self._job.app)
-            self._client = open_client(spec, job.app, job.journal, job.workers, durability=job.durability)
+            job = self._job
+            self._client = open_client(job.spec, job.app, job.journal, job.workers, durability=job.durability)
             if job.target not in self._client.listeners:
                 # Today's app may lack the listener of a buffer that is open: it would wait for ever.
                 known = ", ".join(sorted(self._client.listeners)) or "none"
@@ -205,12 +260,6 @@ class _Session:
         others = [row["buffer_id"] for row in client.reader().open_buffers() if row["buffer_id"] not in ours]
         if others:
             self._progress.say(f"also open in {self._job.journal}, and going on: {', '.join(others)}")
-
-    def _counted(self) -> Iterator[object]:
-        for count, item in enumerate(self._job.items):
-            if count % _SENT_EVERY_ITEMS == 0:
-                self._progress.show("sending items", self._total, count)
-            yield item
 
     def _follow(self, buffer_id: str, recorded_before: int) -> bool:
         """Watch a buffer until it has ended, True, or too many of its items have failed, False."""
@@ -243,10 +292,10 @@ class _Session:
         content = self.chain()[-1]  # as it is now that what ran has finished
         if content.ended:
             return False
-        recorded = content.succeeded + content.failed
+        recorded, total = content.succeeded + content.failed, self._total or content.total
         self._say(
             f"stopped: {content.failed:,} items have failed, --max-failures is {self._job.max_failures}; "
-            f"{recorded:,} of {content.total:,} are recorded, a higher limit goes on with the rest"
+            f"{recorded:,} of {total:,} are recorded, a higher limit goes on with the rest"
         )
         return True
 
@@ -261,7 +310,9 @@ class _Session:
             self.close(at_once=True)
         chain = self.chain()
         recorded = sum(content.succeeded + content.failed for content in chain[-1:])
-        how_far = f"with {recorded:,} of {chain[-1].total:,} items recorded" if chain else "before the start"
+        total = chain[-1].total if chain and chain[-1].sealed else self._total
+        of = "" if total is None else f" of {total:,}"
+        how_far = f"with {recorded:,}{of} items recorded" if chain else "before the start"
         raise Interrupted(f"interrupted {how_far}; run the same command again to go on")
 
     def close(self, *, at_once: bool = False) -> None:

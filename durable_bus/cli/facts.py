@@ -23,6 +23,8 @@ DISK_IS_FULL = "full: starts are refused, results wait in the workers until ther
 RATE_OVER_S = 10
 """Over how many seconds `results_per_second` is taken."""
 
+NOT_SEALED = "no more of its items have come, and it is not sealed"
+
 _ANSWER_WITHIN_S = 2.0
 _OPEN_MAX = 100
 _ABSENT_MAX = 20
@@ -69,8 +71,16 @@ def _size_bytes(path: Path) -> int:
 
 
 def state_text(row: dict[str, Any]) -> str:
-    """The state of a buffer; a paused one is open as far as the view `buffers` goes."""
-    return "paused" if row["paused"] and row["state"] == "open" else str(row["state"])
+    """The state of a buffer; one that is paused, or not sealed, is open as far as the view `buffers` goes."""
+    if row["state"] != "open":
+        return str(row["state"])
+    state = "paused" if row["paused"] else "open"
+    return state if is_sealed(row) else f"{state}, not sealed"
+
+
+def is_sealed(row: dict[str, Any]) -> bool:
+    """Whether no more items come. A journal of an older version knows no streams."""
+    return row.get("sealed_at", "") is not None
 
 
 def item_text(failure: dict[str, Any], shortened: Callable[[str], str] = str) -> str:
@@ -117,6 +127,8 @@ def _serving(reader: JournalReader) -> dict[str, Any]:
 def _buffer(row: dict[str, Any], reader: JournalReader, serving: dict[str, Any]) -> dict[str, Any]:
     """A row of `buffers`, and in `waits_for` why nothing is done about an open one; None: something is."""
     waits_for = _waits_for(row, reader, serving) if row["state"] == "open" else None
+    if waits_for is None and row["state"] == "open" and not is_sealed(row) and not row["pending"]:
+        waits_for = NOT_SEALED
     return {**buffer_row(row), "waits_for": waits_for}
 
 

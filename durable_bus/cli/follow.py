@@ -114,7 +114,8 @@ def _exit_code(content: BufferContent) -> int:
 
 def how_far(content: BufferContent) -> str:
     """Such as `5 of 10 items are recorded`."""
-    return f"{content.succeeded + content.failed:,} of {content.total:,} items are recorded"
+    more = "" if content.sealed or content.ended else " that have come so far"
+    return f"{content.succeeded + content.failed:,} of {content.total:,} items{more} are recorded"
 
 
 @click.command("wait")
@@ -164,7 +165,8 @@ def seen_until_end(
             content = reader.content(buffer_id)
             if content is None:
                 raise NotFound(f"no buffer {buffer_id!r:.120} in {reader.path}")
-            progress.show(buffer_id, content.total, content.succeeded + content.failed, content.failed)
+            done = content.succeeded + content.failed
+            progress.show(buffer_id, content.total, done, content.failed, more=not content.sealed)
             yield content
             if content.ended:
                 return

@@ -1,4 +1,6 @@
-"""The file of items, read as often as needed and never held. What its items are, its format says."""
+"""The file of items, never held. A file is read as often as needed, a pipe once. What its items are, its
+format says.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,15 @@ _FORMAT_OF_ENDING = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".par
 class ItemsFile:
     """The items of a file, or of stdin for the path `-`; each iteration reads it from its beginning.
 
-    What can be read only once, a pipe, is kept in a temporary file. Iterating raises UsageError, naming file
-    and line, for what is not of its format, and LimitExceeded for an item over the limit.
+    What can be read only once, a pipe, is kept in a temporary file, unless it is to be read as it comes
+    (`once`). Iterating raises UsageError, naming file and line, for what is not of its format, and
+    LimitExceeded for an item over the limit.
     """
 
-    def __init__(self, path: str, format_name: str | None = None) -> None:
-        """`format_name`: one of FORMATS; None: as the file's ending says, else lines."""
+    def __init__(self, path: str, format_name: str | None = None, *, once: bool = False) -> None:
+        """`format_name`: one of FORMATS; None: as the file's ending says, else lines. `once`: of stdin, or
+        another pipe, each item is read when it is asked for, and none twice.
+        """
         if format_name is None:
             ending = "" if path == "-" else PurePath(path).suffix.lower()
             format_name = _FORMAT_OF_ENDING.get(ending, "lines")
@@ -46,8 +51,11 @@ class ItemsFile:
         try:
             # Of stdin a descriptor of its own: whatever is opened when it is closed must not become stdin.
             source = open(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb")  # noqa: SIM115  see __exit__
-            self._file: BinaryIO = source if source.seekable() else _copy(source)
-            self._start = self._file.tell()
+            is_pipe = path == "-" or not source.seekable()
+            self.is_pipe = once and is_pipe and format_name != "parquet"
+            """It can be read only once."""
+            self._file: BinaryIO = source if self.is_pipe or source.seekable() else _copy(source)
+            self._start = 0 if self.is_pipe else self._file.tell()
         except OSError as error:
             raise UsageError(f"cannot read {self.name}: {error.strerror}") from None
         except AttributeError:
@@ -55,7 +63,8 @@ class ItemsFile:
 
     def __iter__(self) -> Iterator[object]:
         try:
-            self._file.seek(self._start)
+            if not self.is_pipe:
+                self._file.seek(self._start)
             yield from self._items(Source(self._file, self.name))
         except OSError as error:
             raise UsageError(f"cannot read {self.name}: {error.strerror or error}") from None

@@ -165,6 +165,19 @@ def results_options(command: Command) -> Command:
     return formats(with_items(output_option(command)))
 
 
+retry_failed_option = click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Start failed items once more, as BUFFER.retry1, .retry2, ...; prints each item's newest result.",
+)
+
+max_failures_option = click.option(
+    "--max-failures",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Stop, with exit code 1, when more than N items have failed; with a higher N it goes on.",
+)
+
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr; errors only.")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")

@@ -46,16 +46,20 @@ class Progress:
     """How often `show` is worth calling."""
 
     def __init__(self) -> None:
-        self._work: tuple[str, int] | None = None
+        self._work: tuple[str, int | None] | None = None
         self._pace = Pace()
 
-    def show(self, label: str, total: int, done: int, failed: int = 0) -> None:
-        """So many of `total` items are done, `failed` among them. Another label or total is other work."""
-        if self._work != (label, total):
+    def show(self, label: str, total: int, done: int, failed: int = 0, *, more: bool = False) -> None:
+        """So many of `total` items are done, `failed` among them. `more`: these are not all. Another label is
+        other work, and so is another total of what was whole.
+        """
+        work = (label, None if more else total)
+        if self._work != work:
+            pace = self._pace if self._work == (label, None) else Pace()
             self.end()
-            self._work, self._pace = (label, total), Pace()
-            self._begin(label, total)
-        self._draw(done, failed, self._pace.see(done))
+            self._work, self._pace = work, pace
+            self._begin(label, total, more=more)
+        self._draw(total, done, failed, self._pace.see(done))
 
     def end(self) -> None:
         self._work = None
@@ -63,30 +67,30 @@ class Progress:
     def say(self, line: str) -> None:
         """A line of its own, above whatever is drawn."""
 
-    def _begin(self, label: str, total: int) -> None:
+    def _begin(self, label: str, total: int, *, more: bool) -> None:
         pass
 
-    def _draw(self, done: int, failed: int, per_second: float) -> None:
+    def _draw(self, total: int, done: int, failed: int, per_second: float) -> None:
         pass
 
 
 class _Lines(Progress):
     refresh_s = 0.5
 
-    def _begin(self, label: str, total: int) -> None:
-        self._label, self._total = label, total
+    def _begin(self, label: str, total: int, *, more: bool) -> None:
+        self._label, self._more = label, more
         self._next_s = time.monotonic() + LINE_EVERY_S
 
-    def _draw(self, done: int, failed: int, per_second: float) -> None:
+    def _draw(self, total: int, done: int, failed: int, per_second: float) -> None:
         if time.monotonic() < self._next_s:
             return
         self._next_s = time.monotonic() + LINE_EVERY_S
-        facts = [f"{self._label}: {done:,} of {self._total:,}"]
+        facts = [f"{self._label}: {done:,} of {total:,}{' so far' if self._more else ''}"]
         if failed:
             facts.append(f"{failed:,} failed")
         facts.append(rate(per_second, 1))
-        if per_second > 0:
-            facts.append(f"{duration((self._total - done) / per_second)} left")
+        if per_second > 0 and not self._more:
+            facts.append(f"{duration((total - done) / per_second)} left")
         self.say(", ".join(facts))
 
     def say(self, line: str) -> None:
@@ -106,7 +110,7 @@ class _Bar(Progress):
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f}{task.fields[more]}"),
             TextColumn("{task.fields[failed]}", style="red"),
             TextColumn("{task.fields[rate]}", justify="right"),
             TextColumn("{task.fields[left]}", justify="right"),
@@ -116,21 +120,22 @@ class _Bar(Progress):
             expand=True,
         )
 
-    def _begin(self, label: str, total: int) -> None:
-        self._total = total
+    def _begin(self, label: str, total: int, *, more: bool) -> None:
+        self._more = more
         self._task = self._bar.add_task(
-            shortened(label, _LABEL_CHARS), total=total, failed="", rate="", left=""
+            shortened(label, _LABEL_CHARS), total=total, failed="", rate="", left="", more="+" if more else ""
         )
         self._bar.start()
 
-    def _draw(self, done: int, failed: int, per_second: float) -> None:
-        left_s = round((self._total - done) / per_second) if per_second > 0 else None
+    def _draw(self, total: int, done: int, failed: int, per_second: float) -> None:
+        left_s = round((total - done) / per_second) if per_second > 0 else None
         self._bar.update(
             self._task,
+            total=total,
             completed=done,
             failed=f"{failed:,} failed" if failed else "",
             rate="" if left_s is None else rate(per_second, 1),
-            left="" if left_s is None else f"{timedelta(seconds=left_s)} left",
+            left="" if left_s is None or self._more else f"{timedelta(seconds=left_s)} left",
             refresh=True,
         )
 

@@ -196,6 +196,8 @@ def plan_command(journal: Path, as_json: bool) -> int:
         click.echo(f"{count:,} messages to {name}")
     for buffer_id in planned.paused:
         click.echo(f"{buffer_id}: nothing, it is paused")
+    for buffer_id in planned.unsealed:
+        click.echo(f"{buffer_id}: not sealed, more items may come")
     if not (planned.buffers or planned.messages):
         click.echo("nothing: a start would hand out no item and no message")
     return 0

@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from durable_bus.cli import options
-from durable_bus.cli.embedded import Job, run_job
+from durable_bus.cli.embedded import Job, Outcome, run_job
 from durable_bus.cli.items_file import ItemsFile
 from durable_bus.cli.output import Written, write_latest
 from durable_bus.cli.printing import duration, rate
-from durable_bus.cli.progress import open_progress
+from durable_bus.cli.progress import Progress, open_progress
 from durable_bus.journal.reader import JournalReader
 
 
@@ -24,17 +24,8 @@ from durable_bus.journal.reader import JournalReader
 @options.workers_option
 @options.results_options
 @options.durability_option
-@click.option(
-    "--retry-failed",
-    is_flag=True,
-    help="Start failed items once more, as BUFFER.retry1, .retry2, ...; prints each item's newest result.",
-)
-@click.option(
-    "--max-failures",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Stop, with exit code 1, when more than N items have failed; with a higher N it goes on.",
-)
+@options.retry_failed_option
+@options.max_failures_option
 @options.quiet_option
 def run_command(
     items_path: str,
@@ -48,9 +39,10 @@ def run_command(
 ) -> int:
     """Send each item of FILE to the listener TARGET of APP, and print the results in order.
 
-    APP is module:attribute, such as audit:bus. The same command again goes on where a crash, a kill or
-    Ctrl-C stopped it; when all is recorded it prints the records and runs nothing. Where failed items were
-    retried, the newest result of each item is printed.
+    APP is module:attribute, such as audit:bus. The first items run while the last ones are read. The same
+    command again goes on where a crash, a kill or Ctrl-C stopped it; when all is recorded it prints the
+    records and runs nothing. Of a pipe the first 256 items say whether it is the same. Where failed items
+    were retried, the newest result of each item is printed.
 
     \b
     durable-bus run audit:bus digest --items paths.txt > results.xml
@@ -59,8 +51,13 @@ def run_command(
     written = Written(format_name, output, with_items)
     written.check(journal, Path(items_path))
     progress = open_progress(quiet)
-    with ItemsFile(items_path, items_format) as items:
-        outcome = run_job(Job(items=items, journal=journal, **of_job), progress)
+    with ItemsFile(items_path, items_format, once=True) as items:
+        outcome = run_job(Job(items=items, journal=journal, is_pipe=items.is_pipe, **of_job), progress)
+    return print_outcome(outcome, journal, written, progress)
+
+
+def print_outcome(outcome: Outcome, journal: Path, written: Written, progress: Progress) -> int:
+    """What came of it, and the results; the exit code."""
     if outcome.stopped_early:
         return 1
     buffer = outcome.chain[0]

@@ -12,6 +12,7 @@ from durable_bus.cli.facts import (
     DISK_IS_FULL,
     RATE_OVER_S,
     buffer_facts,
+    is_sealed,
     item_text,
     journal_facts,
     running_text,
@@ -116,6 +117,8 @@ def _rows_text(buffers: list[dict[str, Any]]) -> Iterator[str]:
 def _buffer_lines(facts: dict[str, Any]) -> Iterator[str]:
     for name in ("buffer_id", "state", "target", "total", "successful", "failed", "pending", "created_at"):
         yield f"{name:<13} {facts[name]}"
+    if not is_sealed(facts):
+        yield f"{'sealed_at':<13} not yet: more items may come"
     for name in ("completed_at", "seconds", "return_to", "from_id", "retry_of", "waits_for"):
         if facts.get(name) not in (None, ""):
             yield f"{name:<13} {facts[name]}"

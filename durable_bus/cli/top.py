@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from durable_bus.cli.facts import DISK_IS_FULL, item_text, journal_facts, running_text, state_text
+from durable_bus.cli.facts import (
+    DISK_IS_FULL,
+    is_sealed,
+    item_text,
+    journal_facts,
+    running_text,
+    state_text,
+)
 from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.options import journal_option
 from durable_bus.cli.printing import duration, printable, rate, shortened
@@ -155,6 +162,7 @@ def _buffers(facts: dict[str, Any], paces: defaultdict[str, Pace], rows_max: int
     table = _table(f"{facts['open_count']:,} open", "state", "", *numbers, right=numbers, wide=True)
     for row in rows:
         per_second = paces[row["buffer_id"]].see(row["completed"]) if row["state"] == "open" else 0.0
+        has_end = row["pending"] and is_sealed(row)
         table.add_row(
             _short(row["buffer_id"]),
             state_text(row),
@@ -162,7 +170,7 @@ def _buffers(facts: dict[str, Any], paces: defaultdict[str, Pace], rows_max: int
             f"{row['completed']:,}/{row['total']:,}",
             _line(f"{row['failed']:,}", "red" if row["failed"] else "dim"),
             rate(per_second, 1) if per_second else "",
-            duration(row["pending"] / per_second) if per_second > 0 and row["pending"] else "",
+            duration(row["pending"] / per_second) if per_second > 0 and has_end else "",
         )
     return table
 

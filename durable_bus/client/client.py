@@ -19,6 +19,7 @@ from durable_bus import errors
 from durable_bus.client.buffer import Buffer, deadline_after
 from durable_bus.client.differences import first_difference
 from durable_bus.client.session import Session
+from durable_bus.client.stream import AHEAD, Stream
 from durable_bus.client.upload import Upload, digest_items
 from durable_bus.errors import (
     BufferError,
@@ -160,6 +161,41 @@ class Client:
         check_buffer_id(chosen)
         return self._start(protocol.Start(new_id(), chosen, target, collect, return_to or ""), items)
 
+    def stream(
+        self,
+        target: str,
+        *,
+        buffer_id: str,
+        ahead: int = AHEAD,
+        collect: bool = True,
+        return_to: str | None = None,
+    ) -> Stream:
+        """A buffer whose items are put one by one, and handed out as they come:
+        `with client.stream("ask", buffer_id="monday") as buffer: buffer.put(item)`.
+
+        Leaving the block seals it: no more items come. Leaving it with an exception, or dying, leaves it open
+        with what has come; the same call goes on behind `buffer.received` items, by one producer at a time.
+        Its BufferComplete comes with the last result, or when it is sealed, whichever is later. Until it is
+        sealed it never ends, but by `cancel`. `ahead`: `put` waits while so many items are not done. All else
+        is as for `start`.
+
+        Raises BufferError when another client puts items into it just now, when it was cancelled, and when
+        the id is used with another target, collect or return_to. Of one that is sealed already, `sealed` is
+        true and nothing can be put.
+        """
+        check_buffer_id(buffer_id)
+        if not isinstance(ahead, int) or isinstance(ahead, bool) or ahead < 1:
+            raise UsageError(f"ahead={ahead!r:.100} is not a whole number of at least 1")
+        upload = self.stream_upload(target, buffer_id, collect=collect, return_to=return_to or "")
+        return Stream(self, upload, self._writer, ahead)
+
+    def stream_upload(
+        self, target: str, buffer_id: str, *, collect: bool = True, return_to: str = ""
+    ) -> Upload:
+        """For a stream that nobody else puts items into: its `begin` comes next."""
+        start = protocol.Start(new_id(), buffer_id, target, collect, return_to, stream=True)
+        return Upload(self._session, start, self._writer)
+
     def _start(self, start: protocol.Start, items: Iterable[object]) -> Buffer:
         upload = Upload(self._session, start, self._writer)
         try:
@@ -203,9 +239,15 @@ class Client:
         start = protocol.Start(new_id(), retry_id, target, collect, content.return_to, retry_of=buffer_id)
         return self._start(start, reader.unsuccessful_items(content))
 
-    def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
+    def wait_until(
+        self,
+        done: Callable[[], bool],
+        buffer_id: str | None,
+        deadline_s: float | None,
+        look_s: float | None = None,
+    ) -> None:
         """See `Session.wait_until`."""
-        self._session.wait_until(done, buffer_id, deadline_s)
+        self._session.wait_until(done, buffer_id, deadline_s, look_s)
 
     def send(self, to: str, payload: object) -> str:
         """Send a message to a listener or a mailbox, on a new thread; its message id.

@@ -15,12 +15,15 @@ _COMPARED_MAX = 200_000
 _SHOWN_CHARS_MAX = 60
 
 
-def first_difference(recorded: Iterable[Payload], given: Iterable[Payload], *, all_given: bool = True) -> str:
+def first_difference(
+    recorded: Iterable[Payload], given: Iterable[Payload], *, all_given: bool = True, first_index: int = 0
+) -> str:
     """The first index at which they differ, and what to do, as the end of a sentence.
 
-    `all_given`: more items than these may have been given if not, but were seen once only.
+    `all_given`: more items than these may have been given if not, but were seen once only. `first_index`:
+    that of the first of them.
     """
-    for index, (before, now) in enumerate(zip_longest(recorded, given)):
+    for index, (before, now) in enumerate(zip_longest(recorded, given), first_index):
         if index == _COMPARED_MAX or (now is None and not all_given):
             return f": the first {index:,} are the same; give other items another buffer_id"
         if before != now:

@@ -21,7 +21,7 @@ from durable_bus.wire.spawning import SupervisorArguments, spawn
 if TYPE_CHECKING:
     import subprocess
 
-__all__ = ["open_client", "running", "spawn_supervisor"]
+__all__ = ["check_workers", "open_client", "running", "spawn_supervisor"]
 
 
 def spawn_supervisor(
@@ -75,6 +75,14 @@ def running(
         yield client
 
 
+def check_workers(workers: int | None) -> int:
+    """How many there are to be; None: as many as there are usable cores. Raises UsageError."""
+    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise UsageError(f"workers={workers!r:.100} is not a whole number of at least 1")
+    return count
+
+
 def open_client(
     app: AppSpec,
     app_name: str,
@@ -86,9 +94,7 @@ def open_client(
     grace_s: float = 10.0,
 ) -> Client:
     """A client with a supervisor of its own. Raises UsageError, before one is spawned."""
-    count = workers if workers is not None else len(os.sched_getaffinity(0))
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise UsageError(f"workers={workers!r:.100} is not a whole number of at least 1")
+    count = check_workers(workers)
     if durability not in list(DURABILITIES):
         raise UsageError(f"durability={durability!r:.100} is not {' or '.join(map(repr, DURABILITIES))}")
     if not is_seconds(grace_s):

@@ -19,7 +19,7 @@ from durable_bus.payloads.values import Payload, ValueWriter
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml
 from durable_bus.wire import protocol
 
-__all__ = ["BATCH_ITEMS", "Upload", "digest_items"]
+__all__ = ["BATCH_ITEMS", "Upload", "digest_items", "sized_chunks", "written_items"]
 
 CHUNK_CHARS_MAX = 1536 * 1024
 BATCH_ITEMS = 8_000
@@ -46,8 +46,9 @@ def digest_items(items: Iterable[object]) -> tuple[int, str]:
 
 
 class Upload:
-    """Sends one start. What was not acknowledged yet is kept: when the daemon has gone, it is sent again to
-    the one that comes back.
+    """Sends one start: all of it (`send`), or a stream bit by bit (`begin`, `add`, `acknowledged`, `seal`).
+    What was not acknowledged yet is kept: when the daemon has gone, it is sent again to the one that comes
+    back.
     """
 
     def __init__(self, session: Session, start: protocol.Start, writer: ValueWriter) -> None:
@@ -60,10 +61,12 @@ class Upload:
         """Requests after the start itself, each with its body if it has one."""
         self._begun = False
         self._sent = 0
-        """Chunks that were sent, whether or not they arrived."""
+        """Chunks that were sent, whether or not they arrived: the number of the next one."""
         self._total = 0
         self._existing = False
         self._first = b"", b""
+        self._digested = 0
+        """Of how many items, from the first on, the digest is."""
 
     def send(self, items: Iterable[object]) -> protocol.Opened:
         """All of it; the supervisor's answer to the opening, after which all is on disk.
@@ -94,6 +97,58 @@ class Upload:
             raise
         self._connection.forget(self._start.request)
         return answer
+
+    # A stream
+
+    def begin(self) -> protocol.Receiving:
+        """Begin a stream, or go on with it: what is there of it. Raises what it is refused with."""
+        self._connection.send(self._start)
+        self._begun = True
+        try:
+            receiving = self._next_answer()
+            assert isinstance(receiving, protocol.Receiving)
+        except BaseException:
+            self.abandon()
+            raise
+        self._start = msgspec.structs.replace(self._start, again=True)
+        self._sent, self._total = receiving.next_chunk, receiving.received
+        return receiving
+
+    def skip(self, body: bytes, forms: bytes) -> None:
+        """The next items that are there already: the digest is of them, too. All of them, or none."""
+        self._digest.update(body, forms)
+        self._digested += len(forms)
+
+    def add(self, body: bytes, forms: bytes) -> None:
+        """Send a chunk of a stream. Waits when many were not acknowledged yet."""
+        if self._digested == self._total:
+            self.skip(body, forms)
+        self._total += len(forms)
+        self._send_chunk(protocol.Chunk(self._start.request, self._sent, len(forms), digits_of(forms)), body)
+
+    def acknowledged(self) -> int:
+        """Wait until all that was sent is on disk; how many items those are."""
+        while self._unacknowledged:
+            self._next_answer()
+        return self._total
+
+    def seal(self) -> protocol.Opened:
+        """No more items come. When this returns, that is on disk. Raises BufferError when there are none."""
+        self._connection.expect_end(self._start.buffer_id)
+        digest = self._digest.hexdigest() if self._digested == self._total else None
+        self._send(protocol.Open(self._start.request, self._total, digest))
+        while not isinstance(answer := self._next_answer(), protocol.Opened):
+            pass
+        self._connection.forget(self._start.request)
+        return answer
+
+    def abandon(self) -> None:
+        """Somebody else may go on with the stream; what was not acknowledged may be lost."""
+        self._connection.say(protocol.Abandon(self._start.request))
+
+    @property
+    def buffer_id(self) -> str:
+        return self._start.buffer_id
 
     @property
     def first_chunk(self) -> tuple[list[Payload], bool]:
@@ -188,7 +243,7 @@ def _chunks(items: Iterable[object], writer: ValueWriter) -> Iterator[tuple[byte
     forms = bytearray()
     batch = list(islice(iterator, _AT_ONCE))
     while batch:
-        new_texts, new_forms = _written(writer, batch, first_index + len(texts))
+        new_texts, new_forms = written_items(writer, batch, first_index + len(texts))
         forms += new_forms
         texts += new_texts
         new_chars = sum(map(len, new_texts))
@@ -197,7 +252,7 @@ def _chunks(items: Iterable[object], writer: ValueWriter) -> Iterator[tuple[byte
         at_once = _AT_ONCE if new_chars > _SHORT_CHARS else _AT_ONCE_SHORT
         batch = list(islice(iterator, 1 if is_full else min(at_once, BATCH_ITEMS - len(texts))))
         if is_full or not batch:
-            sized = _sized(writer, texts, bytes(forms), first_index)
+            sized = sized_chunks(texts, bytes(forms), writer, first_index)
             chunk = next(sized)
             for another in sized:
                 yield *chunk, False
@@ -207,7 +262,7 @@ def _chunks(items: Iterable[object], writer: ValueWriter) -> Iterator[tuple[byte
             texts, forms, chars = [], bytearray(), 0
 
 
-def _written(writer: ValueWriter, batch: list[Any], first_index: int) -> tuple[list[str], bytes]:
+def written_items(writer: ValueWriter, batch: list[Any], first_index: int) -> tuple[list[str], bytes]:
     """Items as texts, and their forms. Those of plain types are written together."""
     kinds = set(map(type, batch))
     if kinds == {str}:
@@ -226,20 +281,22 @@ def _dump(writer: ValueWriter, item: object, index: int) -> Payload:
         raise type(error)(f"item {index}: {error}") from None
 
 
-def _sized(
-    writer: ValueWriter, texts: list[str], forms: bytes, first_index: int
+def sized_chunks(
+    texts: list[str], forms: bytes, writer: ValueWriter | None = None, first_index: int = 0
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Cut in halves until no chunk is too long; check what cannot be journaled."""
+    """Bodies of these items, cut in halves until none is too long. `writer`: of items that nobody has looked
+    at yet; it raises what cannot be journaled.
+    """
     chars = sum(map(len, texts))
     if chars > CHUNK_CHARS_MAX and len(texts) > 1:
         middle = len(texts) // 2
-        yield from _sized(writer, texts[:middle], forms[:middle], first_index)
-        yield from _sized(writer, texts[middle:], forms[middle:], first_index + middle)
+        yield from sized_chunks(texts[:middle], forms[:middle], writer, first_index)
+        yield from sized_chunks(texts[middle:], forms[middle:], writer, first_index + middle)
         return
     body = b""
     with contextlib.suppress(UnicodeEncodeError):
         body = pack(texts)
-    if body.count(b"\0") != len(texts) or len(body) > PAYLOAD_BYTES_MAX:
+    if writer is not None and (body.count(b"\0") != len(texts) or len(body) > PAYLOAD_BYTES_MAX):
         for position, text in enumerate(texts):
             _dump(writer, text, first_index + position)  # one cannot be taken: this names it
     yield body, forms

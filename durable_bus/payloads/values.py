@@ -42,7 +42,7 @@ from durable_bus.payloads.settings import ValueForms
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml, parse, without_declaration
 from durable_bus.payloads.xml_writing import dump_dataclass, dump_element, xml_of_answer
 
-__all__ = ["ANSWER_REPR_BYTES_MAX", "Payload", "ValueWriter", "quick_answer"]
+__all__ = ["ANSWER_REPR_BYTES_MAX", "Payload", "ValueWriter", "pickled", "quick_answer"]
 
 Payload = tuple[str, int]
 """A text and its form (`payloads.forms`)."""
@@ -109,10 +109,15 @@ def _of_said_json(value: Json) -> Payload:
     return _checked(text), JSON
 
 
-def _of_pickle(value: object) -> Payload:
+def pickled(value: object) -> str:
+    """Base64 of its pickle. Raises whatever pickling it raises."""
     import pickle
 
-    return _checked(base64.b64encode(pickle.dumps(value, protocol=5)).decode()), PICKLE
+    return base64.b64encode(pickle.dumps(value, protocol=5)).decode()
+
+
+def _of_pickle(value: object) -> Payload:
+    return _checked(pickled(value)), PICKLE
 
 
 _WRITERS: Final[dict[type, Callable[[Any], Payload]]] = {

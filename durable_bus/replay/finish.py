@@ -84,4 +84,6 @@ def _why_left(buffer: dict[str, Any], listeners: dict[str, Any]) -> str:
         return f"{name}: {pending}, it is paused"
     if buffer["target"] not in listeners:
         return f"{name}: {pending}, the app has no listener {buffer['target']}"
+    if buffer["unsealed"] and not buffer["pending"]:
+        return f"{name}: all that has come is done, but nobody has sealed this stream"
     return f"{name}: {pending}, they wait for an answer from elsewhere"

@@ -27,6 +27,8 @@ class Plan:
     """Open buffers that nothing would be handed out of before a `resume`."""
     messages: dict[str, int]
     """How many messages wait for each name."""
+    unsealed: list[str]
+    """Streams into which more items may come."""
 
 
 def plan(journal: Path) -> Plan:
@@ -56,6 +58,7 @@ def plan(journal: Path) -> Plan:
             found,
             [buffer.buffer_id for buffer in buffers if buffer.paused],
             copy.messages.names_with_waiting(),
+            [buffer.buffer_id for buffer in buffers if not buffer.sealed],
         )
 
 

@@ -141,9 +141,7 @@ class Start(Request, tag="start"):
 
 
 class Chunk(Request, tag="chunk"):
-    """`count` items of the buffer that `start` began, in one body. `received` answers it: on disk. A stream's
-    are handed out from then on.
-    """
+    """`count` items of what `start` began, in one body. `received` answers it: on disk; a stream's go out."""
 
     number: Count
     count: Count
@@ -151,8 +149,7 @@ class Chunk(Request, tag="chunk"):
 
 
 class Open(Request, tag="open"):
-    """All items were sent. `opened` answers it; on disk by then: that the buffer is open, and a stream sealed.
-
+    """All items were sent. `opened` answers it; on disk by then: that the buffer is open; a stream: sealed.
     `digest`: of all items, `payloads.items.ItemsDigest`; None where a stream's came from several clients.
     """
 
@@ -280,9 +277,7 @@ class Welcome(Answer, tag="welcome"):
 
 
 class Receiving(Answer, tag="receiving"):
-    """To `start`: send on from this chunk. `existing`: the buffer is there already, send none. `received`: how
-    many items have come before.
-    """
+    """To `start`: send on from this chunk, behind `received` items. `existing`: it is there, send none."""
 
     next_chunk: Count
     existing: bool
@@ -356,7 +351,6 @@ class Sent(Answer, tag="sent"):
 
 class Message(Answer, tag="message"):
     """To `receive`: a message, which is this client's until it settles it or its connection ends.
-
     `completes`: the buffer that it tells the end of, if it is a BufferComplete.
     """
 
@@ -401,7 +395,6 @@ class Fatal(_Frame, tag="fatal", forbid_unknown_fields=False):
 
 AnyAnswer: TypeAlias = (
     Welcome | Receiving | Received | Opened | Watching | Ended | Controlled | Pruned | AppForms | Status |
-    Sent | Message
-    | Nothing | Settled | Error | Fatal
+    Sent | Message | Nothing | Settled | Error | Fatal
 )  # fmt: skip
 ToClient: TypeAlias = Answer | Ended | Error | Fatal

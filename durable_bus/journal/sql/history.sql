@@ -123,6 +123,10 @@ SELECT
             AND (d.ended_commit IS NULL OR d.ended_commit > :commit_id)
     ) END AS in_flight,
     b.created_commit,
+    CASE WHEN b.sealed_commit <= :commit_id THEN (
+        SELECT strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch')
+        FROM journal_commit c WHERE c.commit_id = b.sealed_commit
+    ) END AS sealed_at,
     CASE WHEN b.ended_commit <= :commit_id THEN b.ended_commit END AS ended_commit
 FROM buffer b
 WHERE b.created_commit <= :commit_id AND (b.dropped_commit IS NULL OR b.dropped_commit > :commit_id)

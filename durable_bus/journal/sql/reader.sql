@@ -32,6 +32,16 @@ SELECT (buffer_seq << 32) + first_index, answer_id, first_index, first_index + i
     recorded = item_count AND success, attempt, durations
 FROM answer WHERE answer_id = :answer_id;
 
+-- name: newest_answer
+SELECT max(answer_id) FROM answer WHERE buffer_seq = :buffer_seq;
+
+-- name: traceback_of
+SELECT t.body
+FROM failure f
+LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
+WHERE f.item_key = :item_key
+ORDER BY f.failure_id DESC LIMIT 1;
+
 -- name: answers_after
 -- In the order they were committed.
 SELECT answer_id

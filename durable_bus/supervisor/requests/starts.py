@@ -122,7 +122,8 @@ def _claim(context: Context, connection_id: int, start: Start) -> Arriving:
         if not sealed and row.ended_commit is None:
             raise BufferError(start.buffer_id, "it is a stream that is not sealed")
         return nothing._replace(buffer_seq=row.buffer_seq, existing=True)
-    if row.request_id == start.request:
+    came_whole = start.stream and row.next_chunk > 0  # by a client that now wants a stream
+    if row.request_id == start.request and not came_whole:
         return there
     _refuse_second_producer(context, start, row)
     context.journal.buffers.drop(row.buffer_seq)
@@ -191,9 +192,7 @@ def _chunk(context: Context, connection_id: int, chunk: Chunk, bodies: list[byte
         raise UsageError(f"chunk {chunk.number} came before chunk {next_chunk}")
     items, streams = _items(chunk, bodies, arriving.received), arriving.start.stream
     buffer_seq, buffers = arriving.buffer_seq, context.journal.buffers
-    if not buffers.add_chunk(
-        buffer_seq, next_chunk, arriving.received, items, chunk.forms, streams=streams
-    ):
+    if not buffers.add_chunk(buffer_seq, next_chunk, arriving.received, items, chunk.forms, streams=streams):
         raise BufferError(arriving.start.buffer_id, "it was cancelled while its items arrived")
     received = arriving.received + len(items)
     if arriving.opened:

@@ -1,0 +1,268 @@
+"""`durable_bus.map`: a function over an iterable, kept in a journal.
+
+The buffer is a stream. What is asked for next comes first: items are read only while fewer than AHEAD are out
+that were not given back, and in the caller's thread, so that a database cursor may be what is read.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from durable_bus.app.bus import check_attempts, check_timeout
+from durable_bus.app.finding import function_spec
+from durable_bus.client.arrivals import Arrivals
+from durable_bus.client.client import Client, check_buffer_id, refuse_inside_handler
+from durable_bus.client.embedded import check_workers, open_client
+from durable_bus.client.feed import Feed, Recorded
+from durable_bus.client.stream import AHEAD
+from durable_bus.errors import BufferError, DurableBusError, ItemFailed, NotFound, TimedOut, UsageError
+from durable_bus.journal.access import path_to_write
+from durable_bus.journal.reader import BufferContent, JournalReader
+from durable_bus.journal.results import Run
+from durable_bus.payloads.exact import exact_texts
+from durable_bus.payloads.forms import JSON, TEXT
+from durable_bus.payloads.items import ItemsDigest
+from durable_bus.payloads.json_values import load_json_lines
+from durable_bus.payloads.messages import Result, check_name
+from durable_bus.payloads.packing import pack
+from durable_bus.payloads.settings import AppSpec, MappedSettings, ValueForms
+from durable_bus.payloads.values import ValueWriter
+
+__all__ = ["KEY_ITEMS", "default_buffer_id", "listener_name", "map"]
+
+KEY_ITEMS = 256
+"""So many items, the first ones, make the id of a buffer that was given none."""
+_DIGEST_CHARS = 16
+_LOOK_S, _LOOK_MAX_S = 0.004, 0.032
+"""How often the journal is looked at for results: at first, and when there are none for a while."""
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+def map(
+    function: Callable[[Item], Value],
+    items: Iterable[Item],
+    *,
+    journal: str | os.PathLike[str] = "journal.db",
+    workers: int | None = None,
+    buffer_id: str | None = None,
+    ordered: bool = True,
+    return_exceptions: bool = False,
+    timeout: float | None = 3600.0,
+    attempts: int = 1,
+) -> Iterator[Value]:
+    """Call a function with every item, in worker processes, and give what it returns: a generator of values,
+    in the order of the items. Every item and value is in the journal when its value is given.
+
+    The same call again, after whatever has stopped it, gives what is recorded and runs what is missing.
+
+    - `function`: any that workers can import, sync or async. What it is given and returns comes back equal
+      and of the same type: as text and JSON where that holds, else as a pickle.
+    - `items`: any iterable, also an endless one. At most 10,000 items are read before their values are asked
+      for, in the thread that asks.
+    - `journal`: the file, made when there is none. Nobody else may serve it meanwhile.
+    - `workers`: how many processes. The default is the number of usable cores.
+    - `buffer_id`: what the journal calls it. The default is made of the function's name, where it is, and the
+      first 256 items: other items need an id of their own when they begin with the same.
+    - `ordered`: False gives values as they are recorded.
+    - `return_exceptions`: True gives the ItemFailed of a failed item in the place of its value; else it is
+      raised at its turn, and the same call again raises it again.
+    - `timeout`: seconds that an item may take, None for no limit. `attempts`: how often it is tried.
+
+    Raises UsageError, at once, for what cannot be; BufferError for an id that was used with other items,
+    naming the first that differs; ItemFailed; and what `Bus.running` raises. When the generator is closed
+    before its end, what runs is finished and recorded, and nothing is left behind but the journal.
+    """
+    settings = MappedSettings(listener_name(function), check_timeout(timeout), check_attempts(attempts))
+    app = function_spec(function, settings)
+    try:
+        iterator = iter(items)
+    except TypeError:
+        raise UsageError(f"items must be an iterable of items, not {type(items).__name__}") from None
+    if buffer_id is not None:
+        check_buffer_id(buffer_id)
+    check_workers(workers)
+    refuse_inside_handler(Path(journal))
+    mapped = _Mapped(app, Path(journal), workers, buffer_id)
+    return mapped.values(iterator, ordered=ordered, return_exceptions=return_exceptions)
+
+
+def listener_name(function: Callable[..., Any]) -> str:
+    """What the listener is called that a function becomes."""
+    name = getattr(function, "__name__", "")
+    try:
+        return check_name(name, "listener")
+    except UsageError:
+        return "map"
+
+
+def default_buffer_id(app: AppSpec, target: str, body: bytes, forms: bytes) -> str:
+    """The same for the same app or function, target and first items."""
+    digest = ItemsDigest()
+    digest.update(body, forms)
+    text = "\n".join([f"{app.value}:{app.attribute}", target, digest.hexdigest()])
+    suffix = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST_CHARS]
+    return f"{target[:60]}-{suffix}"
+
+
+class _Mapped:
+    """One call of `map`."""
+
+    def __init__(self, app: AppSpec, journal: Path, workers: int | None, buffer_id: str | None) -> None:
+        assert app.mapped is not None
+        self._app = app
+        self._target = app.mapped.listener
+        self._journal = journal
+        self._workers = workers
+        self._buffer_id = buffer_id
+        self._writer = ValueWriter(ValueForms)
+
+    def values(self, items: Iterator[Any], *, ordered: bool, return_exceptions: bool) -> Iterator[Any]:
+        # A script is `__mp_main__` in a worker, and so are the classes of what it pickles.
+        sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
+        first = list(itertools.islice(items, KEY_ITEMS if self._buffer_id is None else 1))
+        if self._buffer_id is None:
+            if not first:
+                return
+            texts, forms = self._written(first, 0)
+            self._buffer_id = default_buffer_id(self._app, self._target, pack(texts), forms)
+        items = itertools.chain(first, items)
+        known = self._known()
+        if known is None and not first:
+            return
+        if known is not None and known.sealed and known.ended:
+            with JournalReader(self._journal) as reader:
+                recorded = Recorded(reader.item_payloads(known.buffer_seq), known.total)
+                feed = Feed(known.buffer_id, items, self._written, recorded, None)
+                arrivals = Arrivals(reader, known.buffer_seq, known.total, ordered=ordered)
+                yield from _given(_recorded(feed, arrivals), reader, known.buffer_seq, return_exceptions)
+            return
+        with self._open() as client:
+            yield from self._stream(client, items, ordered=ordered, return_exceptions=return_exceptions)
+
+    def _stream(
+        self, client: Client, items: Iterator[Any], *, ordered: bool, return_exceptions: bool
+    ) -> Iterator[Any]:
+        assert self._buffer_id is not None
+        upload = client.stream_upload(self._target, self._buffer_id)
+        there = upload.begin()
+        reader, seq = client.reader(), there.buffer_seq
+        recorded = Recorded(reader.item_payloads(seq), there.received)
+        feed = Feed(self._buffer_id, items, self._written, recorded, None if there.existing else upload)
+        arrivals = Arrivals(reader, seq, there.received, ordered=ordered)
+        try:
+            yield from _given(_arriving(client, feed, arrivals), reader, seq, return_exceptions)
+        finally:
+            feed.close()
+
+    def _written(self, values: list[Any], first_index: int) -> tuple[list[str], bytes]:
+        try:
+            return exact_texts(self._writer, values)
+        except Exception:
+            for position, value in enumerate(values):  # one of them cannot be taken: this names it
+                try:
+                    exact_texts(self._writer, [value])
+                except DurableBusError as error:
+                    raise type(error)(f"item {first_index + position}: {error}") from None
+                except Exception as error:
+                    why = f"{type(value).__name__} cannot be pickled: {type(error).__name__}: {error}"
+                    raise UsageError(f"item {first_index + position}: {why}") from error
+            raise
+
+    def _known(self) -> BufferContent | None:
+        """The buffer, if the journal has it. Raises BufferError when nobody could go on with it."""
+        try:
+            with JournalReader(self._journal) as reader:
+                known = reader.content(self._buffer_id or "")
+        except NotFound:
+            return None
+        if known is None or not known.opened:
+            return None
+        path_to_write(self._journal)  # also when nothing is left to do: another user's records are not ours
+        why = None
+        if known.target != self._target or known.return_to or not known.collect:
+            why = "this id is used already, with other target, collect or return_to"
+        elif known.pruned:
+            why = "its items and results were pruned, and its id stays used"
+        elif known.ended and known.succeeded + known.failed < known.total:
+            why = "it was cancelled"
+        if why is not None:
+            raise BufferError(known.buffer_id, why)
+        return known
+
+    def _open(self) -> Client:
+        name = f"{self._app.value}:{self._app.attribute}"
+        return open_client(self._app, name, self._journal, self._workers)
+
+
+def _arriving(client: Client, feed: Feed, arrivals: Arrivals) -> Iterator[list[Run]]:
+    """Runs of results, while items are put as long as there is room for them. Ends with the buffer."""
+    look_s = _LOOK_S
+    while True:
+        room = arrivals.given + AHEAD - feed.read
+        if room > 0 and not feed.exhausted:
+            feed.some(room)
+        seen = arrivals.counts()  # before the runs: what is recorded in between is not missed
+        runs = arrivals.runs(feed.taken)
+        if runs:
+            look_s = _LOOK_S
+            yield runs
+        elif feed.exhausted or arrivals.given + AHEAD <= feed.read:
+            total, _, _, ended = seen
+            if ended and arrivals.given < total:
+                raise BufferError(feed.buffer_id, "it was cancelled")
+            if ended:
+                return
+            moved = partial(_has_moved, feed, feed.taken, arrivals, seen)
+            with contextlib.suppress(TimedOut):
+                client.wait_until(moved, feed.buffer_id, time.monotonic() + look_s, look_s=look_s)
+            look_s = min(2 * look_s, _LOOK_MAX_S)
+
+
+def _has_moved(feed: Feed, taken: int, arrivals: Arrivals, seen: tuple[int, int, int, bool]) -> bool:
+    feed.check()
+    return feed.taken != taken or arrivals.counts() != seen
+
+
+def _recorded(feed: Feed, arrivals: Arrivals) -> Iterator[list[Run]]:
+    """Those of a buffer that has ended, as far as its items are read again."""
+    while not feed.exhausted:
+        room = arrivals.given + AHEAD - feed.read
+        if room > 0:
+            feed.some(room)
+        yield arrivals.runs(feed.taken)
+    while runs := arrivals.runs(feed.taken):
+        yield runs
+
+
+def _given(
+    found: Iterator[list[Run]], reader: JournalReader, buffer_seq: int, return_exceptions: bool
+) -> Iterator[Any]:
+    from durable_bus.payloads.reading import plain_value
+
+    for runs in found:
+        for run in runs:
+            if run.failed is not None:
+                failed = _failed(run.failed, reader.traceback_of(buffer_seq, run.first_index))
+                if not return_exceptions:
+                    raise failed
+                yield failed
+            elif run.form == TEXT:
+                yield from run.payloads
+            elif run.form == JSON:
+                yield from load_json_lines(run.payloads)
+            else:
+                yield from (plain_value(payload, run.form) for payload in run.payloads)
+
+
+def _failed(result: Result, traceback: str) -> ItemFailed:
+    kind, _, message = (result.error or "").partition(": ")
+    return ItemFailed(result.index, kind, message, traceback)

@@ -1,0 +1,107 @@
+"""A thread that sends the items of a stream, so that nothing waits in memory for what comes behind it: not
+while the next item is awaited, and not for a chunk to be full.
+
+It sends a small chunk only when all that it has sent is on disk: so a lone item goes out at once, and many go
+out together.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from typing import Any
+
+from durable_bus.client.upload import BATCH_ITEMS, Upload
+
+__all__ = ["Sender"]
+
+_SMALL_ITEMS = 1_000
+_END = object()
+
+Chunks = Callable[[list[Any]], Iterable[tuple[bytes, bytes]]]
+"""Makes bodies and forms of what was added, or finds that it is there already."""
+
+
+class Sender:
+    """Its thread begins with the first item, and ends with `close`, or with the first error."""
+
+    def __init__(self, upload: Upload, chunks: Chunks, on_disk: int) -> None:
+        """`on_disk`: how many items are there before."""
+        self._upload = upload
+        self._chunks = chunks
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+        self.put: Callable[[Any], None] = self._queue.put
+        """`add` for who has called `start`, and looks at `error` by itself."""
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self.taken = 0
+        """How many of what was added were sent, or found to be there."""
+        self.on_disk = on_disk
+        self.error: BaseException | None = None
+        """What has ended it before its time."""
+
+    def add(self, value: object) -> None:
+        """Send this after all that was added before. Raises what has ended the thread."""
+        if self.error is not None:
+            raise self.error
+        self._queue.put(value)
+        if self._thread is None:
+            self.start()
+
+    def start(self) -> None:
+        """Begin, unless it has begun."""
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._send_all, name="durable_bus-sender", daemon=True)
+                self._thread.start()
+
+    def wait_for(self, done: Callable[[], bool], timeout_s: float | None = None) -> None:
+        """Wait for something that `taken` or `on_disk` says, or so many seconds. Raises what has ended the
+        thread.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.error is not None or done(), timeout_s)
+        if self.error is not None:
+            raise self.error
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Send what was added, and end; or after so many seconds leave it."""
+        self._queue.put(_END)
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    # In the thread
+
+    def _send_all(self) -> None:
+        try:
+            more = True
+            while more:
+                values = [self._queue.get()]
+                self._drain(values)
+                if len(values) < _SMALL_ITEMS:
+                    self._note_on_disk()
+                    self._drain(values)
+                more = values[-1] is not _END
+                if not more:
+                    values.pop()
+                for body, forms in self._chunks(values) if values else ():
+                    self._upload.add(body, forms)
+                with self._changed:
+                    self.taken += len(values)
+                    self._changed.notify_all()
+                if not more or self._queue.empty():
+                    self._note_on_disk()
+        except BaseException as error:
+            with self._changed:
+                self.error = error
+                self._changed.notify_all()
+
+    def _drain(self, values: list[Any]) -> None:
+        while len(values) < BATCH_ITEMS and values[-1] is not _END and not self._queue.empty():
+            values.append(self._queue.get())
+
+    def _note_on_disk(self) -> None:
+        on_disk = self._upload.acknowledged()
+        with self._changed:
+            self.on_disk = on_disk
+            self._changed.notify_all()
