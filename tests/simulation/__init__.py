@@ -12,6 +12,7 @@
     listeners.py       the listeners of the simulated app
     connections.py     the connections port: links between a supervisor and its clients
     clients.py         clients that reconnect, repeat themselves, vanish, disagree
+    streamers.py       clients that put the items of a stream, one after another
     correspondents.py  clients with a mailbox
     storage.py         the commit port: crashes around COMMIT, a full disk, a COMMIT that may have happened
     records.py         what is known of items, messages and buffers, and by which key

@@ -188,6 +188,7 @@ class Starter(Producer):
         super().__init__(machine, name, content, mailbox)
         self._digest = ItemsDigest()
         self._chunks = self._cut(chunks)
+        machine.model.told.puts(content.buffer_id, len(content.texts))
 
     def _cut(self, sizes: list[int]) -> list[tuple[int, str, bytes]]:
         """Of each chunk how many items, their forms, and the body."""
@@ -246,6 +247,8 @@ class Starter(Producer):
             model.told.ended(frame.buffer_id)
         elif isinstance(frame, Error) and "this id is used already" in frame.message:
             model.told.used(self.content)
+        elif isinstance(frame, Error) and frame.message == "it is a stream that is not sealed":
+            model.told.is_a_stream(self.content)
 
     def answered(self, answer: Answer | Error) -> None:
         if isinstance(answer, AppForms) and answer.forms != FORMS:
@@ -274,7 +277,7 @@ class Starter(Producer):
         was_cancelled = self.content.buffer_id in self.machine.model.told.cancelling
         if message in TRY_AGAIN or self.name_may_come(message) or ("arrived" in message and was_cancelled):
             self.begin_again()
-        elif "this id is used already" in message or message.startswith("unknown "):
+        elif message.startswith(("this id is used already", "unknown ", "it is a stream that is not sealed")):
             self.is_refused(message)
         else:
             raise Violation(f"client {self.name} was refused with {error}")

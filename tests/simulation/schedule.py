@@ -218,6 +218,8 @@ def _clients_come(machine: Machine, profile: Profile) -> None:
             content = replace(content, texts=(), forms=())
         for _ in range(rng.choice([1, 1, 1, 2])):
             machine.stream(content, Habits.draw(rng), rng.uniform(0.0, 1.0), mailbox)
+        if content.texts and rng.random() < profile.same_id:
+            machine.start_buffer(content, cuts(rng, len(content.texts)), rng.uniform(0.0, 1.0), mailbox)
 
 
 def _befall(machine: Machine, profile: Profile) -> None:

@@ -138,8 +138,19 @@ class Told:
         for message_id in abandoned:
             del self.receivers[message_id]
 
+    def is_a_stream(self, content: Content) -> None:
+        """A client that has all its items is told that the buffer is a stream."""
+        sql = "SELECT 1 FROM buffer JOIN chunk USING (buffer_seq) WHERE buffer_id = ?"
+        if not self._query(sql, content.buffer_id):
+            raise Violation(f"{content.buffer_id} was said to be a stream, and is none")
+
     def used(self, content: Content) -> None:
-        """A client is told that its buffer id is used with other content."""
+        """A client is told that its buffer id is used with other content. Of a stream whose items came from
+        several clients nobody knows whether they are others.
+        """
+        sql = "SELECT 1 FROM buffer WHERE buffer_id = ? AND opened_commit IS NOT NULL AND digest IS NULL"
+        if self._query(sql, content.buffer_id):
+            return
         try:
             self.is_on_disk(content)
         except Violation:
