@@ -22,12 +22,13 @@ from durable_bus.errors import BufferError, DurableBusError, ItemFailed, NotFoun
 from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.exact import exact_texts
-from durable_bus.payloads.forms import FORM_NAMES
+from durable_bus.payloads.forms import FORM_NAMES, PICKLE
 from durable_bus.payloads.items import ItemsDigest
 from durable_bus.payloads.messages import Result, check_name
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.settings import AppSpec, MappedSettings, ValueForms
 from durable_bus.payloads.values import ValueWriter
+from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
 
 __all__ = ["KEY_ITEMS", "Arrivals", "default_buffer_id", "listener_name", "map"]
 
@@ -75,6 +76,7 @@ def map(
     naming the first that differs; ItemFailed; and what `Bus.running` raises. When the generator is closed
     before its end, what runs is finished and recorded, and nothing is left behind but the journal.
     """
+    _refuse_in_import(function)
     settings = MappedSettings(listener_name(function), check_timeout(timeout), check_attempts(attempts))
     app = function_spec(function, settings)
     if not isinstance(items, Iterable) and not hasattr(items, "__getitem__"):
@@ -86,6 +88,21 @@ def map(
     mapped = _Mapped(app, Path(journal), workers, buffer_id)
     values: Iterator[Any] = mapped.values(iter(items), ordered=ordered, return_exceptions=return_exceptions)
     return values
+
+
+def _refuse_in_import(function: Callable[..., Any]) -> None:
+    """A worker that imports the function would call us again, and its workers would, too. Raises UsageError."""
+    name = getattr(function, "__module__", None) or ""
+    module = sys.modules.get(name)
+    if name == "__mp_main__":
+        being_imported = module is not sys.modules["__main__"]
+    else:
+        being_imported = getattr(getattr(module, "__spec__", None), "_initializing", False)
+    if being_imported and INSIDE_HANDLER_VARIABLE in os.environ:
+        raise UsageError(
+            f"a worker that imports {getattr(module, '__file__', name)} comes to this call of map: put it under "
+            '`if __name__ == "__main__":`'
+        )
 
 
 def listener_name(function: Callable[..., Any]) -> str:
@@ -126,6 +143,11 @@ class _Mapped:
             if not first:
                 return
             texts, forms = self._written(first, 0)
+            if PICKLE in forms:
+                from durable_bus.payloads.same_pickles import canonical
+
+                several = zip(first, texts, forms, strict=True)
+                texts = [canonical(item, text) if form == PICKLE else text for item, text, form in several]
             self._buffer_id = default_buffer_id(self._app, self._target, pack(texts), forms)
         items = itertools.chain(first, items)
         known = self._known()
