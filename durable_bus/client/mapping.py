@@ -27,13 +27,14 @@ from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.journal.results import Run
 from durable_bus.payloads.exact import exact_texts
-from durable_bus.payloads.forms import JSON, TEXT
+from durable_bus.payloads.forms import JSON, PICKLE, TEXT
 from durable_bus.payloads.items import ItemsDigest
 from durable_bus.payloads.json_values import load_json_lines
 from durable_bus.payloads.messages import Result, check_name
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.settings import AppSpec, MappedSettings, ValueForms
 from durable_bus.payloads.values import ValueWriter
+from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
 
 __all__ = ["KEY_ITEMS", "default_buffer_id", "listener_name", "map"]
 
@@ -81,6 +82,7 @@ def map(
     naming the first that differs; ItemFailed; and what `Bus.running` raises. When the generator is closed
     before its end, what runs is finished and recorded, and nothing is left behind but the journal.
     """
+    _refuse_in_import(function)
     settings = MappedSettings(listener_name(function), check_timeout(timeout), check_attempts(attempts))
     app = function_spec(function, settings)
     try:
@@ -93,6 +95,21 @@ def map(
     refuse_inside_handler(Path(journal))
     mapped = _Mapped(app, Path(journal), workers, buffer_id)
     return mapped.values(iterator, ordered=ordered, return_exceptions=return_exceptions)
+
+
+def _refuse_in_import(function: Callable[..., Any]) -> None:
+    """A worker that imports the function would call us again, and its workers would, too. Raises UsageError."""
+    name = getattr(function, "__module__", None) or ""
+    module = sys.modules.get(name)
+    if name == "__mp_main__":
+        being_imported = module is not sys.modules["__main__"]
+    else:
+        being_imported = getattr(getattr(module, "__spec__", None), "_initializing", False)
+    if being_imported and INSIDE_HANDLER_VARIABLE in os.environ:
+        raise UsageError(
+            f"a worker that imports {getattr(module, '__file__', name)} comes to this call of map: put it under "
+            '`if __name__ == "__main__":`'
+        )
 
 
 def listener_name(function: Callable[..., Any]) -> str:
@@ -133,6 +150,11 @@ class _Mapped:
             if not first:
                 return
             texts, forms = self._written(first, 0)
+            if PICKLE in forms:
+                from durable_bus.payloads.same_pickles import canonical
+
+                several = zip(first, texts, forms, strict=True)
+                texts = [canonical(item, text) if form == PICKLE else text for item, text, form in several]
             self._buffer_id = default_buffer_id(self._app, self._target, pack(texts), forms)
         items = itertools.chain(first, items)
         known = self._known()
