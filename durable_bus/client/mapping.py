@@ -5,7 +5,6 @@ that were not given back, and in the caller's thread, so that a database cursor 
 """
 
 import contextlib
-import hashlib
 import itertools
 import os
 import sys
@@ -18,7 +17,8 @@ from typing import Any, TypeVar
 from durable_bus.app.bus import check_attempts, check_timeout
 from durable_bus.app.finding import function_spec
 from durable_bus.client.arrivals import Arrivals
-from durable_bus.client.client import Client, check_buffer_id, refuse_inside_handler
+from durable_bus.client.buffer_ids import KEY_ITEMS, check_buffer_id, default_buffer_id
+from durable_bus.client.client import Client, refuse_inside_handler
 from durable_bus.client.embedded import check_workers, open_client
 from durable_bus.client.feed import Feed, Recorded
 from durable_bus.client.stream import AHEAD
@@ -28,7 +28,6 @@ from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.journal.results import Run
 from durable_bus.payloads.exact import exact_texts
 from durable_bus.payloads.forms import JSON, PICKLE, TEXT
-from durable_bus.payloads.items import ItemsDigest
 from durable_bus.payloads.json_values import load_json_lines
 from durable_bus.payloads.messages import Result, check_name
 from durable_bus.payloads.packing import pack
@@ -36,11 +35,8 @@ from durable_bus.payloads.settings import AppSpec, MappedSettings, ValueForms
 from durable_bus.payloads.values import ValueWriter
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
 
-__all__ = ["KEY_ITEMS", "default_buffer_id", "listener_name", "map"]
+__all__ = ["listener_name", "map"]
 
-KEY_ITEMS = 256
-"""So many items, the first ones, make the id of a buffer that was given none."""
-_DIGEST_CHARS = 16
 _LOOK_S, _LOOK_MAX_S = 0.004, 0.032
 """How often the journal is looked at for results: at first, and when there are none for a while."""
 
@@ -98,7 +94,7 @@ def map(
 
 
 def _refuse_in_import(function: Callable[..., Any]) -> None:
-    """A worker that imports the function would call us again, and its workers would, too. Raises UsageError."""
+    """A worker that imports the function would call us again, and so would its own. Raises UsageError."""
     name = getattr(function, "__module__", None) or ""
     module = sys.modules.get(name)
     if name == "__mp_main__":
@@ -107,8 +103,8 @@ def _refuse_in_import(function: Callable[..., Any]) -> None:
         being_imported = getattr(getattr(module, "__spec__", None), "_initializing", False)
     if being_imported and INSIDE_HANDLER_VARIABLE in os.environ:
         raise UsageError(
-            f"a worker that imports {getattr(module, '__file__', name)} comes to this call of map: put it under "
-            '`if __name__ == "__main__":`'
+            f"a worker that imports {getattr(module, '__file__', name)} comes to this call of map: put it "
+            'under `if __name__ == "__main__":`'
         )
 
 
@@ -119,15 +115,6 @@ def listener_name(function: Callable[..., Any]) -> str:
         return check_name(name, "listener")
     except UsageError:
         return "map"
-
-
-def default_buffer_id(app: AppSpec, target: str, body: bytes, forms: bytes) -> str:
-    """The same for the same app or function, target and first items."""
-    digest = ItemsDigest()
-    digest.update(body, forms)
-    text = "\n".join([f"{app.value}:{app.attribute}", target, digest.hexdigest()])
-    suffix = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST_CHARS]
-    return f"{target[:60]}-{suffix}"
 
 
 class _Mapped:

@@ -9,7 +9,7 @@ from services import Raw, Service, connected, stopped
 from support import Facts, RunLog, buffer_states, now_ms, until
 
 from durable_bus import BufferError
-from durable_bus.client.client import next_retry_id
+from durable_bus.client.buffer_ids import next_retry_id
 from durable_bus.client.upload import BATCH_ITEMS
 from durable_bus.errors import NotFound
 from durable_bus.journal.reader import BufferContent
