@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from durable_bus.client.buffer import Buffer
     from durable_bus.client.client import Client
     from durable_bus.client.mapping import map as map  # not starred
-    from durable_bus.client.opened import OpenedJournal as open  # noqa: F401  not starred
+    from durable_bus.client.opened import OpenedJournal
     from durable_bus.errors import BufferError, DurableBusError, ItemFailed
     from durable_bus.payloads.messages import (
         BufferComplete,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         Text,
         Xml,
     )
+
+    open = OpenedJournal  # not starred, as `map`
 
 __version__ = "0.1.0"
 

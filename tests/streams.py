@@ -1,8 +1,11 @@
 """A stream's producer in raw frames: a test says each of them itself."""
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from services import Raw, frame_of
+from support import Facts
 
 Header = dict[str, Any]
 
@@ -83,3 +86,27 @@ def refusal(told: Header) -> str:
     assert told["k"] == "error", told
     assert "\n" not in told["message"]
     return f"{told['type']}: {told['message']}"
+
+
+class Connections:
+    """To one daemon: greeted, and closed in the end."""
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self.stack = ExitStack()
+
+    def __call__(self, name: str | None = None) -> Raw:
+        return greeted(self.stack.enter_context(Raw(self._journal)), name)
+
+
+def row_of(facts: Facts, buffer_id: str = "b") -> dict[str, Any]:
+    (row,) = facts.dicts("SELECT * FROM buffers WHERE buffer_id = ?", buffer_id)
+    return row
+
+
+def completions(facts: Facts) -> int:
+    return int(facts.value("SELECT count(*) FROM messages WHERE kind = 'BufferComplete'"))
+
+
+def chunks(facts: Facts) -> list[tuple[int, int]]:
+    return facts.rows("SELECT first_index, item_count FROM chunk ORDER BY buffer_seq, first_index")

@@ -46,12 +46,17 @@ def test_the_twenty_lines_run_and_run_again_without_running_anything(
         for _ in range(2)
     ]
     assert outputs[0] == outputs[1]
-    assert outputs[0].startswith("2 of 2\naudit.py ")
+    assert outputs[0].startswith("3 of 3\naudit.py ")
 
 
 @pytest.mark.slow
-def test_the_session_with_kill_9_gives_what_it_shows(folder: Path, environment: dict[str, str]) -> None:
-    (session,) = (text for kind, text in BLOCKS if kind == "console" and "kill -9" in text)
+@pytest.mark.parametrize("program", ["squares.py", "slow:bus"])
+def test_the_session_with_kill_9_gives_what_it_shows(
+    program: str, folder: Path, environment: dict[str, str]
+) -> None:
+    killing = [text for kind, text in BLOCKS if kind == "console" and "kill -9" in text]
+    assert len(killing) == 2
+    (session,) = (text for text in killing if program in text)
     commands = sessions.commands_of(session)
     said, errors = sessions.typed(commands, folder, environment)
     logs = "".join(log.read_text() for log in folder.glob("*.log"))

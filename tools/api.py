@@ -24,8 +24,11 @@ Everything is imported from `durable_bus`, unless it says otherwise. Times are i
 say otherwise. Every error is a `DurableBusError`. `tools/api.py` writes this page from the docstrings.
 """
 
-# A class, and the file that has it, in the order in which a user meets them.
+# A class or function, and the file that has it, in the order in which a user meets them.
 GROUPS: dict[str, dict[str, str]] = {
+    "A function over many items": {
+        "map": "client/mapping.py",
+    },
     "An app: listeners and what they return": {
         "Bus": "app/bus.py",
         "HandlerMetadata": "payloads/messages.py",
@@ -35,6 +38,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "A client: starting buffers, following them, messages": {
         "Client": "client/client.py",
         "Buffer": "client/buffer.py",
+        "Stream": "client/stream.py",
         "Result": "payloads/messages.py",
         "BufferStatus": "client/buffer.py",
         "ReceivedMessage": "client/client.py",
@@ -54,8 +58,14 @@ GROUPS: dict[str, dict[str, str]] = {
         "SystemError": "payloads/messages.py",
     },
 }
-MADE_BY_OTHERS = {"Buffer"}
-NOT_FOR_USERS = {"Bus.settings", "BufferComplete.reading", "Client.reader", "Client.wait_until"}
+MADE_BY_OTHERS = {"Buffer", "Stream"}
+NOT_FOR_USERS = {
+    "Bus.settings",
+    "BufferComplete.reading",
+    "Client.reader",
+    "Client.stream_upload",
+    "Client.wait_until",
+}
 """Methods that the package's other parts call."""
 ERRORS = "errors.py"
 
@@ -70,8 +80,12 @@ def sections() -> Iterator[str]:
         yield f"\n## {title}\n"
         for name, file in classes.items():
             known = constants(file)
-            node = class_named(name, tree(file))
+            node = named(name, tree(file))
             yield f"\n### {name}\n"
+            if isinstance(node, ast.FunctionDef):
+                yield code(signature(node, skipped=0))
+                yield docstring(node)
+                continue
             if name not in MADE_BY_OTHERS:
                 yield code(call(name, list(constructor(node))))
             yield docstring(node)
@@ -103,15 +117,25 @@ def tree(file: str) -> ast.Module:
 
 
 def constants(file: str) -> dict[str, str]:
-    """What the names of a module stand for that defaults may be."""
-    assigned = (
-        node for node in tree(file).body if isinstance(node, ast.AnnAssign) and node.value is not None
-    )
-    return {ast.unparse(node.target): ast.unparse(node.value) for node in assigned if node.value is not None}
+    """What the names of a module stand for that defaults may be, its own and those that it imports."""
+    known: dict[str, str] = {}
+    for node in tree(file).body:
+        if isinstance(node, ast.AnnAssign) and node.value is not None:
+            known[ast.unparse(node.target)] = ast.unparse(node.value)
+        elif isinstance(node, ast.Assign):
+            known[ast.unparse(node.targets[0])] = ast.unparse(node.value)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("durable_bus."):
+            for name in (alias.name for alias in node.names if alias.name.isupper()):
+                known[name] = constants(f"{str(node.module).partition('.')[2].replace('.', '/')}.py")[name]
+    return known
 
 
-def class_named(name: str, module: ast.Module) -> ast.ClassDef:
-    return next(node for node in module.body if isinstance(node, ast.ClassDef) and node.name == name)
+def named(name: str, module: ast.Module) -> ast.ClassDef | ast.FunctionDef:
+    """The class or function of this name; of one with overloads the function itself, which is the last."""
+    found = [
+        node for node in module.body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name
+    ]
+    return found[-1]
 
 
 def constructor(node: ast.ClassDef) -> Iterator[str]:
@@ -143,20 +167,21 @@ def methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
             yield one
 
 
-def signature(method: ast.FunctionDef) -> str:
+def signature(method: ast.FunctionDef, *, skipped: int = 1) -> str:
+    """`skipped`: so many parameters are not the caller's: `self`."""
     decorators = {ast.unparse(decorator) for decorator in method.decorator_list}
     returns = "" if method.returns is None else f" -> {unquoted(method.returns)}"
     if "property" in decorators:
         return method.name + returns
-    return call(method.name, list(parameters(method)), returns)
+    return call(method.name, list(parameters(method, skipped=skipped)), returns)
 
 
-def parameters(method: ast.FunctionDef) -> Iterator[str]:
-    """One by one, without `self`."""
+def parameters(method: ast.FunctionDef, *, skipped: int = 1) -> Iterator[str]:
+    """One by one, without the first `skipped`."""
     arguments = method.args
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
-    for argument, default in list(zip(positional, defaults, strict=True))[1:]:
+    for argument, default in list(zip(positional, defaults, strict=True))[skipped:]:
         yield parameter(argument, default)
     if arguments.kwonlyargs:
         yield "*"

@@ -78,14 +78,16 @@ def function_spec(function: Callable[..., Any], settings: MappedSettings) -> App
             f"workers import the function, and find no {module_name}:{path or function!r}: give one that is "
             "defined at the top of a module, no lambda, partial, inner function or method of an object"
         )
+    of_main = module_name in ("__main__", "__mp_main__")
     try:
-        spec = _main(path) if module_name == "__main__" else _described("module", module_name, path, sys.path)
+        spec = _main(path) if of_main else _described("module", module_name, path, sys.path)
     except BusNotImportable:
         raise UsageError(
             f"{path} was made at a prompt, from stdin or with -c, where no worker can import it: put it into "
             "a file"
         ) from None
-    return msgspec.structs.replace(spec, mapped=settings)
+    is_main = of_main and spec.kind == "module"
+    return msgspec.structs.replace(spec, mapped=msgspec.structs.replace(settings, is_main=is_main))
 
 
 def _described(kind: Literal["module", "path"], value: str, attribute: str, folders: list[str]) -> AppSpec:
@@ -112,15 +114,19 @@ def load_app(app: AppSpec) -> Bus:
     """Import the Bus that an AppSpec describes; of a function, make one. It is for a fresh process, whose
     `sys.path` becomes the app's.
 
-    A script becomes the `__main__` of this process. As with multiprocessing's spawn it runs under the name
-    `__mp_main__`, so that what stands under `if __name__ == "__main__":` does not run again.
+    A script becomes the `__main__` of this process, and so does a module that was run with `python -m`, for
+    its functions. As with multiprocessing's spawn it runs under the name `__mp_main__`, so that what stands
+    under `if __name__ == "__main__":` does not run again.
 
     Raises BusNotImportable, one line, with the type and message of what the app raised.
     """
     kind, where, attribute = app.kind, app.value, app.attribute
     sys.path[:] = app.sys_path
     try:
-        module = importlib.import_module(where) if kind == "module" else _run_script(where)
+        if kind == "module" and not (app.mapped and app.mapped.is_main):
+            module = importlib.import_module(where)
+        else:
+            module = _run_main(where, kind)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if kind == "module" and (where == missing or where.startswith(missing + ".")):
@@ -144,8 +150,11 @@ def load_app(app: AppSpec) -> Bus:
     return found
 
 
-def _run_script(path: str) -> types.ModuleType:
+def _run_main(where: str, kind: Literal["module", "path"]) -> types.ModuleType:
     module = types.ModuleType("__mp_main__")
-    module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
+    if kind == "path":
+        module.__dict__.update(runpy.run_path(where, run_name="__mp_main__"))
+    else:
+        module.__dict__.update(runpy.run_module(where, run_name="__mp_main__", alter_sys=True))
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
     return module

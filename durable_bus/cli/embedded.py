@@ -21,10 +21,11 @@ from durable_bus.cli.feeding import compare_all, feed_stream, items_of_bus, item
 from durable_bus.cli.follow import how_far, seen_until_end
 from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.progress import Progress
-from durable_bus.client.client import Client, check_buffer_id, digest_items, next_retry_id
+from durable_bus.client.buffer_ids import KEY_ITEMS, check_buffer_id, next_retry_id
+from durable_bus.client.client import Client
 from durable_bus.client.embedded import open_client
 from durable_bus.client.feed import Written
-from durable_bus.client.mapping import KEY_ITEMS
+from durable_bus.client.upload import digest_items
 from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut, UsageError
 from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader

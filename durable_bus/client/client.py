@@ -4,7 +4,6 @@ A client talks to a supervisor over a socket (`session.py`): its own (`embedded.
 a buffer needs only the journal (`buffer.py`); the socket merely says sooner that it has ended.
 """
 
-import hashlib
 import os
 import threading
 import time
@@ -17,10 +16,11 @@ import msgspec
 
 from durable_bus import errors
 from durable_bus.client.buffer import Buffer, deadline_after
+from durable_bus.client.buffer_ids import check_buffer_id, next_retry_id
 from durable_bus.client.differences import first_difference
 from durable_bus.client.session import Session
 from durable_bus.client.stream import AHEAD, Stream
-from durable_bus.client.upload import Upload, digest_items
+from durable_bus.client.upload import Upload
 from durable_bus.errors import (
     BufferError,
     DurableBusError,
@@ -30,19 +30,15 @@ from durable_bus.errors import (
     TimedOut,
     UsageError,
 )
-from durable_bus.journal.reader import BufferContent, JournalReader
+from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.forms import FORM_NAMES, XML
-from durable_bus.payloads.messages import NAME_CHARS_MAX, check_name
+from durable_bus.payloads.messages import check_name
 from durable_bus.payloads.values import ValueWriter
 from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
 
-__all__ = ["Buffer", "Client", "digest_items", "next_retry_id", "refuse_inside_handler"]
-
-_RETRY_BASE_CHARS = 80
-"""How long the id before `.retry1` is where it had to be cut."""
-_RETRY_DIGEST_CHARS = 32
+__all__ = ["Buffer", "Client", "refuse_inside_handler"]
 
 
 class ReceivedMessage(NamedTuple):
@@ -378,30 +374,6 @@ class Client:
     def buffer(self, buffer_id: str) -> Buffer:
         """A buffer that was started before, by anybody. Raises NotFound."""
         return Buffer(self, buffer_id, self.reader().buffer_seq(buffer_id), existed=True)
-
-
-def check_buffer_id(buffer_id: str) -> None:
-    """Raises BufferError when no buffer may have this id."""
-    try:
-        check_name(buffer_id, "buffer")
-    except UsageError as error:
-        raise BufferError(str(buffer_id)[:100] or "unknown", str(error)) from None
-
-
-def next_retry_id(content: BufferContent) -> str:
-    """What a retry of this buffer is called: `BUFFER.retry1`, and the retry of that `BUFFER.retry2`.
-
-    Where that would be longer than a buffer id may be, BUFFER is cut, and a digest of the whole of it put in
-    place of its end: the same each time, and of no two buffers the same. It leaves room for further retries.
-    """
-    base, dot, number = content.buffer_id.rpartition(".retry")
-    if not (content.is_retry and dot and number.isdecimal()):
-        base, number = content.buffer_id, "0"
-    suffix = f".retry{int(number) + 1}"
-    if len(base) + len(suffix) > NAME_CHARS_MAX:
-        digest = hashlib.sha256(base.encode()).hexdigest()[:_RETRY_DIGEST_CHARS]
-        base = f"{base[: _RETRY_BASE_CHARS - len(digest) - 1]}.{digest}"
-    return base + suffix
 
 
 def refuse_inside_handler(journal: Path) -> None:

@@ -5,7 +5,6 @@ that were not given back, and in the caller's thread, so that a database cursor 
 """
 
 import contextlib
-import hashlib
 import itertools
 import os
 import sys
@@ -18,7 +17,8 @@ from typing import Any, TypeVar
 from durable_bus.app.bus import check_attempts, check_timeout
 from durable_bus.app.finding import function_spec
 from durable_bus.client.arrivals import Arrivals
-from durable_bus.client.client import Client, check_buffer_id, refuse_inside_handler
+from durable_bus.client.buffer_ids import KEY_ITEMS, check_buffer_id, default_buffer_id
+from durable_bus.client.client import Client, refuse_inside_handler
 from durable_bus.client.embedded import check_workers, open_client
 from durable_bus.client.feed import Feed, Recorded
 from durable_bus.client.stream import AHEAD
@@ -27,19 +27,16 @@ from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.journal.results import Run
 from durable_bus.payloads.exact import exact_texts
-from durable_bus.payloads.forms import JSON, TEXT
-from durable_bus.payloads.items import ItemsDigest
+from durable_bus.payloads.forms import JSON, PICKLE, TEXT
 from durable_bus.payloads.json_values import load_json_lines
 from durable_bus.payloads.messages import Result, check_name
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.settings import AppSpec, MappedSettings, ValueForms
 from durable_bus.payloads.values import ValueWriter
+from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
 
-__all__ = ["KEY_ITEMS", "default_buffer_id", "listener_name", "map"]
+__all__ = ["listener_name", "map"]
 
-KEY_ITEMS = 256
-"""So many items, the first ones, make the id of a buffer that was given none."""
-_DIGEST_CHARS = 16
 _LOOK_S, _LOOK_MAX_S = 0.004, 0.032
 """How often the journal is looked at for results: at first, and when there are none for a while."""
 
@@ -81,6 +78,7 @@ def map(
     naming the first that differs; ItemFailed; and what `Bus.running` raises. When the generator is closed
     before its end, what runs is finished and recorded, and nothing is left behind but the journal.
     """
+    _refuse_in_import(function)
     settings = MappedSettings(listener_name(function), check_timeout(timeout), check_attempts(attempts))
     app = function_spec(function, settings)
     try:
@@ -95,6 +93,21 @@ def map(
     return mapped.values(iterator, ordered=ordered, return_exceptions=return_exceptions)
 
 
+def _refuse_in_import(function: Callable[..., Any]) -> None:
+    """A worker that imports the function would call us again, and so would its own. Raises UsageError."""
+    name = getattr(function, "__module__", None) or ""
+    module = sys.modules.get(name)
+    if name == "__mp_main__":
+        being_imported = module is not sys.modules["__main__"]
+    else:
+        being_imported = getattr(getattr(module, "__spec__", None), "_initializing", False)
+    if being_imported and INSIDE_HANDLER_VARIABLE in os.environ:
+        raise UsageError(
+            f"a worker that imports {getattr(module, '__file__', name)} comes to this call of map: put it "
+            'under `if __name__ == "__main__":`'
+        )
+
+
 def listener_name(function: Callable[..., Any]) -> str:
     """What the listener is called that a function becomes."""
     name = getattr(function, "__name__", "")
@@ -102,15 +115,6 @@ def listener_name(function: Callable[..., Any]) -> str:
         return check_name(name, "listener")
     except UsageError:
         return "map"
-
-
-def default_buffer_id(app: AppSpec, target: str, body: bytes, forms: bytes) -> str:
-    """The same for the same app or function, target and first items."""
-    digest = ItemsDigest()
-    digest.update(body, forms)
-    text = "\n".join([f"{app.value}:{app.attribute}", target, digest.hexdigest()])
-    suffix = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST_CHARS]
-    return f"{target[:60]}-{suffix}"
 
 
 class _Mapped:
@@ -133,6 +137,11 @@ class _Mapped:
             if not first:
                 return
             texts, forms = self._written(first, 0)
+            if PICKLE in forms:
+                from durable_bus.payloads.same_pickles import canonical
+
+                several = zip(first, texts, forms, strict=True)
+                texts = [canonical(item, text) if form == PICKLE else text for item, text, form in several]
             self._buffer_id = default_buffer_id(self._app, self._target, pack(texts), forms)
         items = itertools.chain(first, items)
         known = self._known()

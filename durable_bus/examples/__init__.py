@@ -1,1 +1,1 @@
-"""Apps written as a user would write them, with the public names only."""
+"""Apps and programs written as a user would write them, with the public names only."""

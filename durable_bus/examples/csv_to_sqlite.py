@@ -91,7 +91,7 @@ def store(checked: Iterator[Checked], database: sqlite3.Connection) -> tuple[int
     """Write the rows; how many were good, and how many bad.
 
     Each batch is a transaction that replaces what the tables have of its numbers. So it may be written again,
-    by a program that was killed, and a bad row that was corrected in the file leaves `bad_row`.
+    after the program was killed, and a bad row that was corrected in the file leaves `bad_row`.
     """
     database.executescript(TABLES)
     good_rows = bad_rows = 0

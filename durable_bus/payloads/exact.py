@@ -13,13 +13,15 @@ from typing import Any, Final
 from durable_bus.payloads.forms import JSON, TEXT
 from durable_bus.payloads.json_values import NotJson, dump_json
 from durable_bus.payloads.messages import Json, Pickled, RawJson, Text
-from durable_bus.payloads.values import Payload, ValueWriter, pickled
-from durable_bus.payloads.xml_reading import guess_is_xml
+from durable_bus.payloads.values import Payload, ValueWriter, pickled, refused_answer
+from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml
 
 __all__ = ["exact_answer", "exact_texts"]
 
 _INT_MAX: Final = (1 << 63) - 1
 """The largest that every reader of JSON here reads as it was."""
+_CHARS_MAX: Final = PAYLOAD_BYTES_MAX // 4
+"""A str of so many characters is not too long, whatever they are."""
 _AS_THEY_ARE: Final = frozenset((str, bool, type(None)))
 
 
@@ -62,7 +64,14 @@ def _said(value: object) -> Text | Json | Pickled:
 
 
 def exact_answer(value: object) -> object:
-    """What a handler returns so that its answer is this value. Raises whatever pickling it raises."""
+    """What a handler returns so that its answer is this value. Raises UnserialisableAnswer, with its repr."""
+    try:
+        return _as_answer(value)
+    except BaseException as error:  # pickling runs code of the value's, which may even exit
+        raise refused_answer(value, error) from None
+
+
+def _as_answer(value: object) -> object:
     kind = type(value)
     if kind is str:
         return _said(value) if guess_is_xml(value) or not _is_text(value) else value  # type: ignore[arg-type]
@@ -76,7 +85,7 @@ def exact_texts(writer: ValueWriter, values: list[Any]) -> tuple[list[str], byte
     one of them raises. Those of one plain type are written together: 0.1 µs each instead of 1.
     """
     kinds = set(map(type, values))
-    if kinds == {str} and all(map(_is_text, values)):
+    if kinds == {str} and max(map(len, values)) <= _CHARS_MAX and all(map(_is_text, values)):
         return values, bytes([TEXT]) * len(values)
     if kinds == {int} and max(values) <= _INT_MAX and min(values) >= -_INT_MAX:
         return list(map(str, values)), bytes([JSON]) * len(values)

@@ -13,6 +13,8 @@ class MappedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listener: str
     timeout_s: float | None
     attempts: int
+    is_main: bool = False
+    """It is of a module that was run with `python -m`, as are classes of values that it takes."""
 
 
 class AppSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -42,7 +42,7 @@ from durable_bus.payloads.settings import ValueForms
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml, parse, without_declaration
 from durable_bus.payloads.xml_writing import dump_dataclass, dump_element, xml_of_answer
 
-__all__ = ["ANSWER_REPR_BYTES_MAX", "Payload", "ValueWriter", "pickled", "quick_answer"]
+__all__ = ["ANSWER_REPR_BYTES_MAX", "Payload", "ValueWriter", "pickled", "quick_answer", "refused_answer"]
 
 Payload = tuple[str, int]
 """A text and its form (`payloads.forms`)."""
@@ -178,9 +178,7 @@ class ValueWriter:
         try:
             return (_WRITERS.get(type(value)) or self._unusual)(value)
         except BaseException as error:  # properties and subclasses are the handler's code; it may even exit
-            refused = UnserialisableAnswer(f"the answer cannot be written: {_why(value, error)}")
-            refused.answer = _repr_of(value)
-            raise refused from None
+            raise refused_answer(value, error) from None
 
     def outcome(self, value: object) -> tuple[str, int, bool]:
         """An answer, and whether it is a success. Raises UnserialisableAnswer."""
@@ -245,6 +243,13 @@ class ValueWriter:
             "pydantic model, a msgspec Struct, a dataclass, an lxml element, Text, Xml or Json; or make the "
             "bus with Bus(name, pickle=True)"
         )
+
+
+def refused_answer(value: object, error: BaseException) -> UnserialisableAnswer:
+    """What to raise for an answer that could not be written, with its repr."""
+    refused = UnserialisableAnswer(f"the answer cannot be written: {_why(value, error)}")
+    refused.answer = _repr_of(value)
+    return refused
 
 
 def _why(value: object, error: BaseException) -> str:

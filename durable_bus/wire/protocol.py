@@ -149,7 +149,7 @@ class Chunk(Request, tag="chunk"):
 
 
 class Open(Request, tag="open"):
-    """All items were sent. `opened` answers it; on disk by then: that the buffer is open; a stream: sealed.
+    """All items were sent. `opened` answers it; on disk by then: that the buffer is open, a stream sealed.
     `digest`: of all items, `payloads.items.ItemsDigest`; None where a stream's came from several clients.
     """
 

@@ -12,7 +12,7 @@ import pytest
 from command_line import Command, durable_bus, write_items
 from support import PATIENCE_S, Facts, RunLog, environment, kill, until
 
-from durable_bus.client.mapping import KEY_ITEMS
+from durable_bus.client.buffer_ids import KEY_ITEMS
 
 RUN = ("run", "apps.plain:bus", "echo", "--items", "-", "--workers", 1, "--format", "jsonl")
 

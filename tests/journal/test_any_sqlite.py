@@ -33,7 +33,13 @@ INSERT INTO buffer (
     (13, 'arriving', 'work', '', 'cli', 'arriving/b', 'arriving', 1, 'r13', 1, 60, 1, 1, NULL, 0),
     (14, 'given-up', 'work', '', 'cli', 'given-up/b', 'given-up', 1, 'r14', 1, 60, 3, 1, 60, 0),
     (15, 'gone', 'work', '', 'cli', 'gone/b', 'gone', 1, 'r15', 1, 60, 0, 1, 60, 0);
-INSERT INTO item (item_key, payload, form) VALUES (13 << 32, 'one', 0), (14 << 32, 'two', 0);
+INSERT INTO buffer (
+    buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect, request_id,
+    touched_at, created_commit, opened_commit, received, next_chunk
+) VALUES (16, 'stream', 'work', '', 'cli', 'stream/b', 'stream', 1, 'r16', 1, 60, 60, 1, 1);
+INSERT INTO chunk (buffer_seq, first_index, item_count, commit_id) VALUES (16, 0, 1, 60);
+INSERT INTO item (item_key, payload, form) VALUES (13 << 32, 'one', 0), (14 << 32, 'two', 0),
+    (16 << 32, 'three', 0);
 INSERT INTO thread (thread_id, chain, created_commit, changed_commit)
     SELECT thread_id, '["cli"]', 60, 60 FROM buffer WHERE buffer_seq > 12
     UNION SELECT starter_thread_id, '["cli"]', 60, 60 FROM buffer WHERE buffer_seq > 12
@@ -82,9 +88,10 @@ VALUES: dict[str, Any] = {
     "number": 1, "opened_commit": 60, "payload": "p", "pid": 1, "received": 0, "recorded": 1,
     "request_id": "new", "results": 0, "retry_at": None, "retry_of": None, "return_to": "",
     "returned_from": 12, "returned_id": 201, "run_id": 4, "settled": 0, "since_ms": 0,
-    "starter_thread_id": "s", "succeeded": 0, "success": 1, "success_max": 1, "supervisor_died": 0,
-    "target": "work", "thread": "talk", "thread_id": "talk", "thread_ids": '["silent"]', "thread_prefix":
-    "", "thread_prefix_end": "~", "time_ms": 1 << 50, "to_id": "nobody", "total": 1, "traceback_id": None,
+    "starter_thread_id": "s", "succeeded": 0, "success": 1, "streams": 0, "success_max": 1,
+    "supervisor_died": 0, "target": "work", "thread": "talk", "thread_id": "talk", "thread_ids":
+    '["silent"]', "thread_prefix": "",
+    "thread_prefix_end": "~", "time_ms": 1 << 50, "to_id": "nobody", "total": 1, "traceback_id": None,
     "version": "v", "with_items": 1, "worker_pid": 1,
 }  # fmt: skip
 """What each parameter is, unless a statement says otherwise."""
@@ -92,7 +99,7 @@ VALUES: dict[str, Any] = {
 OF_HALTED = {"first_key": HALTED, "end_key": HALTED + 20, "after_key": HALTED - 1, "last_key": HALTED + 19}
 SPECIAL: dict[str, dict[str, Any]] = {
     "add_answer": {"answer_id": 1001},
-    "add_buffer": {"buffer_seq": 16, "buffer_id": "new"},
+    "add_buffer": {"buffer_seq": 17, "buffer_id": "new"},
     "add_commit": {"commit_id": 61},
     "add_dispatch": {"dispatch_id": 201},
     "add_failure": {"message_seq": None},
@@ -100,6 +107,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "add_traceback": {"digest": "seen"},
     "chunk_received": {"buffer_seq": 13},
     "failures_page": {"after_key": 0, "last_key": 1 << 62},
+    "clear_chunks": {"buffer_seq": 16},
     "clear_failures": OF_HALTED,
     "clear_forwarded": OF_HALTED,
     "clear_starter_thread": {"thread_id": "gone"},
@@ -113,14 +121,15 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "has_forwarded": OF_HALTED,
     "message_by_id": {"message_id": "waiting"},
     "next_message_due_at": {"now_ms": 0},
-    "open_buffer": {"buffer_seq": 13},
     "outstanding_items": OF_HALTED,
     "pause_buffer": {"buffer_seq": 13},
     "results_page": {"answer_id": None},
     "redeliver_message": {"message_id": "settled"},
     "request_answer": {"request_id": "asked"},
     "set_received": {"buffer_seq": 14},
+    "seal_buffer": {"buffer_seq": 16},
     "stop_run": {"run_id": 3},
+    "take_over_stream": {"buffer_seq": 16},
     "undeliver_message": {"message_seq": 102},
     "unsuccessful_items": OF_HALTED,
     "worker-of-item": {"buffer": "plain"},

@@ -1,4 +1,4 @@
-"""The twenty questions, asked of a journal in which much has happened, are answered with what happened."""
+"""The documented questions, asked of a journal in which much happened, are answered with what happened."""
 
 import re
 import sqlite3
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from apps import unruly
 from eventful import CRASHES, HALTED, HELD, Story, supervised, texts
+from services import Raw, Service
+from streams import Producer, greeted
 from support import REPOSITORY, Facts
 
 from durable_bus import Client, Xml
@@ -31,8 +33,8 @@ def pairs(rows: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
     return [tuple(row[name] for name in names) for row in rows]
 
 
-def test_there_are_twenty() -> None:
-    assert len(questions()) == 20
+def test_there_are_twenty_one() -> None:
+    assert len(questions()) == 21
 
 
 # Each answer, against what the story's author knows
@@ -52,6 +54,37 @@ def test_an_item_that_waits_for_its_backoff_is_stuck_because_of_it(journal: Path
         assert row["why"] == (
             "item 0 waits for its next attempt after 1 failed, the last with exception: ValueError: not now"
         )
+
+
+@pytest.mark.slow
+def test_streams_that_nobody_has_sealed_are_named_and_stuck_when_all_is_done(
+    journal: Path, facts: Facts
+) -> None:
+    gate = journal.parent / "gate"
+    with Service(journal), Raw(journal) as raw:
+        greeted(raw)
+        older, newer, sealed = (
+            Producer(raw, name, request=name, target="gate") for name in ("older", "newer", "sealed")
+        )
+        for producer, items in ((older, ["", ""]), (newer, ["", str(gate)]), (sealed, [""])):
+            producer.start()
+            producer.put(*items)
+        sealed.seal()
+        facts.until("SELECT sum(completed) = 4 FROM buffers")
+        rows = answers(Story(journal), "unsealed")
+        shown = pairs(rows, "buffer_id", "arrived", "completed", "pending")
+        assert shown == [("older", 2, 2, 0), ("newer", 2, 1, 1)]
+        assert [row["since"] for row in rows] == [
+            at for (at,) in facts.rows("SELECT created_at FROM buffers WHERE state = 'open' ORDER BY 1")
+        ]
+        stuck = dict(pairs(answers(Story(journal), "stuck"), "buffer_id", "why"))
+        assert stuck["older"] == "all that has come is done, and nobody has sealed it"
+        assert stuck["newer"].startswith("worker ")
+        gate.touch()
+        for producer in (older, newer):
+            producer.seal()
+        facts.until("SELECT count(*) = 3 FROM buffers WHERE state = 'complete'")
+    assert answers(Story(journal), "unsealed") == []
 
 
 def test_progress_counts_what_is_recorded(story: Story) -> None:
@@ -322,7 +355,7 @@ def aliases_of_big_tables(connection: sqlite3.Connection) -> set[str]:
 
 
 def test_every_part_of_the_reference_that_asks_is_a_question() -> None:
-    section = REFERENCE.read_text().partition("\n## Twenty questions\n")[2]
+    section = REFERENCE.read_text().partition("\n## Twenty-one questions\n")[2]
     assert re.findall(r"^### (.+)$", section, re.MULTILINE) == list(questions())
     assert section.count("```sql\n") == len(questions())
 

@@ -7,6 +7,8 @@ import pytest
 from command_line import durable_bus
 from eventful import HALTED, in_flight, supervised, texts
 from replays import as_json, fingerprints
+from services import Raw, Service
+from streams import Producer, greeted
 from support import TESTS, Facts, kill
 
 from durable_bus.replay.plan import plan
@@ -153,6 +155,22 @@ def test_finish_of_what_has_failed_items_ends_with_1(journal: Path, facts: Facts
     ran = durable_bus("replay", "finish", "apps.eventful:bus", "--journal", journal, cwd=TESTS)
     assert ran.code == 1
     assert "held: complete, 2 of 2, 1 failed" in ran.out
+
+
+@pytest.mark.slow
+def test_finish_completes_what_has_come_of_a_stream_and_leaves_it_open(journal: Path, facts: Facts) -> None:
+    gate = journal.parent / "gate"
+    with Service(journal, "apps.eventful:bus") as service, Raw(journal) as raw:
+        producer = Producer(greeted(raw), "b", target="work")
+        producer.start()
+        producer.put("fine", f"gate {gate}", f"gate {gate}")
+        facts.until_recorded("b", 1)
+        service.kill()
+    assert planned(journal) == {("b", 1), ("b", 2)}
+    gate.touch()
+    finished = as_json("finish", "apps.eventful:bus", "--journal", journal, cwd=TESTS, code=4)
+    assert finished["left"] == ["b: all that has come is done, but nobody has sealed this stream"]
+    assert [(row["state"], row["completed"]) for row in finished["buffers"]] == [("open", 3)]
 
 
 @pytest.mark.slow

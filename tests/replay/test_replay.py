@@ -15,7 +15,9 @@ from daemons import client_of
 from eventful import CRASHES, Story, supervised, texts
 from msgspec import to_builtins
 from replays import as_json
-from support import REPOSITORY, TESTS, Facts, environment, kill, until
+from services import Raw
+from streams import Producer, greeted
+from support import REPOSITORY, TESTS, Facts, environment, kill, now_ms, until
 
 from durable_bus.app.finding import parse_spec
 from durable_bus.client.client import Client
@@ -164,6 +166,46 @@ def test_at_every_commit_it_says_what_was_recorded_then(journal: Path, facts: Fa
         for then in recorded:
             said = history.at(then["commit"])["buffers"]
             assert comparable(said) == comparable(then["buffers"]), then["commit"]
+
+
+@pytest.mark.slow
+def test_at_every_commit_a_stream_has_what_had_come_until_then(
+    journal: Path, facts: Facts, tmp_path: Path
+) -> None:
+    """One that is sealed, one that a crash finds open, one that is cancelled; and what a prune leaves."""
+    record = tmp_path / "record"
+    ids = ("sealed", "open", "stopped")
+    with RecordingDaemon(journal, record), client_of(journal, "cli"), Raw(journal) as raw:
+        greeted(raw)
+        producers = [Producer(raw, name, request=name, target="work") for name in ids]
+        for count in (0, 3, 1, 2):
+            for producer in producers:
+                producer.put(*["fine"] * count) if count else producer.start()
+        producers[0].seal()
+        facts.until("SELECT count(*) = 18 FROM results")
+    with RecordingDaemon(journal, record) as daemon, client_of(journal, "cli") as client:
+        client.cancel("stopped")
+        with Raw(journal) as raw:
+            producer = Producer(greeted(raw), "open", request="open", target="work")
+            assert producer.start(again=True)["received"] == 6
+            producer.put("fine")
+            facts.until_recorded("open", 7)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(60) == 0
+    recorded = [json.loads(line) for line in record.read_text().splitlines()]
+    with History(journal) as history:
+        for then in recorded:
+            said = history.at(then["commit"])["buffers"]
+            assert comparable(said) == comparable(then["buffers"]), then["commit"]
+    newest = facts.value("SELECT max(commit_id) FROM journal_commit")
+    last_open = facts.value("SELECT min(ended_commit) - 1 FROM buffer")
+    with supervised(journal) as client:
+        assert client.prune(now_ms() + 1000) == 2
+        facts.until("SELECT count(*) = 7 FROM item")
+    with History(journal) as history:
+        for commit_id, totals in ((newest, [6, 7, 6]), (last_open, [None, 6, None])):
+            rows = {row["buffer_id"]: row["total"] for row in history.at(commit_id)["buffers"]}
+            assert [rows[name] for name in ids] == totals
 
 
 def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

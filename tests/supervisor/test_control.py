@@ -9,7 +9,7 @@ from services import Raw, Service, connected, stopped
 from support import Facts, RunLog, buffer_states, now_ms, until
 
 from durable_bus import BufferError
-from durable_bus.client.client import next_retry_id
+from durable_bus.client.buffer_ids import next_retry_id
 from durable_bus.client.upload import BATCH_ITEMS
 from durable_bus.errors import NotFound
 from durable_bus.journal.reader import BufferContent
@@ -291,7 +291,7 @@ def test_a_chain_of_retries_goes_on_where_its_number_grows_too_long() -> None:
     for number, fits in ((8, True), (9, False), (10**12, False)):
         buffer_id = f"{'x' * 93}.retry{number}"
         following = next_retry_id(
-            BufferContent(1, buffer_id, "work", "", True, "", True, True, False, 1, 0, 1, is_retry=True)
+            BufferContent(1, buffer_id, "work", "", True, "", True, True, True, False, 1, 0, 1, is_retry=True)
         )
         assert following.endswith(f".retry{number + 1}")
         assert following.startswith("x" * 93) == fits

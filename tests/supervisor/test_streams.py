@@ -1,13 +1,10 @@
 """A stream is worked on from its first chunk on, and ends when it is sealed and done: by raw frames."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from services import Raw, Service, works
-from streams import Producer, greeted, refusal
+from services import Service, works
+from streams import Connections, Producer, chunks, completions, refusal, row_of
 from support import Facts, RunLog, now_ms
 
 from durable_bus.journal.admin.check import check
@@ -15,49 +12,11 @@ from durable_bus.journal.admin.check import check
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def service(journal: Path, run_log: RunLog) -> Iterator[Service]:
-    with Service(journal) as service:
-        yield service
-    assert [finding for finding in check(journal).checks if not finding.ok] == []
-
-
-class Connections:
-    """To one daemon: greeted, and closed in the end."""
-
-    def __init__(self, journal: Path) -> None:
-        self._journal = journal
-        self.stack = ExitStack()
-
-    def __call__(self, name: str | None = None) -> Raw:
-        return greeted(self.stack.enter_context(Raw(self._journal)), name)
-
-
-@pytest.fixture
-def connect(journal: Path) -> Iterator[Connections]:
-    connections = Connections(journal)
-    with connections.stack:
-        yield connections
-
-
-def row_of(facts: Facts, buffer_id: str = "b") -> dict[str, Any]:
-    (row,) = facts.dicts("SELECT * FROM buffers WHERE buffer_id = ?", buffer_id)
-    return row
-
-
-def completions(facts: Facts) -> int:
-    return int(facts.value("SELECT count(*) FROM messages WHERE kind = 'BufferComplete'"))
-
-
-def chunks(facts: Facts) -> list[tuple[int, int]]:
-    return facts.rows("SELECT first_index, item_count FROM chunk ORDER BY buffer_seq, first_index")
-
-
 # It begins at once, and ends once
 
 
 def test_the_first_items_run_before_the_seal_and_the_completion_comes_with_it(
-    service: Service, connect: Connections, facts: Facts
+    streaming: Service, connect: Connections, facts: Facts
 ) -> None:
     producer = Producer(connect("cli"), "b")
     assert producer.start()["k"] == "receiving"
@@ -79,7 +38,7 @@ def test_the_first_items_run_before_the_seal_and_the_completion_comes_with_it(
 
 
 def test_the_completion_comes_with_the_last_result_where_that_is_later(
-    service: Service, connect: Connections, facts: Facts, tmp_path: Path
+    streaming: Service, connect: Connections, facts: Facts, tmp_path: Path
 ) -> None:
     producer = Producer(connect(), "b", target="gate")
     producer.start()
@@ -95,7 +54,7 @@ def test_the_completion_comes_with_the_last_result_where_that_is_later(
 
 
 def test_one_that_nobody_collects_ends_with_its_seal_too(
-    service: Service, connect: Connections, facts: Facts
+    streaming: Service, connect: Connections, facts: Facts
 ) -> None:
     producer = Producer(connect(), "b", collect=False)
     producer.start()
@@ -107,7 +66,7 @@ def test_one_that_nobody_collects_ends_with_its_seal_too(
 
 
 def test_a_seal_that_is_repeated_is_answered_again(
-    service: Service, connect: Connections, facts: Facts
+    streaming: Service, connect: Connections, facts: Facts
 ) -> None:
     """Its answer was lost, with the connection."""
     producer = Producer(connect(), "b")
@@ -124,179 +83,11 @@ def test_a_seal_that_is_repeated_is_answered_again(
     facts.assert_whole("b", 1)
 
 
-# Who sends
-
-
-def test_a_second_producer_is_refused_and_the_first_goes_on(
-    service: Service, connect: Connections, facts: Facts
-) -> None:
-    first, second = Producer(connect(), "b"), Producer(connect(), "b", request="other")
-    for items in ([], ["a"]):
-        first.start()
-        for item in items:
-            first.put(item)
-        assert refusal(second.start()) == "BufferError: another client is sending its items just now"
-    first.put("b")
-    assert first.seal()["total"] == 2
-    first.until_ended()
-    facts.assert_whole("b", 2)
-
-
-def test_a_producer_whose_connection_broke_goes_on_where_it_was(
-    service: Service, connect: Connections, facts: Facts, run_log: RunLog
-) -> None:
-    producer = Producer(connect(), "b")
-    producer.start()
-    producer.put("a", "b")
-    producer.raw.socket.close()
-    told = producer.start(connect(), again=True)
-    assert (told["next_chunk"], told["received"], told["existing"]) == (1, 2, False)
-    assert producer.put("a", "b", number=0)["next_chunk"] == 1, "it is there already"
-    producer.put("c")
-    producer.seal()
-    producer.until_ended()
-    facts.assert_whole("b", 3)
-    assert sorted(run_log.indexes()) == [0, 1, 2]
-
-
-def test_another_goes_on_behind_what_has_come_and_the_one_before_is_refused(
-    service: Service, connect: Connections, facts: Facts
-) -> None:
-    old, new = Producer(connect(), "b"), Producer(connect(), "b", request="other")
-    old.start()
-    old.put("a", "b")
-    old.raw.socket.close()
-    told = new.start()
-    assert (told["next_chunk"], told["received"], told["existing"]) == (1, 2, False)
-    assert "BufferError: another client" in refusal(old.start(connect(), again=True))
-    new.put("c")
-    new.raw.socket.close()
-    gone_on = "BufferError: another client has gone on with this stream meanwhile"
-    assert refusal(old.start(connect(), again=True)) == gone_on
-    assert new.start(connect(), again=True)["received"] == 3
-    new.put("d")
-    new.seal()
-    new.until_ended()
-    facts.assert_whole("b", 4)
-    answers = facts.rows("SELECT payload FROM results ORDER BY item_index")
-    assert [text for (text,) in answers] == ["a", "b", "c", "d"]
-    assert facts.value("SELECT digest IS NULL FROM buffer") == 1
-
-
-@pytest.mark.parametrize("other", [{"target": "sleep"}, {"collect": False}, {"return_to": "cli"}])
-def test_who_wants_another_buffer_does_not_go_on_with_this_one(
-    service: Service, connect: Connections, facts: Facts, other: dict[str, Any]
-) -> None:
-    connect("cli").socket.close()
-    producer = Producer(connect(), "b")
-    producer.start()
-    producer.put("a")
-    producer.raw.socket.close()
-    told = Producer(connect(), "b", request="other", **other).start()
-    assert refusal(told).endswith("this id is used already, with other target, collect or return_to")
-    producer.start(connect())
-    producer.seal()
-    producer.until_ended()
-    facts.assert_whole("b", 1)
-
-
-def test_whole_starts_with_the_id_of_an_unsealed_stream_are_refused(
-    service: Service, connect: Connections, facts: Facts
-) -> None:
-    producer, raw = Producer(connect(), "b"), connect()
-    producer.start()
-    producer.put("a")
-    whole = {"buffer_id": "b", "target": "echo", "collect": True}
-    for told in (
-        raw.ask("start", **whole),
-        raw.ask("submit", b"a\0", **whole, count=1, forms="0", digest="d"),
-    ):
-        assert refusal(told) == "BufferError: it is a stream that is not sealed"
-    producer.put("b")
-    producer.seal()
-    producer.until_ended()
-    facts.assert_whole("b", 2)
-
-
-def test_a_stream_does_not_come_in_one_frame(service: Service, connect: Connections, facts: Facts) -> None:
-    whole = {"buffer_id": "b", "target": "echo", "collect": True, "stream": True}
-    told = connect().ask("submit", b"a\0", **whole, count=1, forms="0", digest="d")
-    assert refusal(told) == "UsageError: the items of a stream come in chunks"
-    assert facts.rows("SELECT * FROM buffers") == []
-
-
-def test_what_a_whole_start_has_left_under_its_request_is_no_part_of_a_stream(
-    service: Service, connect: Connections, facts: Facts
-) -> None:
-    whole = Producer(connect(), "b", stream=False)
-    whole.start()
-    whole.put("a")
-    whole.raw.socket.close()
-    stream = Producer(connect(), "b")
-    assert stream.start()["next_chunk"] == 0
-    stream.put("b")
-    stream.seal()
-    stream.until_ended()
-    facts.assert_whole("b", 1)
-
-
-# What is refused costs nothing that has come
-
-
-def test_an_empty_seal_is_refused_and_the_id_is_free_again(
-    service: Service, connect: Connections, facts: Facts
-) -> None:
-    producer = Producer(connect(), "b")
-    producer.start()
-    assert refusal(producer.seal(0)) == "BufferError: No items specified"
-    assert facts.rows("SELECT * FROM buffers") == []
-    with service.client() as client:
-        assert client.start("echo", ["a"], buffer_id="b").wait(60).successful == 1
-
-
-def test_one_that_is_abandoned_leaves_what_has_come_of_it(
-    service: Service, connect: Connections, facts: Facts
-) -> None:
-    early, late = Producer(connect(), "early"), Producer(connect(), "late", request="late")
-    early.start()
-    early.abandon()
-    late.start()
-    late.put("a")
-    late.abandon()
-    facts.until("SELECT count(*) = 0 FROM buffers WHERE buffer_id = 'early'")
-    assert row_of(facts, "late")["state"] == "open"
-    late.start()
-    assert (late.received, late.put("b")["k"]) == (1, "received")
-    late.seal()
-    late.until_ended()
-    facts.assert_whole("late", 2)
-
-
-def test_a_chunk_that_is_none_and_a_wrong_total_are_refused_and_what_has_come_stays(
-    service: Service, connect: Connections, facts: Facts
-) -> None:
-    producer = Producer(connect(), "b")
-    producer.start()
-    assert refusal(producer.put("a", count=7)).startswith("UsageError: a chunk said to hold 7 items")
-    assert facts.rows("SELECT * FROM buffers") == []
-    for wrong in (lambda: producer.put("b", count=7), lambda: producer.seal(2), lambda: producer.seal(0)):
-        producer.start()
-        if not producer.received:
-            producer.put("a")
-        assert refusal(wrong())
-        assert row_of(facts)["total"] == 1
-    assert producer.start()["received"] == 1
-    producer.put("b")
-    producer.seal()
-    producer.until_ended()
-    facts.assert_whole("b", 2)
-
-
 # Cancel, pause, prune
 
 
 def test_a_cancel_ends_it_and_what_had_come_is_its_total(
-    service: Service, connect: Connections, facts: Facts, tmp_path: Path
+    streaming: Service, connect: Connections, facts: Facts, tmp_path: Path
 ) -> None:
     producer, raw = Producer(connect(), "b", target="gate"), connect()
     producer.start()
@@ -311,12 +102,12 @@ def test_a_cancel_ends_it_and_what_had_come_is_its_total(
     (tmp_path / "gate").touch()
     facts.until("SELECT count(*) = 0 FROM in_flight")
     assert [state for (state,) in facts.rows("SELECT state FROM items")] == ["succeeded", *["missing"] * 2]
-    with service.client() as client:
+    with streaming.client() as client:
         assert client.retry("b").wait(60).total == 2
 
 
 def test_a_seal_of_one_that_was_cancelled_says_so(
-    service: Service, connect: Connections, facts: Facts
+    streaming: Service, connect: Connections, facts: Facts
 ) -> None:
     producer = Producer(connect(), "b")
     producer.start()
@@ -325,8 +116,21 @@ def test_a_seal_of_one_that_was_cancelled_says_so(
     assert refusal(producer.seal()) == "BufferError: it was cancelled while its items arrived"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_seal_of_one_that_was_cancelled_before_it_opened_says_so_too(
+    journal: Path, connect: Connections, facts: Facts, stream: bool
+) -> None:
+    """Its row has gone by then: that ended the supervisor."""
+    with Service(journal, housekeeping_s=0.05):
+        producer = Producer(connect(), "b", stream=stream)
+        producer.start()
+        connect().ask("cancel", buffer_id="b")
+        facts.until("SELECT count(*) = 0 FROM buffer")
+        assert refusal(producer.seal(1)) == "BufferError: it was cancelled while its items arrived"
+
+
 def test_while_it_is_paused_items_come_and_nothing_is_handed_out(
-    service: Service, connect: Connections, facts: Facts
+    streaming: Service, connect: Connections, facts: Facts
 ) -> None:
     producer, raw = Producer(connect(), "b"), connect()
     producer.start()
@@ -335,7 +139,7 @@ def test_while_it_is_paused_items_come_and_nothing_is_handed_out(
     assert raw.ask("pause", buffer_id="b")["paused"]
     producer.put("b")
     producer.seal()
-    with service.client() as client:
+    with streaming.client() as client:
         assert works(client)
     assert (facts.recorded("b"), row_of(facts)["paused"]) == (1, 1)
     raw.ask("resume", buffer_id="b")
@@ -344,7 +148,7 @@ def test_while_it_is_paused_items_come_and_nothing_is_handed_out(
 
 
 def test_prune_takes_its_chunks_and_leaves_its_row(
-    service: Service, connect: Connections, facts: Facts
+    streaming: Service, connect: Connections, facts: Facts
 ) -> None:
     for buffer_id in ("b", "unsealed"):
         producer = Producer(connect(), buffer_id, request=buffer_id)
@@ -361,7 +165,7 @@ def test_prune_takes_its_chunks_and_leaves_its_row(
     assert done.start(connect())["received"] == 500
     done.seal()
     done.until_ended()
-    with service.client() as client:
+    with streaming.client() as client:
         assert client.prune(now_ms() + 1000) == 2
     facts.until("SELECT count(*) = 500 FROM item")
     assert chunks(facts) == [(n * 100, 100) for n in range(5)]
@@ -409,20 +213,3 @@ def test_a_kill_leaves_it_open_with_all_that_had_come(
         facts.assert_whole("b", 30)
     assert {index: n for index, n in run_log.times().items() if index < 10} == dict.fromkeys(range(10), 1)
     assert check(journal).ok
-
-
-def test_a_killed_producer_leaves_it_to_the_next(
-    service: Service, connect: Connections, facts: Facts
-) -> None:
-    """Half a frame had come of it."""
-    producer = Producer(connect(), "b")
-    producer.start()
-    producer.put("a")
-    producer.raw.write(b"\0\0\0\xff\0")
-    producer.raw.socket.close()
-    other = Producer(connect(), "b", request="other")
-    assert other.start()["received"] == 1
-    other.put("b")
-    other.seal()
-    other.until_ended()
-    facts.assert_whole("b", 2)

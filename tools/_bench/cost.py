@@ -212,7 +212,7 @@ class Bare:
             if number == len(self._history.chunks) - 1:
                 facts = {"total": len(items), "received": len(items)}
                 self._execute(
-                    "UPDATE buffer SET total = :total, received = :received, digest = '', opened_commit = 1",
+                    "UPDATE buffer SET total = :total, received = :received, digest = '', opened_commit = 1, sealed_commit = 1",
                     facts,
                 )
             self._close(0)

@@ -93,8 +93,8 @@ SECONDS_OF = {"durable_bus": of_durable_bus, "pool": of_pool, "joblib": of_jobli
 
 def show_mapping(measured: dict[str, Any]) -> None:
     print(
-        f"    map: items a second with {measured['workers']} workers, median, from the call to the end of all "
-        f"processes; Pool.imap with chunks of {measured['chunk']}, joblib.Parallel(return_as='generator')"
+        f"    map: items a second with {measured['workers']} workers, median, from the call to the end of "
+        f"all processes; Pool.imap with chunks of {measured['chunk']}, joblib.Parallel as a generator"
     )
     print(f"    {'':24}{'items':>10}{'durable_bus':>13}{'pool':>11}{'joblib':>11}   of the better")
     for name, job in measured["jobs"].items():

@@ -77,8 +77,9 @@ FROM journal_commit WHERE commit_id = :commit_id;
 SELECT max(commit_id) FROM journal_commit;
 
 -- name: buffers_at
--- Every buffer as it was after a commit, as the view `buffers` would have shown it. A stream had the chunks of until then. What a prune has removed cannot be
--- counted any more (NULL), and how many items had arrived of a buffer that was receiving is known of the present only.
+-- Every buffer as it was after a commit, as the view `buffers` would have shown it. A stream had the chunks of until then.
+-- What a prune has removed cannot be counted any more (NULL), and how many items had arrived of a buffer that was receiving
+-- is known of the present only.
 SELECT
     b.buffer_id,
     CASE
@@ -95,11 +96,11 @@ SELECT
     ) AS paused,
     b.target,
     CASE
-        WHEN b.sealed_commit <= :commit_id THEN b.total
-        WHEN b.opened_commit <= :commit_id THEN (
+        WHEN b.sealed_commit <= :commit_id OR b.ended_commit <= :commit_id THEN b.total
+        WHEN b.opened_commit <= :commit_id THEN CASE WHEN b.pruned_commit IS NULL THEN (
             SELECT coalesce(sum(k.item_count), 0) FROM chunk k
             WHERE k.buffer_seq = b.buffer_seq AND k.commit_id <= :commit_id
-        )
+        ) END
         WHEN :commit_id >= (SELECT max(commit_id) FROM journal_commit) THEN b.received
     END AS total,
     CASE

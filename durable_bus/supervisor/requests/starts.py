@@ -233,7 +233,8 @@ def _open(context: Context, connection_id: int, request: Open, bodies: list[byte
 
 
 def _why_not_sealed(context: Context, arriving: Arriving, total: int) -> str:
-    if context.journal.buffers.by_seq(arriving.buffer_seq).ended_commit is not None:
+    row = context.journal.buffers.by_id(arriving.start.buffer_id)
+    if row is None or row.buffer_seq != arriving.buffer_seq or row.ended_commit is not None:
         return "it was cancelled while its items arrived"
     return f"{arriving.received} of {total} items arrived"
 

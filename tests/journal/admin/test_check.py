@@ -27,6 +27,10 @@ BREAKS = {
     "foreign_keys": "UPDATE failure SET traceback_id = 99 WHERE failure_id = 1",
     "counters_equal_rows": "UPDATE buffer SET succeeded = succeeded - 1 WHERE buffer_id = 'plain'",
     "items_are_complete": f"DELETE FROM item WHERE item_key = ({HALTED} << 32) + 19",
+    "chunks_are_what_came": f"""
+        INSERT INTO chunk (buffer_seq, first_index, item_count, commit_id)
+        SELECT buffer_seq, 0, total - 1, opened_commit FROM buffer WHERE buffer_seq = {PLAIN}""",
+    "streams_have_chunks": "UPDATE buffer SET sealed_commit = ended_commit WHERE buffer_id = 'plain'",
     "items_have_a_buffer": "INSERT INTO item (item_key, payload, form) VALUES (999 << 32, 'x', 0)",
     "ended_means_whole": "UPDATE buffer SET ended_commit = NULL WHERE buffer_id = 'plain'",
     "one_completion_each": "DELETE FROM message WHERE message_id = 'plain/complete'",
@@ -76,6 +80,54 @@ BREAKS = {
 }
 
 
+STREAM = f"""
+UPDATE buffer SET sealed_commit = ended_commit WHERE buffer_seq = {PLAIN};
+INSERT INTO chunk (buffer_seq, first_index, item_count, commit_id)
+SELECT buffer_seq, 0, 4, opened_commit FROM buffer WHERE buffer_seq = {PLAIN}
+UNION ALL SELECT buffer_seq, 4, 5, opened_commit FROM buffer WHERE buffer_seq = {PLAIN}
+UNION ALL SELECT buffer_seq, 9, 1, ended_commit FROM buffer WHERE buffer_seq = {PLAIN};
+"""
+"""What was a whole buffer of ten items is a stream that came in three chunks."""
+AT_CHUNK = f"WHERE buffer_seq = {PLAIN} AND first_index ="
+BREAKS_OF_A_STREAM = {
+    "the first is lost": ("chunks_are_what_came", f"DELETE FROM chunk {AT_CHUNK} 0"),
+    "one between is lost": ("chunks_are_what_came", f"DELETE FROM chunk {AT_CHUNK} 4"),
+    "the last is lost": ("chunks_are_what_came", f"DELETE FROM chunk {AT_CHUNK} 9"),
+    "all are lost": ("streams_have_chunks", f"DELETE FROM chunk WHERE buffer_seq = {PLAIN}"),
+    "two overlap": ("chunks_are_what_came", f"UPDATE chunk SET item_count = 6 {AT_CHUNK} 4"),
+    "one is longer than what came": ("chunks_are_what_came", f"UPDATE chunk SET item_count = 2 {AT_CHUNK} 9"),
+    "one came before it opened": ("chunks_are_what_came", f"UPDATE chunk SET commit_id = 1 {AT_CHUNK} 0"),
+    "one came before the one before": (
+        "chunks_are_what_came",
+        f"UPDATE chunk SET commit_id = 1 {AT_CHUNK} 4",
+    ),
+    "one came after the seal": (
+        "chunks_are_what_came",
+        f"UPDATE chunk SET commit_id = commit_id + 1 {AT_CHUNK} 9",
+    ),
+    "it ended unsealed": (
+        "ended_means_whole",
+        f"UPDATE buffer SET sealed_commit = NULL, total = NULL WHERE buffer_seq = {PLAIN}",
+    ),
+    "it ended before it was sealed": (
+        "buffers_change_in_order",
+        f"UPDATE buffer SET sealed_commit = sealed_commit + 1 WHERE buffer_seq = {PLAIN}",
+    ),
+    "it was sealed before it opened": (
+        "buffers_change_in_order",
+        f"UPDATE buffer SET sealed_commit = opened_commit - 1 WHERE buffer_seq = {PLAIN}",
+    ),
+    "it was sealed and never opened": (
+        "buffers_change_in_order",
+        f"UPDATE buffer SET opened_commit = NULL, ended_commit = NULL WHERE buffer_seq = {PLAIN}",
+    ),
+    "items came after its total": (
+        "items_are_complete",
+        f"UPDATE buffer SET total = total - 1 WHERE buffer_seq = {PLAIN}",
+    ),
+}
+
+
 def wrong(journal: Path) -> set[str]:
     report = check(journal, served=holder_pid(journal) is not None, noted=noted_commit(journal))
     return {finding.name for finding in report.checks if not finding.ok}
@@ -96,6 +148,16 @@ def test_every_invariant_has_a_test_that_breaks_it() -> None:
 @pytest.mark.parametrize("name", BREAKS)
 def test_what_is_broken_is_found(copied: Path, name: str) -> None:
     execute(copied, BREAKS[name])
+    assert name in wrong(copied)
+
+
+@pytest.mark.parametrize("what", BREAKS_OF_A_STREAM)
+def test_what_is_broken_of_a_stream_is_found(copied: Path, what: str) -> None:
+    with closing(sqlite3.connect(copied)) as connection:
+        connection.executescript(STREAM)
+    assert wrong(copied) == set()
+    name, sql = BREAKS_OF_A_STREAM[what]
+    execute(copied, sql)
     assert name in wrong(copied)
 
 

@@ -79,7 +79,8 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         "completions_say_what_rows_say counters_equal_rows dispatches_are_of_their_buffer "
         "ended_means_whole failures_belong_to_an_item foreign_keys hops_resolve "
         "items_are_complete items_have_a_buffer low_water_is_low one_completion_each "
-        "pauses_are_of_open_buffers retried_buffers_had_ended sqlite_integrity threads_resolve",
+        "pauses_are_of_open_buffers retried_buffers_had_ended sqlite_integrity "
+        "streams_have_chunks threads_resolve",
     ),
     "item lost": (
         partial(page_lost, "item"),

@@ -1,0 +1,53 @@
+"""What buffers are called: which ids may be, and those that we choose."""
+
+import hashlib
+
+from durable_bus.errors import BufferError, UsageError
+from durable_bus.journal.reader import BufferContent
+from durable_bus.payloads.items import ItemsDigest
+from durable_bus.payloads.messages import NAME_CHARS_MAX, check_name
+from durable_bus.payloads.settings import AppSpec
+
+__all__ = ["KEY_ITEMS", "check_buffer_id", "default_buffer_id", "next_retry_id"]
+
+KEY_ITEMS = 256
+"""So many items, the first ones, make the id of a buffer that was given none, and whose last item is not
+known before it has come.
+"""
+_DIGEST_CHARS = 16
+_RETRY_BASE_CHARS = 80
+"""How long the id before `.retry1` is where it had to be cut."""
+_RETRY_DIGEST_CHARS = 32
+
+
+def check_buffer_id(buffer_id: str) -> None:
+    """Raises BufferError when no buffer may have this id."""
+    try:
+        check_name(buffer_id, "buffer")
+    except UsageError as error:
+        raise BufferError(str(buffer_id)[:100] or "unknown", str(error)) from None
+
+
+def next_retry_id(content: BufferContent) -> str:
+    """What a retry of this buffer is called: `BUFFER.retry1`, and the retry of that `BUFFER.retry2`.
+
+    Where that would be longer than a buffer id may be, BUFFER is cut, and a digest of the whole of it put in
+    place of its end: the same each time, and of no two buffers the same. It leaves room for further retries.
+    """
+    base, dot, number = content.buffer_id.rpartition(".retry")
+    if not (content.is_retry and dot and number.isdecimal()):
+        base, number = content.buffer_id, "0"
+    suffix = f".retry{int(number) + 1}"
+    if len(base) + len(suffix) > NAME_CHARS_MAX:
+        digest = hashlib.sha256(base.encode()).hexdigest()[:_RETRY_DIGEST_CHARS]
+        base = f"{base[: _RETRY_BASE_CHARS - len(digest) - 1]}.{digest}"
+    return base + suffix
+
+
+def default_buffer_id(app: AppSpec, target: str, body: bytes, forms: bytes) -> str:
+    """The same for the same app or function, target and first items."""
+    digest = ItemsDigest()
+    digest.update(body, forms)
+    text = "\n".join([f"{app.value}:{app.attribute}", target, digest.hexdigest()])
+    suffix = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST_CHARS]
+    return f"{target[:60]}-{suffix}"
