@@ -191,9 +191,10 @@ class Streamer(Producer):
                 told.put(self.content, self._first_of[frame.next_chunk])
 
     def _may_go_on(self, frame: Receiving) -> None:
-        """It comes back, is let in, and goes on counting its chunks as before: nobody has come between."""
-        self.machine.model.told.goes_on(self.content, self.request_id)
-        if not frame.existing and self._first_of.get(frame.next_chunk) != frame.received:
+        """It comes back and is let in: it goes on counting its chunks as before, or it has sealed the stream."""
+        if frame.existing:
+            self.machine.model.told.has_sealed(self.content, self.request_id)
+        elif self._first_of.get(frame.next_chunk) != frame.received:
             raise Violation(f"client {self.name} counts {self._first_of}, and was told {frame}")
 
     def answered(self, answer: Answer | Error) -> None:

@@ -70,12 +70,12 @@ class Told:
         if self._items(rows[0][0]) != given:
             raise Violation(f"the items of {content.buffer_id} on disk are not what its producers have sent")
 
-    def goes_on(self, content: Content, request_id: str) -> None:
-        """A producer comes back when its connection was lost, and is let in: nobody has come between."""
-        sql = "SELECT request_id FROM buffer WHERE buffer_id = ? AND opened_commit IS NOT NULL"
+    def has_sealed(self, content: Content, request_id: str) -> None:
+        """A producer that comes back is told that there is nothing to do: it was this one that has sealed."""
+        sql = "SELECT request_id FROM buffer WHERE buffer_id = ? AND sealed_commit IS NOT NULL"
         rows = self._query(sql, content.buffer_id)
-        if rows and rows != [(request_id,)]:
-            raise Violation(f"{request_id} goes on with {content.buffer_id}, which is now that of {rows}")
+        if rows != [(request_id,)]:
+            raise Violation(f"{request_id} was told that it has sealed {content.buffer_id}, and {rows} has")
 
     def gone_on(self, content: Content, request_id: str) -> None:
         """A producer is told that another one has come between."""
