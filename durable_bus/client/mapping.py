@@ -268,14 +268,17 @@ class Arrivals:
 
     def page(self, read: int) -> list[Result]:
         """What can be given now of the first `read` items; none when there is nothing new."""
-        if self._before is not None and len(self._held) > AHEAD and min(self._held) >= read:
-            return []  # its items come first
-        page = self._new()
-        if not self._held and page and self._is_next(page, read):
-            ready = page
-        else:
-            self._held.update((result.index, result) for result in page)
-            ready = self._ready(read)
+        ready: list[Result] = []
+        page: list[Result] | None = []
+        while page is not None and not ready:
+            if self._before is not None and len(self._held) > AHEAD and min(self._held) >= read:
+                return []  # its items come first
+            page = self._new()
+            if not self._held and page and self._is_next(page, read):
+                ready = page
+            else:
+                self._held.update((result.index, result) for result in page or ())
+                ready = self._ready(read)
         self._next += len(ready)
         self.given += len(ready)
         return ready
@@ -298,17 +301,23 @@ class Arrivals:
             index += 1
         return ready
 
-    def _new(self) -> list[Result]:
-        page: list[Result] | None = None
+    def _new(self) -> list[Result] | None:
+        """None: all that is recorded now was looked at."""
         if self._before is not None:
-            page = next(self._before, None)
-            if page is None:
-                self._before = None
-        if page is None:
-            page, self._after = self._reader.results_after(self._buffer_seq, self._after)
+            page = next(self._before, [])
+            if page and page[-1].index < len(self._seen):
+                return [result for result in page if self._is_first(result.index)]
+            # What came behind those that were there was recorded since then: it comes below.
+            self._before = None
+            if page:
+                return [
+                    result for result in page if result.index < len(self._seen) and self._is_first(result.index)
+                ]
+        after = self._after
+        page, self._after = self._reader.results_after(self._buffer_seq, after)
         if self._seen:
             page = [result for result in page if self._is_first(result.index)]
-        return page
+        return None if self._after == after else page
 
     def _is_first(self, index: int) -> bool:
         if index >= len(self._seen):

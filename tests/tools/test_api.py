@@ -25,8 +25,8 @@ def test_every_public_name_has_its_place_on_the_page() -> None:
 
 
 def test_dir_and_help_show_the_public_names_with_their_docstrings() -> None:
-    assert dir(durable_bus) == sorted([*durable_bus.__all__, "open"])
-    assert "open" not in durable_bus.__all__, "a star import would hide the built-in"
+    assert dir(durable_bus) == sorted([*durable_bus.__all__, "map", "open"])
+    assert not {"map", "open"} & set(durable_bus.__all__), "a star import would hide built-ins"
     text = pydoc.plain(pydoc.render_doc(durable_bus))
     for name in set(durable_bus.__all__) - {"__version__"}:
         docstring = getattr(durable_bus, name).__doc__
