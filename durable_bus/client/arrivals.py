@@ -61,23 +61,39 @@ class Arrivals:
         if self._before is not None:
             if len(self._held) > _HELD_MAX:
                 return False  # their items come first
-            page = next(self._before, None)
-            if page is not None:
-                runs = map(run_of, [result for result in page if self._is_first(result.index)])
-                self._held.update((run.first_index, run) for run in runs)
+            there = len(self._seen)
+            page = next(self._before, [])
+            if not page or page[-1].index >= there:
+                self._before = (
+                    None  # what is behind those that were there was recorded since, and comes below
+                )
+            if page:
+                first = [result for result in page if result.index < there and self._is_first(result.index)]
+                self._held.update((run.first_index, run) for run in map(run_of, first))
                 return True
-            self._before = None
         runs, after = self._reader.runs_after(self._buffer_seq, self._after)
         if after == self._after:
             return False
         self._after = after
         if self._seen:
-            runs = [run for run in runs if self._is_first(run.first_index)]
+            runs = [part for run in runs for part in self._not_seen(run)]
         self._held.update((run.first_index, run) for run in runs)
         return True
 
+    def _not_seen(self, run: Run) -> list[Run]:
+        """What of a run was not among the pages before. It may begin with items that were there, and end with
+        some that came since.
+        """
+        first, end = run.first_index, run.first_index + len(run.payloads)
+        if not any(self._seen[first:end]):
+            self._seen[first:end] = b"\1" * len(self._seen[first:end])
+            return [run]
+        return [
+            run._replace(first_index=index, payloads=[payload])
+            for index, payload in enumerate(run.payloads, first)
+            if index >= len(self._seen) or self._is_first(index)
+        ]
+
     def _is_first(self, index: int) -> bool:
-        if index >= len(self._seen):
-            return True
         before, self._seen[index] = self._seen[index], 1
         return not before

@@ -42,10 +42,10 @@ def told(arrivals: Arrivals, taken: int) -> list[list[int]]:
     ]
 
 
-def arrivals_of(*answers: list[int], ordered: bool, before: int = 0) -> Arrivals:
+def arrivals_of(*answers: list[int], ordered: bool, before: int = 0, received: int | None = None) -> Arrivals:
+    """`received`: how many items were there at the beginning; None: all."""
     reader: Any = Recorded(*answers, before=before)
-    received = sum(map(len, answers)) if before else 0
-    return Arrivals(reader, 1, received, ordered=ordered)
+    return Arrivals(reader, 1, sum(map(len, answers)) if received is None else received, ordered=ordered)
 
 
 def test_a_run_whose_turn_comes_later_is_no_end() -> None:
@@ -85,7 +85,9 @@ def test_each_is_given_once_however_they_come(
 ) -> None:
     before = data.draw(st.integers(0, len(recorded)))
     total = sum(map(len, recorded))
-    arrivals = arrivals_of(*recorded, ordered=ordered, before=before)
+    there = max((answer[-1] + 1 for answer in recorded[:before]), default=0)
+    received = data.draw(st.integers(there, total))
+    arrivals = arrivals_of(*recorded, ordered=ordered, before=before, received=received)
     seen: list[int] = []
     for taken in sorted([*data.draw(st.lists(st.integers(0, total), max_size=3)), total]):
         new = [index for one in told(arrivals, taken) for index in one]

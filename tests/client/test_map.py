@@ -1,0 +1,600 @@
+"""`durable_bus.map`: each value once, whatever has stopped the call before."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apps import mapping
+from services import Service
+from support import (
+    Facts,
+    RunLog,
+    children_of,
+    environment,
+    kill,
+    outcome,
+    program,
+    until_gone,
+    workers_of,
+)
+
+from durable_bus import BufferError, ItemFailed
+from durable_bus import map as durable_map
+from durable_bus.app.finding import function_spec
+from durable_bus.client.client import Client
+from durable_bus.client.embedded import open_client
+from durable_bus.client.stream import AHEAD
+from durable_bus.errors import (
+    InsideHandler,
+    JournalLocked,
+    LimitExceeded,
+    OtherItems,
+    SupervisorLost,
+    UsageError,
+)
+from durable_bus.payloads.settings import MappedSettings
+
+READ_MAX = AHEAD
+
+
+@pytest.fixture
+def door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file for which gates wait."""
+    path = tmp_path / "door"
+    monkeypatch.setenv("GATE", str(path))
+    return path
+
+
+class Source:
+    """Numbers, and how many of them were read."""
+
+    def __init__(self, end: int = sys.maxsize) -> None:
+        self.end = end
+        self.read = 0
+
+    def __iter__(self) -> Iterator[int]:
+        while self.read < self.end:
+            self.read += 1
+            yield self.read - 1
+
+
+def mapped(journal: Path, items: Any, function: Any = mapping.square, **options: Any) -> list[Any]:
+    return list(durable_map(function, items, journal=journal, workers=1, **options))
+
+
+def is_clean(journal: Path) -> bool:
+    done = subprocess.run(
+        [sys.executable, "-m", "durable_bus", "check", "--journal", str(journal)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
+
+
+def mapped_raises(journal: Path, items: Any, **options: Any) -> str:
+    with pytest.raises(BufferError) as refused:
+        mapped(journal, items, mapping.gate, **options)
+    return str(refused.value)
+
+
+def serving(journal: Path, function: Any) -> Client:
+    """A client of a supervisor that serves the function, as `map` has one."""
+    name = function.__name__
+    return open_client(function_spec(function, MappedSettings(name, None, 1)), name, journal, 2)
+
+
+def left_open(client: Client, target: str, items: list[int]) -> None:
+    """A stream "b" that has these items, and was left without an end."""
+    with pytest.raises(ZeroDivisionError), client.stream(target, buffer_id="b") as stream:
+        for item in items:
+            stream.put(item)
+        raise ZeroDivisionError
+
+
+# What is given again
+
+
+def test_the_same_call_again_runs_nothing_and_gives_the_same(journal: Path, run_log: RunLog) -> None:
+    squares = [number * number for number in range(300)]
+    assert mapped(journal, range(300)) == squares
+    assert sorted(run_log.indexes()) == list(range(300))
+    assert mapped(journal, iter(range(300))) == squares
+    assert sorted(mapped(journal, range(300), ordered=False)) == squares
+    assert len(run_log.runs()) == 300
+
+
+@pytest.mark.slow
+def test_another_function_or_other_first_items_are_another_buffer(journal: Path, facts: Facts) -> None:
+    mapped(journal, [1, 2])
+    mapped(journal, [1, 3])
+    mapped(journal, [1, 2], mapping.same)
+    assert facts.value("SELECT count(*) FROM buffers") == 3
+    assert facts.value("SELECT count(*) FROM buffers WHERE buffer_id LIKE 'square-%'") == 2
+
+
+@pytest.mark.slow
+def test_another_item_is_refused_and_named(journal: Path, run_log: RunLog) -> None:
+    mapped(journal, range(1000))
+    ran = len(run_log.runs())
+    for index in (256, 700, 999):
+        items = [*range(index), -1, *range(index + 1, 1000)]
+        with pytest.raises(OtherItems, match=f"item {index} was the json '{index}', and is the json '-1'"):
+            mapped(journal, items)
+    assert len(run_log.runs()) == ran
+
+
+@pytest.mark.slow
+def test_what_was_given_before_the_other_item_is_given_again(journal: Path) -> None:
+    mapped(journal, [1, 2, 3], buffer_id="b")
+
+    def some() -> Iterator[int]:
+        yield from (1, 2)
+        yield 4
+
+    values = durable_map(mapping.square, some(), journal=journal, buffer_id="b")
+    with pytest.raises(OtherItems, match="item 2"):
+        list(values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [0, 1])
+def test_fewer_and_more_items_are_refused(journal: Path, first: int) -> None:
+    mapped(journal, range(5), buffer_id="b")
+    with pytest.raises(OtherItems, match=f"5 of them are recorded, and {first} are given"):
+        mapped(journal, range(first), buffer_id="b")
+    with pytest.raises(OtherItems, match="there are 5 of them, and more are given"):
+        mapped(journal, range(6), buffer_id="b")
+    assert mapped(journal, range(5), buffer_id="b") == [0, 1, 4, 9, 16]
+
+
+def test_no_items_give_nothing_and_write_nothing(journal: Path) -> None:
+    assert mapped(journal, []) == []
+    assert mapped(journal, iter(()), buffer_id="b") == []
+    assert not journal.exists()
+
+
+@pytest.mark.slow
+def test_a_cancelled_and_a_pruned_buffer_are_refused(journal: Path, door: Path, run_log: RunLog) -> None:
+    with serving(journal, mapping.gate) as client:
+        left_open(client, "gate", [1, 1000])
+        run_log.until_started(1000)
+        assert client.cancel("b") == "cancelled"
+        door.touch()
+        with client.stream("gate", buffer_id="c") as stream:
+            stream.put(1)
+    assert mapped(journal, [1], mapping.gate, buffer_id="c") == [1]
+    with serving(journal, mapping.gate) as client:
+        with pytest.raises(BufferError, match="it was cancelled"):
+            client.stream("gate", buffer_id="b")
+        assert mapped_raises(journal, [1, 1000], buffer_id="b") == "buffer b: it was cancelled"
+        assert client.prune(2**52) == 2
+    for buffer_id in ("b", "c"):
+        why = f"buffer {buffer_id}: its items and results were pruned, and its id stays used"
+        assert mapped_raises(journal, [1], buffer_id=buffer_id) == why
+
+
+@pytest.mark.slow
+def test_an_id_of_another_target_is_refused(journal: Path) -> None:
+    mapped(journal, [1], buffer_id="b")
+    with pytest.raises(BufferError, match="with other target"):
+        mapped(journal, [1], mapping.same, buffer_id="b")
+
+
+# Failures
+
+
+@pytest.mark.slow
+def test_a_failed_item_is_raised_at_its_turn_and_again(journal: Path, run_log: RunLog) -> None:
+    for _ in range(2):
+        values = durable_map(mapping.odd_only, [1, 3, 4, 5], journal=journal, workers=1)
+        assert [next(values), next(values)] == [1, 3]
+        with pytest.raises(ItemFailed) as failed:
+            next(values)
+        assert (failed.value.index, failed.value.kind) == (2, "exception")
+        assert failed.value.message == "ValueError: 4 is even"
+        assert 'raise ValueError(f"{number} is even")' in failed.value.traceback
+        assert str(failed.value) == "item 2 failed: exception: ValueError: 4 is even"
+        with pytest.raises(StopIteration):
+            next(values)
+    one, three, failure, five = mapped(journal, [1, 3, 4, 5], mapping.odd_only, return_exceptions=True)
+    assert (one, three, five) == (1, 3, 5)
+    assert isinstance(failure, ItemFailed)
+    assert sorted(run_log.indexes()) == [1, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_what_an_item_can_fail_of(journal: Path) -> None:
+    def failure(function: Any, item: Any, **options: Any) -> tuple[str, str, bool]:
+        (failed,) = mapped(journal, [item], function, return_exceptions=True, **options)
+        assert isinstance(failed, ItemFailed)
+        assert failed.index == 0
+        return failed.kind, failed.message, bool(failed.traceback)
+
+    kind, message, has_traceback = failure(mapping.without_pickle, 1)
+    assert (kind, has_traceback) == ("answer", False)
+    assert "Can't" in message
+    too_long = "the answer cannot be written: 8388609 bytes, more than 8388608"
+    assert failure(mapping.too_long, 1) == ("answer", too_long, False)
+    assert failure(mapping.sleeping, 60.0, timeout=0.1) == ("timeout", "no answer within 0.1 s", False)
+    assert failure(mapping.dying, 3) == ("lost", "worker exited with code 3", False)
+
+
+@pytest.mark.slow
+def test_an_item_is_tried_as_often_as_is_said(journal: Path, run_log: RunLog, facts: Facts) -> None:
+    assert mapped(journal, [5], mapping.third_time, attempts=3) == [5]
+    assert run_log.indexes() == [5, 5, 5]
+    assert facts.value("SELECT count(*) FROM failures") == 2
+
+
+@pytest.mark.parametrize("at", [0, 3, 300])
+def test_an_item_that_cannot_be_pickled_is_named(journal: Path, at: int) -> None:
+    items: list[Any] = [0] * at + [lambda: 1] + [0] * 5
+    if at < 256:
+        with pytest.raises(UsageError, match=f"item {at}: function cannot be pickled: .*lambda"):
+            mapped(journal, items)
+        assert not journal.exists()
+    else:
+        with pytest.raises(UsageError, match=f"item {at}: function cannot be pickled: .*lambda"):
+            mapped(journal, items, mapping.same)
+
+
+@pytest.mark.slow
+def test_an_item_that_is_too_long_is_named(journal: Path) -> None:
+    for items in (["a", "x" * 8_388_609], [1, b"x" * 8_388_609], [1, "x" * 8_388_609]):
+        with pytest.raises(LimitExceeded, match=r"item 1: .* bytes, more than 8388608"):
+            mapped(journal, items, mapping.same)
+
+
+@pytest.mark.parametrize(
+    ("items", "options"),
+    [
+        (7, {}),
+        ([1], {"workers": 0}),
+        ([1], {"workers": True}),
+        ([1], {"timeout": -1}),
+        ([1], {"attempts": 0}),
+        ([1], {"buffer_id": ""}),
+        ([1], {"buffer_id": "a b"}),
+    ],
+    ids=repr,
+)
+def test_what_cannot_be_is_refused_before_the_first_value_is_asked_for(
+    journal: Path, items: Any, options: dict[str, Any]
+) -> None:
+    with pytest.raises((UsageError, BufferError)):
+        durable_map(mapping.square, items, journal=journal, **options)
+    assert not journal.exists()
+
+
+def test_a_generator_function_is_refused(journal: Path) -> None:
+    with pytest.raises(Exception, match="it does not yield"):
+        mapped(journal, [1], mapping.numbers)
+
+
+# Order
+
+
+@pytest.mark.slow
+def test_values_come_in_the_order_of_items_or_of_recording(
+    journal: Path, door: Path, run_log: RunLog
+) -> None:
+    items = [1, 1000, 2, 3]
+    options: dict[str, Any] = {"journal": journal, "workers": 2}
+    unordered = durable_map(mapping.gate, items, ordered=False, buffer_id="b", **options)
+    assert sorted(next(unordered) for _ in range(3)) == [1, 2, 3]
+    door.touch()
+    assert list(unordered) == [1000]
+    door.unlink()
+    ordered = durable_map(mapping.gate, items, buffer_id="c", **options)
+    assert next(ordered) == 1
+    door.touch()
+    assert list(ordered) == [1000, 2, 3]
+
+
+@pytest.mark.slow
+def test_what_waits_for_its_turn_is_given_however_much_it_is(journal: Path, door: Path, facts: Facts) -> None:
+    """The buffer has ended long before, and what was recorded needs many reads."""
+    values = durable_map(mapping.long_or_gate, range(12), journal=journal, workers=2, buffer_id="b")
+    assert next(values)[0] == "0"
+    facts.until_recorded("b", 11)
+    door.touch()
+    facts.until("SELECT state = 'complete' FROM buffers")
+    assert [value[:1] for value in values] == [*"123456789", "1", "1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ordered", [True, False])
+def test_values_that_are_recorded_while_others_are_given_again_come_once(
+    journal: Path, facts: Facts, ordered: bool
+) -> None:
+    with serving(journal, mapping.square) as client:
+        left_open(client, "square", [0, 1, 2])
+        facts.until_recorded("b", 3)
+    values = durable_map(mapping.square, range(8), journal=journal, workers=1, buffer_id="b", ordered=ordered)
+    got = [next(values)]
+    facts.until_recorded("b", 8)
+    got += values
+    assert (got if ordered else sorted(got)) == [number * number for number in range(8)]
+
+
+# How much is read
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ordered", [True, False])
+def test_no_more_is_read_than_is_needed(journal: Path, ordered: bool) -> None:
+    source = Source()
+    values = durable_map(mapping.same, source, journal=journal, workers=2, ordered=ordered)
+    assert source.read == 0, "nothing is done before the first value is asked for"
+    for given in range(25_000):
+        next(values)
+        assert source.read <= given + READ_MAX + 1
+    values.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_an_item_that_is_slow_holds_back_the_reading(journal: Path, door: Path, facts: Facts) -> None:
+    def source() -> Iterator[int]:
+        for number in range(2 * READ_MAX):
+            read.append(number)
+            yield number % 1000 if number != 1 else 1000
+
+    read: list[int] = []
+    values = durable_map(mapping.gate, source(), journal=journal, workers=2, buffer_id="b")
+    assert next(values) == 0
+    facts.until_recorded("b", READ_MAX - 1)
+    threading.Timer(0, door.touch).start()
+    assert next(values) == 1000
+    assert len(read) <= READ_MAX + 2
+    assert sum(1 for _ in values) == 2 * READ_MAX - 2
+    assert len(read) == 2 * READ_MAX
+
+
+@pytest.mark.slow
+def test_recorded_items_are_not_read_ahead_either(journal: Path) -> None:
+    mapped(journal, range(30_000), mapping.same)
+    source = Source(30_000)
+    values = durable_map(mapping.same, source, journal=journal)
+    for given in range(30_000):
+        assert next(values) == given
+        assert source.read <= given + READ_MAX + 1
+    assert list(values) == []
+
+
+# The source
+
+
+@pytest.mark.slow
+def test_a_source_that_raises_is_mended_and_gone_on_with(
+    journal: Path, run_log: RunLog, facts: Facts
+) -> None:
+    def source(end: int) -> Iterator[int]:
+        for number in range(600):
+            if number == end:
+                raise OSError("the source is broken")
+            yield number
+
+    for end in (1, 100, 300, 599):
+        with pytest.raises(OSError, match="the source is broken"):
+            mapped(journal, source(end), buffer_id="b")
+    assert facts.value("SELECT sealed_at IS NULL FROM buffers")
+    assert mapped(journal, source(-1), buffer_id="b") == [number * number for number in range(600)]
+    assert sorted(run_log.indexes()) == list(range(600))
+    assert is_clean(journal)
+
+
+@pytest.mark.slow
+def test_a_cursor_of_the_callers_thread_may_be_the_source(journal: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "source.db")) as connection:
+        connection.execute("CREATE TABLE t (n INTEGER)")
+        connection.executemany("INSERT INTO t VALUES (?)", [(number,) for number in range(20_000)])
+        rows = connection.execute("SELECT n, 'x' FROM t ORDER BY n")
+        assert mapped(journal, rows, mapping.same) == [(number, "x") for number in range(20_000)]
+
+
+# Who else is there
+
+
+@pytest.mark.slow
+def test_a_journal_that_somebody_serves_is_locked(journal: Path) -> None:
+    with Service(journal, workers=1) as service:
+        with pytest.raises(JournalLocked, match=str(service.pid)):
+            mapped(journal, [1])
+    assert mapped(journal, [1]) == [1]
+    with Service(journal, workers=1):
+        assert mapped(journal, [1]) == [1], "what is recorded needs no supervisor"
+
+
+@pytest.mark.slow
+def test_a_function_that_maps_into_its_own_journal_is_refused(journal: Path, tmp_path: Path) -> None:
+    (failed,) = mapped(journal, [str(journal)], mapping.nested, return_exceptions=True)
+    assert failed.message.startswith(InsideHandler.__name__)
+    assert mapped(journal, [str(tmp_path / "other.db")], mapping.nested) == [[1, 4]]
+
+
+UNGUARDED = """
+import sys, tempfile, durable_bus
+
+def double(number):
+    return 2 * number
+
+print(list(durable_bus.map(double, [1], journal=JOURNAL, workers=1)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["'journal.db'", "tempfile.mkdtemp() + '/journal.db'"])
+@pytest.mark.parametrize("form", ["script", "module", "imported"])
+def test_a_call_without_a_guard_is_one_clear_error(tmp_path: Path, where: str, form: str) -> None:
+    """Also where each call has a journal of its own, so that supervisors could start one another for ever."""
+    source = UNGUARDED.replace("JOURNAL", where)
+    path = tmp_path / "unguarded.py"
+    path.write_text(source)
+    (tmp_path / "importing.py").write_text("import unguarded\n")
+    command = {"script": ["unguarded.py"], "module": ["-m", "unguarded"], "imported": ["importing.py"]}[form]
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env={**environment(), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("durable_bus.errors.BusNotImportable: importing ")
+    assert 'put it under `if __name__ == "__main__":`' in last
+
+
+AT_A_PROMPT = "import durable_bus\ndef double(n): return 2 * n\n\nlist(durable_bus.map(double, [1]))\n"
+
+
+@pytest.mark.parametrize("how", [["-c", AT_A_PROMPT], ["-"], ["-i", "-q"]], ids=["-c", "stdin", "prompt"])
+def test_a_function_made_at_a_prompt_is_refused(tmp_path: Path, how: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, *how],
+        input="" if how[0] == "-c" else AT_A_PROMPT,
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert "UsageError: double was made at a prompt, from stdin or with -c" in done.stderr
+    assert "put it into a file" in done.stderr
+    assert not (tmp_path / "journal.db").exists()
+
+
+# Ends
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["closed", "dropped", "thrown into"])
+def test_a_generator_that_is_left_leaves_no_process_behind(journal: Path, how: str, run_log: RunLog) -> None:
+    before = set(children_of(os.getpid()))
+    values: Any = durable_map(mapping.square, Source(), journal=journal, workers=2)
+    assert next(values) == 0
+    started = set(children_of(os.getpid())) - before
+    assert len(started) == 1
+    below = workers_of(*started)
+    assert below
+    if how == "closed":
+        values.close()
+    elif how == "dropped":
+        del values
+    else:
+        with pytest.raises(ZeroDivisionError):
+            values.throw(ZeroDivisionError())
+    for pid in (*started, *below):
+        until_gone(pid)
+    recorded = Facts(journal).value("SELECT completed FROM buffers")
+    assert recorded == len(run_log.runs()), "what ran was recorded"
+    more = durable_map(mapping.square, Source(), journal=journal, workers=2)
+    assert [next(more) for _ in range(20_000)][-1] == 19_999**2
+    more.close()  # type: ignore[attr-defined]
+    assert max(run_log.times().values()) == 1
+    assert is_clean(journal)
+
+
+COUNTED = """
+import sys
+import durable_bus
+from apps import mapping
+values = durable_bus.map(mapping.square, range(int(sys.argv[2])), journal=sys.argv[1], workers=2)
+print(sum(1 for value in values))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["client", "supervisor"])
+def test_whoever_is_killed_nothing_recorded_runs_again_and_each_value_comes_once(
+    tmp_path: Path, journal: Path, facts: Facts, run_log: RunLog, victim: str
+) -> None:
+    total = 30_000
+    for recorded in (1, 11_000, 29_000):
+        done, lines = recorded_indexes(facts), len(run_log.runs())
+        ran = program(tmp_path / "counted.py", COUNTED, str(journal), str(total))
+        facts.until(f"SELECT completed >= {max(recorded, len(done) + 1)} FROM buffers")
+        (supervisor,) = children_of(ran.pid)
+        below = workers_of(supervisor)
+        if victim == "client":
+            ran.kill()
+            ran.communicate()
+        else:
+            kill(supervisor)
+            code, _, err = outcome(ran)
+            assert (code, "SupervisorLost" in err) == (1, True), err
+        for pid in (supervisor, *below):
+            until_gone(pid)
+        assert not done & set(run_log.indexes()[lines:])
+    done, lines = recorded_indexes(facts), len(run_log.runs())
+    assert mapped(journal, range(total)) == [number**2 for number in range(total)]
+    assert set(run_log.indexes()[lines:]) == set(range(total)) - done
+    assert len(run_log.runs()) - lines == total - len(done)
+    facts.assert_whole(facts.value("SELECT buffer_id FROM buffers"), total)
+    assert is_clean(journal)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_only_what_it_had_not_given_back(
+    journal: Path, facts: Facts, run_log: RunLog, door: Path
+) -> None:
+    items = [*range(500), 1000, *range(500, 999)]
+    values = durable_map(mapping.gate, items, journal=journal, workers=1, buffer_id="b")
+    assert next(values) == 0
+    run_log.until_started(1000)
+    kill(run_log.worker_of(1000))
+    done, lines = recorded_indexes(facts), len(run_log.runs())
+    door.touch()
+    assert list(values) == items[1:]
+    assert not {items[index] for index in done} & set(run_log.indexes()[lines:])
+    assert facts.failures("b") == [(500, 1, "lost", "worker was killed by signal 9")]
+    assert is_clean(journal)
+
+
+def recorded_indexes(facts: Facts) -> set[int]:
+    return {index for (index,) in facts.rows("SELECT item_index FROM results")}
+
+
+@pytest.mark.slow
+def test_a_supervisor_that_dies_is_an_error_and_the_call_goes_on_afterwards(
+    journal: Path, door: Path, run_log: RunLog
+) -> None:
+    before = set(children_of(os.getpid()))
+    values = durable_map(mapping.gate, [1, 1000, 2], journal=journal, workers=1)
+    assert next(values) == 1
+    run_log.until_started(1000)
+    (supervisor,) = set(children_of(os.getpid())) - before
+    kill(supervisor)
+    with pytest.raises(SupervisorLost):
+        next(values)
+    door.touch()
+    assert mapped(journal, [1, 1000, 2], mapping.gate) == [1, 1000, 2]
+    assert run_log.times()[1] == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing_behind_and_the_call_goes_on(
+    tmp_path: Path, journal: Path, facts: Facts, run_log: RunLog
+) -> None:
+    ran = program(tmp_path / "counted.py", COUNTED, str(journal), str(30_000))
+    facts.until("SELECT completed >= 100 FROM buffers")
+    (supervisor,) = children_of(ran.pid)
+    ran.send_signal(signal.SIGINT)
+    code, out, err = outcome(ran)
+    assert (code, out) == (-signal.SIGINT, "")
+    assert err.strip().endswith("KeyboardInterrupt")
+    until_gone(supervisor)
+    assert len(recorded_indexes(facts)) == len(run_log.runs())
+    assert len(mapped(journal, range(30_000))) == 30_000
+    assert max(run_log.times().values()) == 1
