@@ -9,7 +9,7 @@ from durable_bus.payloads.messages import Result
 __all__ = ["Arrivals"]
 
 _HELD_MAX = 10_000
-"""So many runs wait for their items at most before more of what was recorded long ago is read."""
+"""While so many runs wait, for their items or for one before them, nothing more of before is read."""
 
 
 class Arrivals:
@@ -58,9 +58,7 @@ class Arrivals:
     def _read_more(self) -> bool:
         """Read the next runs, which may all have been given before; False when there are none."""
         runs: Iterable[Run]
-        if self._before is not None:
-            if len(self._held) > _HELD_MAX:
-                return False  # their items come first
+        if self._before is not None and len(self._held) <= _HELD_MAX:
             there = len(self._seen)
             page = next(self._before, [])
             if not page or page[-1].index >= there:

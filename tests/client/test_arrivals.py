@@ -95,3 +95,12 @@ def test_each_is_given_once_however_they_come(
         seen += new
     assert sorted(seen) == [*range(total)]
     assert not ordered or seen == sorted(seen)
+
+
+def test_one_that_was_slow_is_given_though_very_many_behind_it_were_recorded_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("durable_bus.client.arrivals._HELD_MAX", 2)
+    behind = [[index] for index in range(1, 9)]
+    arrivals = arrivals_of(*behind, [0], ordered=True, before=len(behind))
+    assert [index for one in told(arrivals, 9) for index in one] == [*range(9)]
