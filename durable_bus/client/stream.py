@@ -5,13 +5,14 @@ that it has sent is on disk: so a lone item goes out at once, and many go out to
 """
 
 import threading
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from durable_bus.client.buffer import Buffer, deadline_after
 from durable_bus.client.upload import BATCH_ITEMS, Upload, sized_chunks
 from durable_bus.errors import BufferError, DurableBusError, TimedOut, UsageError
-from durable_bus.payloads.values import ValueWriter
+from durable_bus.payloads.values import Payload, ValueWriter
 
 if TYPE_CHECKING:
     from durable_bus.client.client import Client
@@ -32,7 +33,9 @@ class Stream(Buffer):
     any number of threads.
     """
 
-    def __init__(self, client: "Client", upload: Upload, writer: ValueWriter, buffer_id: str, ahead: int) -> None:
+    def __init__(
+        self, client: "Client", upload: Upload, writer: ValueWriter, buffer_id: str, ahead: int
+    ) -> None:
         """By `Client.stream` only. Raises what the start is refused with."""
         receiving = upload.begin()
         super().__init__(client, buffer_id, receiving.buffer_seq, existed=receiving.next_chunk > 0)
@@ -42,13 +45,13 @@ class Stream(Buffer):
         self.sealed = receiving.existing
         """No more items can be put."""
         self._changed = threading.Condition()
-        self._texts: list[str] = []
-        self._forms = bytearray()
+        self._written: list[Payload] = []
+        """What waits to be sent."""
         self._chars = 0
         self._put = self._on_disk = receiving.received
         self._done = 0
         """Of the items, as many have a result, or more."""
-        self._closing = False
+        self._left = False
         self._error: BaseException | None = None
         self._sender: threading.Thread | None = None
 
@@ -72,26 +75,34 @@ class Stream(Buffer):
         if self.sealed:
             raise BufferError(self.buffer_id, "it is sealed: no more items can be put")
         try:
-            text, form = self._writer.item(item)
+            payload = self._writer.item(item)
         except DurableBusError as error:
             raise type(error)(f"item {self._put}: {error}") from None
-        self._wait_for_room(deadline_after(timeout))
+        deadline_s = deadline_after(timeout)
+        while not self._add(payload):
+            self._wait_for_room(deadline_s)
+
+    def _add(self, payload: Payload) -> bool:
+        """False when there is no room. Ctrl-C may come anywhere: an item and its form are added at once."""
         with self._changed:
             self._refuse_failed()
-            self._texts.append(text)
-            self._forms.append(form)
-            self._chars += len(text)
+            if self._chars > _CHARS_MAX or self._put - self._done >= self._ahead:
+                return False
+            self._written.append(payload)
+            self._chars += len(payload[0])
             self._put += 1
             if self._sender is None:
                 self._sender = threading.Thread(target=self._send_all, daemon=True)
                 self._sender.start()
-            elif len(self._texts) == 1:
+            elif len(self._written) == 1:
                 self._changed.notify_all()
+            return True
 
     def flush(self) -> None:
         """Wait until all that was put is on disk. Raises as `put` does."""
         with self._changed:
-            self._changed.wait_for(lambda: self._error or self._on_disk == self._put)
+            put = self._put  # others may go on
+            self._changed.wait_for(lambda: self._error or self._on_disk >= put)
             self._refuse_failed()
 
     def seal(self) -> None:
@@ -110,7 +121,9 @@ class Stream(Buffer):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Seal it; after an exception leave it as it is, with what was put: a later `Client.stream` goes on."""
+        """Seal it; after an exception leave it as it is, with what was put: a later `Client.stream` goes
+        on.
+        """
         if kind is None:
             try:
                 self.seal()
@@ -119,7 +132,7 @@ class Stream(Buffer):
                 raise
         else:
             with self._changed:
-                self._changed.wait_for(lambda: self._error or self._on_disk == self._put, _LAST_CHANCE_S)
+                self._changed.wait_for(lambda: self._error or self._on_disk >= self._put, _LAST_CHANCE_S)
             self._leave()
 
     def _leave(self) -> None:
@@ -127,31 +140,35 @@ class Stream(Buffer):
         if not self.sealed:
             self._end_sender(_LAST_CHANCE_S)
             self._upload.abandon()
-            self.sealed = True
 
     # Waiting
 
     def _wait_for_room(self, deadline_s: float | None) -> None:
-        with self._changed:
-            if self._chars > _CHARS_MAX:
-                self._changed.wait_for(lambda: self._error or self._chars <= _CHARS_MAX)
-        if self._put - self._done >= self._ahead and not self._has_room():
-            try:
-                self._client.wait_until(self._has_room, None, deadline_s)
-            except TimedOut:
-                raise TimedOut(f"{self._ahead:,} items of {self.buffer_id} are not done yet") from None
+        try:
+            with self._changed:
+                left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+                if not self._changed.wait_for(
+                    lambda: self._error or self._left or self._chars <= _CHARS_MAX,
+                    None if left_s is None else min(left_s, threading.TIMEOUT_MAX),
+                ):
+                    raise TimedOut
+            self._client.wait_until(self._has_room, None, deadline_s)
+        except TimedOut:
+            not_done = self._put - self._done
+            raise TimedOut(f"{not_done:,} items of {self.buffer_id} are not done yet") from None
 
     def _has_room(self) -> bool:
+        """Also when nothing is sent any more: then there is something to raise."""
         _, succeeded, failed, ended = self._counts()
         if ended:
             raise BufferError(self.buffer_id, "it was cancelled")
         self._done = succeeded + failed
-        return self._put - self._done < self._ahead
+        return self._put - self._done < self._ahead or self._error is not None or self._left
 
     def _refuse_failed(self) -> None:
         if self._error is not None:
             raise self._error
-        if self._closing:
+        if self._left:
             raise UsageError(f"the stream {self.buffer_id} was left: nothing can be put any more")
 
     # The sender
@@ -161,15 +178,15 @@ class Stream(Buffer):
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._texts or self._closing)
-                    if not self._texts:
+                    self._changed.wait_for(lambda: self._written or self._left)
+                    if not self._written:
                         return
-                    is_small = len(self._texts) < _SMALL_ITEMS
+                    is_small = len(self._written) < _SMALL_ITEMS
                 if is_small:
                     self._note_on_disk()
                 self._send_some()
                 with self._changed:
-                    more = bool(self._texts)
+                    more = bool(self._written)
                 if not more:
                     self._note_on_disk()
         except BaseException as error:
@@ -179,11 +196,10 @@ class Stream(Buffer):
 
     def _send_some(self) -> None:
         with self._changed:
-            texts, self._texts = self._texts[:BATCH_ITEMS], self._texts[BATCH_ITEMS:]
-            forms, self._forms = bytes(self._forms[:BATCH_ITEMS]), self._forms[BATCH_ITEMS:]
-            self._chars = sum(map(len, self._texts)) if self._texts else 0
+            some, self._written = self._written[:BATCH_ITEMS], self._written[BATCH_ITEMS:]
+            self._chars = sum(len(text) for text, _ in self._written)
             self._changed.notify_all()
-        for body, of_body in sized_chunks(texts, forms):
+        for body, of_body in sized_chunks([text for text, _ in some], bytes([form for _, form in some])):
             self._upload.add(body, of_body)
 
     def _note_on_disk(self) -> None:
@@ -194,7 +210,7 @@ class Stream(Buffer):
 
     def _end_sender(self, timeout_s: float | None = None) -> None:
         with self._changed:
-            self._closing = True
+            self._left = True
             self._changed.notify_all()
         if self._sender is not None:
             self._sender.join(timeout_s)
