@@ -55,14 +55,17 @@ class Sender:
                 self._thread = threading.Thread(target=self._send_all, name="durable_bus-sender", daemon=True)
                 self._thread.start()
 
-    def wait_for(self, done: Callable[[], bool], timeout_s: float | None = None) -> None:
-        """Wait for something that `taken` or `on_disk` says, or so many seconds. Raises what has ended the
-        thread.
+    def wait_for(self, done: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """Wait for something that `taken` or `on_disk` says, or so many seconds; whether it has come true.
+        Raises what has ended the thread.
         """
+        if timeout_s is not None:
+            timeout_s = min(timeout_s, threading.TIMEOUT_MAX)
         with self._changed:
-            self._changed.wait_for(lambda: self.error is not None or done(), timeout_s)
+            came = self._changed.wait_for(lambda: self.error is not None or done(), timeout_s)
         if self.error is not None:
             raise self.error
+        return came
 
     def close(self, timeout_s: float | None = None) -> None:
         """Send what was added, and end; or after so many seconds leave it."""

@@ -4,6 +4,7 @@
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -68,21 +69,36 @@ class Stream(Buffer):
         if self.sealed:
             raise BufferError(self.buffer_id, "it is sealed: no more items can be put")
         try:
-            text, form = self._writer.item(item)
+            payload = self._writer.item(item)
         except DurableBusError as error:
             raise type(error)(f"item {self._put}: {error}") from None
         deadline_s = deadline_after(timeout)
-        with self._lock:
-            if self._left:
-                raise UsageError(f"the stream {self.buffer_id} was left: nothing can be put any more")
+        while not self._add(payload):
             self._wait_for_room(deadline_s)
-            self._sender.add((text, form))
+
+    def _add(self, payload: Payload) -> bool:
+        """False when there is no room: who waits for it does so without the lock, and looks again."""
+        with self._lock:
+            self._refuse_left()
+            if self._put - self._done >= self._ahead or not self._has_memory():
+                return False
+            self._sender.add(payload)
             self._put += 1
-            self._chars += len(text)
+            self._chars += len(payload[0])
+            return True
 
     def flush(self) -> None:
         """Wait until all that was put is on disk. Raises as `put` does."""
-        put = self._put
+        if not self.sealed:
+            self._refuse_left()
+        self._flush()
+
+    def _refuse_left(self) -> None:
+        if self._left:
+            raise UsageError(f"the stream {self.buffer_id} was left: nothing can be put any more")
+
+    def _flush(self) -> None:
+        put = self._put  # others may go on
         self._sender.wait_for(lambda: self._sender.on_disk >= put)
 
     def seal(self) -> None:
@@ -91,8 +107,9 @@ class Stream(Buffer):
         """
         if not self.sealed:
             with self._lock:
+                self._refuse_left()
                 self._left = True
-            self.flush()
+            self._flush()
             self._sender.close()
             self._upload.seal()
             self.sealed = True
@@ -123,22 +140,27 @@ class Stream(Buffer):
     # Waiting
 
     def _wait_for_room(self, deadline_s: float | None) -> None:
-        if self._chars - self._chars_sent > _CHARS_MAX:
-            self._sender.wait_for(lambda: self._chars - self._chars_sent <= _CHARS_MAX)
-        if self._put - self._done >= self._ahead and not self._has_room():
-            try:
-                self._client.wait_until(self._has_room, None, deadline_s)
-            except TimedOut:
-                raise TimedOut(f"{self._ahead:,} items of {self.buffer_id} are not done yet") from None
+        try:
+            left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+            if not self._sender.wait_for(lambda: self._left or self._has_memory(), left_s):
+                raise TimedOut
+            self._client.wait_until(self._has_room, None, deadline_s)
+        except TimedOut:
+            not_done = self._put - self._done
+            raise TimedOut(f"{not_done:,} items of {self.buffer_id} are not done yet") from None
+
+    def _has_memory(self) -> bool:
+        return self._chars - self._chars_sent <= _CHARS_MAX
 
     def _has_room(self) -> bool:
+        """Also when nothing is sent any more: then there is something to raise."""
         if self._sender.error is not None:
             raise self._sender.error
         _, succeeded, failed, ended = self._counts()
         if ended:
             raise BufferError(self.buffer_id, "it was cancelled")
         self._done = succeeded + failed
-        return self._put - self._done < self._ahead
+        return self._left or self._put - self._done < self._ahead
 
     def _chunks(self, payloads: list[Payload]) -> Iterator[tuple[bytes, bytes]]:
         """In the sender's thread."""

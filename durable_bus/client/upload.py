@@ -102,9 +102,12 @@ class Upload:
 
     def begin(self) -> protocol.Receiving:
         """Begin a stream, or go on with it: what is there of it. Raises what it is refused with."""
-        self._connection.send(self._start)
         self._begun = True
         try:
+            try:
+                self._connection.send(self._start)
+            except SupervisorLost:
+                self._begin_again()
             receiving = self._next_answer()
             assert isinstance(receiving, protocol.Receiving)
         except BaseException:

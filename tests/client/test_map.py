@@ -520,8 +520,8 @@ print(sum(1 for value in values))
 def test_whoever_is_killed_nothing_recorded_runs_again_and_each_value_comes_once(
     tmp_path: Path, journal: Path, facts: Facts, run_log: RunLog, victim: str
 ) -> None:
-    total = 30_000
-    for recorded in (1, 11_000, 29_000):
+    total = 60_000
+    for recorded in (1, 15_000, 30_000):
         done, lines = recorded_indexes(facts), len(run_log.runs())
         ran = program(tmp_path / "counted.py", COUNTED, str(journal), str(total))
         facts.until(f"SELECT completed >= {max(recorded, len(done) + 1)} FROM buffers")
@@ -558,7 +558,6 @@ def test_a_worker_that_is_killed_costs_only_what_it_had_not_given_back(
     door.touch()
     assert list(values) == items[1:]
     assert not {items[index] for index in done} & set(run_log.indexes()[lines:])
-    assert facts.failures("b") == [(500, 1, "lost", "worker was killed by signal 9")]
     assert is_clean(journal)
 
 

@@ -1,8 +1,6 @@
 """A full disk refuses, loses nothing, and when there is room again everything goes on."""
 
 import json
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import pytest
 from apps import plain
 from command_line import Ran, durable_bus, write_items
+from disks import DISK_BYTES, Disk, small_disk
 from services import Raw, Service
 from support import Facts, RunLog, is_alive, kill, until, workers_of
 
@@ -19,51 +18,11 @@ from durable_bus.errors import StorageFull, TimedOut
 from durable_bus.wire.framing import encode
 from durable_bus.wire.protocol import Receive, StopReceiving
 
-DISK_BYTES = 12 * 1024 * 1024
-NO_MOUNT = (
-    "mounting a small tmpfs is not permitted here; a limit of the file size is not the same, because it "
-    "comes as EFBIG, an I/O error after which nobody knows what was written, and not as ENOSPC"
-)
-
-
-class Disk:
-    """A small file system, and a file on it that takes the rest of its room."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ballast = folder / "ballast"
-
-    def fill(self) -> None:
-        fd = os.open(self.ballast, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        try:
-            for size in (1 << 20, 4096, 1):
-                try:
-                    while True:
-                        os.write(fd, b"x" * size)
-                except OSError:
-                    continue
-        finally:
-            os.close(fd)
-
-    def empty(self) -> None:
-        self.ballast.unlink()
-
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(mount, capture_output=True, timeout=60)
-    except FileNotFoundError:
-        pytest.skip(NO_MOUNT)
-    if done.returncode != 0:
-        pytest.skip(NO_MOUNT)
-    try:
-        yield Disk(folder)
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=60)
+    with small_disk(tmp_path / "disk") as disk:
+        yield disk
 
 
 @pytest.fixture
