@@ -62,9 +62,9 @@ def long_report(tmp_path_factory: pytest.TempPathFactory) -> Any:
     few += ["--awaits-items", "60", "--beside-items", "300", "--journal-results", "50", "--flood-starts", "3"]
     few += ["--million-items", "90", "--clients", "2", "--connections", "3"]
     few += ["--cores-list", "1", "--sleepers-list", "2", "--cores-seconds", "0.01"]
-    few += ["--small-list", "2,3", "--small-samples", "2"]
+    few += ["--small-list", "2,3", "--small-samples", "2", "--map-seconds", "0.01"]
     few += ["--submit-rate", "48", "--submit-seconds", "0.5"]
-    asked = ["--only", "awaits,beside,submissions,flood,journal,million,cost,cores,small,forms"]
+    asked = ["--only", "awaits,beside,submissions,flood,journal,million,cost,cores,small,forms,map"]
     return report_made_once(tmp_path_factory, "long", *few, *asked)
 
 
@@ -220,6 +220,16 @@ def test_forms_compares_json_with_text_and_asks_in_sql(long_report: Any) -> None
     assert all(rate > 0 for name in ("text", "json") for rate in measured[name]["rounds"])
     assert len(measured["questions"]) == 4
     assert all(seconds > 0 for seconds in measured["questions"].values())
+
+
+@pytest.mark.slow
+def test_map_is_compared_with_both_that_people_use(long_report: Any) -> None:
+    jobs = long_report["sections"]["map"]["jobs"]
+    assert len(jobs) == 4
+    for job in jobs.values():
+        assert job["items_per_s"].keys() == {"durable_bus", "pool", "joblib"}
+        assert all(rate > 0 for side in job["items_per_s"].values() for rate in side["rounds"])
+        assert job["of_the_better"]["median"] > 0
 
 
 def test_small_says_what_would_be_ideal(long_report: Any) -> None:
