@@ -191,7 +191,7 @@ class Streamer(Producer):
                 told.put(self.content, self._first_of[frame.next_chunk])
 
     def _may_go_on(self, frame: Receiving) -> None:
-        """It comes back and is let in: it goes on counting its chunks as before, or it has sealed the stream."""
+        """It comes back and is let in: it counts its chunks as before, or it has sealed the stream."""
         if frame.existing:
             self.machine.model.told.has_sealed(self.content, self.request_id)
         elif self._first_of.get(frame.next_chunk) != frame.received:
