@@ -107,7 +107,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "add_traceback": {"digest": "seen"},
     "chunk_received": {"buffer_seq": 13},
     "failures_page": {"after_key": 0, "last_key": 1 << 62},
-    "traceback_of": {"item_key": 3 << 32},
+    "traceback_of": {"item_key": 2 << 32},
     "clear_chunks": {"buffer_seq": 16},
     "clear_failures": OF_HALTED,
     "clear_forwarded": OF_HALTED,
