@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from durable_bus.app.finding import parse_function_spec, parse_spec
-from durable_bus.cli.feeding import compare_all, feed_stream, items_of_bus, items_of_function
+from durable_bus.cli.feeding import compare_all, feed_stream, items_of_function
 from durable_bus.cli.follow import how_far, seen_until_end
 from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.progress import Progress
 from durable_bus.client.buffer_ids import KEY_ITEMS, check_buffer_id, next_retry_id
 from durable_bus.client.client import Client
 from durable_bus.client.embedded import open_client
-from durable_bus.client.feed import Written
-from durable_bus.client.upload import digest_items
+from durable_bus.client.feed import Recorded
+from durable_bus.client.upload import Written, digest_items, items_of_bus
 from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut, UsageError
 from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
@@ -91,10 +91,10 @@ def run_job(job: Job, progress: Progress) -> Outcome:
             items = iter(job.items)
             first = list(islice(items, KEY_ITEMS if job.buffer_id is None else 1))
             job = replace(job, items=chained(first, items))
-            _, digest = digest_items(first)
+            _, digest = digest_items(first, job.written)
             total = None if first else 0
         else:
-            total, digest = digest_items(job.items)
+            total, digest = digest_items(job.items, job.written)
         if total == 0:
             raise BufferError(job.buffer_id or "unknown", "No items specified")
         buffer_id = _default_buffer_id(job, digest) if job.buffer_id is None else job.buffer_id
@@ -170,9 +170,8 @@ class _Session:
 
     def _compare_items(self, known: BufferContent) -> None:
         with JournalReader(self._job.journal) as reader:
-            recorded = reader.item_payloads(known.buffer_seq)
-            items = iter(self._job.items)
-            compare_all(known.buffer_id, items, self._job.written, recorded, known.total)
+            recorded = Recorded(reader.item_payloads(known.buffer_seq), known.total)
+            compare_all(known.buffer_id, iter(self._job.items), self._job.written, recorded)
         self._total = known.total
 
     def work(self) -> bool:
@@ -205,7 +204,7 @@ class _Session:
         upload = client.stream_upload(self._job.target, self._buffer_id)
         begun_s = time.monotonic()
         try:
-            fed = feed_stream(
+            all_put = feed_stream(
                 client,
                 upload,
                 iter(self._job.items),
@@ -216,7 +215,7 @@ class _Session:
             )
         finally:
             self.seconds += time.monotonic() - begun_s
-        return fed is not None and self._follow(self._buffer_id, before)
+        return all_put and self._follow(self._buffer_id, before)
 
     def _go_on(self, content: BufferContent) -> bool:
         client = self._supervised()

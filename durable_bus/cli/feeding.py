@@ -8,35 +8,24 @@ from typing import Any
 
 from durable_bus.cli.progress import Progress
 from durable_bus.client.client import Client
-from durable_bus.client.feed import Feed, Recorded, Written
-from durable_bus.client.upload import Upload, written_items
+from durable_bus.client.feed import Feed, Recorded
+from durable_bus.client.upload import Upload, Written, items_of_bus
 from durable_bus.errors import BufferError
 from durable_bus.payloads.forms import TEXT
-from durable_bus.payloads.settings import ValueForms
-from durable_bus.payloads.values import Payload, ValueWriter
 
-__all__ = ["AHEAD", "compare_all", "feed_stream", "items_of_bus", "items_of_function"]
+__all__ = ["AHEAD", "compare_all", "feed_stream", "items_of_function"]
 
 AHEAD = 1_000_000
 """So many items that are not done are in the journal at most: an endless pipe must not fill the disk."""
-_READ_AT_ONCE = 2_000
 _LOOK_S = 0.02
 _LOOK_EVERY_S = 0.1
 
-_WRITER = ValueWriter(ValueForms)
-"""Of values whose type says their form on every bus."""
-
-
-def items_of_bus(values: list[Any], first_index: int) -> tuple[list[str], bytes]:
-    """As `Client.start` writes them."""
-    return written_items(_WRITER, values, first_index)
-
 
 def items_of_function(values: list[Any], first_index: int) -> tuple[list[str], bytes]:
-    """The same, but a str is text, whatever it looks like."""
-    if {*map(type, values)} == {str} and "\0" not in "".join(values):
+    """As for a bus, but a str is text, whatever it looks like."""
+    if {*map(type, values)} == {str}:
         return values, bytes([TEXT]) * len(values)
-    return written_items(_WRITER, values, first_index)
+    return items_of_bus(values, first_index)
 
 
 def feed_stream(
@@ -48,22 +37,22 @@ def feed_stream(
     *,
     total: int | None = None,
     stop: Callable[[int], bool] = lambda failed: False,
-) -> int | None:
-    """Put items into a stream that may have the first of them, and seal it; how many there are. None: it was
-    left as it is, because `stop` has said so, when it was told how many have failed.
+) -> bool:
+    """Put items into a stream that may have the first of them, and seal it. False: it was left as it is,
+    because `stop` has said so, when it was told how many have failed.
 
     `total`: how many there are, where that is known. Raises OtherItems for items that are not those that are
     there, whatever the iterable raises, and BufferError when the stream was cancelled.
     """
     receiving = upload.begin()
     reader, buffer_seq, label = client.reader(), receiving.buffer_seq, upload.buffer_id
-    recorded = reader.item_payloads(buffer_seq)
-    known = Recorded(recorded, receiving.received)
+    known = Recorded(reader.item_payloads(buffer_seq), receiving.received)
     feed = Feed(label, items, written, known, None if receiving.existing else upload)
     look_at_s, done = 0.0, 0
     while not feed.exhausted:
-        if feed.read - done < AHEAD:
-            feed.some(_READ_AT_ONCE)
+        room = AHEAD - feed.read + done
+        if room > 0:
+            feed.some(room)
         else:
             time.sleep(_LOOK_S)
             look_at_s = 0.0
@@ -76,14 +65,12 @@ def feed_stream(
             done = succeeded + failed
             progress.show(label, total or came, done, failed, more=total is None)
             if stop(failed):
-                return None
-    return feed.read
+                return False
+    return True
 
 
-def compare_all(
-    buffer_id: str, items: Iterator[Any], written: Written, recorded: Iterator[Payload], received: int
-) -> None:
+def compare_all(buffer_id: str, items: Iterator[Any], written: Written, recorded: Recorded) -> None:
     """Raises OtherItems when these are not the items of a buffer that is sealed."""
-    feed = Feed(buffer_id, items, written, Recorded(recorded, received), None)
+    feed = Feed(buffer_id, items, written, recorded, None)
     while not feed.exhausted:
-        feed.some(_READ_AT_ONCE)
+        feed.some(AHEAD)

@@ -6,11 +6,12 @@ import click
 
 from durable_bus.cli import options
 from durable_bus.cli.daemon import client_of_daemon
-from durable_bus.cli.feeding import feed_stream, items_of_bus
+from durable_bus.cli.feeding import feed_stream
 from durable_bus.cli.follow import follow
 from durable_bus.cli.items_file import ItemsFile
 from durable_bus.cli.progress import open_progress
 from durable_bus.client.buffer_ids import check_buffer_id
+from durable_bus.client.upload import items_of_bus
 from durable_bus.errors import UsageError
 
 

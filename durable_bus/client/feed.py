@@ -3,24 +3,20 @@ compared, what is missing is sent.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
 from durable_bus.client.differences import first_difference
 from durable_bus.client.sender import Sender
-from durable_bus.client.upload import Upload, sized_chunks
+from durable_bus.client.upload import Upload, Written, sized_chunks
 from durable_bus.errors import OtherItems
 from durable_bus.payloads.forms import PICKLE
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.values import Payload
 
-__all__ = ["Feed", "Recorded", "Written"]
+__all__ = ["Feed", "Recorded"]
 
-Written = Callable[[list[Any], int], tuple[list[str], bytes]]
-"""Makes texts of items, and the form of each; the second argument is the index of the first. Raises
-UsageError or LimitExceeded for one that cannot be journaled.
-"""
 _READ_S = 0.005
 """So long items are read at once."""
 _READ_MAX = 2_000
@@ -117,7 +113,7 @@ class Feed:
         if there:
             self._compare(texts[:there], forms[:there])
         if there < len(texts):
-            yield from sized_chunks(texts[there:], forms[there:])
+            yield from sized_chunks(texts[there:], forms[there:], self.taken + there)
         self.taken += len(values)
 
     def _compare(self, texts: list[str], forms: bytes) -> None:

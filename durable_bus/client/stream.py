@@ -47,6 +47,7 @@ class Stream(Buffer):
         self._put = receiving.received
         self._done = 0
         """Of the items, as many have a result, or more."""
+        self._sent = receiving.received
         self._chars = self._chars_sent = 0
         self._left = False
 
@@ -165,5 +166,6 @@ class Stream(Buffer):
     def _chunks(self, payloads: list[Payload]) -> Iterator[tuple[bytes, bytes]]:
         """In the sender's thread."""
         texts = [text for text, _ in payloads]
-        yield from sized_chunks(texts, bytes([form for _, form in payloads]))
+        yield from sized_chunks(texts, bytes([form for _, form in payloads]), self._sent)
+        self._sent += len(texts)
         self._chars_sent += sum(map(len, texts))

@@ -2,7 +2,8 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -19,7 +20,14 @@ from durable_bus.payloads.values import Payload, ValueWriter
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml
 from durable_bus.wire import protocol
 
-__all__ = ["BATCH_ITEMS", "Upload", "digest_items", "sized_chunks", "written_items"]
+__all__ = [
+    "BATCH_ITEMS",
+    "Upload",
+    "Written",
+    "digest_items",
+    "items_of_bus",
+    "sized_chunks",
+]
 
 CHUNK_CHARS_MAX = 1536 * 1024
 BATCH_ITEMS = 8_000
@@ -32,14 +40,28 @@ last ones were short: each look costs 1 µs, and items of 88 characters 0.35 µs
 _SHORT_CHARS = 64 * 1024
 _UNACKNOWLEDGED_CHUNKS_MAX = 8
 
+_ANY_BUS = ValueWriter(ValueForms)
+"""Of values whose type says their form on every bus, as a text's does."""
 
-def digest_items(items: Iterable[object]) -> tuple[int, str]:
+
+Written = Callable[[list[Any], int], tuple[list[str], bytes]]
+"""Makes texts of items, and the form of each, a byte; the second argument is the index of the first. Raises
+UsageError or LimitExceeded for one that cannot be journaled; of a text `sized_chunks` sees it.
+"""
+
+
+def items_of_bus(values: list[Any], first_index: int) -> tuple[list[str], bytes]:
+    """As `start` writes them, where their types say their form on every bus."""
+    return _written_items(_ANY_BUS, values, first_index)
+
+
+def digest_items(items: Iterable[object], written: Written = items_of_bus) -> tuple[int, str]:
     """How many items these are, and the digest that the journal keeps of them. Checks each as `start` does,
-    and raises what that raises. The items are of types that say their form on every bus.
+    and raises what that raises.
     """
     digest = ItemsDigest()
     total = 0
-    for body, forms, _ in _chunks(items, ValueWriter(ValueForms)):
+    for body, forms, _ in _chunks(items, written):
         digest.update(body, forms)
         total += len(forms)
     return total, digest.hexdigest()
@@ -55,7 +77,7 @@ class Upload:
         self._session = session
         self._connection = session.connection
         self._start = start
-        self._writer = writer
+        self._written: Written = partial(_written_items, writer)
         self._digest = ItemsDigest()
         self._unacknowledged: deque[tuple[protocol.Request, tuple[bytes, ...]]] = deque()
         """Requests after the start itself, each with its body if it has one."""
@@ -81,33 +103,40 @@ class Upload:
                 # A small buffer is one frame, one answer, one commit.
                 self._send(self._whole(first[0]), first[1])
             else:
-                self._begun = True
-                try:
-                    self._connection.send(self._start)
-                except SupervisorLost:
-                    self._begin_again()
+                self._say_start()
                 for chunk, body, _ in chain([] if first is None else [first], chunks):
                     self._send_chunk(chunk, body)
                 self._send(protocol.Open(self._start.request, self._total, self._digest.hexdigest()))
-            while not isinstance(answer := self._next_answer(), protocol.Opened):
-                pass
+            return self._opened()
         except BaseException:
-            self._connection.say(protocol.Abandon(self._start.request))
+            self.abandon()
             self._connection.expect_no_end(self._start.buffer_id)
             raise
+
+    def _say_start(self) -> None:
+        self._begun = True
+        try:
+            self._connection.send(self._start)
+        except SupervisorLost:
+            self._begin_again()
+
+    def _opened(self) -> protocol.Opened:
+        """Wait for the answer to the last frame of a start."""
+        while not isinstance(answer := self._next_answer(), protocol.Opened):
+            pass
         self._connection.forget(self._start.request)
         return answer
+
+    def abandon(self) -> None:
+        """Nothing more comes: what was sent is given up, but for what is on disk of a stream."""
+        self._connection.say(protocol.Abandon(self._start.request))
 
     # A stream
 
     def begin(self) -> protocol.Receiving:
         """Begin a stream, or go on with it: what is there of it. Raises what it is refused with."""
-        self._begun = True
         try:
-            try:
-                self._connection.send(self._start)
-            except SupervisorLost:
-                self._begin_again()
+            self._say_start()
             receiving = self._next_answer()
             assert isinstance(receiving, protocol.Receiving)
         except BaseException:
@@ -140,14 +169,7 @@ class Upload:
         self._connection.expect_end(self._start.buffer_id)
         digest = self._digest.hexdigest() if self._digested == self._total else None
         self._send(protocol.Open(self._start.request, self._total, digest))
-        while not isinstance(answer := self._next_answer(), protocol.Opened):
-            pass
-        self._connection.forget(self._start.request)
-        return answer
-
-    def abandon(self) -> None:
-        """Somebody else may go on with the stream; what was not acknowledged may be lost."""
-        self._connection.say(protocol.Abandon(self._start.request))
+        return self._opened()
 
     @property
     def buffer_id(self) -> str:
@@ -161,7 +183,7 @@ class Upload:
 
     def _numbered(self, items: Iterable[object]) -> Iterator[tuple[protocol.Chunk, bytes, bool]]:
         """The chunks as they are sent, and of each whether it is the last."""
-        for number, (body, forms, is_last) in enumerate(_chunks(items, self._writer)):
+        for number, (body, forms, is_last) in enumerate(_chunks(items, self._written)):
             if number == 0:
                 self._first = body, forms
             self._digest.update(body, forms)
@@ -232,7 +254,7 @@ class Upload:
                 continue
 
 
-def _chunks(items: Iterable[object], writer: ValueWriter) -> Iterator[tuple[bytes, bytes, bool]]:
+def _chunks(items: Iterable[object], written: Written) -> Iterator[tuple[bytes, bytes, bool]]:
     """Items as bodies (`payloads.packing`) of a bounded size, each with the form of each of its items, a byte
     each, and whether it is the last: an item is asked for ahead to know that.
     """
@@ -246,7 +268,7 @@ def _chunks(items: Iterable[object], writer: ValueWriter) -> Iterator[tuple[byte
     forms = bytearray()
     batch = list(islice(iterator, _AT_ONCE))
     while batch:
-        new_texts, new_forms = written_items(writer, batch, first_index + len(texts))
+        new_texts, new_forms = written(batch, first_index + len(texts))
         forms += new_forms
         texts += new_texts
         new_chars = sum(map(len, new_texts))
@@ -255,7 +277,7 @@ def _chunks(items: Iterable[object], writer: ValueWriter) -> Iterator[tuple[byte
         at_once = _AT_ONCE if new_chars > _SHORT_CHARS else _AT_ONCE_SHORT
         batch = list(islice(iterator, 1 if is_full else min(at_once, BATCH_ITEMS - len(texts))))
         if is_full or not batch:
-            sized = sized_chunks(texts, bytes(forms), writer, first_index)
+            sized = sized_chunks(texts, bytes(forms), first_index)
             chunk = next(sized)
             for another in sized:
                 yield *chunk, False
@@ -265,7 +287,7 @@ def _chunks(items: Iterable[object], writer: ValueWriter) -> Iterator[tuple[byte
             texts, forms, chars = [], bytearray(), 0
 
 
-def written_items(writer: ValueWriter, batch: list[Any], first_index: int) -> tuple[list[str], bytes]:
+def _written_items(writer: ValueWriter, batch: list[Any], first_index: int) -> tuple[list[str], bytes]:
     """Items as texts, and their forms. Those of plain types are written together."""
     kinds = set(map(type, batch))
     if kinds == {str}:
@@ -284,22 +306,20 @@ def _dump(writer: ValueWriter, item: object, index: int) -> Payload:
         raise type(error)(f"item {index}: {error}") from None
 
 
-def sized_chunks(
-    texts: list[str], forms: bytes, writer: ValueWriter | None = None, first_index: int = 0
-) -> Iterator[tuple[bytes, bytes]]:
-    """Bodies of these items, cut in halves until none is too long. `writer`: of items that nobody has looked
-    at yet; it raises what cannot be journaled.
+def sized_chunks(texts: list[str], forms: bytes, first_index: int) -> Iterator[tuple[bytes, bytes]]:
+    """Bodies of these items, cut in halves until none is too long. Raises UsageError or LimitExceeded for one
+    that cannot be journaled.
     """
     chars = sum(map(len, texts))
     if chars > CHUNK_CHARS_MAX and len(texts) > 1:
         middle = len(texts) // 2
-        yield from sized_chunks(texts[:middle], forms[:middle], writer, first_index)
-        yield from sized_chunks(texts[middle:], forms[middle:], writer, first_index + middle)
+        yield from sized_chunks(texts[:middle], forms[:middle], first_index)
+        yield from sized_chunks(texts[middle:], forms[middle:], first_index + middle)
         return
     body = b""
     with contextlib.suppress(UnicodeEncodeError):
         body = pack(texts)
-    if writer is not None and (body.count(b"\0") != len(texts) or len(body) > PAYLOAD_BYTES_MAX):
+    if body.count(b"\0") != len(texts) or len(body) > PAYLOAD_BYTES_MAX:
         for position, text in enumerate(texts):
-            _dump(writer, text, first_index + position)  # one cannot be taken: this names it
+            _dump(_ANY_BUS, text, first_index + position)  # one cannot be taken: this names it
     yield body, forms

@@ -237,3 +237,15 @@ def test_submit_hands_a_stream_on_as_it_comes(tmp_path: Path, facts: Facts, fed:
 def test_submit_stream_needs_an_id(tmp_path: Path) -> None:
     ran = durable_bus("submit", "echo", "--items", "-", "--stream", cwd=tmp_path, stdin=b"one\n")
     assert (ran.code, "--stream needs --buffer-id" in ran.error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "function"), [("run", ["apps.plain:bus", "echo"]), ("map", ["posixpath:basename"])]
+)
+def test_an_item_of_a_pipe_that_cannot_be_journaled_is_named(
+    tmp_path: Path, command: str, function: list[str]
+) -> None:
+    arguments = (command, *function, "--items", "-", "--workers", 1, "--buffer-id", "b", "--quiet")
+    ran = durable_bus(*arguments, cwd=tmp_path, stdin=b"one\na\0b\nthree\n")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.error == "item 1: it cannot be journaled: a text with a NUL character, at position 1"
