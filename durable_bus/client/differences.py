@@ -24,7 +24,7 @@ def first_difference(
     that of the first of them.
     """
     for index, (before, now) in enumerate(zip_longest(recorded, given), first_index):
-        if index == _COMPARED_MAX or (now is None and not all_given):
+        if index - first_index == _COMPARED_MAX or (now is None and not all_given):
             return f": the first {index:,} are the same; give other items another buffer_id"
         if before != now:
             return (
