@@ -242,12 +242,12 @@ def _warn_unannotated(listener: str) -> None:
     )
 
 
-def check_timeout(timeout: float | None, where: str = "map") -> float | None:
-    """Seconds that an attempt may take, None for no limit. Raises UsageError."""
+def check_timeout(timeout: float | None, where: str) -> float | None:
+    """Seconds that an attempt may take, None for no limit. Raises UsageError, which begins with `where`."""
     return None if timeout is None else _seconds(where, "timeout", timeout, zero=False)
 
 
-def check_attempts(attempts: int, where: str = "map") -> int:
+def check_attempts(attempts: int, where: str) -> int:
     """How often an item is tried. Raises UsageError."""
     return _count(where, "attempts", attempts, ATTEMPTS_MAX)
 

@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from durable_bus.app.bus import Bus
+from durable_bus.app.bus import Bus, check_attempts, check_timeout
 from durable_bus.errors import BusNotImportable, UsageError, said
+from durable_bus.payloads.messages import check_name
 from durable_bus.payloads.settings import AppSpec, MappedSettings
 
-__all__ = ["app_spec", "function_spec", "load_app", "parse_function_spec", "parse_spec"]
+__all__ = ["app_spec", "function_spec", "load_app", "mapped_settings", "parse_function_spec", "parse_spec"]
 
 
 def parse_spec(spec: str) -> AppSpec:
@@ -46,6 +47,15 @@ def app_spec(bus: Bus) -> AppSpec:
     raise BusNotImportable(
         f"no module has a name for Bus {bus.name!r}: workers import it, so assign it at the top of a module"
     )
+
+
+def mapped_settings(name: str, timeout: float | None, attempts: int) -> MappedSettings:
+    """Of the listener that a function of this name becomes. Raises UsageError."""
+    try:
+        listener = check_name(name, "listener")
+    except UsageError:
+        listener = "map"
+    return MappedSettings(listener, check_timeout(timeout, "map"), check_attempts(attempts, "map"))
 
 
 def parse_function_spec(spec: str, settings: MappedSettings) -> AppSpec:

@@ -6,7 +6,6 @@ is a stream: its first items run while the last ones are read.
 """
 
 import contextlib
-import hashlib
 import signal
 import time
 from collections.abc import Iterable
@@ -21,18 +20,22 @@ from durable_bus.cli.feeding import compare_all, feed_stream, items_of_function
 from durable_bus.cli.follow import how_far, seen_until_end
 from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.progress import Progress
-from durable_bus.client.buffer_ids import KEY_ITEMS, check_buffer_id, next_retry_id
+from durable_bus.client.buffer_ids import (
+    KEY_ITEMS,
+    check_buffer_id,
+    default_buffer_id,
+    next_retry_id,
+    why_used,
+)
 from durable_bus.client.client import Client
 from durable_bus.client.embedded import open_client
 from durable_bus.client.feed import Recorded
 from durable_bus.client.upload import Written, digest_items, items_of_bus
-from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut, UsageError
+from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut
 from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
-from durable_bus.payloads.messages import check_name
 from durable_bus.payloads.settings import AppSpec, MappedSettings
 
-_DIGEST_CHARS = 16
 _LOOK_FOR_FAILURES_EVERY_S = 0.1
 """How soon it is seen that too many items have failed; who looks on may be told more seldom."""
 
@@ -97,7 +100,9 @@ def run_job(job: Job, progress: Progress) -> Outcome:
             total, digest = digest_items(job.items, job.written)
         if total == 0:
             raise BufferError(job.buffer_id or "unknown", "No items specified")
-        buffer_id = _default_buffer_id(job, digest) if job.buffer_id is None else job.buffer_id
+        buffer_id = job.buffer_id
+        if buffer_id is None:
+            buffer_id = default_buffer_id(job.app, job.target, digest)
         check_buffer_id(buffer_id)
         path_to_write(job.journal)  # also when nothing is left to do: another user's records are not ours
         session = _Session(job, buffer_id, total, progress)
@@ -111,16 +116,6 @@ def run_job(job: Job, progress: Progress) -> Outcome:
             progress.end()
             session.close()
     return Outcome(session.chain(), stopped_early, session.handled, session.seconds)
-
-
-def _default_buffer_id(job: Job, digest: str) -> str:
-    """The same for the same app, target and items, so that the same command finds its buffer again."""
-    text = "\n".join([job.app, job.target, digest])
-    suffix = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST_CHARS]
-    try:
-        return f"{check_name(job.target, 'target')[:60]}-{suffix}"
-    except UsageError:
-        return f"run-{suffix}"  # no listener is called like that: the start will say so
 
 
 class _Session:
@@ -156,17 +151,13 @@ class _Session:
         if not chain:
             return
         known = chain[0]
-        if known.pruned:
-            why = "its items and results were pruned, and its id stays used"
-        elif known.target != self._job.target or not known.collect or known.return_to:
-            why = "this id is used already, with other target, collect or return_to"
-        elif known.ended and not known.sealed:
+        why = why_used(known, self._job.target)
+        if why is None and known.ended and not known.sealed:
             why = "it was cancelled before all its items had come"
-        else:
-            if known.sealed and known.digest != digest:
-                self._compare_items(known)
-            return
-        raise BufferError(known.buffer_id, why)
+        if why is not None:
+            raise BufferError(known.buffer_id, why)
+        if known.sealed and known.digest != digest:
+            self._compare_items(known)
 
     def _compare_items(self, known: BufferContent) -> None:
         with JournalReader(self._job.journal) as reader:

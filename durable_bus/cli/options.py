@@ -181,3 +181,21 @@ max_failures_option = click.option(
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr; errors only.")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+def run_options(command: Command) -> Command:
+    """All that `run` and `map` have in common, as `run.run_items` has it."""
+    for option in (
+        quiet_option,
+        max_failures_option,
+        retry_failed_option,
+        durability_option,
+        results_options,
+        workers_option,
+        buffer_id_option,
+        journal_option(),
+        items_format_option,
+        items_option,
+    ):  # the last of them comes first in --help
+        command = option(command)
+    return command

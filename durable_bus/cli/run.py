@@ -6,37 +6,19 @@ from typing import Any
 import click
 
 from durable_bus.cli import options
-from durable_bus.cli.embedded import Job, Outcome, run_job
+from durable_bus.cli.embedded import Job, run_job
 from durable_bus.cli.items_file import ItemsFile
 from durable_bus.cli.output import Written, write_latest
 from durable_bus.cli.printing import duration, rate
-from durable_bus.cli.progress import Progress, open_progress
+from durable_bus.cli.progress import open_progress
 from durable_bus.journal.reader import JournalReader
 
 
 @click.command("run")
 @click.argument("app", metavar="APP")
 @options.target_argument
-@options.items_option
-@options.items_format_option
-@options.journal_option()
-@options.buffer_id_option
-@options.workers_option
-@options.results_options
-@options.durability_option
-@options.retry_failed_option
-@options.max_failures_option
-@options.quiet_option
-def run_command(
-    items_path: str,
-    items_format: str | None,
-    journal: Path,
-    format_name: str,
-    with_items: bool,
-    output: Path | None,
-    quiet: bool,
-    **of_job: Any,
-) -> int:
+@options.run_options
+def run_command(**given: Any) -> int:
     """Send each item of FILE to the listener TARGET of APP, and print the results in order.
 
     APP is module:attribute, such as audit:bus. The first items run while the last ones are read. The same
@@ -48,16 +30,25 @@ def run_command(
     durable-bus run audit:bus digest --items paths.txt > results.xml
     durable-bus run facts:bus extract --items docs.jsonl --format jsonl
     """
+    return run_items(**given)
+
+
+def run_items(
+    items_path: str,
+    items_format: str | None,
+    journal: Path,
+    format_name: str,
+    with_items: bool,
+    output: Path | None,
+    quiet: bool,
+    **of_job: Any,
+) -> int:
+    """What `options.run_options` ask for, with the app and the target of `of_job`; the exit code."""
     written = Written(format_name, output, with_items)
     written.check(journal, Path(items_path))
     progress = open_progress(quiet)
     with ItemsFile(items_path, items_format, once=True) as items:
         outcome = run_job(Job(items=items, journal=journal, is_pipe=items.is_pipe, **of_job), progress)
-    return print_outcome(outcome, journal, written, progress)
-
-
-def print_outcome(outcome: Outcome, journal: Path, written: Written, progress: Progress) -> int:
-    """What came of it, and the results; the exit code."""
     if outcome.stopped_early:
         return 1
     buffer = outcome.chain[0]

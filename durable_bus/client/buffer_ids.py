@@ -4,11 +4,9 @@ import hashlib
 
 from durable_bus.errors import BufferError, UsageError
 from durable_bus.journal.reader import BufferContent
-from durable_bus.payloads.items import ItemsDigest
 from durable_bus.payloads.messages import NAME_CHARS_MAX, check_name
-from durable_bus.payloads.settings import AppSpec
 
-__all__ = ["KEY_ITEMS", "check_buffer_id", "default_buffer_id", "next_retry_id"]
+__all__ = ["KEY_ITEMS", "check_buffer_id", "default_buffer_id", "next_retry_id", "why_used"]
 
 KEY_ITEMS = 256
 """So many items, the first ones, make the id of a buffer that was given none, and whose last item is not
@@ -44,10 +42,24 @@ def next_retry_id(content: BufferContent) -> str:
     return base + suffix
 
 
-def default_buffer_id(app: AppSpec, target: str, body: bytes, forms: bytes) -> str:
-    """The same for the same app or function, target and first items."""
-    digest = ItemsDigest()
-    digest.update(body, forms)
-    text = "\n".join([f"{app.value}:{app.attribute}", target, digest.hexdigest()])
+def default_buffer_id(app: str, target: str, digest: str) -> str:
+    """The same for the same app or function, target and items, so that the same call or command finds its
+    buffer again. `digest`: of the items, or of the first KEY_ITEMS.
+    """
+    text = "\n".join([app, target, digest])
     suffix = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_DIGEST_CHARS]
-    return f"{target[:60]}-{suffix}"
+    try:
+        return f"{check_name(target, 'target')[:60]}-{suffix}"
+    except UsageError:
+        return f"run-{suffix}"  # no listener is called like that: the start will say so
+
+
+def why_used(known: BufferContent, target: str) -> str | None:
+    """Why a buffer is not one that sends items to `target` and gives their results to whoever asks for them;
+    None: it is, whatever its items are.
+    """
+    if known.pruned:
+        return "its items and results were pruned, and its id stays used"
+    if known.target != target or not known.collect or known.return_to:
+        return "this id is used already, with other target, collect or return_to"
+    return None

@@ -14,10 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from durable_bus.app.bus import check_attempts, check_timeout
-from durable_bus.app.finding import function_spec
+from durable_bus.app.finding import function_spec, mapped_settings
 from durable_bus.client.arrivals import Arrivals
-from durable_bus.client.buffer_ids import KEY_ITEMS, check_buffer_id, default_buffer_id
+from durable_bus.client.buffer_ids import KEY_ITEMS, check_buffer_id, default_buffer_id, why_used
 from durable_bus.client.client import Client, refuse_inside_handler
 from durable_bus.client.embedded import check_workers, open_client
 from durable_bus.client.feed import Feed, Recorded
@@ -28,14 +27,15 @@ from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.journal.results import Run
 from durable_bus.payloads.exact import exact_texts
 from durable_bus.payloads.forms import JSON, PICKLE, TEXT
+from durable_bus.payloads.items import ItemsDigest
 from durable_bus.payloads.json_values import load_json_lines
-from durable_bus.payloads.messages import Result, check_name
+from durable_bus.payloads.messages import Result
 from durable_bus.payloads.packing import pack
-from durable_bus.payloads.settings import AppSpec, MappedSettings, ValueForms
+from durable_bus.payloads.settings import AppSpec, ValueForms
 from durable_bus.payloads.values import ValueWriter
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
 
-__all__ = ["listener_name", "map"]
+__all__ = ["map"]
 
 _LOOK_S, _LOOK_MAX_S = 0.004, 0.032
 """How often the journal is looked at for results: at first, and when there are none for a while."""
@@ -79,8 +79,7 @@ def map(
     before its end, what runs is finished and recorded, and nothing is left behind but the journal.
     """
     _refuse_in_import(function)
-    settings = MappedSettings(listener_name(function), check_timeout(timeout), check_attempts(attempts))
-    app = function_spec(function, settings)
+    app = function_spec(function, mapped_settings(getattr(function, "__name__", ""), timeout, attempts))
     try:
         iterator = iter(items)
     except TypeError:
@@ -108,21 +107,13 @@ def _refuse_in_import(function: Callable[..., Any]) -> None:
         )
 
 
-def listener_name(function: Callable[..., Any]) -> str:
-    """What the listener is called that a function becomes."""
-    name = getattr(function, "__name__", "")
-    try:
-        return check_name(name, "listener")
-    except UsageError:
-        return "map"
-
-
 class _Mapped:
     """One call of `map`."""
 
     def __init__(self, app: AppSpec, journal: Path, workers: int | None, buffer_id: str | None) -> None:
         assert app.mapped is not None
         self._app = app
+        self._name = f"{app.value}:{app.attribute}"
         self._target = app.mapped.listener
         self._journal = journal
         self._workers = workers
@@ -142,7 +133,9 @@ class _Mapped:
 
                 several = zip(first, texts, forms, strict=True)
                 texts = [canonical(item, text) if form == PICKLE else text for item, text, form in several]
-            self._buffer_id = default_buffer_id(self._app, self._target, pack(texts), forms)
+            digest = ItemsDigest()
+            digest.update(pack(texts), forms)
+            self._buffer_id = default_buffer_id(self._name, self._target, digest.hexdigest())
         items = itertools.chain(first, items)
         known = self._known()
         if known is None and not first:
@@ -154,7 +147,7 @@ class _Mapped:
                 arrivals = Arrivals(reader, known.buffer_seq, known.total, ordered=ordered)
                 yield from _given(_recorded(feed, arrivals), reader, known.buffer_seq, return_exceptions)
             return
-        with self._open() as client:
+        with open_client(self._app, self._name, self._journal, self._workers) as client:
             yield from self._stream(client, items, ordered=ordered, return_exceptions=return_exceptions)
 
     def _stream(
@@ -196,20 +189,12 @@ class _Mapped:
         if known is None or not known.opened:
             return None
         path_to_write(self._journal)  # also when nothing is left to do: another user's records are not ours
-        why = None
-        if known.target != self._target or known.return_to or not known.collect:
-            why = "this id is used already, with other target, collect or return_to"
-        elif known.pruned:
-            why = "its items and results were pruned, and its id stays used"
-        elif known.ended and known.succeeded + known.failed < known.total:
+        why = why_used(known, self._target)
+        if why is None and known.ended and known.succeeded + known.failed < known.total:
             why = "it was cancelled"
         if why is not None:
             raise BufferError(known.buffer_id, why)
         return known
-
-    def _open(self) -> Client:
-        name = f"{self._app.value}:{self._app.attribute}"
-        return open_client(self._app, name, self._journal, self._workers)
 
 
 def _arriving(client: Client, feed: Feed, arrivals: Arrivals) -> Iterator[list[Run]]:
