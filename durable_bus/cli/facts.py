@@ -23,8 +23,6 @@ DISK_IS_FULL = "full: starts are refused, results wait in the workers until ther
 RATE_OVER_S = 10
 """Over how many seconds `results_per_second` is taken."""
 
-NOT_SEALED = "no more of its items have come, and it is not sealed"
-
 _ANSWER_WITHIN_S = 2.0
 _OPEN_MAX = 100
 _ABSENT_MAX = 20
@@ -127,8 +125,6 @@ def _serving(reader: JournalReader) -> dict[str, Any]:
 def _buffer(row: dict[str, Any], reader: JournalReader, serving: dict[str, Any]) -> dict[str, Any]:
     """A row of `buffers`, and in `waits_for` why nothing is done about an open one; None: something is."""
     waits_for = _waits_for(row, reader, serving) if row["state"] == "open" else None
-    if waits_for is None and row["state"] == "open" and not is_sealed(row) and not row["pending"]:
-        waits_for = NOT_SEALED
     return {**buffer_row(row), "waits_for": waits_for}
 
 
@@ -149,6 +145,8 @@ def _waits_for(row: dict[str, Any], reader: JournalReader, serving: dict[str, An
         if name is not None:
             what = "for which a message on the thread of its items waits"
             return f"no listener of the app is called {name}, {what}"
+    if not is_sealed(row) and not row["pending"]:
+        return "no more of its items have come, and it is not sealed"
     return None
 
 

@@ -207,7 +207,7 @@ class Client:
         content = reader.content(buffer_id)
         if content is None or content.pruned:
             return ""
-        recorded = map(self._writer.item, reader.items(content.buffer_seq))
+        recorded = reader.item_payloads(content.buffer_seq)
         if isinstance(items, Iterator):
             first, are_all = upload.first_chunk
             return first_difference(recorded, first, all_given=are_all)

@@ -10,16 +10,16 @@ import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from durable_bus.errors import NotFound
 from durable_bus.journal.connection import TEXT_BYTES_MAX, open_reader, translated
 from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.journal.paging import PAGE_CHARS
 from durable_bus.journal.results import PAGE_ROWS, ResultPages, Run, error_text
-from durable_bus.journal.statements import Statements, threads_below
+from durable_bus.journal.statements import statements_of_its_version, threads_below
 from durable_bus.payloads.forms import XML
 from durable_bus.payloads.messages import Json, Pickled, Result, Text, Xml, as_said
 
@@ -28,6 +28,8 @@ __all__ = ["BufferContent", "JournalReader"]
 _ANSWERS_MAX = 1_000
 """So many different answers are looked at to say by what items failed."""
 _INDEX_MASK = (1 << INDEX_BITS) - 1
+
+Answered = TypeVar("Answered", Result, Run)
 
 
 class BufferContent(NamedTuple):
@@ -59,8 +61,7 @@ class JournalReader:
         self.connection = open_reader(path) if connection is None else connection
         self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, TEXT_BYTES_MAX)
         with translated(path):
-            (version,) = self.connection.execute("PRAGMA user_version").fetchone()
-        self._statements = Statements(self.connection, "reader.sql", schema_version=version)
+            self._statements = statements_of_its_version(self.connection, "reader.sql")
         self._lock = threading.Lock()
         self.closed = False
 
@@ -264,35 +265,35 @@ class JournalReader:
     ) -> tuple[list[Result], int]:
         """A page of results in the order of recording, after an answer's id; and the id to go on from."""
         pages = ResultPages(self._statements, buffer_seq, with_items=with_items)
-        results: list[Result] = []
-        chars = 0
-        with self._reading():
-            for answer_id in self._answers_after(buffer_seq, after_answer):
-                page = pages.of_answer(answer_id)
-                results += page
-                after_answer = answer_id
-                chars += sum(len(result.payload) for result in page)
-                if chars >= PAGE_CHARS:
-                    break
-        return results, after_answer
+        return self._after(buffer_seq, after_answer, pages.of_answer, lambda result: len(result.payload))
 
     def runs_after(self, buffer_seq: int, after_answer: int) -> tuple[list[Run], int]:
         """The same as runs, for who only wants what was answered."""
         pages = ResultPages(self._statements, buffer_seq)
-        runs: list[Run] = []
+        return self._after(
+            buffer_seq, after_answer, pages.runs_of_answer, lambda run: sum(map(len, run.payloads))
+        )
+
+    def _after(
+        self,
+        buffer_seq: int,
+        after_answer: int,
+        of_answer: Callable[[int], list[Answered]],
+        chars_of: Callable[[Answered], int],
+    ) -> tuple[list[Answered], int]:
+        """What the answers after this one have given, as far as a page goes; and the last of them."""
+        found: list[Answered] = []
         chars = 0
         with self._reading():
-            for answer_id in self._answers_after(buffer_seq, after_answer):
-                runs += (new := pages.runs_of_answer(answer_id))
+            span = {"after": after_answer, "buffer_seq": buffer_seq, "limit": 20}
+            for (answer_id,) in self._statements.all("answers_after", **span):
+                page = of_answer(answer_id)
+                found += page
                 after_answer = answer_id
-                chars += sum(len(payload) for run in new for payload in run.payloads)
+                chars += sum(map(chars_of, page))
                 if chars >= PAGE_CHARS:
                     break
-        return runs, after_answer
-
-    def _answers_after(self, buffer_seq: int, after_answer: int) -> list[int]:
-        span = {"after": after_answer, "buffer_seq": buffer_seq, "limit": 20}
-        return [answer_id for (answer_id,) in self._statements.all("answers_after", **span)]
+        return found, after_answer
 
 
 def _kind_and_reason(payload: str) -> tuple[str, str]:

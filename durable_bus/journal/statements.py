@@ -8,7 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["AT_END_ROWS_MIN", "ROWS_AT_ONCE", "Statements", "as_of", "load", "threads_below", "with_rows"]
+__all__ = [
+    "AT_END_ROWS_MIN",
+    "ROWS_AT_ONCE",
+    "Statements",
+    "as_of",
+    "load",
+    "statements_of_its_version",
+    "threads_below",
+    "with_rows",
+]
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _FORM = re.compile(r"\bform\b")
@@ -148,3 +157,9 @@ class Statements:
     def rows(self, name: str, /, **parameters: Any) -> list[sqlite3.Row]:
         """Rows whose columns can be asked for by name."""
         return self._row_cursor.execute(self._texts[name], parameters).fetchall()
+
+
+def statements_of_its_version(connection: sqlite3.Connection, file_name: str) -> Statements:
+    """Statements that read a journal as it is, of whatever version that may be. Raises sqlite3.Error."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return Statements(connection, file_name, schema_version=version)

@@ -8,7 +8,7 @@ from typing import Any
 
 from durable_bus.errors import NotFound, UsageError
 from durable_bus.journal.connection import open_reader, transaction, translated
-from durable_bus.journal.statements import Statements
+from durable_bus.journal.statements import statements_of_its_version
 
 __all__ = ["History"]
 
@@ -20,8 +20,7 @@ class History:
         self.path = path
         self._connection = open_reader(path)
         with translated(path):
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        self._statements = Statements(self._connection, "history.sql", schema_version=version)
+            self._statements = statements_of_its_version(self._connection, "history.sql")
 
     def close(self) -> None:
         self._connection.close()
