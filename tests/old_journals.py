@@ -1,12 +1,15 @@
 """Journals that older versions have written, and what a step to this version makes of them."""
 
 import gzip
+import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from golden_journal import GOLDEN
 from support import Facts, environment
 
@@ -65,6 +68,24 @@ def upgraded(journal: Path) -> Path:
 def is_right(journal: Path) -> bool:
     """But for its -wal: the supervisor of then was killed, too, and here no lock file says more."""
     return [finding.name for finding in check(journal).checks if not finding.ok] in ([], ["wal_is_here"])
+
+
+@contextmanager
+def refused_once_changed(journal: Path, table: str, change: tuple[str, str]) -> Iterator[sqlite3.Connection]:
+    """Its table is not as it was made: its upgrade is refused, and leaves all as it is, also for the
+    connection that has tried.
+    """
+    with closing(sqlite3.connect(journal)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        sql = "UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE name = ?"
+        connection.execute(sql, (*change, table))
+        connection.commit()
+    before = Facts(journal).rows(SCHEMA), all_rows(journal)
+    with closing(open_writer(journal)) as connection:
+        with pytest.raises(sqlite3.OperationalError, match="malformed JSON"):
+            upgrade(connection, journal, big_ones=True)
+        yield connection
+    assert (Facts(journal).rows(SCHEMA), all_rows(journal)) == before
 
 
 KILLED = """

@@ -233,6 +233,33 @@ def program(
     )
 
 
+def module(name: str, *arguments: str) -> "subprocess.Popen[str]":
+    """Start `python -m name`, with pipes for its output."""
+    return subprocess.Popen(
+        [sys.executable, "-m", name, *arguments],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def python(folder: Path, *arguments: str, stdin: str = "") -> str:
+    """Run Python in a folder, with this checkout but none of the apps beside it; what it prints."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def outcome(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     """Wait for its end; exit code, stdout, stderr."""
     try:

@@ -235,15 +235,9 @@ class Client:
         start = protocol.Start(new_id(), retry_id, target, collect, content.return_to, retry_of=buffer_id)
         return self._start(start, reader.unsuccessful_items(content))
 
-    def wait_until(
-        self,
-        done: Callable[[], bool],
-        buffer_id: str | None,
-        deadline_s: float | None,
-        look_s: float | None = None,
-    ) -> None:
+    def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
         """See `Session.wait_until`."""
-        self._session.wait_until(done, buffer_id, deadline_s, look_s)
+        self._session.wait_until(done, buffer_id, deadline_s)
 
     def send(self, to: str, payload: object) -> str:
         """Send a message to a listener or a mailbox, on a new thread; its message id.

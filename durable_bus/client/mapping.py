@@ -217,7 +217,7 @@ def _arriving(client: Client, feed: Feed, arrivals: Arrivals) -> Iterator[list[R
                 return
             moved = partial(_has_moved, feed, feed.taken, arrivals, seen)
             with contextlib.suppress(TimedOut):
-                client.wait_until(moved, feed.buffer_id, time.monotonic() + look_s, look_s=look_s)
+                client.wait_until(moved, feed.buffer_id, time.monotonic() + look_s)
             look_s = min(2 * look_s, _LOOK_MAX_S)
 
 

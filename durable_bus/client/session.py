@@ -158,23 +158,14 @@ class Session:
             finally:
                 connection.forget(request.request)
 
-    def wait_until(
-        self,
-        done: Callable[[], bool],
-        buffer_id: str | None,
-        deadline_s: float | None,
-        look_s: float | None = None,
-    ) -> None:
+    def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
         """Wait for a fact in the journal until `deadline_s` by the monotonic clock (None: for ever); told of
         the end of `buffer_id`, look at once. Raises TimedOut, and SupervisorLost when a supervisor of our own
-        has ended before. A daemon may go: the journal is what is followed. `look_s`: how often to look; None:
-        seldom while we would be told.
+        has ended before. A daemon may go: the journal is what is followed.
         """
-        if look_s is None:
-            look_s = _LOOK_FOR_RESULTS_S if buffer_id is None else _LOOK_FOR_END_S
         while not done():
             connection = self.connection
-            left_s = look_s
+            left_s = _LOOK_FOR_RESULTS_S if buffer_id is None else _LOOK_FOR_END_S
             if connection.lost is not None:
                 if self.process is not None and not done():
                     raise connection.lost

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY
+from support import python
 
 from durable_bus.app.bus import Bus
 from durable_bus.app.finding import app_spec, load_app, parse_spec
@@ -79,20 +78,6 @@ def test_an_app_that_cannot_be_loaded_is_one_line(
 # ---- finding a Bus again
 
 
-def run(folder: Path, *arguments: str, stdin: str = "") -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"},
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 LOAD = (
     "import msgspec, sys; from durable_bus.app.finding import load_app\n"
     "from durable_bus.payloads.settings import AppSpec\n"
@@ -152,19 +137,19 @@ def test_a_script_is_found_by_its_file_and_becomes_the_workers_main(folder: Path
     (folder / "inner").mkdir()
     (folder / "inner" / "a script.py").write_text(SCRIPT)
     (folder / "inner" / "beside.py").write_text("")
-    spec = run(folder, "inner/a script.py")
+    spec = python(folder, "inner/a script.py")
     assert json.loads(spec)["kind"] == "path"
     assert json.loads(spec)["value"] == str(folder / "inner" / "a script.py")
-    assert run(Path("/"), "-c", LOAD, stdin=spec) == "script __mp_main__ ['work'] __mp_main__\n"
+    assert python(Path("/"), "-c", LOAD, stdin=spec) == "script __mp_main__ ['work'] __mp_main__\n"
 
 
 def test_a_module_run_with_m_is_found_by_its_name(folder: Path) -> None:
     (folder / "pack").mkdir()
     (folder / "pack" / "__main__.py").write_text(SCRIPT)
     (folder / "beside.py").write_text("")
-    spec = run(folder, "-m", "pack")
+    spec = python(folder, "-m", "pack")
     assert (json.loads(spec)["kind"], json.loads(spec)["value"]) == ("module", "pack.__main__")
-    assert run(Path("/"), "-c", LOAD, stdin=spec) == "script pack.__main__ ['work'] __main__\n"
+    assert python(Path("/"), "-c", LOAD, stdin=spec) == "script pack.__main__ ['work'] __main__\n"
 
 
 ASK = """
@@ -179,9 +164,9 @@ except BusNotImportable as error: print(error)
 
 
 def test_a_bus_typed_at_a_prompt_or_piped_in_is_refused_at_once(folder: Path) -> None:
-    assert "put it into a file" in run(folder, "-c", ASK)
-    assert "put it into a file" in run(folder, "-", stdin=ASK)
-    assert "put it into a file" in run(folder, "-i", "-q", stdin=ASK)
+    assert "put it into a file" in python(folder, "-c", ASK)
+    assert "put it into a file" in python(folder, "-", stdin=ASK)
+    assert "put it into a file" in python(folder, "-i", "-q", stdin=ASK)
 
 
 def test_a_script_that_raises_is_one_line(folder: Path) -> None:
@@ -193,4 +178,4 @@ def test_a_script_that_raises_is_one_line(folder: Path) -> None:
 def test_importing_a_bus_loads_nothing_heavy(folder: Path) -> None:
     heavy = "sqlite3 sqlite_utils asyncio click rich multiprocessing"
     code = f"import sys, durable_bus.app.finding; print([m for m in {heavy.split()} if m in sys.modules])"
-    assert run(folder, "-c", code) == "[]\n"
+    assert python(folder, "-c", code) == "[]\n"

@@ -5,15 +5,13 @@ import functools
 import json
 import math
 import operator
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from apps import mapping
-from support import REPOSITORY
+from support import python
 
 from durable_bus.app.finding import function_spec, load_app, parse_function_spec
 from durable_bus.errors import BusNotImportable, UsageError
@@ -149,20 +147,6 @@ LOAD = (
 )
 
 
-def run(folder: Path, *arguments: str, stdin: str = "") -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        input=stdin,
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"},
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize(
     ("how", "kind", "is_main"),
     [(["script.py"], "path", False), (["-m", "script"], "module", True), (["folder"], "path", False)],
@@ -172,7 +156,7 @@ def test_what_runs_is_the_workers_main_too(tmp_path: Path, how: list[str], kind:
     (tmp_path / "script.py").write_text(SCRIPT)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "__main__.py").write_text(SCRIPT)
-    said = run(tmp_path, *how)
+    said = python(tmp_path, *how)
     spec = json.loads(said)
     assert (spec["kind"], spec["attribute"], spec["mapped"]["is_main"]) == (kind, "Work.f", is_main)
-    assert run(Path("/"), "-c", LOAD, stdin=said) == "['f'] __mp_main__ __mp_main__ True\n"
+    assert python(Path("/"), "-c", LOAD, stdin=said) == "['f'] __mp_main__ __mp_main__ True\n"

@@ -4,12 +4,11 @@ import csv
 import signal
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support import Facts, environment, kill, outcome
+from support import Facts, kill, module, outcome
 
 from durable_bus.examples.csv_to_sqlite import main, payment
 
@@ -82,14 +81,7 @@ BAD_EVERY = 97
 
 
 def started(source: Path, target: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "durable_bus.examples.csv_to_sqlite", str(source), str(target), "2"],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return module("durable_bus.examples.csv_to_sqlite", str(source), str(target), "2")
 
 
 @pytest.mark.slow

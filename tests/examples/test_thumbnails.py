@@ -3,11 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support import Facts, environment, kill, outcome, workers_of
+from support import Facts, kill, module, outcome, workers_of
 
 pytest.importorskip("PIL", reason="there is no Pillow for this Python")
 
@@ -43,14 +42,7 @@ def image(width: int, height: int, mode: str) -> Image.Image:
 
 
 def started(photos: Path, small: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "durable_bus.examples.thumbnails", str(photos), str(small), "1"],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return module("durable_bus.examples.thumbnails", str(photos), str(small), "1")
 
 
 def images_in(folder: Path) -> list[tuple[str, tuple[int, int]]]:
