@@ -54,12 +54,16 @@ def _where(error: BaseException | None) -> str:
 
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     libraries = (*map(sysconfig.get_path, names), os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    frames = [] if error is None else traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in frames if not frame.filename.startswith("<")]
-    own = [frame for frame in frames if not frame.filename.startswith(libraries)] or frames
+    # Not by extract_tb: that reads the source, of which nobody wants a line, and from Python 3.15 on it
+    # warns of a script's globals, which ends the worker where warnings are errors.
+    steps = [] if error is None else traceback.walk_tb(error.__traceback__)
+    places = [(frame.f_code.co_filename, line) for frame, line in steps]
+    places = [place for place in places if not place[0].startswith("<")]
+    own = [place for place in places if not place[0].startswith(libraries)] or places
     if not own or isinstance(error, SyntaxError):  # which says it itself
         return ""
-    return encodable(f" ({os.path.basename(own[-1].filename)}, line {own[-1].lineno})")
+    filename, line = own[-1]
+    return encodable(f" ({os.path.basename(filename)}, line {line})")
 
 
 def main(arguments: WorkerArguments) -> int:
