@@ -17,6 +17,7 @@
     │   ├── JournalTooNew                └── StorageFull
     │   ├── JournalTooOld
     │   └── JournalDamaged
+    ├── RetryAfter                   1   raised by a handler: its item comes back later
     ├── ItemFailed                   1
     └── ItemError                    1   never leaves its item: becomes a failed result
         ├── MalformedItem
@@ -58,6 +59,7 @@ __all__ = [
     "NotAJournal",
     "NotFound",
     "OtherItems",
+    "RetryAfter",
     "StorageFailed",
     "StorageFull",
     "SupervisorLost",
@@ -272,6 +274,29 @@ class ItemFailed(DurableBusError):
         self.kind = kind
         self.message = message
         self.traceback = traceback
+
+
+class RetryAfter(DurableBusError):
+    """A handler raises it: the service that it calls wants to be left alone for a while."""
+
+    exit_code = 1
+
+    def __init__(self, seconds: float, limit: str | None = None, message: str = "") -> None:
+        """The item, or message, comes back in `seconds`, and no attempt is charged. `limit`: the name of the
+        limit of the bus that rests until then; None: none does. `message`: why, for the view `failures`.
+
+        After 1,000 returns, or 24 hours, the item fails. Raises UsageError for no number of seconds.
+        """
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds <= 86_400:
+            raise UsageError(f"RetryAfter({seconds!r:.100}) is not a number of seconds from 0 to 86,400")
+        rests = f", limit {limit}" if limit else ""
+        super().__init__(f"{seconds:g} s{rests}" + (f": {message}" if message else ""))
+        self.seconds = float(seconds)
+        self.limit = limit
+        self.message = message
+
+    def __reduce__(self) -> tuple[type, tuple[float, str | None, str]]:
+        return type(self), (self.seconds, self.limit, self.message)
 
 
 class MalformedItem(ItemError):

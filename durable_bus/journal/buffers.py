@@ -19,7 +19,9 @@ _PRUNE_BUFFERS_MAX = 500
 
 
 class BufferRow(NamedTuple):
-    """A row of the table `buffer`; its columns are explained in `migrations/0001_journal.sql`."""
+    """A row of the table `buffer`; its columns are explained in `migrations/0001_journal.sql`, the
+    last ones in `0003_streams.sql` and `0004_pace.sql`.
+    """
 
     buffer_seq: int
     buffer_id: str
@@ -46,6 +48,13 @@ class BufferRow(NamedTuple):
     pruned_commit: int | None = None
     dropped_commit: int | None = None
     sealed_commit: int | None = None
+    priority: int = 0
+    not_before: int | None = None
+    deadline_at: int | None = None
+    enough: int | None = None
+    max_failures: int | None = None
+    budget_of: int | None = None
+    ended_how: str | None = None
 
     @property
     def item_count(self) -> int:

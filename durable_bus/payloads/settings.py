@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["AppSpec", "ListenerSettings", "MappedSettings", "ValueForms"]
+__all__ = ["AppSpec", "LimitSettings", "ListenerSettings", "MappedSettings", "ValueForms"]
 
 
 class MappedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,3 +57,23 @@ class ListenerSettings(msgspec.Struct, frozen=True, gc=False):
     is_async: bool
     peers: tuple[str, ...] | None
     """The names that the handler may send to; None: all."""
+    limits: tuple[str, ...] = ()
+    """The names of the limits that hold for it."""
+    backoff_max_s: float | None = None
+    """The longest wait between two attempts, in seconds; None: no limit."""
+    jitter: float = 0.0
+    """How much of a wait may be left out, at random, from 0 to 1."""
+    memo: str | None = None
+    """Under which text answers are given again to equal items; None: they are not."""
+
+
+class LimitSettings(msgspec.Struct, frozen=True, gc=False):
+    """What the options of `Bus.limit` have come to: how often, and how many at once, something may start."""
+
+    name: str
+    rate: str | None
+    """As it is said, such as "500/min" (`payloads.rates`); None: as often as one likes."""
+    running: int | None
+    """How many at once; None: any number."""
+    adaptive: bool = False
+    """Whether `running` is but the most, and fewer run while the other side says that it is too many."""

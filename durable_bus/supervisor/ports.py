@@ -9,8 +9,9 @@ from typing import NamedTuple, Protocol
 
 from durable_bus.errors import WorkerDeath
 from durable_bus.wire.framing import Frame
-from durable_bus.wire.protocol import FromClient, Report
+from durable_bus.wire.protocol import FromClient
 from durable_bus.wire.slot import Slot
+from durable_bus.wire.work import Report
 
 __all__ = [
     "ClientClosed",

@@ -6,16 +6,8 @@ import msgspec
 
 from durable_bus.errors import BufferError, DurableBusError
 from durable_bus.wire.parts import Misfit
-from durable_bus.wire.protocol import (
-    AnyAnswer,
-    AnyRequest,
-    Error,
-    FromClient,
-    Report,
-    Request,
-    ToClient,
-    Work,
-)
+from durable_bus.wire.protocol import AnyAnswer, AnyRequest, Error, FromClient, Request, ToClient
+from durable_bus.wire.work import Report, Work
 
 __all__ = ["decode_answer", "decode_report", "decode_request", "decode_work", "error_frame"]
 

@@ -6,12 +6,29 @@ import msgspec
 
 from durable_bus.payloads.outcomes import Form, Forms, Outcome
 
-__all__ = ["Count", "Failed", "Form", "Forms", "Handled", "Misfit", "Place", "Segment", "WorkerStatus"]
+__all__ = [
+    "Count",
+    "Failed",
+    "Form",
+    "Forms",
+    "Frame",
+    "Handled",
+    "Misfit",
+    "Place",
+    "Segment",
+    "Spent",
+    "Terms",
+    "WorkerStatus",
+]
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """What SQLite's integers can count."""
 Place = Annotated[list[Count], msgspec.Meta(min_length=1, max_length=2)]
 """How far a `prune` has come. Only the supervisor looks into it."""
+
+
+class Frame(msgspec.Struct, tag_field="k", forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """What all headers have in common. `k` is the tag: the frame's name."""
 
 
 class Segment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -43,6 +60,40 @@ class Failed(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     durations: str
     answer: str = ""
     """Where the answer could not be written: its repr."""
+    final: bool = False
+    """Its listener does not retry this exception (`retry_on`)."""
+    after_s: float | None = None
+    """It is to come back in so many seconds, by RetryAfter: no attempt is charged."""
+    limit: str = ""
+    """The limit that is to rest until then; "": none."""
+
+
+class Spent(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    """What the handling of an item or a message has spent. No body."""
+
+    dispatch: int
+    index: int
+    """The item's; 0 for a message."""
+    number: int
+    """Counts what this attempt spends, from 0 on."""
+    amounts: dict[str, float]
+    """How much, by unit."""
+
+
+class Terms(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaults=True, gc=False):
+    """Under which terms a buffer runs. They are no part of its identity: those of its first start hold."""
+
+    priority: Annotated[int, msgspec.Meta(ge=-10, le=10)] = 0
+    not_before_ms: Count | None = None
+    """Nothing of it starts before, ms since the epoch."""
+    deadline_ms: Count | None = None
+    """So long after its start it ends as it is."""
+    enough: Annotated[int, msgspec.Meta(ge=1, le=1 << 32)] | None = None
+    """It ends when so many items have succeeded."""
+    max_failures: Annotated[int, msgspec.Meta(ge=1, le=1 << 32)] | None = None
+    """It ends when so many items have failed."""
+    budget: dict[str, float] = {}
+    """It is paused when so much is spent, by unit."""
 
 
 class Handled(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):

@@ -1,5 +1,5 @@
 """Every frame that crosses a border between processes, as a type: who says it to whom, when, and what is on
-disk by then.
+disk by then. Those of workers are in `work`, as a worker needs no others.
 
 A frame is a header, one of these types as JSON, and bodies of payloads (`framing`). Headers are validated
 while they are decoded. There is a decoder for each direction: `decode_work` for what a worker reads,
@@ -15,94 +15,12 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from durable_bus.payloads.settings import ListenerSettings, ValueForms
-from durable_bus.wire.parts import Count, Failed, Form, Forms, Handled, Misfit, Place, Segment, WorkerStatus
-
-
-class _Frame(msgspec.Struct, tag_field="k", forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """What all headers have in common. `k` is the tag: the frame's name."""
-
-
-# ---- supervisor → worker
-
-
-class WorkItems(_Frame, tag="items"):
-    """A range of items to run, payloads in the body. Sent after the commit that journals the dispatch."""
-
-    dispatch: int
-    """Its `dispatch_id`, by which answers name it."""
-    buffer: int
-    """The buffer's `buffer_seq`."""
-    buffer_id: str
-    thread: str
-    """The buffer's thread: that of item i is `thread/i`."""
-    listener: str
-    first: int
-    """The index of the first item."""
-    attempt: int
-    ordinal: int
-    """The first item's ordinal (see `slot`); the others follow."""
-    forms: Forms
-
-
-class WorkMessage(_Frame, tag="message"):
-    """A message to handle. Sent after the commit that journals its delivery. The body is its payload."""
-
-    dispatch: int
-    """By which its outcome names it. Below 0: no dispatch of items has this number."""
-    message_id: str
-    thread: str
-    from_id: str
-    listener: str
-    attempt: int
-    ordinal: int
-    form: Form
-    completes: int | None = None
-    """The `buffer_seq` of the buffer whose BufferComplete it is: the worker reads that one's results."""
-
-
-Work = WorkItems | WorkMessage
-
-
-# ---- worker → supervisor
-
-
-class Ready(_Frame, tag="ready"):
-    """The app is imported, and its listeners are these. Sent once, as a worker's first frame. Nothing is on
-    disk by then; the commit that takes it in journals the table with the run.
-    """
-
-    listeners: dict[str, ListenerSettings]
-    forms: ValueForms
-
-
-class AppNotImportable(_Frame, tag="import_error"):
-    """The app cannot be imported, and the worker ends. Sent instead of `Ready`."""
-
-    error: str
-    """One line for a user."""
-    traceback: str = ""
-
-
-class Answers(_Frame, tag="answers"):
-    """What has come of items and messages. Sent at the end of a dispatch, and at the latest 100 ms after the
-    first of it is there. Of it nothing is on disk: if the worker or the supervisor dies now, the items run
-    again. The first answer to an item that is committed is its result, whatever comes later.
-    """
-
-    segments: list[Segment] = []
-    failed: list[Failed] = []
-    outcomes: list[Handled] = []
-    discarded: tuple[int, int] | None = None
-    """Ordinals, from the first up to the second, that the worker may not start and has thrown away."""
-
-
-Report = Ready | AppNotImportable | Answers
-
+from durable_bus.wire.parts import Count, Form, Forms, Frame, Misfit, Place, Terms, WorkerStatus
 
 # ---- client → supervisor
 
 
-class Request(_Frame):
+class Request(Frame):
     """What a client asks, under an id that it has made. It may ask again under the same id, when it has lost
     its connection before the answer came: what was done then is not done twice.
     """
@@ -138,6 +56,7 @@ class Start(Request, tag="start"):
     retry_of: str | None = None
     stream: bool = False
     again: bool = False
+    terms: Terms | None = None
 
 
 class Chunk(Request, tag="chunk"):
@@ -188,7 +107,24 @@ class Pause(OfBuffer, tag="pause"):
 
 
 class Resume(OfBuffer, tag="resume"):
-    """Go on with a paused buffer. `controlled` answers it; on disk by then: that it is not paused."""
+    """Go on with a paused buffer. `controlled` answers it; on disk by then: that it is not paused.
+
+    `budget`: how much more it may spend, by unit; of a unit that is not said, as much as it might at first.
+    """
+
+    budget: dict[str, float] = msgspec.field(default_factory=dict)
+
+
+class SetLimit(Request, tag="set_limit"):
+    """Change a limit while it runs, until it is reset. `limit_set` answers it; on disk by then: the change.
+
+    What is None stays as it is. `reset`: go by what the app says again.
+    """
+
+    name: str
+    rate: str | None = None
+    running: Annotated[int, msgspec.Meta(ge=1, le=1 << 32)] | None = None
+    reset: bool = False
 
 
 class Prune(Request, tag="prune"):
@@ -252,8 +188,8 @@ class Stop(Request, tag="stop"):
 
 
 AnyRequest: TypeAlias = (
-    Hello | Start | Chunk | Open | Submit | Abandon | Watch | Cancel | Pause | Resume | Prune | AskForms |
-    AskStatus
+    Hello | Start | Chunk | Open | Submit | Abandon | Watch | Cancel | Pause | Resume | SetLimit | Prune |
+    AskForms | AskStatus
     | Send | Receive | StopReceiving | AbandonReceiving | Respond | Acknowledge | Stop
 )  # fmt: skip
 FromClient: TypeAlias = Request | Misfit
@@ -261,7 +197,7 @@ FromClient: TypeAlias = Request | Misfit
 # ---- supervisor → client
 
 
-class Answer(_Frame):
+class Answer(Frame):
     """What answers the request of this id."""
 
     request: str
@@ -306,7 +242,7 @@ class Watching(Answer, tag="watching"):
     buffer_id: str
 
 
-class Ended(_Frame, tag="ended"):
+class Ended(Frame, tag="ended"):
     """A buffer that this connection has started, or watches, has ended; its BufferComplete is on disk."""
 
     buffer_id: str
@@ -318,6 +254,15 @@ class Controlled(Answer, tag="controlled"):
     buffer_id: str
     state: str
     paused: bool
+
+
+class LimitSet(Answer, tag="limit_set"):
+    """To `set_limit`: how the limit is now."""
+
+    name: str
+    rate: str | None
+    running: int | None
+    by_hand: bool
 
 
 class Pruned(Answer, tag="pruned"):
@@ -336,7 +281,7 @@ class AppForms(Answer, tag="app_forms"):
 class Status(Answer, tag="status", forbid_unknown_fields=False, omit_defaults=False):
     """To `status`. Also clients of other versions ask: they pass over fields that they do not know."""
 
-    workers: list[WorkerStatus] = []
+    workers: list[WorkerStatus] = msgspec.field(default_factory=list)
     import_error: str | None = None
     storage_full: bool = False
     now_ms: int = 0
@@ -373,7 +318,7 @@ class Settled(Answer, tag="settled"):
     message_id: str
 
 
-class Error(_Frame, tag="error", forbid_unknown_fields=False):
+class Error(Frame, tag="error", forbid_unknown_fields=False):
     """A request was refused, and nothing of it was done; without a `request`, the connection ends.
 
     `type`: a class of `errors`. Also clients of other versions read it.
@@ -385,7 +330,7 @@ class Error(_Frame, tag="error", forbid_unknown_fields=False):
     buffer_id: str | None = None
 
 
-class Fatal(_Frame, tag="fatal", forbid_unknown_fields=False):
+class Fatal(Frame, tag="fatal", forbid_unknown_fields=False):
     """The last frame of a supervisor of one's own that ends with an error. `holder_pid`: who has its lock."""
 
     type: str
@@ -394,7 +339,8 @@ class Fatal(_Frame, tag="fatal", forbid_unknown_fields=False):
 
 
 AnyAnswer: TypeAlias = (
-    Welcome | Receiving | Received | Opened | Watching | Ended | Controlled | Pruned | AppForms | Status |
+    Welcome | Receiving | Received | Opened | Watching | Ended | Controlled | LimitSet | Pruned | AppForms |
+    Status |
     Sent | Message | Nothing | Settled | Error | Fatal
 )  # fmt: skip
 ToClient: TypeAlias = Answer | Ended | Error | Fatal

@@ -26,8 +26,8 @@ from durable_bus.payloads.outcomes import Outcome, message_outcome, passed_on
 from durable_bus.payloads.packing import unpack
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader
-from durable_bus.wire.protocol import Work, WorkMessage
 from durable_bus.wire.slot import CURRENT, LIMIT, SINCE, STARTED
+from durable_bus.wire.work import Work, WorkMessage
 from durable_bus.worker.handling import MessageHandling, metadata_of
 from durable_bus.worker.replies import FLUSH_S, Replies, end_worker
 from durable_bus.worker.sync_runner import SyncRunner, describe

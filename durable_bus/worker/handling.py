@@ -12,7 +12,7 @@ from durable_bus.payloads.packing import unpack
 from durable_bus.payloads.reading import AS_IT_IS, PayloadType
 from durable_bus.payloads.results_document import results_document
 from durable_bus.payloads.xml_writing import to_element
-from durable_bus.wire.protocol import WorkItems, WorkMessage
+from durable_bus.wire.work import WorkItems, WorkMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,9 +16,9 @@ import traceback
 
 from durable_bus.app.finding import load_app
 from durable_bus.errors import DurableBusError, encodable
-from durable_bus.wire.protocol import AppNotImportable, Ready
 from durable_bus.wire.slot import Slot
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments
+from durable_bus.wire.work import AppNotImportable, Ready
 from durable_bus.worker.handling import MessageHandling
 from durable_bus.worker.replies import Replies
 from durable_bus.worker.sync_runner import SyncRunner, describe

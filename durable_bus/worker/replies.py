@@ -17,7 +17,7 @@ from durable_bus.payloads.outcomes import Outcome
 from durable_bus.payloads.packing import pack
 from durable_bus.wire.framing import encode, write_all
 from durable_bus.wire.parts import Failed, Handled, Segment
-from durable_bus.wire.protocol import Answers, Work, WorkItems
+from durable_bus.wire.work import Answers, Work, WorkItems
 
 __all__ = ["OpenSegment", "Replies", "end_worker"]
 
@@ -176,7 +176,7 @@ class Replies:
             [segment.header(count) for segment, count in ready],
             self._failed,
             [outcome for outcome, _ in self._outcomes],
-            self._discarded,
+            discarded=self._discarded,
         )
         bodies = [pack(segment.texts[:count]) for segment, count in ready]
         self.send(header, *bodies, *(body for _, body in self._outcomes))

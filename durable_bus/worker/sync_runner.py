@@ -15,8 +15,8 @@ from durable_bus.payloads.packing import split, unpack
 from durable_bus.payloads.values import quick_answer
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import Frame, read_frame
-from durable_bus.wire.protocol import Work, WorkItems, WorkMessage
 from durable_bus.wire.slot import LIMIT, SINCE, STARTED
+from durable_bus.wire.work import Work, WorkItems, WorkMessage
 from durable_bus.worker.handling import MessageHandling, metadata_of
 from durable_bus.worker.replies import FLUSH_BYTES_MAX, OpenSegment, Replies
 

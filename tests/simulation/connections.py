@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING
 from durable_bus.supervisor.ports import ClientClosed, ClientSpoke
 from durable_bus.wire.decoding import decode_answer
 from durable_bus.wire.framing import Frame, FrameReader
-from durable_bus.wire.protocol import (
-    AbandonReceiving,
-    FromClient,
-    ToClient,
-    Welcome,
-)
+from durable_bus.wire.protocol import AbandonReceiving, FromClient, ToClient, Welcome
 
 if TYPE_CHECKING:
     from simulation.clients import Peer

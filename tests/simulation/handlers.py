@@ -14,7 +14,7 @@ from durable_bus.payloads.forms import TEXT, XML, digits_of
 from durable_bus.payloads.items import ItemsDigest
 from durable_bus.payloads.packing import pack
 from durable_bus.payloads.settings import ValueForms
-from durable_bus.wire.protocol import Work, WorkMessage
+from durable_bus.wire.work import Work, WorkMessage
 from simulation.forms import some_form, some_forms, worded, words_of
 
 __all__ = ["FOR_EVER_S", "Answers", "Call", "Dies", "Handler", "Handling", "Outcome", "Raises", "obey"]

@@ -13,8 +13,8 @@ from typing import Any
 from durable_bus.payloads.forms import TEXT, XML, form_of_each
 from durable_bus.payloads.outcomes import End, Respond, Start
 from durable_bus.payloads.packing import unpack
-from durable_bus.wire import protocol
-from durable_bus.wire.protocol import Work, WorkItems, WorkMessage
+from durable_bus.wire import work as frames
+from durable_bus.wire.work import Work, WorkItems, WorkMessage
 from simulation.handlers import UNWRITABLE, Answers, Handling, Outcome
 from simulation.invariants import ALWAYS, IN_THE_END
 from simulation.records import INDEX_BITS, Answer, Content, Execution, Violation, key_of
@@ -207,7 +207,7 @@ class Model:
 
     # What the supervisor takes in
 
-    def hands_in(self, answers: protocol.Answers, bodies: list[bytes]) -> None:
+    def hands_in(self, answers: frames.Answers, bodies: list[bytes]) -> None:
         """A frame of answers is about to be looked at, in this order."""
         for segment, body in zip(answers.segments, bodies, strict=False):
             key = (segment.buffer << INDEX_BITS) + segment.first

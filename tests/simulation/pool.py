@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from durable_bus.errors import WorkerKilled
 from durable_bus.payloads.packing import unpack
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
-from durable_bus.wire import decoding, protocol
+from durable_bus.wire import decoding
 from durable_bus.wire.framing import FrameReader
-from durable_bus.wire.protocol import WorkItems
+from durable_bus.wire.work import Answers, WorkItems
 from simulation.records import key_of
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class SimulatedPool:
                 continue
             while worker.pipe.frames:
                 frame = worker.pipe.frames.popleft()
-                if isinstance(frame.header, protocol.Answers):
+                if isinstance(frame.header, Answers):
                     self._machine.model.hands_in(frame.header, frame.bodies)
                 events.append(WorkerSpoke(worker.worker_id, frame))
             worker.was_read()

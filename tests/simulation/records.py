@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from durable_bus.wire.protocol import Work, WorkMessage
+from durable_bus.wire.work import Work, WorkMessage
 
 __all__ = ["INDEX_BITS", "Answer", "Content", "Execution", "Violation", "key_of"]
 

@@ -8,10 +8,11 @@ from msgspec.structs import replace
 
 from durable_bus.journal.formats import packed
 from durable_bus.payloads.packing import pack
-from durable_bus.wire import decoding, protocol
+from durable_bus.wire import decoding
+from durable_bus.wire import work as frames
 from durable_bus.wire.framing import Frame, FrameReader, encode
 from durable_bus.wire.parts import Failed, Handled, Segment
-from durable_bus.wire.protocol import Report, Work, WorkItems
+from durable_bus.wire.work import Report, Work, WorkItems
 from simulation.handlers import UNWRITABLE, Answers, Dies, Handling, Outcome, Raises
 from simulation.records import key_of
 
@@ -134,14 +135,14 @@ class WorkerPipe:
                     micros.append([])
                 bodies[-1].append(handling.text)
                 micros[-1].append(done.micros)
-        header = protocol.Answers(
+        header = frames.Answers(
             [
                 replace(segment, count=len(texts), total_us=sum(durations), durations=packed(durations))
                 for segment, texts, durations in zip(segments, bodies, micros, strict=True)
             ],
             failed,
             outcomes,
-            discarded,
+            discarded=discarded,
         )
         self.send(header, *(pack(texts) for texts in bodies), *outcome_bodies, says=says)
 

@@ -14,10 +14,10 @@ from durable_bus.payloads.forms import form_of_each
 from durable_bus.payloads.outcomes import Respond
 from durable_bus.payloads.packing import pack, unpack
 from durable_bus.payloads.settings import ListenerSettings
-from durable_bus.wire import decoding, protocol
+from durable_bus.wire import decoding
 from durable_bus.wire.framing import Frame, FrameReader
-from durable_bus.wire.protocol import Work, WorkItems, WorkMessage
 from durable_bus.wire.slot import ORDINAL_MAX
+from durable_bus.wire.work import AppNotImportable, Ready, Work, WorkItems, WorkMessage
 from simulation.handlers import FOR_EVER_S, FORMS, Answers, Call, Dies, Handling, Outcome, Raises
 from simulation.records import key_of
 
@@ -210,11 +210,11 @@ class SimulatedWorker:
         if fault == "die":
             self.die(WorkerExited(1))
         elif fault == "import error":
-            self.pipe.send(protocol.AppNotImportable("simulated"), says=[])
+            self.pipe.send(AppNotImportable("simulated"), says=[])
             self.die(WorkerExited(1))
         elif fault != "hang":
             self.booted = True
-            self.pipe.send(protocol.Ready(self.listeners, FORMS), says=[])
+            self.pipe.send(Ready(self.listeners, FORMS), says=[])
             self._step(self._feed)
 
     # What it is given

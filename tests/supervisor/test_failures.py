@@ -158,7 +158,7 @@ def test_a_worker_that_writes_what_is_no_frame_of_a_worker_is_ended_and_replaced
 
 UNSENDABLE = """
 import os, threading
-from durable_bus.wire.protocol import WorkItems
+from durable_bus.wire.work import WorkItems
 from durable_bus.worker.replies import Replies
 answers = Replies(os.pipe()[1])
 work = WorkItems(1, 1, "b", "t/b", "work", 0, 1, 0, "0")

@@ -20,9 +20,9 @@ from durable_bus.supervisor.io.reactor import SelectorReactor
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.wire.decoding import decode_report
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, Outgoing
-from durable_bus.wire.protocol import Answers, Report
 from durable_bus.wire.slot import ORDINAL_MAX, SLOT_BYTES, Slot
 from durable_bus.wire.spawning import WorkerArguments, spawn
+from durable_bus.wire.work import Answers, Report
 
 __all__ = ["READ_BYTES_MAX", "WorkerPool"]
 

@@ -26,6 +26,12 @@ class NewBuffer(NamedTuple):
     chain: Chain | None = None
     """Of the new thread that it is started on; None: that thread is there."""
     retry_of: int | None = None
+    priority: int = 0
+    not_before: int | None = None
+    deadline_at: int | None = None
+    enough: int | None = None
+    max_failures: int | None = None
+    budget_of: int | None = None
 
     @property
     def thread_id(self) -> str:

@@ -15,7 +15,7 @@ from durable_bus.supervisor.scheduling import leases, rules, turns
 from durable_bus.supervisor.scheduling.leases import contiguous
 from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range, State, Worker
 from durable_bus.wire.framing import encode
-from durable_bus.wire.protocol import WorkItems
+from durable_bus.wire.work import WorkItems
 
 __all__ = ["BATCH_BYTES_MAX", "note_low_water", "plan_items"]
 

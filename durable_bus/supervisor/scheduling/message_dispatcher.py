@@ -7,7 +7,7 @@ from durable_bus.supervisor.outcomes import messages
 from durable_bus.supervisor.scheduling import leases, turns
 from durable_bus.supervisor.state import MessageLease, Worker
 from durable_bus.wire.framing import encode
-from durable_bus.wire.protocol import WorkMessage
+from durable_bus.wire.work import WorkMessage
 
 __all__ = ["INTERRUPTIONS_MAX", "plan_messages"]
 

@@ -9,7 +9,7 @@ from durable_bus.supervisor.scheduling import leases, recall
 from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, State
 from durable_bus.supervisor.workers import workforce
 from durable_bus.supervisor.workers.blame import guilty
-from durable_bus.wire.protocol import Answers, Ready
+from durable_bus.wire.work import Answers, Ready
 
 __all__ = ["ended", "spoke"]
 

@@ -7,7 +7,7 @@ from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.scheduling import recall
 from durable_bus.supervisor.state import Worker
-from durable_bus.wire.protocol import Ready
+from durable_bus.wire.work import Ready
 
 __all__ = ["BOOT_TIMEOUT_S", "Deferred", "is_settled", "require_app"]
 

@@ -14,12 +14,7 @@ from durable_bus.client.client import ReceivedMessage
 from durable_bus.client.connection import Connection
 from durable_bus.errors import TimedOut, UsageError
 from durable_bus.wire.framing import encode
-from durable_bus.wire.protocol import (
-    AbandonReceiving,
-    Answer,
-    Message,
-    Receive,
-)
+from durable_bus.wire.protocol import AbandonReceiving, Answer, Message, Receive
 
 
 def test_a_message_waits_for_its_receiver_however_long(journal: Path, daemon: Daemon, facts: Facts) -> None:

@@ -14,10 +14,7 @@ from durable_bus import Buffer, BufferError, Client, Huh, Json, SystemError, Tex
 from durable_bus.client.client import ReceivedMessage
 from durable_bus.errors import MessageRefused, NotFound, UsageError
 from durable_bus.payloads.xml_writing import dump_dataclass
-from durable_bus.wire.protocol import (
-    Respond,
-    Settled,
-)
+from durable_bus.wire.protocol import Respond, Settled
 
 # Settling
 

@@ -1,0 +1,90 @@
+"""Every frame between a worker and the supervisor, as a type: who says it to whom, when, and what is on disk
+by then. `protocol` has those of clients, and says what holds for all.
+"""
+
+import msgspec
+
+from durable_bus.payloads.settings import LimitSettings, ListenerSettings, ValueForms
+from durable_bus.wire.parts import Failed, Form, Forms, Frame, Handled, Segment, Spent
+
+__all__ = ["Answers", "AppNotImportable", "Ready", "Report", "Work", "WorkItems", "WorkMessage"]
+
+# ---- supervisor → worker
+
+
+class WorkItems(Frame, tag="items"):
+    """A range of items to run, payloads in the body. Sent after the commit that journals the dispatch."""
+
+    dispatch: int
+    """Its `dispatch_id`, by which answers name it."""
+    buffer: int
+    """The buffer's `buffer_seq`."""
+    buffer_id: str
+    thread: str
+    """The buffer's thread: that of item i is `thread/i`."""
+    listener: str
+    first: int
+    """The index of the first item."""
+    attempt: int
+    ordinal: int
+    """The first item's ordinal (see `slot`); the others follow."""
+    forms: Forms
+
+
+class WorkMessage(Frame, tag="message"):
+    """A message to handle. Sent after the commit that journals its delivery. The body is its payload."""
+
+    dispatch: int
+    """By which its outcome names it. Below 0: no dispatch of items has this number."""
+    message_id: str
+    thread: str
+    from_id: str
+    listener: str
+    attempt: int
+    ordinal: int
+    form: Form
+    completes: int | None = None
+    """The `buffer_seq` of the buffer whose BufferComplete it is: the worker reads that one's results."""
+
+
+Work = WorkItems | WorkMessage
+
+
+# ---- worker → supervisor
+
+
+class Ready(Frame, tag="ready"):
+    """The app is imported, and its listeners are these. Sent once, as a worker's first frame. Nothing is on
+    disk by then; the commit that takes it in journals the table with the run.
+    """
+
+    listeners: dict[str, ListenerSettings]
+    forms: ValueForms
+    limits: dict[str, LimitSettings] = msgspec.field(default_factory=dict)
+
+
+class AppNotImportable(Frame, tag="import_error"):
+    """The app cannot be imported, and the worker ends. Sent instead of `Ready`."""
+
+    error: str
+    """One line for a user."""
+    traceback: str = ""
+
+
+class Answers(Frame, tag="answers"):
+    """What has come of items and messages. Sent at the end of a dispatch, and at the latest 100 ms after the
+    first of it is there. Of it nothing is on disk: if the worker or the supervisor dies now, the items run
+    again. The first answer to an item that is committed is its result, whatever comes later.
+    """
+
+    segments: list[Segment] = msgspec.field(default_factory=list)
+    failed: list[Failed] = msgspec.field(default_factory=list)
+    outcomes: list[Handled] = msgspec.field(default_factory=list)
+    spent: list[Spent] = msgspec.field(default_factory=list)
+    discarded: tuple[int, int] | None = None
+    """Ordinals, from the first up to the second, that the worker may not start, or will not because a limit
+    rests, and has thrown away.
+    """
+
+
+Report = Ready | AppNotImportable | Answers
