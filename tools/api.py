@@ -41,7 +41,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "Stream": "client/stream.py",
         "Result": "payloads/messages.py",
         "BufferStatus": "client/buffer.py",
-        "ReceivedMessage": "client/client.py",
+        "ReceivedMessage": "client/mailbox.py",
     },
     "A journal read by itself": {
         "OpenedJournal": "client/opened.py",

@@ -6,32 +6,22 @@ a buffer needs only the journal (`buffer.py`); the socket merely says sooner tha
 
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from durable_bus import errors
-from durable_bus.client.buffer import Buffer, deadline_after
+from durable_bus.client.buffer import Buffer
 from durable_bus.client.buffer_ids import check_buffer_id, next_retry_id
 from durable_bus.client.differences import first_difference
+from durable_bus.client.mailbox import Mailbox, ReceivedMessage
 from durable_bus.client.session import Session
 from durable_bus.client.stream import AHEAD, Stream
 from durable_bus.client.upload import Upload
-from durable_bus.errors import (
-    BufferError,
-    DurableBusError,
-    NotFound,
-    OtherItems,
-    SupervisorLost,
-    TimedOut,
-    UsageError,
-)
+from durable_bus.errors import BufferError, InsideHandler, NotFound, OtherItems, UsageError
 from durable_bus.journal.reader import JournalReader
-from durable_bus.payloads.forms import FORM_NAMES, XML
 from durable_bus.payloads.messages import check_name
 from durable_bus.payloads.values import ValueWriter
 from durable_bus.wire import protocol
@@ -39,19 +29,6 @@ from durable_bus.wire.ids import new_id
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
 
 __all__ = ["Buffer", "Client", "refuse_inside_handler"]
-
-
-class ReceivedMessage(NamedTuple):
-    """A message from a mailbox. `kind` is its root element's name, or "text", "json" or "pickle"."""
-
-    message_id: str
-    kind: str
-    from_id: str
-    thread_id: str
-    payload: str
-    is_xml: bool
-    form: str
-    """"text", "xml", "json" or "pickle"."""
 
 
 class Client:
@@ -95,6 +72,7 @@ class Client:
         """The table of listeners as far as the supervisor knew it when it greeted us."""
         self._session = _session
         self._writer = ValueWriter(_session.forms)
+        self._mailbox = Mailbox(_session, name, self._writer)
         self._reader: JournalReader | None = None
         self._closed = False
         self._reader_lock = threading.Lock()
@@ -247,8 +225,7 @@ class Client:
         written, and for XML that is not one element; LimitExceeded for more than 8 MiB. Nothing of it is in
         the journal then.
         """
-        text, form = self._writer.message(payload)
-        return self._session.ask(protocol.Send(new_id(), to, text, form), protocol.Sent).message_id
+        return self._mailbox.send(to, payload)
 
     def receive(self, timeout: float | None = None) -> ReceivedMessage:
         """The next message to this client's name. Raises TimedOut after `timeout` seconds (None: never), and
@@ -257,44 +234,7 @@ class Client:
         It stays in the journal until `respond` or `acknowledge`, and waits again when this connection closes
         first. Interrupted, such as by Ctrl-C, this takes no message: one that was on its way waits again.
         """
-        receive = protocol.Receive(new_id())
-        try:
-            message = self._receive(receive, deadline_after(timeout))
-        except TimedOut:
-            raise TimedOut(f"no message to {self.name} within {timeout} s") from None
-        except DurableBusError:
-            raise  # the supervisor's answer, or the end of the connection: nothing is on its way to us
-        except BaseException:
-            self._session.connection.say(protocol.AbandonReceiving(receive.request))
-            raise
-        return ReceivedMessage(
-            message.message_id,
-            message.kind,
-            message.from_id,
-            message.thread_id,
-            message.payload,
-            message.form == XML,
-            FORM_NAMES[message.form],
-        )
-
-    def _receive(self, receive: protocol.Receive, deadline_s: float | None) -> protocol.Message:
-        while True:
-            connection = self._session.connection
-            try:
-                connection.send(receive)
-                left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-                try:
-                    answer = connection.answer(receive.request, left_s)
-                except TimedOut:
-                    connection.send(protocol.StopReceiving(receive.request))
-                    answer = connection.answer(receive.request)
-                if not isinstance(answer, protocol.Message):
-                    raise TimedOut
-                return answer
-            except SupervisorLost:
-                self._session.reconnect(connection, deadline_s)
-            finally:
-                connection.forget(receive.request)
+        return self._mailbox.receive(timeout)
 
     def respond(self, message: ReceivedMessage, payload: object) -> None:
         """Answer a received message along its thread, which settles it. `payload` is what a handler may
@@ -304,19 +244,13 @@ class Client:
         Raises MessageRefused when it was settled before, and UsageError for what a handler could not answer
         either, such as XML that is not one element; then the message is as it was.
         """
-        try:
-            text, form, success = self._writer.outcome(payload)
-        except errors.UnserialisableAnswer as error:
-            raise UsageError(f"not an answer: {error}") from error
-        self._session.ask(
-            protocol.Respond(new_id(), message.message_id, text, form, success), protocol.Settled
-        )
+        self._mailbox.respond(message.message_id, payload)
 
     def acknowledge(self, message: ReceivedMessage) -> None:
         """Settle a received message without a response: an item that waits for one has failed, and that is in
         the journal with it. Raises MessageRefused when it was settled before.
         """
-        self._session.ask(protocol.Acknowledge(new_id(), message.message_id), protocol.Settled)
+        self._mailbox.acknowledge(message.message_id)
 
     def cancel(self, buffer_id: str) -> str:
         """End a buffer as it is, and those that handlers of its items have started; its state now.
@@ -374,4 +308,4 @@ def refuse_inside_handler(journal: Path) -> None:
     """A handler that waits for its own bus holds a worker that the answer may need. Raises InsideHandler."""
     served = os.environ.get(INSIDE_HANDLER_VARIABLE)
     if served and os.path.realpath(served) == os.path.realpath(journal):
-        raise errors.InsideHandler
+        raise InsideHandler
