@@ -7,7 +7,8 @@ a buffer needs only the journal (`buffer.py`); the socket merely says sooner tha
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,20 @@ import msgspec
 from durable_bus.client.buffer import Buffer
 from durable_bus.client.buffer_ids import check_buffer_id, next_retry_id
 from durable_bus.client.differences import first_difference
+from durable_bus.client.limits import Limit, LimitSetting, limits_of
 from durable_bus.client.mailbox import Mailbox, ReceivedMessage
 from durable_bus.client.session import Session
 from durable_bus.client.stream import AHEAD, Stream
+from durable_bus.client.terms import amounts_of, terms_of, whole_number
 from durable_bus.client.upload import Upload
 from durable_bus.errors import BufferError, InsideHandler, NotFound, OtherItems, UsageError
 from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.messages import check_name
+from durable_bus.payloads.rates import starts_per_s
 from durable_bus.payloads.values import ValueWriter
 from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
+from durable_bus.wire.parts import Terms
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
 
 __all__ = ["Buffer", "Client", "refuse_inside_handler"]
@@ -120,6 +125,12 @@ class Client:
         buffer_id: str | None = None,
         collect: bool = True,
         return_to: str | None = None,
+        priority: int = 0,
+        not_before: datetime | float | None = None,
+        deadline: float | None = None,
+        enough: int | None = None,
+        max_failures: int | None = None,
+        budget: Mapping[str, float] | None = None,
     ) -> Buffer:
         """Fan `items` out to the listener `target`; returns when all of them are on disk.
 
@@ -127,13 +138,28 @@ class Client:
         with the same content gives the buffer that exists. `collect`: whether a BufferComplete follows.
         `return_to`: the listener or mailbox that gets it; None: this client's, if it has a name.
 
+        The terms are no part of the identity: those of the first call hold. `priority`: from -10 to 10, what
+        is higher goes first. `not_before`: nothing starts before; a datetime, local where it has no zone, or
+        seconds since the epoch. It ends as it is, and what has no result is missing: `deadline` seconds after
+        its start; when `enough` items have succeeded; when `max_failures` have failed. `budget`: what its
+        handlers may spend, such as `{"usd": 5}`; when that is spent it is paused, until `resume`.
+
         Raises BufferError when the start is refused (unknown target, no items, the id used with other
         content), UsageError or LimitExceeded for an item that cannot be journaled; nothing of the buffer is
         in the journal then.
         """
         chosen = buffer_id if buffer_id is not None else new_id()
         check_buffer_id(chosen)
-        return self._start(protocol.Start(new_id(), chosen, target, collect, return_to or ""), items)
+        terms = terms_of(
+            priority=priority,
+            not_before=not_before,
+            deadline=deadline,
+            enough=enough,
+            max_failures=max_failures,
+            budget=budget,
+        )
+        start = protocol.Start(new_id(), chosen, target, collect, return_to or "", terms=terms)
+        return self._start(start, items)
 
     def stream(
         self,
@@ -143,6 +169,12 @@ class Client:
         ahead: int = AHEAD,
         collect: bool = True,
         return_to: str | None = None,
+        priority: int = 0,
+        not_before: datetime | float | None = None,
+        deadline: float | None = None,
+        enough: int | None = None,
+        max_failures: int | None = None,
+        budget: Mapping[str, float] | None = None,
     ) -> Stream:
         """A buffer whose items are put one by one, and handed out as they come:
         `with client.stream("ask", buffer_id="monday") as buffer: buffer.put(item)`.
@@ -150,8 +182,8 @@ class Client:
         Leaving the block seals it: no more items come. Leaving it with an exception, or dying, leaves it open
         with what has come; the same call goes on behind `buffer.received` items, by one producer at a time.
         Its BufferComplete comes with the last result, or when it is sealed, whichever is later. Until it is
-        sealed it never ends, but by `cancel`. `ahead`: `put` waits while so many items are not done. All else
-        is as for `start`.
+        sealed it never ends, but by `cancel` or, early, by its terms: `put` raises BufferError then. `ahead`:
+        `put` waits while so many items are not done. All else is as for `start`.
 
         Raises BufferError when another client puts items into it just now, when it was cancelled, and when
         the id is used with another target, collect or return_to. Of one that is sealed already, `sealed` is
@@ -160,14 +192,30 @@ class Client:
         check_buffer_id(buffer_id)
         if not isinstance(ahead, int) or isinstance(ahead, bool) or ahead < 1:
             raise UsageError(f"ahead={ahead!r:.100} is not a whole number of at least 1")
-        upload = self.stream_upload(target, buffer_id, collect=collect, return_to=return_to or "")
+        terms = terms_of(
+            priority=priority,
+            not_before=not_before,
+            deadline=deadline,
+            enough=enough,
+            max_failures=max_failures,
+            budget=budget,
+        )
+        upload = self.stream_upload(
+            target, buffer_id, collect=collect, return_to=return_to or "", terms=terms
+        )
         return Stream(self, upload, self._writer, ahead)
 
     def stream_upload(
-        self, target: str, buffer_id: str, *, collect: bool = True, return_to: str = ""
+        self,
+        target: str,
+        buffer_id: str,
+        *,
+        collect: bool = True,
+        return_to: str = "",
+        terms: Terms | None = None,
     ) -> Upload:
         """For a stream that nobody else puts items into: its `begin` comes next."""
-        start = protocol.Start(new_id(), buffer_id, target, collect, return_to, stream=True)
+        start = protocol.Start(new_id(), buffer_id, target, collect, return_to, stream=True, terms=terms)
         return Upload(self._session, start, self._writer)
 
     def _start(self, start: protocol.Start, items: Iterable[object]) -> Buffer:
@@ -269,9 +317,36 @@ class Client:
         """
         return self._session.ask(protocol.Pause(new_id(), buffer_id), protocol.Controlled).state
 
-    def resume(self, buffer_id: str) -> str:
-        """Go on with a paused buffer; its state. It is in the journal when this returns. Raises NotFound."""
-        return self._session.ask(protocol.Resume(new_id(), buffer_id), protocol.Controlled).state
+    def resume(self, buffer_id: str, *, budget: Mapping[str, float] | None = None) -> str:
+        """Go on with a paused buffer; its state. It is in the journal when this returns. Raises NotFound.
+
+        `budget`: how much more it may spend, where its budget is spent; of a unit that is not said, as much
+        again as at its start.
+        """
+        request = protocol.Resume(new_id(), buffer_id, amounts_of(budget))
+        return self._session.ask(request, protocol.Controlled).state
+
+    def set_limit(
+        self, name: str, *, rate: str | None = None, running: int | None = None, reset: bool = False
+    ) -> LimitSetting:
+        """Change a limit of the app while it runs, also over restarts, until it is `reset`; how it is now.
+        What is None stays as it is. The change is in the journal when this returns.
+
+        Raises UsageError for a limit that the app does not have, or a rate that is none.
+        """
+        if rate is not None:
+            starts_per_s(rate)
+        if running is not None:
+            whole_number("running", running)
+        if reset and (rate is not None or running is not None):
+            raise UsageError("reset goes by what the app says: no rate and no running beside it")
+        request = protocol.SetLimit(new_id(), name, rate, running, reset)
+        answer = self._session.ask(request, protocol.LimitSet)
+        return LimitSetting(answer.name, answer.rate, answer.running, answer.by_hand)
+
+    def limits(self) -> dict[str, Limit]:
+        """The limits of the app, by name, as they are in the journal now."""
+        return limits_of(self.reader().limits())
 
     def prune(self, before_ms: int) -> int:
         """Drop items, results and messages of what ended before a time (ms since the epoch) with nothing

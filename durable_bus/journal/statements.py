@@ -24,6 +24,8 @@ _FORM = re.compile(r"\bform\b")
 _SEALED = re.compile(r"\bsealed_commit\b")
 _CHUNKS = re.compile(r"\bFROM chunk\b")
 _NO_CHUNKS = "FROM (SELECT 0 AS buffer_seq, 0 AS first_index, 0 AS item_count, 0 AS commit_id WHERE 0)"
+_PACE = re.compile(r"\b(?:limit_state|limits|spent|budget)\b")
+_NOTHING = "SELECT NULL WHERE 0"
 _ROW = re.compile(r"\{(.*)\}")
 ROWS_AT_ONCE = (250, 50, 10, 1)
 """Measured with all of SQLite's work, µs a row of 88 characters: 50 or 100 rows a statement 0.57, 250 or
@@ -46,8 +48,10 @@ def load(*file_names: str) -> dict[str, str]:
 def as_of(schema_version: int, texts: dict[str, str]) -> dict[str, str]:
     """Statements that read, for a journal that was not brought up to date, perhaps because nobody may write
     to it: in version 1 a payload's form was text or XML, 0 or 1, in a column of another name; before version
-    3 whatever was open was whole.
+    3 whatever was open was whole; before version 4 there were no limits and nothing was spent.
     """
+    if schema_version < 4:
+        texts = {name: _NOTHING if _PACE.search(text) else text for name, text in texts.items()}
     if schema_version < 3:
         texts = {
             name: _CHUNKS.sub(_NO_CHUNKS, _SEALED.sub("opened_commit", text)) for name, text in texts.items()
