@@ -40,7 +40,9 @@ def limit_command(
     if name is None:
         raise click.UsageError("which limit? Give its NAME")
     from durable_bus.client.client import Client
+    from durable_bus.client.limits import check_change
 
+    check_change(rate, running, reset)
     with Client(journal) as client:
         now = client.set_limit(name, rate=rate, running=running, reset=reset)
     how = "set by hand" if now.by_hand else "as the app says"

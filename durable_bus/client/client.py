@@ -17,16 +17,15 @@ import msgspec
 from durable_bus.client.buffer import Buffer
 from durable_bus.client.buffer_ids import check_buffer_id, next_retry_id
 from durable_bus.client.differences import first_difference
-from durable_bus.client.limits import Limit, LimitSetting, limits_of
+from durable_bus.client.limits import Limit, LimitSetting, check_change, limits_of
 from durable_bus.client.mailbox import Mailbox, ReceivedMessage
 from durable_bus.client.session import Session
 from durable_bus.client.stream import AHEAD, Stream
-from durable_bus.client.terms import amounts_of, terms_of, whole_number
+from durable_bus.client.terms import amounts_of, terms_of
 from durable_bus.client.upload import Upload
 from durable_bus.errors import BufferError, InsideHandler, NotFound, OtherItems, UsageError
 from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.messages import check_name
-from durable_bus.payloads.rates import starts_per_s
 from durable_bus.payloads.values import ValueWriter
 from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
@@ -334,12 +333,7 @@ class Client:
 
         Raises UsageError for a limit that the app does not have, or a rate that is none.
         """
-        if rate is not None:
-            starts_per_s(rate)
-        if running is not None:
-            whole_number("running", running)
-        if reset and (rate is not None or running is not None):
-            raise UsageError("reset goes by what the app says: no rate and no running beside it")
+        check_change(rate, running, reset)
         request = protocol.SetLimit(new_id(), name, rate, running, reset)
         answer = self._session.ask(request, protocol.LimitSet)
         return LimitSetting(answer.name, answer.rate, answer.running, answer.by_hand)

@@ -3,7 +3,11 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-__all__ = ["Limit", "LimitSetting", "Spending", "limits_of"]
+from durable_bus.client.terms import whole_number
+from durable_bus.errors import UsageError
+from durable_bus.payloads.rates import starts_per_s
+
+__all__ = ["Limit", "LimitSetting", "Spending", "check_change", "limits_of"]
 
 
 class Limit(NamedTuple):
@@ -52,6 +56,16 @@ class Spending(NamedTuple):
     unit: str
     amount: float
     times: int
+
+
+def check_change(rate: str | None, running: int | None, reset: bool) -> None:
+    """Raises UsageError for what no limit may be changed to."""
+    if rate is not None:
+        starts_per_s(rate)
+    if running is not None:
+        whole_number("running", running)
+    if reset and (rate is not None or running is not None):
+        raise UsageError("reset goes by what the app says: no rate and no running beside it")
 
 
 def limits_of(rows: Iterable[dict[str, Any]]) -> dict[str, Limit]:
