@@ -254,3 +254,18 @@ JOIN journal_commit c ON c.commit_id = f.commit_id
 LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
 WHERE (f.item_key, f.failure_id) > (:after_key, :after_id) AND f.item_key <= :last_key AND f.item_key IS NOT NULL
 ORDER BY f.item_key, f.failure_id LIMIT :limit;
+
+-- name: limit_tokens
+-- What says when the next start may be, beside the view `limits`.
+SELECT name, tokens, tokens_at, rests_until FROM limit_state WHERE declared = 1;
+
+-- name: in_hand_of_buffer
+-- Its items that were handed out and have no result.
+SELECT coalesce(sum(f.item_count - (
+    SELECT count(*) FROM result r
+    WHERE r.item_key >= (b.buffer_seq << 32) + f.first_index
+        AND r.item_key < (b.buffer_seq << 32) + f.first_index + f.item_count
+)), 0) AS items
+FROM buffer b
+JOIN in_flight f ON f.buffer_id = b.buffer_id
+WHERE b.buffer_id = :buffer_id AND b.dropped_commit IS NULL;
