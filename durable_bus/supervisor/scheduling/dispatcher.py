@@ -113,7 +113,8 @@ class _Round:
                 continue  # it has had its share of what its limits let through; others may have theirs
             if self._has_urgent and self._preempts(worker, buffer):
                 return None
-            found = self._next_range(seq, most, may_be_alone=worker.unanswered == 0, must_be_alone=only_alone)
+            alone = self._most_alone(buffer, settings.concurrency) if worker.unanswered == 0 else 0
+            found = self._next_range(seq, most, most_alone=alone, must_be_alone=only_alone)
             if found is not None:
                 self._note_batch(buffer.target, settings.concurrency)
                 self._hand_out(worker, seq, *self._packed(seq, found))
@@ -142,6 +143,14 @@ class _Round:
         in_hand = rules.in_hand_items(batch, share, item_us, concurrency, self._wall_us)
         batch = min(batch, share)
         return 0 if worker.unanswered and self._load(worker) + batch > in_hand else batch
+
+    def _most_alone(self, buffer: OpenBuffer, concurrency: int) -> int:
+        """How much of what must be alone a worker that holds nothing may get: all of it, as a smaller circle
+        of suspects takes longer to search, but no more than its limits and its budget let it.
+        """
+        free = self._gates.free(buffer.target, buffer.seq)
+        counts = buffer.budget_of is not None or self._gates.has_slots(buffer.target)
+        return min(free, concurrency) if counts else free
 
     def _in_hand_of(self, worker: Worker, buffer: OpenBuffer) -> int:
         """How much a worker holds of the listener's items."""
@@ -218,12 +227,20 @@ class _Round:
     # The next range of a buffer
 
     def _next_range(
-        self, buffer_seq: int, most: int, *, may_be_alone: bool, must_be_alone: bool
+        self, buffer_seq: int, most: int, *, most_alone: int, must_be_alone: bool
     ) -> Range | None:
-        """Take the next range: what came back, then failed items that are due, then what is new."""
+        """Take the next range: what came back, then failed items that are due, then what is new.
+
+        `most_alone`: of what must be alone; 0 where the worker holds something.
+        """
+        may_be_alone = most_alone > 0
         table = self._state.buffers
         while taken := turns.take_returned(
-            table[buffer_seq], most, may_be_alone=may_be_alone, must_be_alone=must_be_alone
+            table[buffer_seq],
+            most,
+            may_be_alone=may_be_alone,
+            must_be_alone=must_be_alone,
+            most_alone=most_alone,
         ):
             table[buffer_seq] = taken.buffer
             left = self._without_outcome(buffer_seq, taken.range)

@@ -67,6 +67,8 @@ class Limit(NamedTuple):
     """Since it has grown."""
     written: tuple[int, int] = (0, 0)
     """How many were in hand, and not begun, when it was written to the journal last."""
+    unwritten: bool = False
+    """It rests, or allows fewer, and the journal does not say so yet."""
 
     @property
     def per_s(self) -> float | None:
@@ -146,7 +148,7 @@ def rested(limit: Limit, seconds: float, now_s: float, now_ms: int) -> Limit:
     """Nothing starts for so long."""
     until_s = max(limit.rests_until_s, now_s + seconds)
     until_ms = max(limit.rests_until_ms, now_ms + int(1000 * seconds))
-    return limit._replace(rests_until_s=until_s, rests_until_ms=until_ms)
+    return limit._replace(rests_until_s=until_s, rests_until_ms=until_ms, unwritten=True)
 
 
 def slower(limit: Limit, now_s: float) -> Limit | None:
@@ -154,7 +156,7 @@ def slower(limit: Limit, now_s: float) -> Limit | None:
     if limit.allowed is None or now_s - limit.slowed_s < _SLOWER_EVERY_S:
         return None
     allowed = max(1.0, limit.allowed * _SLOWER)
-    return limit._replace(allowed=allowed, slowed_s=now_s, grown_s=now_s, has_succeeded=False)
+    return limit._replace(allowed=allowed, slowed_s=now_s, grown_s=now_s, has_succeeded=False, unwritten=True)
 
 
 def grown(limit: Limit, held: Held, now_s: float) -> Limit:
