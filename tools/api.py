@@ -42,11 +42,14 @@ GROUPS: dict[str, dict[str, str]] = {
         "Stream": "client/stream.py",
         "Result": "payloads/messages.py",
         "BufferStatus": "client/buffer.py",
-        "ReceivedMessage": "client/client.py",
+        "ReceivedMessage": "client/mailbox.py",
+        "LimitSetting": "client/limits.py",
     },
     "A journal read by itself": {
         "OpenedJournal": "client/opened.py",
         "Failure": "client/opened.py",
+        "Limit": "client/limits.py",
+        "Spending": "client/limits.py",
     },
     "Payloads": {
         "Text": "payloads/messages.py",
