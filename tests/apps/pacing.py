@@ -15,6 +15,8 @@ from typing import Any
 from durable_bus import Bus, HandlerMetadata, RetryAfter
 from durable_bus.errors import UsageError
 
+from .plain import log_run
+
 Steps = list[list[Any]]
 
 
@@ -45,6 +47,7 @@ def declare_limits(bus: Bus) -> Bus:
 
 def gates(steps: Steps, metadata: HandlerMetadata) -> Iterator[str]:
     """Take the steps. Yields the file to wait for."""
+    log_run(metadata.index, metadata.own_name)
     for what, *given in steps:
         if what == "gate":
             yield given[0]
@@ -52,6 +55,10 @@ def gates(steps: Steps, metadata: HandlerMetadata) -> Iterator[str]:
             metadata.spend(**given[0])
         elif what == "after":
             raise RetryAfter(*given)
+        elif what == "after, unless":
+            door, *told = given
+            if not os.path.exists(door):
+                raise RetryAfter(*told)
         elif what == "busy":
             raise Busy(*given)
         elif what == "silent":
@@ -138,7 +145,7 @@ def picky(steps: Steps, metadata: HandlerMetadata) -> Any:
     return {1, 2} if steps == [["answer a set"]] else None
 
 
-@bus.listener("impatient", timeout=0.2, attempts=2, retry_on=KeyError)
+@bus.listener("impatient", timeout=0.5, attempts=2, retry_on=KeyError)
 def impatient(steps: Steps, metadata: HandlerMetadata) -> str:
     return ask(steps, metadata)
 

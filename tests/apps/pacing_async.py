@@ -42,7 +42,7 @@ async def picky(steps: Steps, metadata: HandlerMetadata) -> Any:
     return {1, 2} if steps == [["answer a set"]] else None
 
 
-@bus.listener("impatient", timeout=0.2, attempts=2, retry_on=KeyError, concurrency=1)
+@bus.listener("impatient", timeout=0.5, attempts=2, retry_on=KeyError, concurrency=1)
 async def impatient(steps: Steps, metadata: HandlerMetadata) -> str:
     return await ask(steps, metadata)
 

@@ -94,7 +94,7 @@ def test_without_a_limit_the_item_alone_comes_back(worker: WorkerProcess) -> Non
 def test_after_a_thousand_frames_a_supervisor_that_goes_on_sending_knows_better(
     worker: WorkerProcess,
 ) -> None:
-    """The rest was lifted by hand, or the clock was set. Both would pass the same items to and fro."""
+    """In newer code the listener has no such limit, say. They would pass the same items to and fro."""
     worker.give("ask", LONG)
     for _ in range(1001):
         worker.give("ask", GOOD)
