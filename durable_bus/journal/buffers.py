@@ -181,8 +181,8 @@ class BufferTable:
         """
         row = self._statements.one("buffer_to_clear")
         if row is None:
-            self._write("clear_threads_of_dropped")
-            self._write("empty_dropped_buffers")
+            for name in ("clear_threads_of_dropped", "clear_budgets_of_dropped", "empty_dropped_buffers"):
+                self._write(name)
             self.may_clear = False
             return None
         buffer_seq, received, dropped, thread_id, starter_thread_id = row
@@ -193,13 +193,14 @@ class BufferTable:
         keys = {"first_key": first_key + first_index, "end_key": first_key + (1 << INDEX_BITS)}
         self._write("clear_items", **keys)
         if not dropped:
-            for name in ("clear_results", "clear_forwarded", "clear_failures"):
+            for name in ("clear_memos", "clear_results", "clear_forwarded", "clear_failures"):
                 self._write(name, **keys)
             for name in ("clear_answers", "clear_dispatches", "clear_chunks"):
                 self._write(name, buffer_seq=buffer_seq, first_index=first_index)
         if first_index == 0:
             below = threads_below(thread_id)
-            for name in ("clear_message_failures", "clear_messages"):
+            self._write("clear_budget", buffer_seq=buffer_seq)
+            for name in ("clear_messages_of_spent", "clear_message_failures", "clear_messages"):
                 self._write(name, buffer_seq=buffer_seq, **below)
             self._write("clear_threads", thread_id=thread_id, **below)
             self._write("clear_starter_thread", thread_id=starter_thread_id)

@@ -198,6 +198,17 @@ DELETE FROM failure WHERE item_key IS NOT NULL AND item_key >= :first_key AND it
 -- One that begins before stays until its first item goes.
 DELETE FROM answer WHERE buffer_seq = :buffer_seq AND first_index >= :first_index;
 
+-- name: clear_memos
+-- Their answers go, so nobody is given them again. What was spent stays.
+DELETE FROM memo WHERE item_key >= :first_key AND item_key < :end_key;
+
+-- name: clear_budget
+DELETE FROM budget WHERE buffer_seq = :buffer_seq;
+
+-- name: clear_budgets_of_dropped
+DELETE FROM budget
+WHERE buffer_seq IN (SELECT buffer_seq FROM buffer INDEXED BY buffer_dropped WHERE dropped_commit IS NOT NULL AND received = 0);
+
 -- name: clear_chunks
 DELETE FROM chunk WHERE buffer_seq = :buffer_seq AND first_index >= :first_index;
 
@@ -209,6 +220,15 @@ DELETE FROM dispatch WHERE buffer_seq = :buffer_seq AND first_index >= :first_in
 DELETE FROM message
 WHERE settled_commit IS NOT NULL
     AND (buffer_seq = :buffer_seq OR (thread_id > :thread_prefix AND thread_id < :thread_prefix_end));
+
+-- name: clear_messages_of_spent
+-- What was spent on a message outlives it.
+UPDATE spent SET message_seq = NULL
+WHERE message_seq IN (
+    SELECT message_seq FROM message
+    WHERE settled_commit IS NOT NULL
+        AND (buffer_seq = :buffer_seq OR (thread_id > :thread_prefix AND thread_id < :thread_prefix_end))
+);
 
 -- name: clear_message_failures
 DELETE FROM failure

@@ -224,7 +224,7 @@ SELECT
     o.buffer_id, g.unit, sum(g.amount) AS amount,
     (
         SELECT coalesce(sum(s.amount), 0.0)
-        FROM buffer n
+        FROM buffer n INDEXED BY buffer_of_budget
         CROSS JOIN spent s ON s.buffer_seq = n.buffer_seq
         WHERE n.budget_of = b.budget_of AND s.unit = g.unit
     ) AS spent
