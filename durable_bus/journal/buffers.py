@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["BufferRow", "BufferTable", "ItemBatch"]
 
 _PRUNE_BUFFERS_MAX = 500
+_PLAIN_TERMS: dict[str, Any] = {
+    "priority": 0,
+    "not_before": None,
+    "deadline_at": None,
+    "enough": None,
+    "max_failures": None,
+    "budget_of": None,
+}
 
 
 class BufferRow(NamedTuple):
@@ -91,7 +99,9 @@ class BufferTable:
         return [(BufferRow(*row), bool(paused), bool(handed_out)) for *row, paused, handed_out in rows]
 
     def add(self, **columns: Any) -> int:
-        """A buffer that begins to be received; its `buffer_seq`."""
+        """A buffer that begins to be received; its `buffer_seq`. `columns`: of `BufferRow`; a `budget_of` 0
+        stands for itself.
+        """
         self._journal.ids.buffer += 1
         self._insert(received=0, next_chunk=0, total=None, digest=None, opened_commit=None, **columns)
         return self._journal.ids.buffer
@@ -105,6 +115,8 @@ class BufferTable:
         count, commit_id = len(items), self._journal.ids.commit
         columns |= {"received": count, "next_chunk": 1, "total": count}
         columns |= {"digest": digest, "opened_commit": commit_id}
+        if columns.get("budget_of") == 0:
+            columns["budget_of"] = self._journal.ids.buffer
         self._insert(**columns)
         return BufferRow(
             buffer_seq=self._journal.ids.buffer,
@@ -118,7 +130,7 @@ class BufferTable:
         )
 
     def _insert(self, **columns: Any) -> None:
-        self._write("add_buffer", buffer_seq=self._journal.ids.buffer, **columns)
+        self._write("add_buffer", buffer_seq=self._journal.ids.buffer, **(_PLAIN_TERMS | columns))
 
     def add_chunk(
         self,
@@ -166,6 +178,7 @@ class BufferTable:
     def drop(self, buffer_seq: int) -> None:
         """Give up a buffer that never opened; its id is free again, its rows go with `clear_some`."""
         self._write("drop_buffer", buffer_seq=buffer_seq)
+        self._write("drop_budget", buffer_seq=buffer_seq)
         self.fresh.forget(buffer_seq)
         self.may_clear = True
 
@@ -234,17 +247,24 @@ class BufferTable:
         counts = {"succeeded": succeeded, "failed": failed}
         return self._ended(buffer_seq, self._write("count_last_results", buffer_seq=buffer_seq, **counts))
 
-    def cancel(self, buffer_seq: int) -> bool:
-        """End an open buffer without its missing results. False when it was not open."""
-        return self._ended(buffer_seq, self._write("cancel_buffer", buffer_seq=buffer_seq))
+    def cancel(self, buffer_seq: int, how: str) -> bool:
+        """End an open buffer without its missing results. False when it was not open. `how`: enough,
+        max_failures, deadline or cancelled.
+        """
+        return self._ended(buffer_seq, self._write("cancel_buffer", buffer_seq=buffer_seq, how=how))
 
     def _ended(self, buffer_seq: int, changed: int) -> bool:
         if changed == 1:
             self.fresh.forget(buffer_seq)
         return changed == 1
 
-    def pause(self, buffer_seq: int) -> None:
-        self._write("pause_buffer", buffer_seq=buffer_seq)
+    def pause(self, buffer_seq: int, why: str = "asked") -> None:
+        """`why`: asked, or budget. One that is paused stays so for its first reason."""
+        self._write("pause_buffer", buffer_seq=buffer_seq, why=why)
+
+    def paused_why(self, buffer_seq: int) -> str | None:
+        """Why it is paused; None: it is not."""
+        return self._statements.value("paused_why", buffer_seq=buffer_seq)  # type: ignore[no-any-return]
 
     def resume(self, buffer_seq: int) -> None:
         self._write("resume_buffer", buffer_seq=buffer_seq)
