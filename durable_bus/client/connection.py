@@ -180,7 +180,8 @@ class Connection:
 
 def _error_of(frame: protocol.Error | protocol.Fatal) -> DurableBusError:
     kind = getattr(errors, frame.type, UsageError)
-    if kind in (errors.BufferError, errors.OtherItems) and isinstance(frame, protocol.Error):
+    is_of_buffer = isinstance(kind, type) and issubclass(kind, errors.BufferError)
+    if is_of_buffer and isinstance(frame, protocol.Error):
         refused: errors.BufferError = kind(frame.buffer_id or "unknown", frame.message)
         return refused
     if kind is errors.JournalLocked and isinstance(frame, protocol.Fatal):
