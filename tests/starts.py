@@ -1,4 +1,4 @@
-"""What handlers of `apps.paced` have noted as they began."""
+"""What handlers of `apps.pace` have noted as they began."""
 
 from pathlib import Path
 

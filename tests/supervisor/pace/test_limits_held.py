@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from apps import paced
+from apps import pace
 from starts import Starts
 from support import Facts, kill, until
 
@@ -18,7 +18,7 @@ def test_no_window_has_more_starts_than_a_rate_allows_whoever_is_killed(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
     for round_ in range(3):
-        with paced.bus.running(journal, workers=3) as client:
+        with pace.bus.running(journal, workers=3) as client:
             client.start("often", range(150), buffer_id="first")
             client.start("also", range(150), buffer_id="second")
             if round_ < 2:
@@ -35,7 +35,7 @@ def test_no_window_has_more_starts_than_a_rate_allows_whoever_is_killed(
 
 @pytest.mark.slow
 def test_buffers_share_a_limit_whatever_their_listeners(journal: Path, starts: Starts) -> None:
-    with paced.bus.running(journal, workers=2) as client:
+    with pace.bus.running(journal, workers=2) as client:
         buffers = [client.start(target, range(200)) for target in ("often", "also")]
         assert [buffer.wait(60).successful for buffer in buffers] == [200, 200]
     # The first bucketful is for who takes it first, and the last starts are those of who is left.
@@ -43,7 +43,7 @@ def test_buffers_share_a_limit_whatever_their_listeners(journal: Path, starts: S
 
 
 def test_no_more_run_at_once_than_a_limit_says(journal: Path, starts: Starts) -> None:
-    with paced.bus.running(journal, workers=2) as client:
+    with pace.bus.running(journal, workers=2) as client:
         buffer = client.start("few", range(40))
         assert buffer.wait(60).successful == 40
         spans = [result.value for result in buffer.results()]
@@ -58,14 +58,14 @@ def test_no_more_run_at_once_than_a_limit_says(journal: Path, starts: Starts) ->
 def test_what_waits_holds_nobody_up_is_not_forgotten_and_starts_when_the_limit_is_changed(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
-    with paced.bus.running(journal, workers=1) as client:
+    with pace.bus.running(journal, workers=1) as client:
         client.start("rare", [1, 2], buffer_id="waits")
         facts.until_recorded("waits", 1)
         assert client.start("free", range(1_000)).wait(60).successful == 1_000
         assert starts.words() == ["rare 1"]
         assert client.supervisor_pid is not None
         kill(client.supervisor_pid)
-    with paced.bus.running(journal, workers=1) as client:
+    with pace.bus.running(journal, workers=1) as client:
         # The token that was used before the kill has not come back with it.
         assert client.start("free", range(1_000)).wait(60).successful == 1_000
         assert starts.words() == ["rare 1"]
@@ -85,7 +85,7 @@ def test_what_waits_holds_nobody_up_is_not_forgotten_and_starts_when_the_limit_i
 def test_a_message_to_a_limited_listener_waits_like_an_item(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
-    with paced.bus.running(journal, workers=1, name="boss") as client:
+    with pace.bus.running(journal, workers=1, name="boss") as client:
         client.send("rare", 1)
         assert client.receive(60).payload == "1"
         client.send("rare", 2)
@@ -98,7 +98,7 @@ def test_a_message_to_a_limited_listener_waits_like_an_item(
 def test_who_comes_back_is_charged_nothing_and_its_limit_rests(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
-    with paced.bus.running(journal, workers=2) as client:
+    with pace.bus.running(journal, workers=2) as client:
         buffer = client.start("returns", [0.0, 0.3, 0.0, 0.2])
         assert buffer.wait(60).successful == 4
         assert [result.value for result in buffer.results()] == [1, 2, 1, 2]
@@ -116,9 +116,10 @@ def test_who_comes_back_is_charged_nothing_and_its_limit_rests(
 def test_an_adaptive_limit_finds_what_the_other_side_takes(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
-    with paced.bus.running(journal, workers=1) as client:
+    with pace.bus.running(journal, workers=1) as client:
         buffer = client.start("waits", range(1_500))
         assert buffer.wait(120).successful == 1_500
         slower = "SELECT allowed FROM limit_change WHERE name = 'steady' AND cause = 'slower'"
         until(lambda: facts.rows(slower), "it has become slower")
-        assert min(allowed for (allowed,) in facts.rows(slower)) < 13
+        # A fifth less than what was too many: it has come down to about ten, from twenty.
+        assert min(allowed for (allowed,) in facts.rows(slower)) < 15

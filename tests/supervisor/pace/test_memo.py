@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from apps import paced
+from apps import pace
 from starts import Starts
 from support import Facts, kill, module, outcome
 
@@ -16,13 +16,13 @@ def memos(facts: Facts, buffer_id: str) -> list[int]:
 def test_an_item_that_was_answered_is_not_run_again_in_any_buffer_or_run(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
-    with paced.bus.running(journal, workers=2) as client:
+    with pace.bus.running(journal, workers=2) as client:
         first = client.start("asks", [{"n": n % 5} for n in range(50)], buffer_id="first")
         assert first.wait(60).successful == 50
         assert [result.value for result in first.results()] == [f"answer {n % 5}" for n in range(50)]
         assert client.supervisor_pid is not None
         kill(client.supervisor_pid)
-    with paced.bus.running(journal, workers=2) as client:
+    with pace.bus.running(journal, workers=2) as client:
         second = client.start("asks", [{"n": 9}] + [{"n": n % 5} for n in range(2_500)], buffer_id="second")
         assert second.wait(60).successful == 2_501
         # Another order of keys, another payload: it is compared as it is written.
@@ -36,7 +36,7 @@ def test_an_item_that_was_answered_is_not_run_again_in_any_buffer_or_run(
 def test_who_fails_answers_nobody_and_equal_items_run_one_after_the_other(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
-    with paced.bus.running(journal, workers=2) as client:
+    with pace.bus.running(journal, workers=2) as client:
         assert client.start("asks", [{"n": 1, "fails": 1}] * 4, buffer_id="fail").wait(60).successful == 0
     assert len(starts.words()) == 4
     assert memos(facts, "fail") == [0] * 4
@@ -45,7 +45,7 @@ def test_who_fails_answers_nobody_and_equal_items_run_one_after_the_other(
 def test_only_an_equal_item_in_a_workers_hands_holds_others_back(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
-    with paced.bus.running(journal, workers=2) as client:
+    with pace.bus.running(journal, workers=2) as client:
         same = [{"n": 1, "waits": 1}] * 3
         client.start("asks", same + [{"n": n} for n in range(20)], buffer_id="held")
         facts.until("SELECT count(*) = 20 FROM results WHERE buffer_id = 'held'")
@@ -57,9 +57,9 @@ def test_only_an_equal_item_in_a_workers_hands_holds_others_back(
 
 @pytest.mark.slow
 def test_a_rerun_runs_whatever_was_answered(journal: Path, facts: Facts, starts: Starts) -> None:
-    with paced.bus.running(journal, workers=1) as client:
+    with pace.bus.running(journal, workers=1) as client:
         client.start("asks", [{"n": 1}] * 3, buffer_id="again").wait(60)
-    rerun = module("durable_bus", "replay", "rerun", "again", "apps.paced:bus", "--journal", str(journal))
+    rerun = module("durable_bus", "replay", "rerun", "again", "apps.pace:bus", "--journal", str(journal))
     code, out, err = outcome(rerun)
     assert (code, err) == (0, ""), out
     assert len(starts.words()) == 1 + 3

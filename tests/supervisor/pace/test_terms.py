@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
-from apps import paced
+from apps import pace
 from starts import Starts
 from support import Facts, kill, until
 
@@ -26,7 +26,7 @@ def spent(facts: Facts, unit: str = "usd") -> float:
 
 
 def test_each_attempt_is_paid_for_once(journal: Path, facts: Facts, starts: Starts) -> None:
-    with paced.bus.running(journal, workers=2) as client:
+    with pace.bus.running(journal, workers=2) as client:
         assert client.start("spends", [0.5, 2.0, 1.0], buffer_id="paid").wait(60).successful == 3
     rows = facts.rows("SELECT item_index, attempt, amount, listener FROM spending WHERE unit = 'usd'")
     paid = [(0, 1, 0.5), (1, 1, 2.0), (1, 2, 2.0), (2, 1, 1.0)]
@@ -37,7 +37,7 @@ def test_each_attempt_is_paid_for_once(journal: Path, facts: Facts, starts: Star
 def test_a_buffer_that_has_spent_its_budget_is_paused_until_it_is_resumed_with_more(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
-    with paced.bus.running(journal, workers=2) as client:
+    with pace.bus.running(journal, workers=2) as client:
         buffer = client.start("spends", [1.0] * 40, buffer_id="dear", budget={"usd": 5})
         paused_for_its_budget(facts, "dear")
         assert 5 <= spent(facts) <= 5 + 2  # what was in hand: an item a worker
@@ -46,7 +46,7 @@ def test_a_buffer_that_has_spent_its_budget_is_paused_until_it_is_resumed_with_m
         assert 10 <= spent(facts) <= 10 + 2
         with pytest.raises(BufferError, match="more"):
             client.resume("dear", budget={"usd": 0.1})
-    with paced.bus.running(journal, workers=2) as client:
+    with pace.bus.running(journal, workers=2) as client:
         assert client.buffer("dear").status().paused  # after a restart, too
         client.resume("dear", budget={"usd": 100})
         assert client.buffer("dear").wait(60).successful == 40
@@ -55,7 +55,7 @@ def test_a_buffer_that_has_spent_its_budget_is_paused_until_it_is_resumed_with_m
 
 
 def test_what_handlers_start_spends_of_the_same_budget(journal: Path, facts: Facts, starts: Starts) -> None:
-    with paced.bus.running(journal, workers=2) as client:
+    with pace.bus.running(journal, workers=2) as client:
         client.start("spreads", [100], buffer_id="outer", budget={"usd": 3}, priority=4)
         paused_for_its_budget(facts, "inner")
         assert 3 <= spent(facts) <= 3 + 1
@@ -74,7 +74,7 @@ def test_what_handlers_start_spends_of_the_same_budget(journal: Path, facts: Fac
 def test_a_buffer_ends_when_it_has_enough_of_one_or_the_other(
     journal: Path, facts: Facts, starts: Starts, terms: dict[str, int], how: str, counts: tuple[int, int]
 ) -> None:
-    with paced.bus.running(journal, workers=2) as client:
+    with pace.bus.running(journal, workers=2) as client:
         buffer = client.start("fails", range(10_000), buffer_id="ends", **terms)  # type: ignore[arg-type]
         complete = buffer.wait(60)
         status = buffer.status()
@@ -90,21 +90,21 @@ def test_a_buffer_ends_when_it_has_enough_of_one_or_the_other(
 def test_a_buffer_ends_at_its_deadline_also_when_nobody_served_it_then(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
-    with paced.bus.running(journal, workers=1) as client:
+    with pace.bus.running(journal, workers=1) as client:
         client.start("rare", range(100), buffer_id="late", deadline=0.2)
         client.start("rare", range(100), buffer_id="later", deadline=1.0)
         client.buffer("late").wait(60)
         assert client.supervisor_pid is not None
         kill(client.supervisor_pid)
     until(lambda: facts.value("SELECT max(deadline_at) FROM buffer") < time.time() * 1000, "it is over")
-    with paced.bus.running(journal, workers=1) as client:
+    with pace.bus.running(journal, workers=1) as client:
         client.buffer("later").wait(60)
     assert ended_how(facts, "late") == ended_how(facts, "later") == ("complete", "deadline")
 
 
 def test_nothing_of_a_buffer_starts_before_its_time(journal: Path, facts: Facts, starts: Starts) -> None:
     not_before = time.time() + 0.4
-    with paced.bus.running(journal, workers=1) as client:
+    with pace.bus.running(journal, workers=1) as client:
         buffer = client.start("free", range(10), buffer_id="waits", not_before=not_before)
         assert buffer.wait(60).successful == 10
     first = "SELECT min(committed_at) FROM dispatch JOIN journal_commit USING (commit_id)"
@@ -120,7 +120,7 @@ def many_then_urgent(client: Client, facts: Facts) -> None:
 def test_an_urgent_buffer_goes_ahead_of_what_workers_hold_and_the_others_move_on(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
-    with paced.bus.running(journal, workers=1) as client:
+    with pace.bus.running(journal, workers=1) as client:
         many_then_urgent(client, facts)
         ended = "(SELECT ended_commit FROM buffer WHERE buffer_id = 'urgent')"
         opened = "(SELECT opened_commit FROM buffer WHERE buffer_id = 'urgent')"
