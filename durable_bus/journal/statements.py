@@ -28,7 +28,7 @@ _PACE_TABLES = re.compile(r"\b(FROM|JOIN) (budget|limit_change|limit_state|limit
 _PACE_COLUMNS = (
     "allowed", "amount", "attempt", "buffer_id", "buffer_seq", "cause", "change_id", "commit_id", "declared",
     "dispatch_id", "item_index", "item_key", "listener", "message_seq", "name", "number", "rate",
-    "rests_until", "running", "spent_id", "unit",
+    "rests_until", "running", "spent_id", "tokens", "tokens_at", "unit",
 )  # fmt: skip
 _NO_PACE = f"(SELECT {', '.join(f'NULL AS {name}' for name in _PACE_COLUMNS)} WHERE 0)"
 _PACE_INDEX = re.compile(r"INDEXED BY (answer_of_memo|buffer_of_budget)\b")
@@ -143,6 +143,13 @@ class Statements:
     def run_each(self, name: str, rows: Iterable[tuple[Any, ...]]) -> int:
         """Execute one statement for each row of positional parameters; how many rows they changed."""
         return self._cursor.executemany(self._texts[name], rows).rowcount
+
+    def all_of(self, name: str, keys: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The rows of a statement that asks for many keys at once: the one placeholder between its braces
+        stands for all of them.
+        """
+        text = self._texts[name].replace("{?}", ", ".join("?" * len(keys)))
+        return self._cursor.execute(text, keys).fetchall()
 
     def insert(self, name: str, /, **parameters: Any) -> int:
         """Execute one INSERT; the rowid of the new row."""
