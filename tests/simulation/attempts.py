@@ -1,4 +1,4 @@
-"""What simulated workers do beside answering: they return what a resting limit forbids, and say what is spent."""
+"""What simulated workers do beside answering: they return what may not begin, and say what is spent."""
 
 from typing import TYPE_CHECKING
 

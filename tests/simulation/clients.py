@@ -225,16 +225,11 @@ class Starter(Producer):
         content = self.content
         if self.world.chance(0.2):
             self.send(AskForms(f"{self.name}/forms"))  # a client that has a dataclass among its items
-        self.send(
-            Start(
-                self.request_id,
-                content.buffer_id,
-                content.target,
-                content.collect,
-                content.return_to,
-                terms=content.terms,
-            )  # fmt: skip
-        )
+        start = Start(
+            self.request_id, content.buffer_id, content.target, content.collect, content.return_to,
+            terms=content.terms,
+        )  # fmt: skip
+        self.send(start)
         if not self.world.chance(0.3):
             self._go_on()
 

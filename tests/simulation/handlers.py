@@ -98,8 +98,8 @@ ACTS = {
     "none": "returns None",
     "raise": "raises; raise:2 at the first two attempts only",
     "final": "raises what its listener does not retry",
-    "later": "later:0.5:steady:2 raises RetryAfter(0.5, 'steady') at the first two times only; later:0.5::2 names"
-    " no limit",
+    "later": "later:0.5:steady:2 raises RetryAfter(0.5, 'steady') at the first two times only, later:0.5::2"
+    " names no limit",
     "malformed": "the payload does not load",
     "unserialisable": "the answer cannot be sent",
     "die": "ends the process; die:1 at the first time only",

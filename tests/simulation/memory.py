@@ -32,7 +32,8 @@ def memory_is_the_journal(machine: "Machine") -> None:
         )
         spent = dict(
             model.query(
-                "SELECT unit, sum(amount) FROM spent JOIN buffer USING (buffer_seq) WHERE budget_of = ? GROUP BY 1",
+                "SELECT unit, sum(amount) FROM spent JOIN buffer USING (buffer_seq) WHERE budget_of = ?"
+                " GROUP BY unit",
                 root,
             )
         )

@@ -263,7 +263,7 @@ class PaceRules:
         self._has_turned = True
 
     def check(self) -> None:
-        """Whenever everything is looked at: who failed for good had no attempt left, and a cancel is somebody's."""
+        """Who has failed for good had no attempt left, and somebody has wanted each cancel."""
         model = self._machine.model
         for key, listener, charged in model.query(_FAILED_FOR_GOOD):
             if charged < model.attempts[listener] and key not in self.finals and not self._machine.has_lost:

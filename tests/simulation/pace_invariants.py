@@ -28,12 +28,15 @@ PACE: dict[str, str] = {
     "who is over its budget is paused": f"""
         SELECT buffer_id FROM buffer b
         WHERE opened_commit IS NOT NULL AND ended_commit IS NULL AND budget_of IN ({_REACHED})
-            AND NOT EXISTS (SELECT 1 FROM pause p WHERE p.buffer_seq = b.buffer_seq AND resumed_commit IS NULL)""",
+            AND NOT EXISTS (
+                SELECT 1 FROM pause p WHERE p.buffer_seq = b.buffer_seq AND resumed_commit IS NULL
+            )""",
     "what a handler starts has the budget, the priority and the deadline of what it is started in": """
         SELECT b.buffer_id, o.buffer_id FROM buffer b JOIN buffer o
             ON b.from_id <> '' AND b.thread_id GLOB o.thread_id || '/[0-9]*/' || b.buffer_id
             AND b.thread_id NOT GLOB o.thread_id || '/*/*/*'
-        WHERE b.budget_of IS NOT o.budget_of OR b.priority <> o.priority OR b.deadline_at IS NOT o.deadline_at""",
+        WHERE b.budget_of IS NOT o.budget_of OR b.priority <> o.priority
+            OR b.deadline_at IS NOT o.deadline_at""",
     "a buffer ends when enough have succeeded, or too many have failed": """
         SELECT buffer_id, succeeded, enough, failed, max_failures, ended_how FROM buffer b
         WHERE CASE ended_how

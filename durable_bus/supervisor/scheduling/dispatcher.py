@@ -97,7 +97,7 @@ class _Round:
         `open_to`: the listeners it has. Once it has no room for a listener's items, later buffers of that
         listener wait like the first.
         """
-        room = self._context.room(worker)
+        room, lowest = self._context.room(worker), -turns.PRIORITY_MAX
         for position, seq in enumerate(waiting):
             if not open_to or not room:
                 return None
@@ -107,8 +107,13 @@ class _Round:
                 continue
             if only_alone and not any(candidate.alone for candidate in buffer.returned):
                 continue
+            if self._levels[seq] < lowest:
+                return None
             most = min(self._most(worker, buffer, settings.concurrency), room)
-            if not most or not self._gates.free(buffer.target):
+            free = self._gates.free(buffer.target)
+            if not most or not free:
+                if free and self._has_urgent and worker.next_ordinal > self._begun[worker.worker_id]:
+                    lowest = self._levels[seq]  # it would take back what is less urgent, when it has room
                 open_to.discard(buffer.target)
                 continue
             most = min(most, self._gates.free(buffer.target, seq))
@@ -164,14 +169,15 @@ class _Round:
 
     def _preempts(self, worker: Worker, buffer: OpenBuffer) -> bool:
         """Whether a worker is to give back items of lower priority that it has not begun, instead of taking
-        this buffer's behind them. They would make it wait for up to two batches.
+        this buffer's behind them. They would make it wait for up to two batches. Those stay that went out
+        because they had waited long, or they would come back as often as it is their turn.
         """
         begun = self._begun[worker.worker_id]
         later_us = 0.0
         for lease in self._state.held_by(worker):
             count = lease.first_ordinal + lease.item_count - max(begun, lease.first_ordinal)
             other = self._state.buffers.get(lease.buffer_seq) if isinstance(lease, ItemLease) else None
-            if other is not None and other.priority < buffer.priority and count > 0:
+            if other is not None and other.level < buffer.priority and count > 0:
                 later_us += count * self._state.item_us.get(lease.listener, rules.THEFT_WORTH_US)
         if later_us >= rules.THEFT_WORTH_US and worker.worker_id not in self._state.given:
             recall.recall(self._context, worker, begun)
@@ -214,7 +220,12 @@ class _Round:
         self, worker: Worker, buffer_seq: int, found: Range, items: ItemBatch, digests: tuple[bytes, ...]
     ) -> None:
         self._state.grants += 1
-        buffer = self._state.buffers.change(buffer_seq, granted=self._state.grants, waits_since_s=self._now_s)
+        buffer = self._state.buffers.change(
+            buffer_seq,
+            granted=self._state.grants,
+            waits_since_s=self._now_s,
+            level=self._levels[buffer_seq],
+        )
         self._gates.take(buffer.target, found.item_count, buffer_seq)
         dispatch_id = self._context.journal.work.dispatch(
             buffer_seq, found.first, found.item_count, found.attempt, found.alone, worker.pid
