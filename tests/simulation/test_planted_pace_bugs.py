@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from durable_bus.journal.pace import PaceTable
+from durable_bus.payloads.settings import LimitSettings
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.loop import Supervisor
 from durable_bus.supervisor.outcomes import budgets, collector, conversations
@@ -14,6 +15,20 @@ from durable_bus.supervisor.scheduling import dispatcher, limits, pacing, turns
 from durable_bus.supervisor.scheduling.limits import Held, Limit
 from durable_bus.supervisor.state import Budget, OpenBuffer, State
 from simulation.planting import change_statement, is_found
+
+PACED: dict[str, Any] = {
+    "terms": 0.8,
+    "spends": 1.0,
+    "talk": 0.3,
+    "kill_worker": 0.04,
+    "crash": 0.02,
+    "set_clock": 0.0,
+    "limits": {
+        "steady": LimitSettings("steady", "10/s", None),
+        "few": LimitSettings("few", None, 2, adaptive=True),
+    },
+}
+"""Schedules in which there is much that these bugs are about."""
 
 
 def forget_limits_at_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,4 +217,4 @@ def test_a_planted_bug_is_found(
     plant: Callable[[pytest.MonkeyPatch], None], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
-    is_found(folder)
+    is_found(folder, **PACED)
