@@ -5,7 +5,9 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,12 +15,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import REPOSITORY
 
+from durable_bus.supervisor.outcomes import attempts
 from durable_bus.supervisor.scheduling import timeouts
 from durable_bus.wire.parts import Terms
 from simulation import Machine, Violation, run_schedule
 from simulation.handlers import Answers
 from simulation.records import Content
-from simulation.schedule import cuts, some_content, some_letters
+from simulation.schedule import RETURNS_MAX, cuts, some_content, some_letters, some_terms
 from simulation.storage import AT_COMMIT, fast_folder
 from simulation.streamers import Habits
 
@@ -171,6 +174,9 @@ class ASupervisorInTrouble(RuleBasedStateMachine):
         self.folder = fast_folder()
         self.machine = Machine(seed, self.folder, workers=workers)
         self.machine.faults.answer_twice = 0.1
+        self.machine.spends = 0.3
+        self.returns_max = patch.object(attempts, "RETURNS_MAX", RETURNS_MAX)
+        self.returns_max.start()
 
     @precondition(lambda self: self.machine and len(self.machine.producers) < 4)
     @rule(
@@ -182,7 +188,17 @@ class ASupervisorInTrouble(RuleBasedStateMachine):
         assert self.machine is not None
         rng = random.Random(seed)
         content = some_content(rng, f"b{seed % 4}", 12, [*self.machine.listeners], talk, mailbox)
+        content = replace(content, terms=some_terms(rng, self.machine.clock.now_ms()))
         self.machine.start_buffer(content, cuts(rng, len(content.texts)), mailbox=mailbox)
+
+    @rule(
+        name=st.sampled_from(["steady", "few"]),
+        rate=st.sampled_from([None, "2/s", "50/s"]),
+        running=st.sampled_from([None, 1, 5]),
+    )
+    def a_limit_is_set(self, name: str, rate: str | None, running: int | None) -> None:
+        assert self.machine is not None
+        self.machine.set_limit(name, rate, running)
 
     @precondition(lambda self: self.machine and len(self.machine.producers) < 6)
     @rule(seed=st.integers(0, 1 << 16), number=st.integers(0, 1))
@@ -260,6 +276,7 @@ class ASupervisorInTrouble(RuleBasedStateMachine):
                 self.machine.settle()
             finally:
                 self.machine.close()
+                self.returns_max.stop()
                 shutil.rmtree(self.folder)
 
 
