@@ -5,8 +5,7 @@ held with it: a theft halves that. And no worker idles
 for more than 30 ms beside one that holds more than it runs. Neither is counted against the supervisor while
 something has befallen a worker, as a worker that is stopped gives back all that it holds, at once. Nor does
 a worker idle for more than 30 ms beside items that may be handed out: new ones of a buffer that is not paused
-and may begin, whose limits have a free place and a token. Of how often an item is handed out nothing is said
-while open buffers differ in priority, as one that is urgent takes back what is not.
+and may begin, whose limits have a free place and a token.
 """
 
 import math
@@ -72,8 +71,6 @@ class SchedulingRules:
             return
         supervisor = self._machine.supervisor
         assert supervisor is not None
-        if len({buffer.priority for buffer in supervisor.state.buffers.values()}) > 1:
-            self.befell()  # what is urgent takes back what is not, and what lies behind that
         running = self._machine.model.running_since()
         now_ns = self._machine.world.now_ns
         for key in keys:
