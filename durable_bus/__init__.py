@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from durable_bus.client.client import Client
     from durable_bus.client.mapping import map as map  # not starred
     from durable_bus.client.opened import OpenedJournal
-    from durable_bus.errors import BufferError, DurableBusError, ItemFailed
+    from durable_bus.errors import BufferError, DurableBusError, ItemFailed, RetryAfter
     from durable_bus.payloads.messages import (
         BufferComplete,
         BufferDispatched,
@@ -48,6 +48,7 @@ __all__ = [
     "ItemFailed",
     "Json",
     "Result",
+    "RetryAfter",
     "SystemError",
     "Text",
     "Xml",
@@ -60,6 +61,7 @@ _MODULES = {
     "Client": "client.client",
     "DurableBusError": "errors",
     "ItemFailed": "errors",
+    "RetryAfter": "errors",
     "map": "client.mapping",
     "open": "client.opened:OpenedJournal",
 }

@@ -6,6 +6,7 @@
     ├── UsageError                   2   ├── LimitExceeded       2
     ├── BusNotImportable             2   ├── InsideHandler       2
     ├── BufferError                  2   ├── UnsupportedPlatform 2
+    │   ├── BufferEnded              2   │
     │   └── OtherItems               2   │
     ├── MessageRefused               2   ├── NotFound            3
     ├── VersionMismatch              2   └── TimedOut            6
@@ -40,6 +41,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 __all__ = [
+    "BufferEnded",
     "BufferError",
     "BusNotImportable",
     "DurableBusError",
@@ -150,6 +152,10 @@ class BufferError(DurableBusError):  # the origin's name: it shadows the builtin
     def __str__(self) -> str:
         """One line: the buffer and the reason."""
         return one_line(f"buffer {self.buffer_id}: {self.error}")
+
+
+class BufferEnded(BufferError):
+    """The stream has ended early, by its own terms: no more of its items are taken."""
 
 
 class OtherItems(BufferError):

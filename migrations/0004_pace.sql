@@ -3,7 +3,10 @@
 -- A *limit* is how often and how many at once something may start, over all workers, buffers, messages and restarts.
 -- `limit_state` has a row for each, as it is now, from which the next start goes on; `limit_change` a row for each time
 -- that it was set or rested, so that the past stays readable. What a handler *spends* is a row of `spent`, in the commit
--- that takes it in; a *budget* is how much a buffer, and those that its handlers start, may spend before it is paused.
+-- that takes it in, and stays when its buffer is pruned: it is what somebody is asked to pay for. So numbers of dispatches
+-- are never given twice, and a row loses its message when that is forgotten (`message_seq`). A *budget* is how much a
+-- buffer, and those that its handlers start, may spend before it is paused.
+-- A *memo* says which result is given again to an item that equals its item; it goes when that result is pruned.
 -- An early end of a buffer is as a cancel: it names the commit in `cancelled_commit`, and why in `ended_how`.
 -- An item that comes back by RetryAfter has a row of `failure` of its own kind, which charges no attempt.
 -- Constraints are changed as 0002 changed them: in the text of sqlite_schema, without touching a row.
@@ -19,7 +22,8 @@ ALTER TABLE buffer ADD COLUMN enough INTEGER        -- it ends when so many have
 CONSTRAINT enough_is_positive CHECK (enough > 0);
 ALTER TABLE buffer ADD COLUMN max_failures INTEGER  -- it ends when so many have failed
 CONSTRAINT max_failures_is_positive CHECK (max_failures > 0);
-ALTER TABLE buffer ADD COLUMN budget_of INTEGER REFERENCES buffer (buffer_seq);  -- whose budget it spends of: its own, or that of the one it was started in
+-- Whose budget it spends of: its own, or that of the one it was started in; NULL: it has none.
+ALTER TABLE buffer ADD COLUMN budget_of INTEGER REFERENCES buffer (buffer_seq);
 ALTER TABLE buffer ADD COLUMN ended_how TEXT        -- NULL where an older version has ended it
 CONSTRAINT ended_in_a_known_way CHECK (
     ended_how IS NULL
@@ -30,11 +34,14 @@ CONSTRAINT ended_in_a_known_way CHECK (
     )
 );
 
+CREATE INDEX buffer_of_budget ON buffer (budget_of) WHERE budget_of IS NOT NULL;
+
 ALTER TABLE pause ADD COLUMN why TEXT NOT NULL DEFAULT 'asked'
 CONSTRAINT paused_for_a_known_reason CHECK (why IN ('asked', 'budget'));
 
 ALTER TABLE answer ADD COLUMN memo INTEGER NOT NULL DEFAULT 0  -- 1: given again, of an equal item; nothing ran
 CONSTRAINT memo_is_bool CHECK (memo IN (0, 1));
+CREATE INDEX answer_of_memo ON answer (buffer_seq, first_index) WHERE memo = 1;
 
 PRAGMA writable_schema = ON;
 UPDATE sqlite_schema
@@ -70,7 +77,8 @@ CREATE TABLE limit_state (
     CONSTRAINT adaptive_is_bool CHECK (adaptive IN (0, 1)),
     CONSTRAINT by_hand_is_bool CHECK (by_hand IN (0, 1)),
     CONSTRAINT a_limit_limits_something CHECK (rate IS NOT NULL OR running IS NOT NULL),
-    CONSTRAINT running_is_positive CHECK (running > 0),
+    CONSTRAINT running_is_positive CHECK (running > 0 AND app_running > 0),
+    CONSTRAINT one_may_always_run CHECK (allowed >= 1),
     CONSTRAINT never_more_begun_than_in_hand CHECK (not_begun BETWEEN 0 AND in_hand)
 ) STRICT, WITHOUT ROWID;
 
@@ -79,7 +87,7 @@ CREATE TABLE limit_change (
     name TEXT NOT NULL,
     commit_id INTEGER NOT NULL REFERENCES journal_commit (commit_id),
     cause TEXT NOT NULL,
-    rate TEXT,
+    rate TEXT,     -- how it was from then on; with neither `rate` nor `running` the app has it no more
     running INTEGER,
     allowed REAL,
     rests_until INTEGER NOT NULL,
@@ -99,18 +107,21 @@ CREATE TABLE budget (
 CREATE TABLE spent (
     spent_id INTEGER PRIMARY KEY,
     commit_id INTEGER NOT NULL REFERENCES journal_commit (commit_id),
-    dispatch_id INTEGER NOT NULL,  -- below 0: of the message of that number
+    dispatch_id INTEGER NOT NULL,  -- below 0: of the message that had that number
     item_index INTEGER NOT NULL,   -- 0 for a message
-    number INTEGER NOT NULL,       -- counts what one attempt spends, from 0 on
+    number INTEGER NOT NULL,       -- counts what one handling spends, from 0 on
     buffer_seq INTEGER REFERENCES buffer (buffer_seq),  -- of a message: the buffer on whose items' threads it is; NULL: none
-    message_seq INTEGER REFERENCES message (message_seq),
+    message_seq INTEGER REFERENCES message (message_seq),  -- NULL: of an item, or the message is forgotten
     listener TEXT NOT NULL,
     attempt INTEGER NOT NULL,
     unit TEXT NOT NULL,
     amount REAL NOT NULL,
+    CONSTRAINT spent_on_an_item_or_a_message CHECK (dispatch_id <> 0 AND (message_seq IS NULL OR message_seq = -dispatch_id)),
+    CONSTRAINT number_is_not_negative CHECK (number >= 0 AND item_index >= 0),
     CONSTRAINT amount_is_not_negative CHECK (amount >= 0)
 ) STRICT;
-CREATE UNIQUE INDEX spent_once ON spent (dispatch_id, item_index, attempt, number, unit);
+-- A message whose worker or supervisor has died is handled again at the same attempt, and spends again.
+CREATE UNIQUE INDEX spent_once ON spent (dispatch_id, item_index, number, unit) WHERE dispatch_id > 0;
 CREATE INDEX spent_of_buffer ON spent (buffer_seq, item_index) WHERE buffer_seq IS NOT NULL;
 CREATE INDEX spent_of_message ON spent (message_seq) WHERE message_seq IS NOT NULL;
 
@@ -210,7 +221,7 @@ SELECT
     s.listener,
     s.unit,
     s.amount,
-    CASE WHEN s.message_seq IS NULL THEN s.item_index END AS item_index,
+    CASE WHEN s.dispatch_id > 0 THEN s.item_index END AS item_index,
     m.message_id,
     s.attempt,
     strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch') AS spent_at
@@ -233,7 +244,12 @@ SELECT
     l.by_hand,
     l.app_rate,
     l.app_running,
-    strftime('%Y-%m-%dT%H:%M:%fZ', l.tokens_at / 1000.0, 'unixepoch') AS as_of
+    strftime('%Y-%m-%dT%H:%M:%fZ', l.tokens_at / 1000.0, 'unixepoch') AS as_of,
+    (
+        SELECT json_group_array(told.key)
+        FROM json_each((SELECT r.listeners FROM run r WHERE r.listeners IS NOT NULL ORDER BY r.run_id DESC LIMIT 1)) told
+        WHERE EXISTS (SELECT 1 FROM json_each(told.value, '$.limits') one WHERE one.value = l.name)
+    ) AS listeners
 FROM limit_state l
 WHERE l.declared = 1;
 

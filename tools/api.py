@@ -34,6 +34,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "HandlerMetadata": "payloads/messages.py",
         "HandlerResponse": "payloads/messages.py",
         "BufferStart": "payloads/messages.py",
+        "RetryAfter": "errors.py",
     },
     "A client: starting buffers, following them, messages": {
         "Client": "client/client.py",
@@ -41,11 +42,14 @@ GROUPS: dict[str, dict[str, str]] = {
         "Stream": "client/stream.py",
         "Result": "payloads/messages.py",
         "BufferStatus": "client/buffer.py",
-        "ReceivedMessage": "client/client.py",
+        "ReceivedMessage": "client/mailbox.py",
+        "LimitSetting": "client/limits.py",
     },
     "A journal read by itself": {
         "OpenedJournal": "client/opened.py",
         "Failure": "client/opened.py",
+        "Limit": "client/limits.py",
+        "Spending": "client/limits.py",
     },
     "Payloads": {
         "Text": "payloads/messages.py",
@@ -102,8 +106,8 @@ def sections() -> Iterator[str]:
 def errors() -> Iterator[str]:
     module = tree(ERRORS)
     yield "\n## Errors\n"
-    yield "`DurableBusError`, `BufferError` and `ItemFailed` are in `durable_bus`, the others in "
-    yield "`durable_bus.errors`.\n"
+    yield "`DurableBusError`, `BufferError`, `ItemFailed` and `RetryAfter` are in `durable_bus`, the others"
+    yield "in `durable_bus.errors`.\n"
     yield (docstring(module).replace("::\n\n", "```\n").replace("\n\nA class's", "\n```\n\nA class's"))
     yield "\n| error | is |\n| --- | --- |"
     for node in module.body:
@@ -188,6 +192,8 @@ def parameters(method: ast.FunctionDef, *, skipped: int = 1) -> Iterator[str]:
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         if not argument.arg.startswith("_"):
             yield parameter(argument, default)
+    if arguments.kwarg is not None:
+        yield "**" + parameter(arguments.kwarg, None)
 
 
 def parameter(argument: ast.arg, default: ast.expr | None) -> str:

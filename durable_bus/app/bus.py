@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
+from msgspec.structs import replace
+
 from durable_bus.app.handler_signature import (
     UNANNOTATED,
     check_answer_of,
@@ -24,24 +26,23 @@ from durable_bus.app.handler_signature import (
     resolved,
     signature,
 )
+from durable_bus.app.options import check_retry_on, limit_settings, listener_settings
 from durable_bus.errors import UsageError
 from durable_bus.payloads.forms import FORM_NAMES
-from durable_bus.payloads.messages import SECONDS_MAX, SYSTEM_BUFFER, HandlerMetadata, check_name, is_seconds
+from durable_bus.payloads.messages import HandlerMetadata, check_name
 from durable_bus.payloads.reading import AS_IT_IS, PayloadType
-from durable_bus.payloads.settings import ListenerSettings, ValueForms
+from durable_bus.payloads.settings import LimitSettings, ListenerSettings, ValueForms
 from durable_bus.payloads.values import ValueWriter
 
 if TYPE_CHECKING:
     from durable_bus.client.client import Client
 
-__all__ = ["Bus", "Listener", "check_attempts", "check_timeout"]
+__all__ = ["Bus", "Listener"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 TIMEOUT_S: Final = 3600.0
-ATTEMPTS_MAX: Final = 1000
 CONCURRENCY: Final = 100
-CONCURRENCY_MAX: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Listener:
     """The payload's annotation as written, a str where it could not be resolved yet."""
     pickles: bool = False
     """Whether its bus does."""
+    retry_on: tuple[type[BaseException], ...] | None = None
+    """The exceptions that are retried; None: all."""
 
     @functools.cached_property
     def payload_type(self) -> PayloadType:
@@ -115,6 +118,7 @@ class Bus:
         )
         """How answers are written, by the form of what they answer."""
         self.listeners: dict[str, Listener] = {}
+        self.limits: dict[str, LimitSettings] = {}
         # Which module makes this Bus: `running` must tell other processes where to find it.
         frame: types.FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is self:
@@ -124,6 +128,27 @@ class Bus:
     def __repr__(self) -> str:
         return f"<Bus {self.name!r} of {len(self.listeners)} listeners>"
 
+    def limit(
+        self, name: str, *, rate: str | None = None, running: int | None = None, adaptive: bool = False
+    ) -> None:
+        """Declare a limit: how often, and how many at once, handlers may start that go by it
+        (`@bus.listener(..., limits=[name])`), over all workers, buffers, messages and restarts. What waits
+        for it holds no worker.
+
+        - `rate`: how many starts, such as "500/min", "10/s" or "3/15 min". In any time T no more start than
+          rate x T, and what the rate gives in one second, at least one.
+        - `running`: how many at once, 1 to 4,294,967,296, counting what a worker was given and has not begun.
+        - `adaptive`: `running` is only the most. After a RetryAfter or a time-out fewer run at once, and then
+          more again.
+
+        Raises UsageError for a name, rate or number that cannot be, for a name given twice, for neither
+        `rate` nor `running`, and for `adaptive` without `running`.
+        """
+        settings = limit_settings(name, rate, running, adaptive)
+        if name in self.limits:
+            raise UsageError(f"limit {name} is declared twice")
+        self.limits[name] = settings
+
     def listener(
         self,
         name: str,
@@ -131,8 +156,13 @@ class Bus:
         timeout: float | None = TIMEOUT_S,
         attempts: int = 1,
         backoff: float = 0.0,
+        backoff_max: float | None = None,
+        jitter: float = 0.0,
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] | None = None,
         concurrency: int = CONCURRENCY,
-        peers: list[str] | None = None,
+        peers: list[str] | tuple[str, ...] | set[str] | None = None,
+        limits: list[str] | tuple[str, ...] | set[str] = (),
+        memo: str | None = None,
     ) -> Callable[[Handler], Handler]:
         """Declare the decorated function as the handler of the listener `name`. The function itself is
         returned unchanged. The outermost decorator decides whether a handler is sync or async.
@@ -148,10 +178,16 @@ class Bus:
         - `timeout`: seconds for each attempt. A sync handler that takes longer loses its worker. None, for no
           limit, must be written out.
         - `attempts`: how often an item is tried, 1 to 1,000. Exceptions and time-outs are tried again.
-        - `backoff`: seconds before the second attempt, doubled for each further one.
+        - `backoff`: seconds before the second attempt, doubled for each further one, up to `backoff_max`.
+          `jitter`: how much of a wait may be left out, at random: 0 is nothing, 0.5 up to half of it.
+        - `retry_on`: a class of exceptions, or a tuple; any other fails its item at once. None: all are tried
+          again.
         - `concurrency`: how many async handlers run at once in each worker, 1 to 10,000. Sync ones run one at
           a time.
         - `peers`: the names that this listener may send to. None allows all.
+        - `limits`: the names of the limits that hold for it (`Bus.limit`).
+        - `memo`: a text of 1 to 100 characters, such as "v1". An item that is equal to one that has succeeded
+          under the same text, in any buffer, gets that answer, and no handler runs.
 
         The outcome of each item is in the journal once, whatever happens; the handler may run more than once.
         Raises UsageError, naming the option, for a name or value that cannot be, for a name given twice, and
@@ -160,34 +196,40 @@ class Bus:
         check_name(name, "listener")
         if name in self.listeners:
             raise UsageError(f"listener {name} is declared twice")
-        where = f"listener {name}"
-        timeout_s = check_timeout(timeout, where)
-        attempts = check_attempts(attempts, where)
-        backoff_s = _seconds(where, "backoff", backoff, zero=True)
-        peer_names = _peers(name, peers)
-        concurrency = _count(where, "concurrency", concurrency, CONCURRENCY_MAX)
+        settings = listener_settings(
+            name, timeout, attempts, backoff, concurrency, peers, limits, backoff_max, jitter, memo
+        )
+        retried = check_retry_on(name, retry_on)
 
         def declare(handler: Handler) -> Handler:
-            if name in self.listeners:  # one decorator kept and used twice
-                raise UsageError(f"listener {name} is declared twice")
-            runs_async, names = is_async(name, handler), sys._getframe(1).f_locals
-            raw_annotation, takes_metadata = signature(name, handler, names)
-            if raw_annotation is UNANNOTATED:
-                raw_annotation = AS_IT_IS
-                _warn_unannotated(name)
-            if not self.forms.pickle:
-                check_answer_of(name, handler, names)
-            at_once = concurrency if runs_async else 1
-            settings = ListenerSettings(
-                name, timeout_s, attempts, backoff_s, at_once, is_async=runs_async, peers=peer_names
-            )
-            listener = Listener(settings, handler, takes_metadata, raw_annotation, self.forms.pickle)
-            with contextlib.suppress(NameError):  # then `settings` looks again
-                listener.payload_type_by_now  # noqa: B018  it is judged here
-            self.listeners[name] = listener
+            self._declare(handler, settings, retried, sys._getframe(1).f_locals)
             return handler
 
         return declare
+
+    def _declare(
+        self,
+        handler: Callable[..., Any],
+        settings: ListenerSettings,
+        retry_on: tuple[type[BaseException], ...] | None,
+        names: dict[str, Any],
+    ) -> None:
+        """The function that a decorator was given. `names`: those that its annotations may use."""
+        name = settings.name
+        if name in self.listeners:  # one decorator kept and used twice
+            raise UsageError(f"listener {name} is declared twice")
+        runs_async = is_async(name, handler)
+        raw_annotation, takes_metadata = signature(name, handler, names)
+        if raw_annotation is UNANNOTATED:
+            raw_annotation = AS_IT_IS
+            _warn_unannotated(name)
+        if not self.forms.pickle:
+            check_answer_of(name, handler, names)
+        own = settings if runs_async else replace(settings, concurrency=1, is_async=False)
+        listener = Listener(own, handler, takes_metadata, raw_annotation, self.forms.pickle, retry_on)
+        with contextlib.suppress(NameError):  # then `settings` looks again
+            listener.payload_type_by_now  # noqa: B018  it is judged here
+        self.listeners[name] = listener
 
     def running(
         self,
@@ -224,10 +266,15 @@ class Bus:
 
     def settings(self) -> dict[str, ListenerSettings]:
         """The settings of every listener by its name, in the order of declaration. Raises UsageError as
-        `Listener.payload_type` does: at boot, and not at the first item.
+        `Listener.payload_type` does, and for a limit that nobody has declared: at boot, and not at the first
+        item.
         """
-        for listener in self.listeners.values():
+        for name, listener in self.listeners.items():
             listener.payload_type  # noqa: B018  it is resolved here
+            for limit in listener.settings.limits:
+                if limit not in self.limits:
+                    there_are = f"there are {', '.join(self.limits)}" if self.limits else "there is none"
+                    raise UsageError(f"listener {name}: no limit is called {limit}; {there_are}")
         return {name: listener.settings for name, listener in self.listeners.items()}
 
 
@@ -238,40 +285,5 @@ def _warn_unannotated(listener: str) -> None:
         "XML as an element; annotate it, with Any to keep just that, or with lxml.etree._Element for what it "
         "was before",
         FutureWarning,
-        stacklevel=3,
-    )
-
-
-def check_timeout(timeout: float | None, where: str) -> float | None:
-    """Seconds that an attempt may take, None for no limit. Raises UsageError, which begins with `where`."""
-    return None if timeout is None else _seconds(where, "timeout", timeout, zero=False)
-
-
-def check_attempts(attempts: int, where: str) -> int:
-    """How often an item is tried. Raises UsageError."""
-    return _count(where, "attempts", attempts, ATTEMPTS_MAX)
-
-
-def _seconds(where: str, option: str, value: object, zero: bool) -> float:
-    if not is_seconds(value) or value > SECONDS_MAX or (value == 0 and not zero):
-        least = "at least 0" if zero else "above 0"
-        raise UsageError(
-            f"{where}: {option}={value!r:.100} is not a number of seconds {least} and at most {SECONDS_MAX:,}"
-        )
-    return float(value)
-
-
-def _count(where: str, option: str, value: object, count_max: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= count_max:
-        raise UsageError(f"{where}: {option}={value!r:.100} is not a whole number from 1 to {count_max}")
-    return value
-
-
-def _peers(listener: str, peers: object) -> tuple[str, ...] | None:
-    if peers is None:
-        return None
-    if not isinstance(peers, (list, tuple, set, frozenset)):  # a str is iterable too, letter by letter
-        raise UsageError(f"listener {listener}: peers={peers!r:.100} is not a list of names")
-    return tuple(
-        peer if peer == SYSTEM_BUFFER else check_name(peer, f"listener {listener}: peer") for peer in peers
+        stacklevel=4,
     )

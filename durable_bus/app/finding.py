@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from durable_bus.app.bus import Bus, check_attempts, check_timeout
+from durable_bus.app.bus import Bus
+from durable_bus.app.options import check_attempts, check_timeout
 from durable_bus.errors import BusNotImportable, UsageError, said
 from durable_bus.payloads.messages import check_name
 from durable_bus.payloads.settings import AppSpec, MappedSettings

@@ -37,6 +37,7 @@ COMMANDS = {
     "cancel": ("control", "End a buffer as it is."),
     "pause": ("control", "Hand out nothing more of a buffer."),
     "resume": ("control", "Go on with a paused buffer."),
+    "limit": ("limits", "Show limits, or change one while it runs."),
     "retry": ("control", "Start what failed again."),
     "send": ("control", "Send a message to a listener or mailbox."),
     "receive": ("control", "Print the next message to a mailbox."),

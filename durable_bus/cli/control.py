@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,6 +11,7 @@ from durable_bus.cli.daemon import client_of_daemon
 from durable_bus.cli.options import (
     AGE,
     SECONDS,
+    budget_option,
     buffer_argument,
     journal_option,
     json_option,
@@ -18,13 +20,14 @@ from durable_bus.cli.options import (
 )
 from durable_bus.cli.printing import answer, escaped, print_json
 from durable_bus.client.client import Client
+from durable_bus.client.terms import amounts_of
 from durable_bus.errors import LimitExceeded, UsageError
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 
 
-def _steer(action: str, journal: Path, buffer_id: str, as_json: bool) -> int:
+def _steer(action: str, journal: Path, buffer_id: str, as_json: bool, **more: Any) -> int:
     with Client(journal) as client:
-        state: str = getattr(client, action)(buffer_id)
+        state: str = getattr(client, action)(buffer_id, **more)
     paused = action == "pause" and state == "open"
     facts = {"buffer_id": buffer_id, "state": state, "paused": paused}
     answer(as_json, facts, "paused" if paused else state)
@@ -66,15 +69,17 @@ def pause_command(buffer_id: str, journal: Path, as_json: bool) -> int:
 
 @click.command("resume")
 @buffer_argument
+@budget_option("How much more it may spend, such as usd=5; may be repeated. Default: as much again.")
 @journal_option()
 @json_option
-def resume_command(buffer_id: str, journal: Path, as_json: bool) -> int:
-    """Go on with BUFFER, which was paused; print its state.
+def resume_command(buffer_id: str, budget: dict[str, float], journal: Path, as_json: bool) -> int:
+    """Go on with BUFFER, which was paused, or has spent its budget; print its state.
 
     \b
     durable-bus resume monday
+    durable-bus resume monday --budget usd=2.50
     """
-    return _steer("resume", journal, buffer_id, as_json)
+    return _steer("resume", journal, buffer_id, as_json, budget=amounts_of(budget))
 
 
 @click.command("retry")

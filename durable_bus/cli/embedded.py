@@ -8,7 +8,7 @@ is a stream: its first items run while the last ones are read.
 import contextlib
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain as chained
 from itertools import islice
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from durable_bus.app.finding import parse_function_spec, parse_spec
-from durable_bus.cli.feeding import compare_all, feed_stream, items_of_function
+from durable_bus.cli.facts import budget_spent
+from durable_bus.cli.feeding import compare_all, feed_stream, has_ended_early, items_of_function
 from durable_bus.cli.follow import how_far, seen_until_end
 from durable_bus.cli.interrupts import interrupted_by
 from durable_bus.cli.progress import Progress
@@ -35,6 +36,7 @@ from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut
 from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.settings import AppSpec, MappedSettings
+from durable_bus.wire.parts import Terms
 
 _LOOK_FOR_FAILURES_EVERY_S = 0.1
 """How soon it is seen that too many items have failed; who looks on may be told more seldom."""
@@ -57,6 +59,7 @@ class Job:
     durability: str = "full"
     retry_failed: bool = False
     max_failures: int | None = None
+    terms: Terms | None = None
 
     @property
     def spec(self) -> AppSpec:
@@ -74,7 +77,7 @@ class Outcome:
     chain: list[BufferContent]
     """The buffer, and its retries."""
     stopped_early: bool
-    """More items failed than `max_failures` allows."""
+    """More items failed than `max_failures` allows, or its budget is spent."""
     handled: int
     """Results recorded while we watched; 0 when all were there before."""
     seconds: float
@@ -152,21 +155,28 @@ class _Session:
             return
         known = chain[0]
         why = why_used(known, self._job.target)
+        ended_early = False
         if why is None and known.ended and not known.sealed:
-            why = "it was cancelled before all its items had come"
+            with JournalReader(self._job.journal) as reader:
+                ended_early = has_ended_early(reader, known.buffer_id)
+            why = None if ended_early else "it was cancelled before all its items had come"
         if why is not None:
             raise BufferError(known.buffer_id, why)
-        if known.sealed and known.digest != digest:
-            self._compare_items(known)
+        if ended_early:
+            self._compare_items(known, islice(iter(self._job.items), known.total))
+        elif known.sealed and known.digest != digest:
+            self._compare_items(known, iter(self._job.items))
 
-    def _compare_items(self, known: BufferContent) -> None:
+    def _compare_items(self, known: BufferContent, given: Iterator[object]) -> None:
         with JournalReader(self._job.journal) as reader:
             recorded = Recorded(reader.item_payloads(known.buffer_seq), known.total)
-            compare_all(known.buffer_id, iter(self._job.items), self._job.written, recorded)
+            compare_all(known.buffer_id, given, self._job.written, recorded)
         self._total = known.total
 
     def work(self) -> bool:
-        """Whatever is left to do. True when it was stopped because too many items have failed."""
+        """Whatever is left to do. True when it was stopped: too many items have failed, or its budget is
+        spent.
+        """
         chain = self.chain()
         if not (chain and chain[0].ended):
             if chain and self._too_many(chain[0].failed):
@@ -178,7 +188,9 @@ class _Session:
         if self._job.retry_failed:
             return self._retry(chain)
         if not self.handled:
-            self._say(f"all {chain[0].total:,} items were recorded before; nothing is run")
+            recorded = chain[0].succeeded + chain[0].failed
+            how_many = "all" if recorded == chain[0].total else f"{recorded:,} of"
+            self._say(f"{how_many} {chain[0].total:,} items were recorded before; nothing is run")
         if len(chain) > 1 and not chain[-1].ended:
             self._say(f"{chain[-1].buffer_id} has not ended; --retry-failed goes on with it")
         return False
@@ -192,7 +204,7 @@ class _Session:
             self._say_going_on(client, chain[0])
         elif self._total is not None:
             self._say(f"{self._total:,} items")
-        upload = client.stream_upload(self._job.target, self._buffer_id)
+        upload = client.stream_upload(self._job.target, self._buffer_id, terms=self._job.terms)
         begun_s = time.monotonic()
         try:
             all_put = feed_stream(
@@ -202,7 +214,7 @@ class _Session:
                 self._job.written,
                 self._progress,
                 total=self._total,
-                stop=self._too_many,
+                stop=lambda failed: self._too_many(failed) or self._is_paused(client, self._buffer_id),
             )
         finally:
             self.seconds += time.monotonic() - begun_s
@@ -215,8 +227,9 @@ class _Session:
 
     def _say_going_on(self, client: Client, content: BufferContent) -> None:
         self._progress.say(f"{content.buffer_id}: {how_far(content)}, going on")
-        if client.buffer(content.buffer_id).status().paused:
-            client.resume(content.buffer_id)  # whoever paused it asks for it again by running it
+        if self._is_paused(client, content.buffer_id):
+            terms = self._job.terms  # whoever paused it asks for it again by running it
+            client.resume(content.buffer_id, budget=None if terms is None else terms.budget)
 
     def _retry(self, chain: list[BufferContent]) -> bool:
         """Start what failed again: one more round, or the one that has not ended."""
@@ -253,7 +266,9 @@ class _Session:
             self._progress.say(f"also open in {self._job.journal}, and going on: {', '.join(others)}")
 
     def _follow(self, buffer_id: str, recorded_before: int) -> bool:
-        """Watch a buffer until it has ended, True, or too many of its items have failed, False."""
+        """Watch a buffer until it has ended, True, or is to be stopped, False: too many of its items have
+        failed, or its budget is spent.
+        """
         client = self._supervised()
         buffer = client.buffer(buffer_id)
         look_every_s = self._progress.refresh_s
@@ -268,7 +283,9 @@ class _Session:
         try:
             for content in seen_until_end(client.reader(), buffer_id, self._progress, sleep):
                 recorded = content.succeeded + content.failed
-                if not content.ended and self._too_many(content.failed):
+                if content.ended:
+                    return True
+                if self._too_many(content.failed) or self._is_paused(client, buffer_id):
                     return False
             return True
         finally:
@@ -278,16 +295,25 @@ class _Session:
     def _too_many(self, failed: int) -> bool:
         return self._job.max_failures is not None and failed > self._job.max_failures
 
+    @staticmethod
+    def _is_paused(client: Client, buffer_id: str) -> bool:
+        """By its budget, while nobody but us can pause it."""
+        return bool(client.reader().buffer(buffer_id)["paused"])
+
     def _stop(self) -> bool:
         self.close()
         content = self.chain()[-1]  # as it is now that what ran has finished
         if content.ended:
             return False
         recorded, total = content.succeeded + content.failed, self._total or content.total
-        self._say(
-            f"stopped: {content.failed:,} items have failed, --max-failures is {self._job.max_failures}; "
-            f"{recorded:,} of {total:,} are recorded, a higher limit goes on with the rest"
-        )
+        if self._too_many(content.failed):
+            why = f"{content.failed:,} items have failed, --max-failures is {self._job.max_failures}"
+            how = "a higher limit goes on with the rest"
+        else:
+            with JournalReader(self._job.journal) as reader:
+                why = budget_spent(reader, content.buffer_id)
+            how = "the same command grants as much again and goes on"
+        self._say(f"stopped: {why}; {recorded:,} of {total:,} are recorded, {how}")
         return True
 
     def interrupted(self) -> NoReturn:

@@ -9,10 +9,12 @@ import json
 import os
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from durable_bus.cli.printing import buffer_row
+from durable_bus.cli.limits import limit_facts, wait_for_limits
+from durable_bus.cli.printing import amount, buffer_row, duration
 from durable_bus.journal.admin.wal_readers import wal_readers
 from durable_bus.journal.lock import holder_pid
 from durable_bus.journal.reader import JournalReader
@@ -32,7 +34,9 @@ _FAILURES_MAX = 5
 
 def journal_facts(reader: JournalReader) -> dict[str, Any]:
     """Everything at a glance."""
-    serving = _serving(reader)
+    serving, listeners = _serving(reader)
+    limits = limit_facts(reader)
+    waiting = _Waiting(reader, serving, listeners, limits)
     now_ms = time.time_ns() // 1_000_000
     recent = reader.row("recent_results", since_ms=now_ms - 1000 * RATE_OVER_S) or {}
     ended = reader.rows("last_ended_buffers", limit=_ENDED_MAX)
@@ -43,19 +47,26 @@ def journal_facts(reader: JournalReader) -> dict[str, Any]:
         "wal_held_back_by": [str(holder) for holder in wal_readers(reader.path)],
         **serving,
         "open_count": (reader.row("open_buffers_count") or {}).get("buffers", 0),
-        "open": [_buffer(row, reader, serving) for row in reader.open_buffers(limit=_OPEN_MAX)],
-        "ended": [_buffer(row, reader, serving) for row in ended],
+        "open": [_buffer(row, waiting) for row in reader.open_buffers(limit=_OPEN_MAX)],
+        "ended": [_buffer(row, waiting) for row in ended],
         "in_flight": reader.row("in_flight_count"),
         "results_per_second": recent.get("results", 0) / RATE_OVER_S,
+        "limits": limits,
         "last_failures": reader.rows("last_failures", limit=_FAILURES_MAX),
     }
 
 
 def buffer_facts(reader: JournalReader, buffer_id: str) -> dict[str, Any]:
-    """One buffer, and what failed its items. Raises NotFound."""
+    """One buffer, what failed its items, what they have spent, and of its budget. Raises NotFound."""
     row = reader.buffer(buffer_id)
-    failed_because = reader.failed_because(reader.buffer_seq(buffer_id))
-    return {**_buffer(row, reader, _serving(reader)), "failed_because": failed_because}
+    serving, listeners = _serving(reader)
+    waiting = _Waiting(reader, serving, listeners, limit_facts(reader))
+    return {
+        **_buffer(row, waiting),
+        "spent": reader.spending(buffer_id),
+        "budget": reader.budget(buffer_id),
+        "failed_because": reader.failed_because(reader.buffer_seq(buffer_id)),
+    }
 
 
 def _size_bytes(path: Path) -> int:
@@ -76,9 +87,23 @@ def state_text(row: dict[str, Any]) -> str:
     return state if is_sealed(row) else f"{state}, not sealed"
 
 
+def early_end_text(row: dict[str, Any]) -> str:
+    """Behind the state `complete`, of a buffer that has ended by its terms before all its items had."""
+    how = row.get("ended_how")
+    return "" if how in (None, "all", "cancelled") else f" ({how})"
+
+
 def is_sealed(row: dict[str, Any]) -> bool:
     """Whether no more items come. A journal of an older version knows no streams."""
     return row.get("sealed_at", "") is not None
+
+
+def why_text(row: dict[str, Any]) -> str:
+    """Of `waits_for`, behind other facts: `, waits: it is paused`, or `, waits for limit openai, 12 s`."""
+    why = row["waits_for"]
+    if not why:
+        return ""
+    return f", {why}" if why.startswith("waits for ") else f", waits: {why}"
 
 
 def item_text(failure: dict[str, Any], shortened: Callable[[str], str] = str) -> str:
@@ -97,8 +122,17 @@ def running_text(worker: dict[str, Any], shortened: Callable[[str], str] = str) 
 # Why nothing is done about a buffer
 
 
-def _serving(reader: JournalReader) -> dict[str, Any]:
-    """Who serves the journal, and whom messages and items can go to.
+class _Waiting(NamedTuple):
+    """What says why: the journal, who serves it, the settings of its listeners, and the limits."""
+
+    reader: JournalReader
+    serving: dict[str, Any]
+    listeners: dict[str, dict[str, Any]]
+    limits: list[dict[str, Any]]
+
+
+def _serving(reader: JournalReader) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Who serves the journal, and whom messages and items can go to; and the settings of the listeners.
 
     - `supervisor`: see `_supervisor`
     - `run`: the newest, as in `runs`, with `worker_error`
@@ -108,29 +142,32 @@ def _serving(reader: JournalReader) -> dict[str, Any]:
     """
     supervisor = _supervisor(reader.path)
     told = reader.row("newest_run_facts") or {}
-    listeners = sorted(json.loads(told["listeners"])) if told.get("listeners") else None
+    settings = json.loads(told["listeners"]) if told.get("listeners") else None
+    listeners = None if settings is None else sorted(settings)
     absent = [] if listeners is None else reader.absent_listeners(listeners, limit=_ABSENT_MAX)
     can_work = listeners is not None and supervisor["state"] != "dead"
     if supervisor.get("workers") is not None:
         can_work = any(worker["state"] == "ready" for worker in supervisor["workers"])
-    return {
+    serving = {
         "supervisor": supervisor,
         "run": {**(reader.row("newest_run") or {}), "worker_error": told.get("worker_error")},
         "can_work": can_work,
         "listeners": listeners,
         "absent_listeners": absent,
     }
+    return serving, settings or {}
 
 
-def _buffer(row: dict[str, Any], reader: JournalReader, serving: dict[str, Any]) -> dict[str, Any]:
+def _buffer(row: dict[str, Any], waiting: _Waiting) -> dict[str, Any]:
     """A row of `buffers`, and in `waits_for` why nothing is done about an open one; None: something is."""
-    waits_for = _waits_for(row, reader, serving) if row["state"] == "open" else None
+    waits_for = _waits_for(row, waiting) if row["state"] == "open" else None
     return {**buffer_row(row), "waits_for": waits_for}
 
 
-def _waits_for(row: dict[str, Any], reader: JournalReader, serving: dict[str, Any]) -> str | None:
+def _waits_for(row: dict[str, Any], waiting: _Waiting) -> str | None:
+    reader, serving = waiting.reader, waiting.serving
     if row["paused"]:
-        return "it is paused"
+        return budget_spent(reader, row["buffer_id"]) if row.get("paused_why") == "budget" else "it is paused"
     if serving["supervisor"]["state"] == "dead":
         return "nobody serves the journal"
     if serving["supervisor"]["state"] == "hung":
@@ -147,7 +184,39 @@ def _waits_for(row: dict[str, Any], reader: JournalReader, serving: dict[str, An
             return f"no listener of the app is called {name}, {what}"
     if not is_sealed(row) and not row["pending"]:
         return "no more of its items have come, and it is not sealed"
-    return None
+    return _not_before(row) or _limited(row, waiting)
+
+
+def budget_spent(reader: JournalReader, buffer_id: str) -> str:
+    """Such as `its budget is spent: 5.02 of 5 usd`."""
+    rows = reader.budget(buffer_id)
+    spent = [budget_text(row) for row in rows if row["spent"] >= row["amount"]]
+    return f"its budget is spent: {', '.join(spent)}" if spent else "its budget is spent"
+
+
+def budget_text(row: dict[str, Any]) -> str:
+    return f"{amount(row['spent'])} of {amount(row['amount'])} {row['unit']}"
+
+
+def _not_before(row: dict[str, Any]) -> str | None:
+    """In local time, with its date where that is not today's."""
+    if not row.get("not_before"):
+        return None
+    at, now = datetime.fromisoformat(row["not_before"]).astimezone(), datetime.now().astimezone()
+    if at <= now:
+        return None
+    text = f"{at:%H:%M:%S}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M:%S}"
+    return f"not before {text} (in {duration((at - now).total_seconds())})"
+
+
+def _limited(row: dict[str, Any], waiting: _Waiting) -> str | None:
+    """By a limit of its listener, while there are items of it that were not handed out."""
+    names = waiting.listeners.get(row["target"], {}).get("limits", [])
+    why = wait_for_limits(waiting.limits, names)
+    if why is None:
+        return None
+    in_hand = (waiting.reader.row("in_hand_of_buffer", buffer_id=row["buffer_id"]) or {}).get("items", 0)
+    return why if row["pending"] > in_hand else None
 
 
 def _supervisor(journal: Path) -> dict[str, Any]:

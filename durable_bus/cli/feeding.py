@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from durable_bus.cli.progress import Progress
+from durable_bus.client.buffer import EARLY_ENDS, ended_how
 from durable_bus.client.client import Client
 from durable_bus.client.feed import Feed, Recorded
 from durable_bus.client.upload import Upload, Written, items_of_bus
-from durable_bus.errors import BufferError
+from durable_bus.errors import BufferError, NotFound, OtherItems
+from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.forms import TEXT
 
-__all__ = ["AHEAD", "compare_all", "feed_stream", "items_of_function"]
+__all__ = ["AHEAD", "compare_all", "feed_stream", "has_ended_early", "items_of_function"]
 
 AHEAD = 1_000_000
 """So many items that are not done are in the journal at most: an endless pipe must not fill the disk."""
@@ -39,11 +41,39 @@ def feed_stream(
     stop: Callable[[int], bool] = lambda failed: False,
 ) -> bool:
     """Put items into a stream that may have the first of them, and seal it. False: it was left as it is,
-    because `stop` has said so, when it was told how many have failed.
+    because `stop` has said so, when it was told how many have failed. Of one that ends early, by its terms,
+    no more items are read.
 
     `total`: how many there are, where that is known. Raises OtherItems for items that are not those that are
     there, whatever the iterable raises, and BufferError when the stream was cancelled.
     """
+    try:
+        return _feed(client, upload, items, written, progress, total, stop)
+    except OtherItems:
+        raise
+    except BufferError:
+        if has_ended_early(client.reader(), upload.buffer_id):
+            return True
+        raise
+
+
+def has_ended_early(reader: JournalReader, buffer_id: str) -> bool:
+    """Whether a buffer has ended by its terms, before all its items had."""
+    try:
+        return ended_how(reader.buffer(buffer_id)) in EARLY_ENDS
+    except NotFound:
+        return False
+
+
+def _feed(
+    client: Client,
+    upload: Upload,
+    items: Iterator[Any],
+    written: Written,
+    progress: Progress,
+    total: int | None,
+    stop: Callable[[int], bool],
+) -> bool:
     receiving = upload.begin()
     reader, buffer_seq, label = client.reader(), receiving.buffer_seq, upload.buffer_id
     known = Recorded(reader.item_payloads(buffer_seq), receiving.received)
@@ -61,6 +91,7 @@ def feed_stream(
             look_at_s = now_s + min(progress.refresh_s, _LOOK_EVERY_S)
             came, succeeded, failed, ended = reader.counts(buffer_seq)
             if ended and not receiving.existing and not feed.exhausted:
+                feed.close()
                 raise BufferError(label, "it was cancelled")
             done = succeeded + failed
             progress.show(label, total or came, done, failed, more=total is None)

@@ -11,6 +11,7 @@ from durable_bus.cli import options
 from durable_bus.cli.output import Written, write_each, write_latest
 from durable_bus.cli.printing import buffer_row, note, print_json
 from durable_bus.cli.progress import Progress, open_progress
+from durable_bus.client.buffer import ended_how
 from durable_bus.errors import JournalDamaged, NotFound, TimedOut
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.json_values import NotJson, load_json
@@ -40,6 +41,8 @@ def results_command(
         content = reader.kept(buffer_id)
         if not content.ended:
             note(f"{buffer_id} has not ended: {how_far(content)}")
+        elif early := _early_end(reader, content):
+            note(f"{buffer_id} {early}")
         write_latest(reader, [content], written, failed_only=failed_only)
         return _exit_code(content)
 
@@ -70,6 +73,8 @@ def export_command(
                     pass
             if not content.ended:
                 note(f"{buffer_id} has not ended: {how_far(content)}")
+            elif early := _early_end(reader, content):
+                note(f"{buffer_id} {early}")
             write_latest(reader, [content], written)
             return 0 if content.ended else 1
     except JournalDamaged as error:
@@ -150,10 +155,32 @@ def follow(reader: JournalReader, buffer_id: str, timeout_s: float | None, quiet
     for content in seen_until_end(reader, buffer_id, progress, sleep):
         if not content.ended and time.monotonic() >= deadline_s:
             raise TimedOut(f"{buffer_id} has not ended within {timeout_s:g} s: {how_far(content)}")
-    missing = content.total - content.succeeded - content.failed
-    facts = [f"{content.total:,} items", f"{content.failed:,} failed"]
-    progress.say(f"{buffer_id}: {', '.join(facts + ([f'{missing:,} missing'] if missing else []))}")
+    progress.say(f"{buffer_id}: {how_it_ended(reader, content)}")
     return _exit_code(content)
+
+
+def how_it_ended(reader: JournalReader, content: BufferContent) -> str:
+    """Such as `123 items, 0 failed, ended: enough (100 succeeded), 23 missing`."""
+    facts = [f"{content.total:,} items", f"{content.failed:,} failed"]
+    if early := _early_end(reader, content):
+        facts.append(early)
+    elif missing := content.total - content.succeeded - content.failed:
+        facts.append(f"{missing:,} missing")
+    return ", ".join(facts)
+
+
+def _early_end(reader: JournalReader, content: BufferContent) -> str:
+    """Why it ended before all its items had, and how many have no result; "": it has not, or all of them have
+    ended.
+    """
+    how = ended_how(reader.buffer(content.buffer_id)) if content.ended else None
+    if how in (None, "all"):
+        return ""
+    because = {
+        "enough": f" ({content.succeeded:,} succeeded)",
+        "max_failures": f" ({content.failed:,} failed)",
+    }.get(how, "")
+    return f"ended: {how}{because}, {content.total - content.succeeded - content.failed:,} missing"
 
 
 def seen_until_end(

@@ -6,7 +6,9 @@ import contextlib
 import json
 import math
 import re
+import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,6 +43,41 @@ class _Age(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
         if match is None:
             self.fail(f"{value!r} is no age such as 30d, 12h, 90m or 45s", param, ctx)
         return int(match[1]) * _UNITS_MS[match[2]]
+
+
+class _Time(click.ParamType):  # type: ignore[type-arg]
+    """A time, local where it has no zone, or a duration from now such as 30s, 10m, 2h or +1d; as seconds
+    since the epoch.
+    """
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        if match := re.fullmatch(r"\+?(\d{1,9})([smhd])", value):
+            return time.time() + int(match[1]) * _UNITS_MS[match[2]] / 1000
+        try:
+            return datetime.fromisoformat(value).timestamp()
+        except (ValueError, OverflowError, OSError):
+            self.fail(f"{value!r} is no time such as 2027-01-31T03:00 or +2h", param, ctx)
+
+
+class _Amount(click.ParamType):  # type: ignore[type-arg]
+    """UNIT=AMOUNT, as a pair. What may be a unit or an amount, `client.terms` says."""
+
+    name = "amount"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        if isinstance(value, tuple):
+            return value
+        unit, _, amount = value.partition("=")
+        try:
+            return unit, float(amount)
+        except ValueError:
+            self.fail(f"{value!r} is no UNIT=AMOUNT such as usd=5", param, ctx)
 
 
 SECONDS = _Seconds(min=0)
@@ -85,6 +122,11 @@ def _listeners(reader: JournalReader) -> list[str]:
     return sorted(json.loads(row["listeners"])) if row else []
 
 
+def _limits(reader: JournalReader) -> list[str]:
+    """Of the app that has served the journal last."""
+    return [row["name"] for row in reader.limits()]
+
+
 _buffer = _completed_from_journal(_buffer_ids)
 _listener = _completed_from_journal(_listeners)
 
@@ -97,6 +139,10 @@ optional_buffer_argument = click.argument(
 target_argument = click.argument("target", metavar="TARGET", shell_complete=_listener)
 
 to_argument = click.argument("to", metavar="TO", shell_complete=_listener)
+
+limit_argument = click.argument(
+    "name", metavar="[NAME]", required=False, shell_complete=_completed_from_journal(_limits)
+)
 
 items_option = click.option(
     "--items",
@@ -181,6 +227,56 @@ max_failures_option = click.option(
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr; errors only.")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
+
+
+def _as_budget(
+    context: click.Context, parameter: click.Parameter, given: tuple[tuple[str, float], ...]
+) -> dict[str, float]:
+    if len(dict(given)) < len(given):
+        raise click.BadParameter("a unit is given twice", context, parameter)
+    return dict(given)
+
+
+def budget_option(help: str) -> Callable[[Command], Command]:
+    """`--budget UNIT=AMOUNT`, any number of times; a dict."""
+    return click.option(
+        "--budget", type=_Amount(), metavar="UNIT=AMOUNT", multiple=True, callback=_as_budget, help=help
+    )
+
+
+def terms_options(command: Command) -> Command:
+    """`--priority`, `--not-before`, `--deadline`, `--enough`, `--budget`: when a buffer runs, and how long.
+    They are keywords of `client.terms.terms_of`.
+    """
+    for option in (
+        budget_option("Pause it when handlers have spent so much, such as usd=5; may be repeated."),
+        click.option(
+            "--enough", type=click.IntRange(min=1), metavar="N", help="End it when N items have succeeded."
+        ),
+        click.option(
+            "--deadline", type=SECONDS, metavar="SECONDS", help="End it as it is, so long after its start."
+        ),
+        click.option(
+            "--not-before",
+            type=_Time(),
+            metavar="TIME",
+            help="Start nothing of it before: 2027-01-31T03:00, or from now 30s, 10m, 2h, 1d.",
+        ),
+        click.option(
+            "--priority",
+            type=click.IntRange(-10, 10),
+            default=0,
+            show_default=True,
+            metavar="N",
+            help="From -10 to 10: what is higher goes first.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+TERMS = ("priority", "not_before", "deadline", "enough", "budget")
+"""The names of what `terms_options` give."""
 
 
 def run_options(command: Command) -> Command:

@@ -83,3 +83,11 @@ def size(count_bytes: int) -> str:
             return f"{size:,.1f} {unit}"
         size /= 1024
     return f"{size:,.1f} GiB"
+
+
+def amount(value: float) -> str:
+    """Such as `5`, `0.002`, `1,200,000`: what was spent. A sum of fractions is rounded."""
+    if 0 < value < 1e-6:
+        return f"{value:.3g}"
+    text = f"{value:,.6f}"
+    return text.rstrip("0").rstrip(".")

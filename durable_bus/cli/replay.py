@@ -32,6 +32,12 @@ _RUNS_SHOWN = 50
 _INTERRUPTED_SHOWN = 5
 _RANGES_SHOWN = 10
 _COLUMNS_AT = ("buffer_id", "target", "state", "total", "completed", "failed", "pending", "in_flight")
+_COLUMNS_LIMITS = ("name", "rate", "running", "allowed", "rests_until", "by_hand")
+_COLUMNS_SPENDING = ("buffer_id", "unit", "amount", "times")
+_BUFFERS_SHOWN = (
+    "opened", "completed", "ended_by_enough", "ended_by_max_failures", "ended_by_deadline", "cancelled",
+    "pruned",
+)  # fmt: skip
 _COLUMNS_FINISHED = ("buffer_id", "state", "total", "completed", "successful", "failed")
 _COLOURS = {"clean": "green", "crashed": "red", "running": "cyan"}
 
@@ -126,11 +132,8 @@ def _bar(run: dict[str, Any], begin_s: float, end_s: float) -> str:
 def _what_happened(run: dict[str, Any]) -> str:
     facts = [f"{run['results']:,} results"]
     facts += [f"{run['failures']:,} failed attempts"] if run["failures"] else []
-    facts += [
-        f"{run[what]:,} buffers {what}"
-        for what in ("opened", "completed", "cancelled", "pruned")
-        if run[what]
-    ]
+    facts += [f"{run['came_back']:,} times RetryAfter"] if run["came_back"] else []
+    facts += [f"{run[what]:,} buffers {what.replace('_by_', ' by ')}" for what in _BUFFERS_SHOWN if run[what]]
     facts += [f"{run['workers_died']:,} workers died"] if run["workers_died"] else []
     if run["last_commit"] is not None:
         facts.append(f"commits {run['first_commit']} to {run['last_commit']}")
@@ -144,7 +147,8 @@ def _what_happened(run: dict[str, Any]) -> str:
 def at_command(moment: str, journal: Path, as_json: bool) -> int:
     """Show every buffer as it was after a commit, or at a time (ISO 8601, UTC unless it says otherwise).
 
-    What was pruned since cannot be counted any more. Buffers given up before they opened leave nothing.
+    Below them the limits as they were, and what had been spent. What was pruned since cannot be counted any
+    more. Buffers given up before they opened leave nothing.
 
     \b
     durable-bus replay at 2026-01-31T12:00:00Z
@@ -159,13 +163,26 @@ def at_command(moment: str, journal: Path, as_json: bool) -> int:
     when = f"run {then['run_id']}, {then['committed_at']}" if is_commit else "nothing had happened yet"
     click.echo(f"after commit {then['commit']} of {then['newest_commit']}, {when}")
     rows = [
-        {name: {**row, "state": state_text(row)}[name] for name in _COLUMNS_AT} for row in then["buffers"]
+        {name: {**row, "state": _state_then(row)}[name] for name in _COLUMNS_AT} for row in then["buffers"]
     ]
     write_rows(rows, "table", sys.stdout)
+    for heading, columns in (("limits", _COLUMNS_LIMITS), ("spending", _COLUMNS_SPENDING)):
+        if then[heading]:
+            click.echo(f"\n{heading}")
+            rows = [{name: row[name] for name in columns} for row in then[heading]]
+            write_rows(rows, "table", sys.stdout)
     unknown = [row["buffer_id"] for row in then["buffers"] if row["completed"] is None]
     if unknown:
         note(f"pruned since, so not countable: {', '.join(unknown)}")
     return 0
+
+
+def _state_then(row: dict[str, Any]) -> str:
+    """With how a buffer ended, or why it was paused, where the state alone does not say it."""
+    state = state_text(row)
+    if row["state"] == "complete" and row["ended_how"] != "all":
+        return f"{state} by {row['ended_how']}"
+    return f"{state} by budget" if row["paused_why"] == "budget" and row["state"] == "open" else state
 
 
 @replay_command.command("plan")

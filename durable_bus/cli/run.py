@@ -7,10 +7,12 @@ import click
 
 from durable_bus.cli import options
 from durable_bus.cli.embedded import Job, run_job
+from durable_bus.cli.follow import how_it_ended
 from durable_bus.cli.items_file import ItemsFile
 from durable_bus.cli.output import Written, write_latest
 from durable_bus.cli.printing import duration, rate
 from durable_bus.cli.progress import open_progress
+from durable_bus.client.terms import terms_of
 from durable_bus.journal.reader import JournalReader
 
 
@@ -18,6 +20,7 @@ from durable_bus.journal.reader import JournalReader
 @click.argument("app", metavar="APP")
 @options.target_argument
 @options.run_options
+@options.terms_options
 def run_command(**given: Any) -> int:
     """Send each item of FILE to the listener TARGET of APP, and print the results in order.
 
@@ -26,11 +29,15 @@ def run_command(**given: Any) -> int:
     records and runs nothing. Of a pipe the first 256 items say whether it is the same. Where failed items
     were retried, the newest result of each item is printed.
 
+    The options of when it runs and how long hold as the first such command has given them. When its budget is
+    spent it stops, with exit code 1; the same command grants as much again, and goes on.
+
     \b
     durable-bus run audit:bus digest --items paths.txt > results.xml
     durable-bus run facts:bus extract --items docs.jsonl --format jsonl
     """
-    return run_items(**given)
+    terms = terms_of(**{name: given.pop(name) for name in options.TERMS})
+    return run_items(terms=terms, **given)
 
 
 def run_items(
@@ -53,10 +60,10 @@ def run_items(
         return 1
     buffer = outcome.chain[0]
     now = f"{outcome.handled:,} now in {duration(outcome.seconds)}, {rate(outcome.handled, outcome.seconds)}"
-    progress.say(
-        f"{buffer.buffer_id}: {buffer.total:,} items, {outcome.unsuccessful:,} failed"
-        + (f" ({now})" if outcome.handled else "")
-    )
     with JournalReader(journal) as reader:
+        facts = f"{buffer.total:,} items, {outcome.unsuccessful:,} failed"
+        if len(outcome.chain) == 1:
+            facts = how_it_ended(reader, buffer)
+        progress.say(f"{buffer.buffer_id}: {facts}" + (f" ({now})" if outcome.handled else ""))
         write_latest(reader, outcome.chain, written)
     return 1 if outcome.unsuccessful else 0

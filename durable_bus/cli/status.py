@@ -11,16 +11,35 @@ import click
 from durable_bus.cli.facts import (
     DISK_IS_FULL,
     RATE_OVER_S,
+    budget_text,
     buffer_facts,
+    early_end_text,
     is_sealed,
     item_text,
     journal_facts,
     running_text,
     state_text,
+    why_text,
 )
+from durable_bus.cli.limits import limit_text
 from durable_bus.cli.options import journal_option, json_option, optional_buffer_argument
-from durable_bus.cli.printing import answer, printable, size
+from durable_bus.cli.printing import amount, answer, printable, size
 from durable_bus.journal.reader import JournalReader
+
+_SAID_WHERE_THERE_IS_SOMETHING = (
+    "ended_how",
+    "completed_at",
+    "seconds",
+    "return_to",
+    "from_id",
+    "retry_of",
+    "priority",
+    "not_before",
+    "deadline",
+    "waits_for",
+)
+_AS_EVER = {"ended_how": "all", "priority": 0}
+"""Of these columns, what need not be said either."""
 
 
 @click.command("status")
@@ -68,6 +87,8 @@ def _journal_lines(facts: dict[str, Any]) -> Iterator[str]:
         yield f"{what:<11} {batches}, since {flying['since']}"
     if facts["results_per_second"]:
         yield f"rate        {facts['results_per_second']:,.1f} results/s over {RATE_OVER_S} s"
+    for limit in facts["limits"]:
+        yield f"limit       {limit_text(limit)}"
     for absent in facts["absent_listeners"]:
         messages = f"{absent['messages']:,} messages for {absent['name']}"
         yield f"waiting     {messages}: no listener of the app is called that"
@@ -109,9 +130,9 @@ def _worker_text(worker: dict[str, Any]) -> str:
 def _rows_text(buffers: list[dict[str, Any]]) -> Iterator[str]:
     for row in buffers:
         failed = f", {row['failed']:,} failed" if row["failed"] else ""
-        why = f", waits: {row['waits_for']}" if row["waits_for"] else ""
         done = f"{row['completed']:,} of {row['total']:,}"
-        yield f"  {row['buffer_id']} to {row['target']}: {state_text(row)}, {done}{failed}{why}"
+        state = f"{state_text(row)}{early_end_text(row)}"
+        yield f"  {row['buffer_id']} to {row['target']}: {state}, {done}{failed}{why_text(row)}"
 
 
 def _buffer_lines(facts: dict[str, Any]) -> Iterator[str]:
@@ -119,9 +140,13 @@ def _buffer_lines(facts: dict[str, Any]) -> Iterator[str]:
         yield f"{name:<13} {facts[name]}"
     if not is_sealed(facts):
         yield f"{'sealed_at':<13} not yet: more items may come"
-    for name in ("completed_at", "seconds", "return_to", "from_id", "retry_of", "waits_for"):
-        if facts.get(name) not in (None, ""):
+    for name in _SAID_WHERE_THERE_IS_SOMETHING:
+        if facts.get(name) not in (None, "", _AS_EVER.get(name)):
             yield f"{name:<13} {facts[name]}"
+    for row in facts["budget"]:
+        yield f"{'budget':<13} {budget_text(row)} spent"
+    for row in facts["spent"]:
+        yield f"{'spent':<13} {amount(row['amount'])} {row['unit']}, by {row['listener']}"
     for reason in facts["failed_because"]:
         yield f"{reason['items']:>14,} failed: {reason['kind']}: {reason['reason']}"
 

@@ -1,6 +1,7 @@
 """`submit`: a fan-out for a daemon."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,6 +12,7 @@ from durable_bus.cli.follow import follow
 from durable_bus.cli.items_file import ItemsFile
 from durable_bus.cli.progress import open_progress
 from durable_bus.client.buffer_ids import check_buffer_id
+from durable_bus.client.terms import terms_of
 from durable_bus.client.upload import items_of_bus
 from durable_bus.errors import UsageError
 
@@ -31,6 +33,10 @@ from durable_bus.errors import UsageError
     is_flag=True,
     help="Hand items out as they come; needs --buffer-id. Killed, the same command goes on.",
 )
+@options.terms_options
+@click.option(
+    "--max-failures", type=click.IntRange(min=1), metavar="N", help="End it when N items have failed."
+)
 @options.wait_daemon_option
 @options.quiet_option
 def submit_command(
@@ -45,6 +51,7 @@ def submit_command(
     stream: bool,
     wait_daemon_s: float,
     quiet: bool,
+    **terms: Any,
 ) -> int:
     """Send each item of FILE to the listener TARGET of the app that a daemon serves.
 
@@ -54,7 +61,9 @@ def submit_command(
 
     \b
     durable-bus submit digest --items paths.txt --buffer-id monday --wait
+    durable-bus submit ask --items prompts.jsonl --budget usd=5 --not-before +2h
     """
+    of_stream = terms_of(**terms)  # what can be refused at once is
     if stream and buffer_id is None:
         raise UsageError("--stream needs --buffer-id: by it the same command goes on with the stream")
     with (
@@ -65,12 +74,16 @@ def submit_command(
             assert buffer_id is not None
             check_buffer_id(buffer_id)
             upload = client.stream_upload(
-                target, buffer_id, collect=not no_collect, return_to=return_to or ""
+                target,
+                buffer_id,
+                collect=not no_collect,
+                return_to=return_to or "",
+                terms=of_stream,
             )
             feed_stream(client, upload, iter(items), items_of_bus, open_progress(quiet))
         else:
             buffer_id = client.start(
-                target, items, collect=not no_collect, return_to=return_to, buffer_id=buffer_id
+                target, items, collect=not no_collect, return_to=return_to, buffer_id=buffer_id, **terms
             ).buffer_id
         click.echo(buffer_id)
         return follow(client.reader(), buffer_id, None, quiet) if wait else 0

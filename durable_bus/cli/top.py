@@ -26,6 +26,7 @@ from durable_bus.cli.facts import (
     state_text,
 )
 from durable_bus.cli.interrupts import interrupted_by
+from durable_bus.cli.limits import in_hand_text
 from durable_bus.cli.options import journal_option
 from durable_bus.cli.printing import duration, printable, rate, shortened
 from durable_bus.cli.progress import Pace
@@ -40,6 +41,7 @@ _REFRESH_S = 0.5
 _BUFFERS_MIN = 4
 _ENDED_MAX = 4
 _WORKERS_MAX = 8
+_LIMITS_MAX = 4
 _FAILURES_MAX = 4
 _OTHER_LINES = 7
 """Of the screen: the supervisor, three complaints, three headings; the last line says how to quit."""
@@ -123,7 +125,11 @@ def _screen(reader: JournalReader, paces: defaultdict[str, Pace], height: int | 
     workers = supervisor.get("workers", [])[:_WORKERS_MAX]
     failures = facts["last_failures"][:_FAILURES_MAX]
     room = 20 if height is None else height - _OTHER_LINES - len(workers) - len(failures)
+    limits = facts["limits"][: min(_LIMITS_MAX, max(0, room - _BUFFERS_MIN - 1))]
+    room -= len(limits) + 1 if limits else 0
     parts.append(_buffers(facts, paces, max(_BUFFERS_MIN, room)))
+    if limits:
+        parts.append(_limits(limits))
     if workers:
         parts.append(_workers(workers))
     if failures:
@@ -172,6 +178,15 @@ def _buffers(facts: dict[str, Any], paces: defaultdict[str, Pace], rows_max: int
             rate(per_second, 1) if per_second else "",
             duration(row["pending"] / per_second) if per_second > 0 and has_end else "",
         )
+    return table
+
+
+def _limits(limits: list[dict[str, Any]]) -> Table:
+    table = _table("limit", "rate", "in hand", "rests", "", right=("rests",))
+    for limit in limits:
+        rests = duration(limit["rests_s"]) if limit["rests_s"] else ""
+        by_hand = "by hand" if limit["by_hand"] else ""
+        table.add_row(_short(limit["name"]), limit["rate"] or "any", in_hand_text(limit), rests, by_hand)
     return table
 
 

@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 
     from durable_bus.client.client import Client
 
-__all__ = ["Buffer", "BufferStatus", "deadline_after", "status_of", "with_plain_item"]
+__all__ = [
+    "EARLY_ENDS",
+    "Buffer",
+    "BufferStatus",
+    "deadline_after",
+    "ended_how",
+    "status_of",
+    "with_plain_item",
+]
+
+
+EARLY_ENDS = ("enough", "max_failures", "deadline")
+"""How a buffer ends by its terms, before all its items have."""
 
 
 def deadline_after(timeout: float | None) -> float | None:
@@ -38,7 +50,10 @@ def deadline_after(timeout: float | None) -> float | None:
 
 
 class BufferStatus(NamedTuple):
-    """How far a buffer is, from the view `buffers`."""
+    """How far a buffer is, from the view `buffers`.
+
+    `ended_how`: all, enough, max_failures, deadline, or cancelled; None: it has not ended.
+    """
 
     buffer_id: str
     state: str
@@ -48,12 +63,21 @@ class BufferStatus(NamedTuple):
     successful: int
     failed: int
     pending: int
+    ended_how: str | None
 
 
 def status_of(row: dict[str, Any]) -> BufferStatus:
     """A row of the view `buffers`."""
-    fields = {name: row[name] for name in BufferStatus._fields}
-    return BufferStatus(**{**fields, "paused": bool(row["paused"])})
+    fields = {name: row[name] for name in BufferStatus._fields if name != "ended_how"}
+    return BufferStatus(**{**fields, "paused": bool(row["paused"]), "ended_how": ended_how(row)})
+
+
+def ended_how(row: dict[str, Any]) -> str | None:
+    """Of a row of the view `buffers`, also where the journal is of an older version, which has no such
+    column; of a pruned one that is not known there.
+    """
+    known: str | None = row.get("ended_how", {"complete": "all", "cancelled": "cancelled"}.get(row["state"]))
+    return known
 
 
 def with_plain_item(result: Result) -> Result:

@@ -6,52 +6,33 @@ a buffer needs only the journal (`buffer.py`); the socket merely says sooner tha
 
 import os
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from durable_bus import errors
-from durable_bus.client.buffer import Buffer, deadline_after
+from durable_bus.client.buffer import Buffer
 from durable_bus.client.buffer_ids import check_buffer_id, next_retry_id
 from durable_bus.client.differences import first_difference
+from durable_bus.client.limits import Limit, LimitSetting, check_change, limits_of
+from durable_bus.client.mailbox import Mailbox, ReceivedMessage
 from durable_bus.client.session import Session
 from durable_bus.client.stream import AHEAD, Stream
+from durable_bus.client.terms import amounts_of, terms_of
 from durable_bus.client.upload import Upload
-from durable_bus.errors import (
-    BufferError,
-    DurableBusError,
-    NotFound,
-    OtherItems,
-    SupervisorLost,
-    TimedOut,
-    UsageError,
-)
+from durable_bus.errors import BufferError, InsideHandler, NotFound, OtherItems, UsageError
 from durable_bus.journal.reader import JournalReader
-from durable_bus.payloads.forms import FORM_NAMES, XML
 from durable_bus.payloads.messages import check_name
 from durable_bus.payloads.values import ValueWriter
 from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
+from durable_bus.wire.parts import Terms
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
 
 __all__ = ["Buffer", "Client", "refuse_inside_handler"]
-
-
-class ReceivedMessage(NamedTuple):
-    """A message from a mailbox. `kind` is its root element's name, or "text", "json" or "pickle"."""
-
-    message_id: str
-    kind: str
-    from_id: str
-    thread_id: str
-    payload: str
-    is_xml: bool
-    form: str
-    """"text", "xml", "json" or "pickle"."""
 
 
 class Client:
@@ -95,6 +76,7 @@ class Client:
         """The table of listeners as far as the supervisor knew it when it greeted us."""
         self._session = _session
         self._writer = ValueWriter(_session.forms)
+        self._mailbox = Mailbox(_session, name, self._writer)
         self._reader: JournalReader | None = None
         self._closed = False
         self._reader_lock = threading.Lock()
@@ -142,6 +124,12 @@ class Client:
         buffer_id: str | None = None,
         collect: bool = True,
         return_to: str | None = None,
+        priority: int = 0,
+        not_before: datetime | float | None = None,
+        deadline: float | None = None,
+        enough: int | None = None,
+        max_failures: int | None = None,
+        budget: Mapping[str, float] | None = None,
     ) -> Buffer:
         """Fan `items` out to the listener `target`; returns when all of them are on disk.
 
@@ -149,13 +137,28 @@ class Client:
         with the same content gives the buffer that exists. `collect`: whether a BufferComplete follows.
         `return_to`: the listener or mailbox that gets it; None: this client's, if it has a name.
 
+        The terms are no part of the identity: those of the first call hold. `priority`: from -10 to 10, what
+        is higher goes first. `not_before`: nothing starts before; a datetime, local where it has no zone, or
+        seconds since the epoch. It ends as it is, and what has no result is missing: `deadline` seconds after
+        its start; when `enough` items have succeeded; when `max_failures` have failed. `budget`: what its
+        handlers may spend, such as `{"usd": 5}`; when that is spent it is paused, until `resume`.
+
         Raises BufferError when the start is refused (unknown target, no items, the id used with other
         content), UsageError or LimitExceeded for an item that cannot be journaled; nothing of the buffer is
         in the journal then.
         """
         chosen = buffer_id if buffer_id is not None else new_id()
         check_buffer_id(chosen)
-        return self._start(protocol.Start(new_id(), chosen, target, collect, return_to or ""), items)
+        terms = terms_of(
+            priority=priority,
+            not_before=not_before,
+            deadline=deadline,
+            enough=enough,
+            max_failures=max_failures,
+            budget=budget,
+        )
+        start = protocol.Start(new_id(), chosen, target, collect, return_to or "", terms=terms)
+        return self._start(start, items)
 
     def stream(
         self,
@@ -165,6 +168,12 @@ class Client:
         ahead: int = AHEAD,
         collect: bool = True,
         return_to: str | None = None,
+        priority: int = 0,
+        not_before: datetime | float | None = None,
+        deadline: float | None = None,
+        enough: int | None = None,
+        max_failures: int | None = None,
+        budget: Mapping[str, float] | None = None,
     ) -> Stream:
         """A buffer whose items are put one by one, and handed out as they come:
         `with client.stream("ask", buffer_id="monday") as buffer: buffer.put(item)`.
@@ -172,8 +181,8 @@ class Client:
         Leaving the block seals it: no more items come. Leaving it with an exception, or dying, leaves it open
         with what has come; the same call goes on behind `buffer.received` items, by one producer at a time.
         Its BufferComplete comes with the last result, or when it is sealed, whichever is later. Until it is
-        sealed it never ends, but by `cancel`. `ahead`: `put` waits while so many items are not done. All else
-        is as for `start`.
+        sealed it never ends, but by `cancel` or, early, by its terms: `put` raises BufferError then. `ahead`:
+        `put` waits while so many items are not done. All else is as for `start`.
 
         Raises BufferError when another client puts items into it just now, when it was cancelled, and when
         the id is used with another target, collect or return_to. Of one that is sealed already, `sealed` is
@@ -182,14 +191,30 @@ class Client:
         check_buffer_id(buffer_id)
         if not isinstance(ahead, int) or isinstance(ahead, bool) or ahead < 1:
             raise UsageError(f"ahead={ahead!r:.100} is not a whole number of at least 1")
-        upload = self.stream_upload(target, buffer_id, collect=collect, return_to=return_to or "")
+        terms = terms_of(
+            priority=priority,
+            not_before=not_before,
+            deadline=deadline,
+            enough=enough,
+            max_failures=max_failures,
+            budget=budget,
+        )
+        upload = self.stream_upload(
+            target, buffer_id, collect=collect, return_to=return_to or "", terms=terms
+        )
         return Stream(self, upload, self._writer, ahead)
 
     def stream_upload(
-        self, target: str, buffer_id: str, *, collect: bool = True, return_to: str = ""
+        self,
+        target: str,
+        buffer_id: str,
+        *,
+        collect: bool = True,
+        return_to: str = "",
+        terms: Terms | None = None,
     ) -> Upload:
         """For a stream that nobody else puts items into: its `begin` comes next."""
-        start = protocol.Start(new_id(), buffer_id, target, collect, return_to, stream=True)
+        start = protocol.Start(new_id(), buffer_id, target, collect, return_to, stream=True, terms=terms)
         return Upload(self._session, start, self._writer)
 
     def _start(self, start: protocol.Start, items: Iterable[object]) -> Buffer:
@@ -247,8 +272,7 @@ class Client:
         written, and for XML that is not one element; LimitExceeded for more than 8 MiB. Nothing of it is in
         the journal then.
         """
-        text, form = self._writer.message(payload)
-        return self._session.ask(protocol.Send(new_id(), to, text, form), protocol.Sent).message_id
+        return self._mailbox.send(to, payload)
 
     def receive(self, timeout: float | None = None) -> ReceivedMessage:
         """The next message to this client's name. Raises TimedOut after `timeout` seconds (None: never), and
@@ -257,44 +281,7 @@ class Client:
         It stays in the journal until `respond` or `acknowledge`, and waits again when this connection closes
         first. Interrupted, such as by Ctrl-C, this takes no message: one that was on its way waits again.
         """
-        receive = protocol.Receive(new_id())
-        try:
-            message = self._receive(receive, deadline_after(timeout))
-        except TimedOut:
-            raise TimedOut(f"no message to {self.name} within {timeout} s") from None
-        except DurableBusError:
-            raise  # the supervisor's answer, or the end of the connection: nothing is on its way to us
-        except BaseException:
-            self._session.connection.say(protocol.AbandonReceiving(receive.request))
-            raise
-        return ReceivedMessage(
-            message.message_id,
-            message.kind,
-            message.from_id,
-            message.thread_id,
-            message.payload,
-            message.form == XML,
-            FORM_NAMES[message.form],
-        )
-
-    def _receive(self, receive: protocol.Receive, deadline_s: float | None) -> protocol.Message:
-        while True:
-            connection = self._session.connection
-            try:
-                connection.send(receive)
-                left_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
-                try:
-                    answer = connection.answer(receive.request, left_s)
-                except TimedOut:
-                    connection.send(protocol.StopReceiving(receive.request))
-                    answer = connection.answer(receive.request)
-                if not isinstance(answer, protocol.Message):
-                    raise TimedOut
-                return answer
-            except SupervisorLost:
-                self._session.reconnect(connection, deadline_s)
-            finally:
-                connection.forget(receive.request)
+        return self._mailbox.receive(timeout)
 
     def respond(self, message: ReceivedMessage, payload: object) -> None:
         """Answer a received message along its thread, which settles it. `payload` is what a handler may
@@ -304,19 +291,13 @@ class Client:
         Raises MessageRefused when it was settled before, and UsageError for what a handler could not answer
         either, such as XML that is not one element; then the message is as it was.
         """
-        try:
-            text, form, success = self._writer.outcome(payload)
-        except errors.UnserialisableAnswer as error:
-            raise UsageError(f"not an answer: {error}") from error
-        self._session.ask(
-            protocol.Respond(new_id(), message.message_id, text, form, success), protocol.Settled
-        )
+        self._mailbox.respond(message.message_id, payload)
 
     def acknowledge(self, message: ReceivedMessage) -> None:
         """Settle a received message without a response: an item that waits for one has failed, and that is in
         the journal with it. Raises MessageRefused when it was settled before.
         """
-        self._session.ask(protocol.Acknowledge(new_id(), message.message_id), protocol.Settled)
+        self._mailbox.acknowledge(message.message_id)
 
     def cancel(self, buffer_id: str) -> str:
         """End a buffer as it is, and those that handlers of its items have started; its state now.
@@ -335,9 +316,31 @@ class Client:
         """
         return self._session.ask(protocol.Pause(new_id(), buffer_id), protocol.Controlled).state
 
-    def resume(self, buffer_id: str) -> str:
-        """Go on with a paused buffer; its state. It is in the journal when this returns. Raises NotFound."""
-        return self._session.ask(protocol.Resume(new_id(), buffer_id), protocol.Controlled).state
+    def resume(self, buffer_id: str, *, budget: Mapping[str, float] | None = None) -> str:
+        """Go on with a paused buffer; its state. It is in the journal when this returns. Raises NotFound.
+
+        `budget`: how much more it may spend, where its budget is spent; of a unit that is not said, as much
+        again as at its start.
+        """
+        request = protocol.Resume(new_id(), buffer_id, amounts_of(budget))
+        return self._session.ask(request, protocol.Controlled).state
+
+    def set_limit(
+        self, name: str, *, rate: str | None = None, running: int | None = None, reset: bool = False
+    ) -> LimitSetting:
+        """Change a limit of the app while it runs, also over restarts, until it is `reset`; how it is now.
+        What is None stays as it is. The change is in the journal when this returns.
+
+        Raises UsageError for a limit that the app does not have, or a rate that is none.
+        """
+        check_change(rate, running, reset)
+        request = protocol.SetLimit(new_id(), name, rate, running, reset)
+        answer = self._session.ask(request, protocol.LimitSet)
+        return LimitSetting(answer.name, answer.rate, answer.running, answer.by_hand)
+
+    def limits(self) -> dict[str, Limit]:
+        """The limits of the app, by name, as they are in the journal now."""
+        return limits_of(self.reader().limits())
 
     def prune(self, before_ms: int) -> int:
         """Drop items, results and messages of what ended before a time (ms since the epoch) with nothing
@@ -374,4 +377,4 @@ def refuse_inside_handler(journal: Path) -> None:
     """A handler that waits for its own bus holds a worker that the answer may need. Raises InsideHandler."""
     served = os.environ.get(INSIDE_HANDLER_VARIABLE)
     if served and os.path.realpath(served) == os.path.realpath(journal):
-        raise errors.InsideHandler
+        raise InsideHandler

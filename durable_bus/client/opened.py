@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from durable_bus.client.buffer import BufferStatus, status_of, with_plain_item
+from durable_bus.client.limits import Limit, Spending, limits_of
 from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.messages import Result
 
@@ -18,7 +19,7 @@ __all__ = ["Failure", "OpenedJournal"]
 class Failure(NamedTuple):
     """An attempt at an item that failed; the item may have succeeded later.
 
-    - `kind`: exception, timeout, lost, malformed, or answer.
+    - `kind`: exception, timeout, lost, malformed, answer, or retry_after.
     - `traceback`: None where there is none.
     - `failed_at`: when it was recorded, milliseconds since the epoch, UTC.
     """
@@ -72,3 +73,11 @@ class OpenedJournal:
     def failures(self, buffer_id: str) -> Iterator[Failure]:
         """Every failed attempt at an item of the buffer, in item order. Raises NotFound."""
         return map(Failure._make, self._reader.failures(self._reader.buffer_seq(buffer_id)))
+
+    def limits(self) -> dict[str, Limit]:
+        """The limits of the app that was served last, by name."""
+        return limits_of(self._reader.limits())
+
+    def spending(self, buffer_id: str | None = None) -> list[Spending]:
+        """What was spent, by buffer, listener and unit; None: of all buffers. Raises NotFound."""
+        return [Spending(**row) for row in self._reader.spending(buffer_id)]

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from durable_bus.client.buffer import Buffer, deadline_after
+from durable_bus.client.buffer import EARLY_ENDS, Buffer, deadline_after
 from durable_bus.client.sender import Sender
 from durable_bus.client.upload import Upload, sized_chunks
-from durable_bus.errors import BufferError, DurableBusError, TimedOut, UsageError
+from durable_bus.errors import BufferError, DurableBusError, NotFound, TimedOut, UsageError
 from durable_bus.payloads.values import Payload, ValueWriter
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Stream(Buffer):
         TimedOut after `timeout` seconds of that, None: never.
 
         This may return before the item is on disk; `flush` waits for that. Raises UsageError or LimitExceeded
-        for an item that cannot be journaled, BufferError when the stream is sealed or was cancelled, and
+        for an item that cannot be journaled, BufferError when the stream is sealed or has ended, and
         SupervisorLost: the item is not in the stream then. An error that an item before has met, such as a
         full disk, is raised, too.
         """
@@ -104,16 +104,27 @@ class Stream(Buffer):
 
     def seal(self) -> None:
         """No more items come; leaving the block does this. When it returns, all items are on disk, and that
-        there are no more. Raises BufferError when there are none: then the buffer is not in the journal.
+        there are no more; or that it has ended early, by its terms. Raises BufferError when there are none:
+        then the buffer is not in the journal.
         """
         if not self.sealed:
             with self._lock:
                 self._refuse_left()
                 self._left = True
-            self._flush()
-            self._sender.close()
-            self._upload.seal()
+            try:
+                self._flush()
+                self._sender.close()
+                self._upload.seal()
+            except BufferError:
+                if not self._has_ended_early():
+                    raise
             self.sealed = True
+
+    def _has_ended_early(self) -> bool:
+        try:
+            return self.status().ended_how in EARLY_ENDS
+        except NotFound:
+            return False
 
     def __enter__(self) -> "Stream":
         return self
@@ -159,7 +170,8 @@ class Stream(Buffer):
             raise self._sender.error
         _, succeeded, failed, ended = self._counts()
         if ended:
-            raise BufferError(self.buffer_id, "it was cancelled")
+            how = self.status().ended_how
+            raise BufferError(self.buffer_id, "it was cancelled" if how == "cancelled" else f"ended: {how}")
         self._done = succeeded + failed
         return self._left or self._put - self._done < self._ahead
 

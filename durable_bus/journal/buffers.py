@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["BufferRow", "BufferTable", "ItemBatch"]
 
 _PRUNE_BUFFERS_MAX = 500
+_PLAIN_TERMS: dict[str, Any] = {
+    "priority": 0,
+    "not_before": None,
+    "deadline_at": None,
+    "enough": None,
+    "max_failures": None,
+    "budget_of": None,
+}
 
 
 class BufferRow(NamedTuple):
@@ -91,7 +99,9 @@ class BufferTable:
         return [(BufferRow(*row), bool(paused), bool(handed_out)) for *row, paused, handed_out in rows]
 
     def add(self, **columns: Any) -> int:
-        """A buffer that begins to be received; its `buffer_seq`."""
+        """A buffer that begins to be received; its `buffer_seq`. `columns`: of `BufferRow`; a `budget_of` 0
+        stands for itself.
+        """
         self._journal.ids.buffer += 1
         self._insert(received=0, next_chunk=0, total=None, digest=None, opened_commit=None, **columns)
         return self._journal.ids.buffer
@@ -105,6 +115,8 @@ class BufferTable:
         count, commit_id = len(items), self._journal.ids.commit
         columns |= {"received": count, "next_chunk": 1, "total": count}
         columns |= {"digest": digest, "opened_commit": commit_id}
+        if columns.get("budget_of") == 0:
+            columns["budget_of"] = self._journal.ids.buffer
         self._insert(**columns)
         return BufferRow(
             buffer_seq=self._journal.ids.buffer,
@@ -118,7 +130,7 @@ class BufferTable:
         )
 
     def _insert(self, **columns: Any) -> None:
-        self._write("add_buffer", buffer_seq=self._journal.ids.buffer, **columns)
+        self._write("add_buffer", buffer_seq=self._journal.ids.buffer, **(_PLAIN_TERMS | columns))
 
     def add_chunk(
         self,
@@ -166,6 +178,7 @@ class BufferTable:
     def drop(self, buffer_seq: int) -> None:
         """Give up a buffer that never opened; its id is free again, its rows go with `clear_some`."""
         self._write("drop_buffer", buffer_seq=buffer_seq)
+        self._write("drop_budget", buffer_seq=buffer_seq)
         self.fresh.forget(buffer_seq)
         self.may_clear = True
 
@@ -181,8 +194,8 @@ class BufferTable:
         """
         row = self._statements.one("buffer_to_clear")
         if row is None:
-            self._write("clear_threads_of_dropped")
-            self._write("empty_dropped_buffers")
+            for name in ("clear_threads_of_dropped", "clear_budgets_of_dropped", "empty_dropped_buffers"):
+                self._write(name)
             self.may_clear = False
             return None
         buffer_seq, received, dropped, thread_id, starter_thread_id = row
@@ -193,13 +206,14 @@ class BufferTable:
         keys = {"first_key": first_key + first_index, "end_key": first_key + (1 << INDEX_BITS)}
         self._write("clear_items", **keys)
         if not dropped:
-            for name in ("clear_results", "clear_forwarded", "clear_failures"):
+            for name in ("clear_memos", "clear_results", "clear_forwarded", "clear_failures"):
                 self._write(name, **keys)
             for name in ("clear_answers", "clear_dispatches", "clear_chunks"):
                 self._write(name, buffer_seq=buffer_seq, first_index=first_index)
         if first_index == 0:
             below = threads_below(thread_id)
-            for name in ("clear_message_failures", "clear_messages"):
+            self._write("clear_budget", buffer_seq=buffer_seq)
+            for name in ("clear_messages_of_spent", "clear_message_failures", "clear_messages"):
                 self._write(name, buffer_seq=buffer_seq, **below)
             self._write("clear_threads", thread_id=thread_id, **below)
             self._write("clear_starter_thread", thread_id=starter_thread_id)
@@ -233,17 +247,24 @@ class BufferTable:
         counts = {"succeeded": succeeded, "failed": failed}
         return self._ended(buffer_seq, self._write("count_last_results", buffer_seq=buffer_seq, **counts))
 
-    def cancel(self, buffer_seq: int) -> bool:
-        """End an open buffer without its missing results. False when it was not open."""
-        return self._ended(buffer_seq, self._write("cancel_buffer", buffer_seq=buffer_seq))
+    def cancel(self, buffer_seq: int, how: str) -> bool:
+        """End an open buffer without its missing results. False when it was not open. `how`: enough,
+        max_failures, deadline or cancelled.
+        """
+        return self._ended(buffer_seq, self._write("cancel_buffer", buffer_seq=buffer_seq, how=how))
 
     def _ended(self, buffer_seq: int, changed: int) -> bool:
         if changed == 1:
             self.fresh.forget(buffer_seq)
         return changed == 1
 
-    def pause(self, buffer_seq: int) -> None:
-        self._write("pause_buffer", buffer_seq=buffer_seq)
+    def pause(self, buffer_seq: int, why: str = "asked") -> None:
+        """`why`: asked, or budget. One that is paused stays so for its first reason."""
+        self._write("pause_buffer", buffer_seq=buffer_seq, why=why)
+
+    def paused_why(self, buffer_seq: int) -> str | None:
+        """Why it is paused; None: it is not."""
+        return self._statements.value("paused_why", buffer_seq=buffer_seq)  # type: ignore[no-any-return]
 
     def resume(self, buffer_seq: int) -> None:
         self._write("resume_buffer", buffer_seq=buffer_seq)

@@ -1,4 +1,4 @@
-"""The journal's writer: commits, runs, requests. `buffers`, `work` and `messages` write the rest."""
+"""The journal's writer: commits, runs, requests. `buffers`, `work`, `messages` and `pace` write the rest."""
 
 import contextlib
 import json
@@ -13,6 +13,7 @@ import msgspec
 from durable_bus.journal.buffers import BufferTable
 from durable_bus.journal.connection import open_writer, transaction, translate, translated
 from durable_bus.journal.messages import MessageTable
+from durable_bus.journal.pace import PaceTable
 from durable_bus.journal.schema import upgrade
 from durable_bus.journal.statements import Statements
 from durable_bus.journal.work import WorkTable
@@ -20,7 +21,7 @@ from durable_bus.payloads.settings import ListenerSettings
 
 __all__ = ["WRITER_SQL", "Journal", "NewIds"]
 
-WRITER_SQL = ("runs.sql", "buffers.sql", "work.sql", "messages.sql")
+WRITER_SQL = ("runs.sql", "buffers.sql", "work.sql", "messages.sql", "pace.sql")
 
 
 @dataclass(slots=True)
@@ -56,6 +57,7 @@ class Journal:
         self.buffers = BufferTable(self)
         self.work = WorkTable(self)
         self.messages = MessageTable(self)
+        self.pace = PaceTable(self)
         self.new_results = 0
         self.new_failures = 0
         self.committed = False

@@ -116,7 +116,7 @@ class MessageTable:
         ended = self._statements.all("ended_conversations", last_commit=last_commit, **span)
         if ended:
             thread_ids = json.dumps([thread_id for (thread_id,) in ended])
-            for name in ("forget_message_failures", "forget_messages"):
+            for name in ("forget_messages_of_spent", "forget_message_failures", "forget_messages"):
                 self._write(name, thread_ids=thread_ids, **span)
             self._write("forget_threads", thread_ids=thread_ids)
         return old[-1] if len(old) == _FORGET_MESSAGES_MAX else None

@@ -191,6 +191,24 @@ class JournalReader:
             yield from page
             after_seq = page[-1]["buffer_seq"]
 
+    def limits(self) -> list[dict[str, Any]]:
+        """Every row of the view `limits`; none of a journal that is older than limits."""
+        return self.rows("limits")
+
+    def spending(self, buffer_id: str | None = None) -> list[dict[str, Any]]:
+        """What was spent, by buffer, listener and unit: `buffer_id` (None: on messages that belong to none),
+        `listener`, `unit`, `amount`, and `times` that a handler said so. Raises NotFound for no such buffer.
+        """
+        if buffer_id is None:
+            return self.rows("spending")
+        return self.rows("spending_of_buffer", buffer_seq=self.buffer_seq(buffer_id))
+
+    def budget(self, buffer_id: str) -> list[dict[str, Any]]:
+        """What this buffer spends of, by `unit`: whose budget it is (`buffer_id`), how much may be spent
+        (`amount`), and what was spent of it by all who do. Empty without one. Raises NotFound.
+        """
+        return self.rows("budget", buffer_seq=self.buffer_seq(buffer_id))
+
     def failures(self, buffer_seq: int) -> Iterator[tuple[Any, ...]]:
         """Failed attempts at the items of a buffer, in item order: index, attempt, kind, message, traceback,
         and when it was recorded, ms since the epoch.

@@ -24,6 +24,19 @@ _FORM = re.compile(r"\bform\b")
 _SEALED = re.compile(r"\bsealed_commit\b")
 _CHUNKS = re.compile(r"\bFROM chunk\b")
 _NO_CHUNKS = "FROM (SELECT 0 AS buffer_seq, 0 AS first_index, 0 AS item_count, 0 AS commit_id WHERE 0)"
+_PACE_TABLES = re.compile(r"\b(FROM|JOIN) (budget|limit_change|limit_state|limits|memo|spending|spent)\b")
+_PACE_COLUMNS = (
+    "allowed", "amount", "attempt", "buffer_id", "buffer_seq", "cause", "change_id", "commit_id", "declared",
+    "dispatch_id", "item_index", "item_key", "listener", "message_seq", "name", "number", "rate",
+    "rests_until", "running", "spent_id", "unit",
+)  # fmt: skip
+_NO_PACE = f"(SELECT {', '.join(f'NULL AS {name}' for name in _PACE_COLUMNS)} WHERE 0)"
+_PACE_INDEX = re.compile(r"INDEXED BY (answer_of_memo|buffer_of_budget)\b")
+_PACE_OF_BUFFER = re.compile(
+    r"\b[a-z]+\.(priority|not_before|deadline_at|enough|max_failures|budget_of)\b|\bb\.ended_how\b"
+)
+_MEMO = re.compile(r"\ba\.memo\b")
+_WHY = re.compile(r"\bp\.why\b")
 _ROW = re.compile(r"\{(.*)\}")
 ROWS_AT_ONCE = (250, 50, 10, 1)
 """Measured with all of SQLite's work, µs a row of 88 characters: 50 or 100 rows a statement 0.57, 250 or
@@ -46,8 +59,10 @@ def load(*file_names: str) -> dict[str, str]:
 def as_of(schema_version: int, texts: dict[str, str]) -> dict[str, str]:
     """Statements that read, for a journal that was not brought up to date, perhaps because nobody may write
     to it: in version 1 a payload's form was text or XML, 0 or 1, in a column of another name; before version
-    3 whatever was open was whole.
+    3 whatever was open was whole; before version 4 nothing was limited, given again or spent.
     """
+    if schema_version < 4:
+        texts = {name: _without_pace(text) for name, text in texts.items()}
     if schema_version < 3:
         texts = {
             name: _CHUNKS.sub(_NO_CHUNKS, _SEALED.sub("opened_commit", text)) for name, text in texts.items()
@@ -55,6 +70,15 @@ def as_of(schema_version: int, texts: dict[str, str]) -> dict[str, str]:
     if schema_version < 2:
         texts = {name: _FORM.sub("is_xml", text) for name, text in texts.items()}
     return texts
+
+
+def _without_pace(text: str) -> str:
+    """Without what version 4 has brought: its tables have no rows, its columns the values that say nothing.
+
+    A statement that a buffer's columns are taken of calls the buffer `b`: a dispatch has an `ended_how`, too.
+    """
+    text = _PACE_TABLES.sub(rf"\1 {_NO_PACE}", _PACE_INDEX.sub("", text))
+    return _WHY.sub("'asked'", _MEMO.sub("0", _PACE_OF_BUFFER.sub("NULL", text)))
 
 
 @cache

@@ -29,6 +29,10 @@ class Failure(NamedTuple):
     supervisor_died: bool = False
     answer: str = ""
     """The repr of what a handler has answered, where it could not be written."""
+    final: bool = False
+    """Its listener does not retry this exception."""
+    after_s: float | None = None
+    """By RetryAfter: it comes back in so many seconds, and no attempt is charged."""
 
 
 class Attempts(NamedTuple):
@@ -39,6 +43,10 @@ class Attempts(NamedTuple):
     """Exceptions and time-outs: what a listener's `attempts` counts."""
     lost: int
     lost_with_supervisor: int
+    returns: int = 0
+    """How often it came back by RetryAfter."""
+    returning_since_ms: int | None = None
+    """When it first did, ms since the epoch."""
 
     @property
     def lost_at_all(self) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
 from durable_bus.errors import BufferError, ItemFailed, UsageError
+from durable_bus.payloads.amounts import checked_amounts
 from durable_bus.payloads.forms import FORM_NAMES, JSON, PICKLE, XML
 
 __all__ = [
@@ -73,12 +74,7 @@ def check_name(name: object, what: str) -> str:
 
 def is_seconds(value: object) -> TypeGuard[int | float]:
     """Whether it is a number of seconds: finite, not below 0, and not true or false."""
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= 0
-    )
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +324,7 @@ class HandlerMetadata:
     buffer_id: str = ""
     index: int = -1
     _results: Callable[[], Iterator[Result]] | None = field(default=None, repr=False, compare=False)
+    _spend: Callable[[dict[str, float]], None] | None = field(default=None, repr=False, compare=False)
 
     def results(self) -> Iterator[Result]:
         """The results of the buffer whose BufferComplete is handled, in item order, read from the journal in
@@ -339,6 +336,21 @@ class HandlerMetadata:
         if self._results is None:
             raise UsageError("results() is for the handler of a BufferComplete; this message is another")
         return self._results()
+
+    def spend(self, /, **amounts: float) -> None:
+        """Say what this attempt spends, by unit: `metadata.spend(usd=0.002, tokens=812)`. Each call adds to
+        what was said before.
+
+        It is told at once, and journaled also of an attempt that fails later (view `spending`). A buffer's
+        budget counts it. Any thread of the handler may call it. With a metadata that no worker has made, as
+        in a test, it only checks the amounts.
+
+        Raises UsageError for no amount, for one that is no finite number of at least 0, for a unit that is no
+        Python identifier of at most 50 characters, and when the attempt has ended or is another process's.
+        """
+        checked = checked_amounts(amounts, "spend()")
+        if self._spend is not None:
+            self._spend(checked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """How a limit's rate is written: `500/min`, `10/s`, `3 / 15 min`."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from durable_bus.errors import UsageError
@@ -24,6 +25,7 @@ _PER_S_MAX: Final = 1_000_000.0
 _PER_S_MIN: Final = 1 / (366 * 86400.0)
 
 
+@lru_cache
 def starts_per_s(rate: str) -> float:
     """How many starts a second a rate such as "500/min" allows. Units: s, min, h and day, also written out.
 

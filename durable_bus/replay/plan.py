@@ -11,6 +11,7 @@ from durable_bus.supervisor.context import Context, Ports, SupervisorConfig
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.loop import Supervisor
 from durable_bus.supervisor.scheduling.dispatcher import plan_items
+from durable_bus.supervisor.scheduling.pacing import Gates
 from durable_bus.supervisor.state import ItemLease, Worker
 from durable_bus.wire.ids import new_id
 
@@ -75,13 +76,15 @@ def _hand_out_everything(context: Context) -> None:
     """Give all there is to one worker that knows every listener and always has room."""
     state = context.state
     targets = {buffer.target for buffer in state.buffers.values()}
+    for buffer_seq in [*state.buffers]:  # a plan says what is to be done, not how much of it at once
+        state.buffers.change(buffer_seq, budget_of=None)
     state.item_us = dict.fromkeys(targets, 1.0)  # fast, so that batches are as large as they may be
     listeners = {target: ListenerSettings(target, None, 1, 0.0, 1, False, None) for target in targets}
     worker = Worker(worker_id=0, pid=os.getpid(), listeners=listeners)
     next_ordinal = rounds_without = 0
     while rounds_without < 2:
         state.workers[0] = worker._replace(next_ordinal=next_ordinal)
-        plan_items(context, _FAR_FUTURE_MS)
+        plan_items(context, _FAR_FUTURE_MS, Gates(context))
         given = state.workers[0].next_ordinal - next_ordinal
         rounds_without = 0 if given or state.scan_unfinished else rounds_without + 1
         next_ordinal += given

@@ -26,10 +26,10 @@ from durable_bus.supervisor import recovery
 from durable_bus.supervisor.context import Context, Ports, SupervisorConfig
 from durable_bus.supervisor.maintenance import Maintenance
 from durable_bus.supervisor.outbox import Outbox
-from durable_bus.supervisor.outcomes import messages
+from durable_bus.supervisor.outcomes import collector, messages
 from durable_bus.supervisor.ports import ClientClosed, ClientSpoke, WorkerEnded, WorkerSpoke
 from durable_bus.supervisor.requests import mailboxes, requests
-from durable_bus.supervisor.scheduling import recall, timeouts
+from durable_bus.supervisor.scheduling import pacing, recall, timeouts
 from durable_bus.supervisor.scheduling.dispatcher import plan_items
 from durable_bus.supervisor.scheduling.message_dispatcher import plan_messages
 from durable_bus.supervisor.state import ItemLease, MessageLease, State
@@ -165,22 +165,30 @@ class Supervisor:
             return 0.0
         due_s = [self._maintenance.due_s(), self._checkpoint_s, self.state.look_at_s]
         if self._stop_deadline_s is None:
-            due_s += [workforce.next_due_s(self.context), self.state.help_at_s, *self._attempts_due_s(now_s)]
+            due_s += [workforce.next_due_s(self.context), self.state.help_at_s, self.state.pace_at_s]
+            due_s += self._due_by_the_clock_s(now_s)
         else:
             due_s.append(self._stop_deadline_s)
         return max(0.0, min(at_s for at_s in due_s if at_s is not None) - now_s)
 
-    def _attempts_due_s(self, now_s: float) -> list[float]:
-        """When failed items and messages are due again."""
-        now_ms = self._ports.clock.now_ms()
-        # What was due at the last commit already waits for a worker to have room, and not for time to pass.
-        retries_at = [b.retry_at for b in self.state.buffers.values() if b.retry_at and not b.paused]
-        due_at = [*self.state.due_at.values(), *(at for at in retries_at if at > self._journal.now_ms)]
+    def _due_by_the_clock_s(self, now_s: float) -> list[float]:
+        """When failed items and messages are due again, and buffers begin, or are over."""
+        now_ms, planned_ms = self._ports.clock.now_ms(), self._journal.now_ms
+        due_at = [*self.state.due_at.values()]
+        for buffer in self.state.buffers.values():
+            if buffer.deadline_at is not None:
+                due_at.append(buffer.deadline_at)
+            # What was due at the last commit already waits for a worker to have room, and not for time to
+            # pass.
+            if not buffer.paused:
+                waits_for = (buffer.retry_at, buffer.not_before)
+                due_at += [at for at in waits_for if at is not None and at > planned_ms]
         return [now_s + (at - now_ms) / 1000 for at in due_at]
 
     # Commit
 
     def _record(self, events: list[Event]) -> None:
+        pacing.look(self.context)
         self._deferred, self._left = [], []
         deferring: set[int] = set()
         over_s: float | None = None
@@ -211,17 +219,21 @@ class Supervisor:
 
     def _plan(self) -> None:
         recall.take_back(self.context)
+        collector.end_overdue(self.context)
         if self.state.stopping:
             for worker in [*self.state.workers.values()]:
                 recall.recall(self.context, worker)
             self.state.scan_unfinished = False  # nobody goes on with it in this run
+            pacing.settle(self.context, None)
             return
         now_ms = self._journal.now_ms
         messages.wake(self.context, now_ms)
         mailboxes.plan(self.context)
         self.state.given = frozenset()
-        plan_items(self.context, now_ms, plan_messages(self.context))
+        gates = pacing.Gates(self.context)
+        plan_items(self.context, now_ms, gates, plan_messages(self.context, gates))
         recall.help_idle(self.context)
+        pacing.settle(self.context, gates)
         timeouts.expect(self.context)
 
     # Act

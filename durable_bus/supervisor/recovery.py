@@ -3,7 +3,7 @@
 from durable_bus.journal.work import Failure
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import collector, conversations, messages, opening
-from durable_bus.supervisor.scheduling import leases
+from durable_bus.supervisor.scheduling import leases, pacing
 from durable_bus.supervisor.scheduling.message_dispatcher import INTERRUPTIONS_MAX
 from durable_bus.supervisor.state import ItemLease
 
@@ -14,9 +14,10 @@ def load(context: Context) -> None:
     """Load what is open, in the commit that starts a run: buffers, and what was in somebody's hands when the
     last run ended. If we die here, the next start does the same again.
     """
+    pacing.load(context)
     for row, paused, handed_out in context.journal.buffers.open_ones():
         retry_at = context.journal.work.next_retry_at(row.buffer_seq)
-        opening.take_in(context.state, row, recovered=handed_out, paused=paused, retry_at=retry_at)
+        opening.take_in(context, row, recovered=handed_out, paused=paused, retry_at=retry_at)
     _settle_dispatches(context)
     _settle_messages(context)
 

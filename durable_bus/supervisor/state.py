@@ -19,10 +19,12 @@ from durable_bus.wire.protocol import Start
 from durable_bus.wire.slot import ORDINAL_MAX
 
 if TYPE_CHECKING:
+    from durable_bus.supervisor.scheduling.limits import Limit
     from durable_bus.supervisor.scheduling.timeouts import Verdict
 
 __all__ = [
     "Arriving",
+    "Budget",
     "ItemLease",
     "Late",
     "Lease",
@@ -111,6 +113,8 @@ class Worker(NamedTuple):
     """Told to start nothing from this ordinal on; gets nothing until it has said that it has come to it."""
     taken: int = ORDINAL_MAX
     """The limit under which what it has not started was given back."""
+    counted_to: int = 0
+    """What has begun before this ordinal is charged to its limits (`pacing.look`)."""
     discarded_to: int = 0
     """Of what comes before this ordinal nothing is left in its pipe: it has started it, or thrown it away."""
     leaving: bool = False
@@ -223,6 +227,19 @@ class OpenBuffer(NamedTuple):
     """How many items the next batch may hold, by the length of those in the last one."""
     granted: int = 0
     """When its last batch went out, by the count of batches in this run."""
+    priority: int = 0
+    waits_since_s: float = 0.0
+    """When its last batch went out, or it opened, monotonic: the longer ago, the higher its priority."""
+    not_before: int | None = None
+    """Nothing of it is handed out before, ms since the epoch."""
+    deadline_at: int | None = None
+    """It ends then as it is, ms since the epoch."""
+    enough: int | None = None
+    """It ends when so many items have succeeded."""
+    max_failures: int | None = None
+    """It ends when so many items have failed."""
+    budget_of: int | None = None
+    """The buffer whose budget it spends of."""
 
     @property
     def rest(self) -> int:
@@ -235,10 +252,22 @@ class OpenBuffer(NamedTuple):
 
     def may_have_work(self, now_ms: int) -> bool:
         """There may be items to hand out."""
-        if self.paused:
+        if self.paused or (self.not_before is not None and now_ms < self.not_before):
             return False
         due = self.retry_at is not None and self.retry_at <= now_ms
         return bool(self.returned) or due or self.cursor < self.total
+
+
+class Budget(NamedTuple):
+    """How much a buffer, and those that its handlers have started, may spend, by unit."""
+
+    granted: dict[str, float]
+    """Never changed in place, like `spent`."""
+    spent: dict[str, float]
+
+    @property
+    def is_spent(self) -> bool:
+        return any(self.spent.get(unit, 0.0) >= amount for unit, amount in self.granted.items())
 
 
 class Arriving(NamedTuple):
@@ -296,6 +325,10 @@ class State:
         """Workers that hold what they have not begun while another one idles: since when, how much they had
         begun when last seen, and since when it is that much. Monotonic, ns. Never changed in place.
         """
+        self.limits: Table[str, Limit] = Table(note)
+        """The app's limits, by name, and those of earlier runs."""
+        self.pace_at_s: float | None = None
+        """When something may start that waits for a limit, monotonic; None: not by itself."""
         self.help_at_s: float | None = None
         """When there may be something to take for an idle worker, monotonic; None: not by itself."""
         self.verdicts: dict[int, Verdict] = {}
@@ -306,6 +339,8 @@ class State:
         # outcomes/
         self.buffers: Table[int, OpenBuffer] = Table(note)
         """Open buffers by their number, in the order they opened."""
+        self.budgets: Table[int, Budget] = Table(note)
+        """What may be spent, and what is, by the buffer that was given it, while anything of it is open."""
         self.waiting_names: Table[str, bool] = Table(note)
         """Names that may have messages waiting: too many cost a look; none is ever missing."""
         self.due_at: Table[str, int] = Table(note)

@@ -76,7 +76,7 @@ class Spent(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     """The item's; 0 for a message."""
     number: int
     """Counts what this attempt spends, from 0 on."""
-    amounts: dict[str, float]
+    amounts: dict[str, Annotated[float, msgspec.Meta(ge=0)]]
     """How much, by unit."""
 
 

@@ -28,9 +28,10 @@ from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader
 from durable_bus.wire.slot import CURRENT, LIMIT, SINCE, STARTED
 from durable_bus.wire.work import Work, WorkMessage
+from durable_bus.worker.failing import RestingLimits, describe
 from durable_bus.worker.handling import MessageHandling, metadata_of
-from durable_bus.worker.replies import FLUSH_S, Replies, end_worker
-from durable_bus.worker.sync_runner import SyncRunner, describe
+from durable_bus.worker.replies import FLUSH_S, Replies, Spending, end_worker
+from durable_bus.worker.sync_runner import SyncRunner
 
 __all__ = ["AsyncRunner"]
 
@@ -42,12 +43,13 @@ _CANCEL_GRACE_S = 1.0
 class _Item:
     """An item or a message, from its start until it is settled, which happens once."""
 
-    __slots__ = ("batch", "begun_ns", "is_late", "position", "settled", "task", "timer")
+    __slots__ = ("batch", "begun_ns", "is_late", "position", "settled", "spending", "task", "timer")
 
-    def __init__(self, batch: "_Batch") -> None:
+    def __init__(self, batch: "_Batch", replies: Replies) -> None:
         self.batch = batch
         self.position = batch.position
         self.begun_ns = time.monotonic_ns()
+        self.spending = Spending(replies, batch.work.dispatch, self.index)
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.is_late = False
@@ -131,22 +133,28 @@ class _Batch:
     def arguments(self, item: _Item, messages: MessageHandling) -> tuple[Any, HandlerMetadata]:
         """What the handler is given. Raises MalformedItem."""
         if isinstance(self.work, WorkMessage):
-            return messages.arguments(self.listener, self.work, self.bodies)
+            return messages.arguments(self.listener, self.work, self.bodies, item.spending)
         argument = self.listener.payload_type.load(self.payloads[item.position], self.forms[item.position])
-        return argument, metadata_of(self.work, item.index)
+        return argument, metadata_of(self.work, item.index, item.spending)
 
 
 class AsyncRunner:
     """Feeds items to handlers in the order they came, as far as each listener's concurrency allows."""
 
     def __init__(
-        self, bus: Bus, words: "memoryview[int]", replies: Replies, messages: MessageHandling
+        self,
+        bus: Bus,
+        words: "memoryview[int]",
+        replies: Replies,
+        messages: MessageHandling,
+        resting: RestingLimits,
     ) -> None:
         self._bus = bus
         self._messages = messages
         self._words = words
         self._replies = replies
-        self._sync = SyncRunner(bus, words, replies, messages)
+        self._resting = resting
+        self._sync = SyncRunner(bus, words, replies, messages, resting)
         self._loop = asyncio.new_event_loop()
         self._reader = FrameReader(decode_work)
         self._ended = False
@@ -226,11 +234,21 @@ class AsyncRunner:
                     return
                 self._batch = _Batch(listener, frame)
             batch = self._batch
+            if self._resting.returns(batch.listener):
+                self._discard(batch)  # at once, also where there is no room
+                continue
             if not self._room[batch.listener.settings.name]:
                 return
             self._start_next(batch)
             if batch.position == len(batch.payloads):
                 self._batch = None
+
+    def _discard(self, batch: _Batch) -> None:
+        """Throw away what has not begun of a batch. Said at once: what comes behind it may begin."""
+        self._replies.discard(batch.ordinal, batch.work.ordinal + len(batch.payloads))
+        batch.position = len(batch.payloads)
+        self._batch = None
+        self._flush()
 
     def _run_sync(self, frame: Frame[Work]) -> None:
         self._replies.flush()  # what coroutines have answered must not wait until it ends
@@ -243,11 +261,9 @@ class AsyncRunner:
         self._words[STARTED] = ordinal + 1  # before looking at the limit, see sync_runner.SyncRunner.run
         if ordinal >= self._words[LIMIT]:
             self._words[STARTED] = ordinal
-            self._replies.discard(ordinal, batch.work.ordinal + len(batch.payloads))
-            batch.position = len(batch.payloads)
-            self._flush()
+            self._discard(batch)
             return
-        item = _Item(batch)
+        item = _Item(batch, self._replies)
         batch.position += 1
         self._room[batch.listener.settings.name] -= 1
         self._items.add(item)
@@ -283,7 +299,7 @@ class AsyncRunner:
                 self._give_up(item)
             elif not item.settled:
                 self._settled(item)
-                self._replies.add_failed(work, item.index, describe(error), item.micros)
+                self._replies.add_failed(work, item.index, self._resting.failed(listener, error), item.micros)
         else:
             if item.is_late:  # what it answers all the same is too late
                 self._give_up(item)
@@ -315,6 +331,7 @@ class AsyncRunner:
     def _settled(self, item: _Item) -> None:
         """Its outcome is known: make room for another, and say so soon, with what else comes."""
         item.settled = True
+        item.spending.ended = True
         item.task = None  # or they would hold each other, for the garbage collector to find
         if item.timer is not None:
             item.timer.cancel()

@@ -13,6 +13,7 @@ from durable_bus.payloads.reading import AS_IT_IS, PayloadType
 from durable_bus.payloads.results_document import results_document
 from durable_bus.payloads.xml_writing import to_element
 from durable_bus.wire.work import WorkItems, WorkMessage
+from durable_bus.worker.replies import Spending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ INLINE_RESULTS_BYTES_MAX = 4 * 1024 * 1024
 """A longer results document is not in its BufferComplete (`results` is empty): the metadata streams."""
 
 
-def metadata_of(work: WorkItems, index: int) -> HandlerMetadata:
+def metadata_of(work: WorkItems, index: int, spending: Spending) -> HandlerMetadata:
     """Of an item. The thread id is the same at every attempt: a handler's idempotency key."""
     thread_id = f"{work.thread}/{index}"
     return HandlerMetadata(
@@ -37,6 +38,7 @@ def metadata_of(work: WorkItems, index: int) -> HandlerMetadata:
         attempt=work.attempt,
         buffer_id=work.buffer_id,
         index=index,
+        _spend=spending,
     )
 
 
@@ -47,7 +49,7 @@ class MessageHandling:
         self._journal = journal
 
     def arguments(
-        self, listener: Listener, work: WorkMessage, bodies: list[bytes]
+        self, listener: Listener, work: WorkMessage, bodies: list[bytes], spending: Spending
     ) -> tuple[Any, HandlerMetadata]:
         """The payload as the handler wants it, and the metadata. Raises MalformedItem."""
         (payload,) = unpack(bodies[0])
@@ -60,6 +62,7 @@ class MessageHandling:
             message_id=work.message_id,
             attempt=work.attempt,
             _results=None if buffer_seq is None else lambda: self._results(buffer_seq),
+            _spend=spending,
         )
         if buffer_seq is not None:
             return self._complete(listener, payload, buffer_seq), metadata

@@ -19,9 +19,10 @@ from durable_bus.errors import DurableBusError, encodable
 from durable_bus.wire.slot import Slot
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments
 from durable_bus.wire.work import AppNotImportable, Ready
+from durable_bus.worker.failing import RestingLimits, describe
 from durable_bus.worker.handling import MessageHandling
 from durable_bus.worker.replies import Replies
-from durable_bus.worker.sync_runner import SyncRunner, describe
+from durable_bus.worker.sync_runner import SyncRunner
 
 __all__ = ["main"]
 
@@ -84,19 +85,19 @@ def main(arguments: WorkerArguments) -> int:
         bus = load_app(arguments.app)
         listeners = bus.settings()
     except DurableBusError as error:
-        trace = "" if error.__cause__ is None else describe(error.__cause__)[2]
+        trace = "" if error.__cause__ is None else describe(error.__cause__).traceback
         replies.send(AppNotImportable(f"{error}{_where(error.__cause__)}", trace))
         return 1
-    messages = MessageHandling(arguments.journal)
+    messages, resting = MessageHandling(arguments.journal), RestingLimits(bus.limits)
     if any(settings.is_async for settings in listeners.values()):
         # asyncio costs 50 ms of boot: others do not pay it.
         from durable_bus.worker.async_runner import AsyncRunner
 
-        serve = AsyncRunner(bus, words, replies, messages).serve
+        serve = AsyncRunner(bus, words, replies, messages, resting).serve
     else:
-        serve = SyncRunner(bus, words, replies, messages).serve
+        serve = SyncRunner(bus, words, replies, messages, resting).serve
     # Whoever is ready and begins nothing is ended after a few seconds: no import comes after this.
-    replies.send(Ready(listeners, bus.forms))
+    replies.send(Ready(listeners, bus.forms, bus.limits))
     pid = os.getpid()
     try:
         serve(read_fd)

@@ -1,4 +1,5 @@
-"""What a worker has to say, on its way to the supervisor: answers in contiguous segments, failures, outcomes.
+"""What a worker has to say, on its way to the supervisor: answers in contiguous segments, failures, outcomes,
+and what handlers spend.
 
 Answers leave at the end of a batch, every 95 ms inside one, and at the latest after 100 ms also while a slow
 item runs: a thread of its own sees to that.
@@ -8,21 +9,26 @@ import os
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import NoReturn
 
 import msgspec
 
+from durable_bus.errors import UsageError
 from durable_bus.journal.formats import packed
 from durable_bus.payloads.outcomes import Outcome
 from durable_bus.payloads.packing import pack
 from durable_bus.wire.framing import encode, write_all
-from durable_bus.wire.parts import Failed, Handled, Segment
+from durable_bus.wire.parts import Failed, Handled, Segment, Spent
 from durable_bus.wire.work import Answers, Work, WorkItems
+from durable_bus.worker.failing import Described
 
-__all__ = ["OpenSegment", "Replies", "end_worker"]
+__all__ = ["OpenSegment", "Replies", "Spending", "end_worker"]
 
 FLUSH_S = 0.1
 FLUSH_BYTES_MAX = 1024 * 1024
+_SPENT_MAX = 1000
+"""So many reports of what is spent leave at once: a handler may make them in a loop."""
 
 
 class OpenSegment:
@@ -63,6 +69,43 @@ class OpenSegment:
         self.first += count
 
 
+class Spending(msgspec.Struct, gc=False):
+    """What one attempt spends: its metadata calls it, from any thread of the handler.
+
+    A Struct, as it is made for every item whose handler takes the metadata: 0.1 us instead of 0.3.
+    """
+
+    replies: "Replies"
+    dispatch: int
+    index: int
+    number: int = 0
+    """How many reports there were."""
+    ended: bool = False
+    """The attempt has ended. Set before its answer is added, and without the lock: a report that is added all
+    the same is added before anybody can send the answer.
+    """
+
+    def __call__(self, amounts: dict[str, float]) -> None:
+        """Report it. Raises UsageError when the attempt has ended."""
+        self.replies.add_spent(self, amounts)
+
+    def __deepcopy__(self, memo: object) -> "Spending":
+        return self
+
+    def __reduce__(self) -> tuple[Callable[[], Callable[[dict[str, float]], None]], tuple[()]]:
+        """A handler may send its metadata to a process of its own."""
+        return _elsewhere, ()
+
+
+def _elsewhere() -> Callable[[dict[str, float]], None]:
+    """A Spending as it arrives in another process."""
+    return _refuse
+
+
+def _refuse(amounts: dict[str, float]) -> None:
+    raise UsageError("spend() is for the process that runs the handler; this is another")
+
+
 def _joined(segments: list[OpenSegment]) -> list[OpenSegment]:
     """Segments that came in whatever order, joined where one goes on where another ends."""
     joined: list[OpenSegment] = []
@@ -99,15 +142,18 @@ class Replies:
         """Of one answer each."""
         self._failed: list[Failed] = []
         self._outcomes: list[tuple[Handled, bytes]] = []
+        self._spent: list[Spent] = []
         self._discarded: tuple[int, int] | None = None
         self._busy = threading.Event()
         self._since_ns = 0
         """When the oldest answer that was not sent may have been added."""
+        self._is_child = False
         threading.Thread(target=self._flush_forever, name="durable_bus answers", daemon=True).start()
 
     def renew_lock(self) -> None:
         """In a forked child, where the thread that may hold the lock does not exist."""
         self._lock = threading.Lock()
+        self._is_child = True
 
     def segment(self, work: WorkItems, first: int, success: bool, form: int) -> OpenSegment:
         """A new segment to add to. The caller appends to its `texts` first and to its `micros` then, without
@@ -136,10 +182,20 @@ class Replies:
             self._out_of_turn.append(segment)
         self._work()
 
-    def add_failed(self, work: Work, index: int, described: tuple[str, str, str, str], micros: int) -> None:
-        """An attempt that came to nothing, and why: (kind, message, traceback, answer)."""
-        kind, message, trace, answer = described
-        failed = Failed(work.dispatch, index, kind, message, trace, packed([micros]), answer)
+    def add_failed(self, work: Work, index: int, described: Described, micros: int) -> None:
+        """An attempt that came to nothing, and why."""
+        failed = Failed(
+            work.dispatch,
+            index,
+            described.kind,
+            described.message,
+            described.traceback,
+            packed([micros]),
+            described.answer,
+            described.final,
+            described.after_s,
+            described.limit,
+        )
         with self._lock:
             self._failed.append(failed)
         self._work()
@@ -150,8 +206,24 @@ class Replies:
             self._outcomes.append((Handled(work.dispatch, index, outcome), body))
         self._work()
 
+    def add_spent(self, spending: Spending, amounts: dict[str, float]) -> None:
+        """What an attempt has spent, by unit. Raises UsageError when it has ended."""
+        with self._lock:
+            if spending.ended:
+                raise UsageError("spend() comes too late: this attempt has ended")
+            if self._is_child:
+                _refuse(amounts)
+            self._spent.append(Spent(spending.dispatch, spending.index, spending.number, amounts))
+            spending.number += 1
+            self._work()
+            is_full = len(self._spent) >= _SPENT_MAX
+        if is_full:
+            self.flush()
+
     def discard(self, first_ordinal: int, end_ordinal: int) -> None:
-        """Ordinals that were taken back by the supervisor and will not be started."""
+        """Ordinals that will not be started: the supervisor has taken them back, or a limit rests. Of several
+        calls before a `flush` the first begins what is said, and the last one ends it.
+        """
         with self._lock:
             if self._discarded is not None:
                 first_ordinal = min(first_ordinal, self._discarded[0])
@@ -170,19 +242,20 @@ class Replies:
     def _send_all(self) -> None:
         segments, self._out_of_turn = [*self._segments, *_joined(self._out_of_turn)], []
         ready = [(segment, len(segment.micros)) for segment in segments if segment.micros]
-        if not (ready or self._failed or self._outcomes or self._discarded):
+        if not (ready or self._failed or self._outcomes or self._spent or self._discarded):
             return
         header = Answers(
             [segment.header(count) for segment, count in ready],
             self._failed,
             [outcome for outcome, _ in self._outcomes],
+            self._spent,
             discarded=self._discarded,
         )
         bodies = [pack(segment.texts[:count]) for segment, count in ready]
         self.send(header, *bodies, *(body for _, body in self._outcomes))
         for segment, count in ready:
             segment.drop(count)
-        self._failed, self._outcomes, self._discarded = [], [], None
+        self._failed, self._outcomes, self._spent, self._discarded = [], [], [], None
 
     def send(self, header: msgspec.Struct, *bodies: bytes) -> None:
         """Send a frame. Ends the process when the supervisor is gone: nobody is left to tell."""
@@ -192,8 +265,10 @@ class Replies:
             os._exit(1)
 
     def idle(self) -> None:
-        """Everything is sent; the flushing thread may rest."""
-        self._busy.clear()
+        """Everything is sent, unless a thread has spent something meanwhile; the flushing thread may rest."""
+        with self._lock:
+            if not self._spent:
+                self._busy.clear()
 
     def _flush_forever(self) -> None:
         while True:

@@ -2,12 +2,10 @@
 
 import contextlib
 import time
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
 from durable_bus.app.bus import Bus, Listener
-from durable_bus.errors import ItemError, MalformedItem, UnserialisableAnswer, WorkerSilent, encodable, said
 from durable_bus.payloads.forms import TEXT, form_of_each
 from durable_bus.payloads.messages import HandlerResponse
 from durable_bus.payloads.outcomes import Forward, Start, message_outcome, passed_on
@@ -17,34 +15,14 @@ from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import Frame, read_frame
 from durable_bus.wire.slot import LIMIT, SINCE, STARTED
 from durable_bus.wire.work import Work, WorkItems, WorkMessage
+from durable_bus.worker.failing import RestingLimits
 from durable_bus.worker.handling import MessageHandling, metadata_of
-from durable_bus.worker.replies import FLUSH_BYTES_MAX, OpenSegment, Replies
+from durable_bus.worker.replies import FLUSH_BYTES_MAX, OpenSegment, Replies, Spending
 
-__all__ = ["SyncRunner", "describe"]
+__all__ = ["SyncRunner"]
 
 _FLUSH_NS = 95_000_000
 """More than a batch should take: it is mostly one frame and one commit, not one and a small rest."""
-_TRACEBACK_CHARS_MAX = 4096
-
-_OF_A_KIND = (MalformedItem, UnserialisableAnswer, WorkerSilent)
-"""Errors of ours that a worker may report. A handler's own subclass is an exception like any other: its kind
-may be one that the journal does not know.
-"""
-
-
-def describe(error: BaseException) -> tuple[str, str, str, str]:
-    """(kind, message, traceback, answer) of an error in handling an item, fit to be sent. Never raises.
-
-    `answer`: the repr of an answer that could not be written.
-    """
-    if isinstance(error, ItemError) and type(error) in _OF_A_KIND:
-        return error.kind, said(error), "", getattr(error, "answer", "")
-    message = f"{type(error).__name__}: {said(error)}".rstrip(": ")
-    try:
-        text = encodable("".join(traceback.format_exception(type(error), error, error.__traceback__)))
-    except BaseException:
-        text = ""  # an exception whose __str__, __cause__ or source lines raise again
-    return "exception", message, text[-_TRACEBACK_CHARS_MAX:], ""
 
 
 def _arguments(listener: Listener, work: WorkItems, body: bytes) -> tuple[Iterator[Any], int]:
@@ -70,12 +48,18 @@ class SyncRunner:
     """Runs the items of sync handlers, one at a time, on the main thread."""
 
     def __init__(
-        self, bus: Bus, words: "memoryview[int]", replies: Replies, messages: MessageHandling
+        self,
+        bus: Bus,
+        words: "memoryview[int]",
+        replies: Replies,
+        messages: MessageHandling,
+        resting: RestingLimits,
     ) -> None:
         self._listeners = bus.listeners
         self._words = words
         self._replies = replies
         self._messages = messages
+        self._resting = resting
         self._writers = bus.writers
 
     def serve(self, read_fd: int) -> None:
@@ -86,7 +70,10 @@ class SyncRunner:
     def run(self, frame: Frame[Work]) -> None:
         """A range of items, or a message. Then the worker is idle."""
         work, listener = frame.header, self._listeners[frame.header.listener]
-        if isinstance(work, WorkMessage):
+        if self._resting.returns(listener):
+            # Nothing is said to be started: what is thrown away is none of what ran if this process dies.
+            self._replies.discard(work.ordinal, work.ordinal + len(split(frame.bodies[0])))
+        elif isinstance(work, WorkMessage):
             self._run_message(listener, work, frame.bodies)
         else:
             self._run_items(listener, work, frame.bodies)
@@ -119,13 +106,19 @@ class SyncRunner:
             index = ordinal + index_from_ordinal
             try:
                 argument = next(arguments)
-                value = handler(argument, metadata_of(work, index)) if takes_metadata else handler(argument)
+                if takes_metadata:
+                    spending = Spending(replies, work.dispatch, index)
+                    try:
+                        value = handler(argument, metadata_of(work, index, spending))
+                    finally:
+                        spending.ended = True
+                else:
+                    value = handler(argument)
                 found: tuple[Forward | Start, bytes] | None = None
                 if type(value) is str and value[:1] not in "< " and len(value) < 1000 and value.isprintable():
                     text, form, success = value, TEXT, True  # all that the writer would find out
                 elif (quick := quick_answer(value)) is not None:
-                    text, form = quick
-                    success = True
+                    text, form, success = *quick, True
                 else:
                     writer = writers[forms[index - work.first]]
                     if isinstance(value, HandlerResponse):
@@ -135,10 +128,11 @@ class SyncRunner:
                         text, form, success = writer.outcome(value)
             except BaseException as error:  # a handler's SystemExit ends its item, not the worker
                 ended_ns = monotonic_ns()
-                described = describe(error)
-                replies.add_failed(work, index, described, (ended_ns - begun_ns) // 1000)
+                bytes_added += self._add_failed(listener, work, index, error, ended_ns - begun_ns)
                 segment = None
-                bytes_added += len(described[2]) + len(described[3])
+                if ordinal + 1 < end_ordinal and self._resting.returns(listener):
+                    replies.discard(ordinal + 1, end_ordinal)
+                    return
             else:
                 ended_ns = monotonic_ns()
                 if found is not None:
@@ -158,6 +152,14 @@ class SyncRunner:
                 bytes_added = 0
             begun_ns = ended_ns
 
+    def _add_failed(
+        self, listener: Listener, work: Work, index: int, error: BaseException, duration_ns: int
+    ) -> int:
+        """What a handler has raised, or why there is no answer. Returns how many characters that takes."""
+        described = self._resting.failed(listener, error)
+        self._replies.add_failed(work, index, described, duration_ns // 1000)
+        return len(described.traceback) + len(described.answer)
+
     def _run_message(self, listener: Listener, work: WorkMessage, bodies: list[bytes]) -> None:
         words, replies = self._words, self._replies
         words[STARTED] = work.ordinal + 1
@@ -166,11 +168,14 @@ class SyncRunner:
             replies.discard(work.ordinal, work.ordinal + 1)
             return
         begun_ns = words[SINCE] = time.monotonic_ns()
+        spending = Spending(replies, work.dispatch, 0)
         try:
-            argument, metadata = self._messages.arguments(listener, work, bodies)
-            writer = self._writers[work.form]
-            outcome, body = message_outcome(writer, listener.call(argument, metadata))
+            try:
+                value = listener.call(*self._messages.arguments(listener, work, bodies, spending))
+            finally:
+                spending.ended = True
+            outcome, body = message_outcome(self._writers[work.form], value)
         except BaseException as error:
-            replies.add_failed(work, 0, describe(error), (time.monotonic_ns() - begun_ns) // 1000)
+            self._add_failed(listener, work, 0, error, time.monotonic_ns() - begun_ns)
         else:
             replies.add_outcome(work, 0, outcome, body)

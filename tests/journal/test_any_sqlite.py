@@ -69,6 +69,20 @@ INSERT INTO result (item_key, payload, success, form, answer_id) VALUES ((12 << 
 UPDATE buffer SET failed = 1 WHERE buffer_seq = 12;
 INSERT INTO request (request_id, commit_id, answer) VALUES ('asked', 60, '{}');
 INSERT INTO traceback (digest, body) VALUES ('seen', 'b');
+UPDATE buffer SET budget_of = 12 WHERE buffer_seq = 12;
+INSERT INTO budget (buffer_seq, unit, commit_id, amount) VALUES (12, 'usd', 1, 5.0), (15, 'usd', 1, 1.0);
+INSERT INTO spent (
+    commit_id, dispatch_id, item_index, number, buffer_seq, message_seq, listener, attempt, unit, amount
+) VALUES (2, 101, 10, 0, 12, NULL, 'work', 1, 'usd', 0.5), (2, -103, 0, 0, NULL, 103, 'work', 1, 'usd', 0.25);
+INSERT INTO memo (memo_key, item_key) VALUES (x'00', 1 << 32);
+INSERT INTO failure (failure_id, commit_id, item_key, attempt, kind, message, retry_at)
+    VALUES (103, 2, (12 << 32) + 18, 1, 'retry_after', 'RetryAfter: 3 s', 1);
+INSERT INTO limit_state (
+    name, declared, app_rate, app_running, adaptive, by_hand, rate, running, allowed, tokens, tokens_at,
+    tokens_at_ns, not_begun, in_hand, rests_until
+) VALUES ('service', 1, '500/min', 40, 1, 0, '500/min', 40, 20.0, 8.0, 1, 1, 1, 4, 1 << 45);
+INSERT INTO limit_change (name, commit_id, cause, rate, running, allowed, rests_until) VALUES
+    ('service', 1, 'app', '500/min', 40, NULL, 0), ('service', 2, 'rest', '500/min', 40, 20.0, 1 << 45);
 """
 
 PLAIN, HALTED = 1 << 32, 12 << 32
@@ -93,6 +107,7 @@ VALUES: dict[str, Any] = {
     '["silent"]', "thread_prefix": "",
     "thread_prefix_end": "~", "time_ms": 1 << 50, "to_id": "nobody", "total": 1, "traceback_id": None,
     "version": "v", "with_items": 1, "worker_pid": 1,
+    "priority": 3, "not_before": 1, "deadline_at": 1 << 50, "enough": 1, "max_failures": 1, "budget_of": None,
 }  # fmt: skip
 """What each parameter is, unless a statement says otherwise."""
 
@@ -152,6 +167,7 @@ FILES = (
     "history.sql",
     "salvage.sql",
     "check.sql",
+    "check_pace.sql",
 )
 _INTO = re.compile(r"INSERT INTO (\w+)")
 _NOT_CODE = re.compile(r"--[^\n]*|'[^']*'")
@@ -240,7 +256,7 @@ def test_every_question_runs_and_finds_something(prepared: Path, name: str) -> N
 def test_every_view_runs_and_shows_something(reader: JournalReader) -> None:
     sql = "SELECT name FROM sqlite_master WHERE type = 'view'"
     views = [name for (name,) in reader.connection.execute(sql)]
-    assert len(views) == 9
+    assert len(views) == 11
     for name in views:
         assert reader.connection.execute(f"SELECT * FROM {name}").fetchall(), name
 
@@ -255,7 +271,7 @@ def test_a_scratch_copy_has_the_open_work(prepared: Path) -> None:
 def test_every_invariant_runs_and_holds_of_a_whole_journal(tmp_path: Path) -> None:
     report = check(upgraded_golden_journal(tmp_path / "journal.db"))
     assert [finding for finding in report.checks if not finding.ok] == []
-    assert {finding.name for finding in report.checks} >= load("check.sql").keys()
+    assert {finding.name for finding in report.checks} >= load("check.sql", "check_pace.sql").keys()
 
 
 def test_no_file_of_statements_is_left_out() -> None:

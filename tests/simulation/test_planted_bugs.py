@@ -186,7 +186,7 @@ def give_up_a_stream_with_its_producer(monkeypatch: pytest.MonkeyPatch) -> None:
         if arriving is not None and arriving.opened:
             for other in [*context.state.buffers.values()]:
                 if other.seq == arriving.buffer_seq:
-                    collector.cancel(context, other)
+                    collector.end_early(context, other, "cancelled")
 
     monkeypatch.setattr(starts, "give_up", forget)
 

@@ -1,7 +1,8 @@
 """Looks for what is wrong with a journal: the file, SQLite's own checks, then every invariant of ours.
 
-Nothing is ever written. Each check in `sql/check.sql` is one statement, so that each sees one state of a
-journal that is being written, and holds the write-ahead log back for no longer than it takes itself.
+Nothing is ever written. Each check in `sql/check.sql` and `sql/check_pace.sql` is one statement, so that each
+sees one state of a journal that is being written, and holds the write-ahead log back for no longer than it
+takes itself.
 """
 
 import contextlib
@@ -81,7 +82,7 @@ class Report:
 def invariants(schema_version: int = SCHEMA_VERSION) -> dict[str, tuple[str, str]]:
     """Every check by name: what it means, and its SQL for a journal of this version."""
     found = {}
-    for name, text in as_of(schema_version, load("check.sql")).items():
+    for name, text in as_of(schema_version, load("check.sql", "check_pace.sql")).items():
         comment = [line for line in text.splitlines() if line.startswith("--")]
         found[name] = (" ".join(line[2:].strip() for line in comment), text)
     return found

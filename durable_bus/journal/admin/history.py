@@ -13,6 +13,11 @@ from durable_bus.journal.statements import statements_of_its_version
 __all__ = ["History"]
 
 
+_ENDS = ("completed", "cancelled", "ended_by_enough", "ended_by_max_failures", "ended_by_deadline")
+_COUNTED = ("opened", *_ENDS, "pruned", "workers_died", "came_back")
+"""What is counted of a run: buffers, workers, and how often RetryAfter was raised."""
+
+
 class History:
     """Read-only; each method sees one state of the journal. Raises as `open_reader` does."""
 
@@ -46,12 +51,14 @@ class History:
                 run["ended"] = "running" if alive else "crashed" if run["stopped_at"] is None else "clean"
                 first, last = run["first_commit"], run["last_commit"]
                 run |= self._rows("recorded_between", first_commit=first, last_commit=last)[0]
-                run |= dict.fromkeys(("opened", "completed", "cancelled", "pruned", "workers_died"), 0)
+                run |= dict.fromkeys(_COUNTED, 0)
                 run["interrupted"] = []
             for row in self._rows("buffer_events"):
                 by_id[row["run_id"]][row["what"]] = row["buffers"]
             for row in self._rows("worker_deaths"):
                 by_id[row["run_id"]]["workers_died"] = row["workers"]
+            for row in self._rows("came_back"):
+                by_id[row["run_id"]]["came_back"] = row["times"]
             for row in self._rows("interrupted"):
                 run = by_id[row.pop("run_id")]
                 if not (row.pop("in_flight") and run["ended"] == "running"):
@@ -82,12 +89,15 @@ class History:
 
     def at(self, commit_id: int) -> dict[str, Any]:
         """Every buffer as it was after a commit: the columns of the view `buffers` that can be known of then,
-        and `in_flight`, items in somebody's hands.
+        and `in_flight`, items in somebody's hands. Beside them `limits`, as they were, and `spending` until
+        then, by buffer and unit.
         """
         with self._one_state():
             newest = self._value("newest_commit") or 0
             (commit,) = self._rows("commit", commit_id=commit_id) or [{"run_id": None, "committed_at": None}]
             buffers = self._rows("buffers_at", commit_id=commit_id)
+            limits = self._rows("limits_at", commit_id=commit_id)
+            spending = self._rows("spending_at", commit_id=commit_id)
         for row in buffers:
             known = row["successful"] is not None
             row["paused"] = bool(row["paused"])
@@ -95,7 +105,10 @@ class History:
             row["pending"] = (
                 0 if row["state"] != "open" else row["total"] - row["completed"] if known else None
             )
-        return {"commit": commit_id, "newest_commit": newest, **commit, "buffers": buffers}
+        for row in limits:
+            row["by_hand"] = bool(row["by_hand"])
+        then = {"buffers": buffers, "limits": limits, "spending": spending}
+        return {"commit": commit_id, "newest_commit": newest, **commit, **then}
 
     def open_work(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Open buffers, each with what it waits for, and how many unsettled messages each listener has."""

@@ -10,7 +10,8 @@ INSERT INTO buffer (
     :buffer_seq, :buffer_id, :target, :return_to, :from_id, :thread_id, :starter_thread_id, :collect, :request_id,
     :retry_of, :now_ms, :commit_id, :received, :next_chunk, :total, :digest, :opened_commit,
     :opened_commit,
-    :priority, :not_before, :deadline_at, :enough, :max_failures, :budget_of
+    :priority, :not_before, :deadline_at, :enough, :max_failures,
+    CASE :budget_of WHEN 0 THEN :buffer_seq ELSE :budget_of END
 );
 
 -- name: buffer_by_id
@@ -71,6 +72,11 @@ WHERE buffer_seq = :buffer_seq AND sealed_commit IS NULL AND ended_commit IS NUL
 UPDATE buffer SET dropped_commit = :commit_id
 WHERE buffer_seq = :buffer_seq AND opened_commit IS NULL AND dropped_commit IS NULL;
 
+-- name: drop_budget
+DELETE FROM budget
+WHERE buffer_seq = :buffer_seq
+    AND EXISTS (SELECT 1 FROM buffer b WHERE b.buffer_seq = budget.buffer_seq AND b.dropped_commit IS NOT NULL);
+
 -- name: stale_receiving_buffers
 SELECT buffer_seq, buffer_id FROM buffer
 WHERE ended_commit IS NULL AND opened_commit IS NULL AND dropped_commit IS NULL AND touched_at < :before_ms
@@ -110,22 +116,27 @@ WHERE buffer_seq = :buffer_seq AND ended_commit IS NULL;
 
 -- name: count_last_results
 UPDATE buffer
-SET succeeded = succeeded + :succeeded, failed = failed + :failed, ended_commit = :commit_id, low_water = total
+SET succeeded = succeeded + :succeeded, failed = failed + :failed, ended_commit = :commit_id, ended_how = 'all',
+    low_water = total
 WHERE buffer_seq = :buffer_seq AND sealed_commit IS NOT NULL AND ended_commit IS NULL
     AND succeeded + failed + :succeeded + :failed = total;
 
 -- name: cancel_buffer
 -- Of a stream that was not sealed there are as many items as have come.
-UPDATE buffer SET ended_commit = :commit_id, cancelled_commit = :commit_id, total = coalesce(total, received)
+UPDATE buffer
+SET ended_commit = :commit_id, cancelled_commit = :commit_id, ended_how = :how, total = coalesce(total, received)
 WHERE buffer_seq = :buffer_seq AND opened_commit IS NOT NULL AND ended_commit IS NULL;
 
 -- name: set_low_water
 UPDATE buffer SET low_water = :low_water WHERE buffer_seq = :buffer_seq AND low_water < :low_water;
 
 -- name: pause_buffer
-INSERT INTO pause (buffer_seq, paused_commit)
-SELECT :buffer_seq, :commit_id
+INSERT INTO pause (buffer_seq, paused_commit, why)
+SELECT :buffer_seq, :commit_id, :why
 WHERE NOT EXISTS (SELECT 1 FROM pause WHERE buffer_seq = :buffer_seq AND resumed_commit IS NULL);
+
+-- name: paused_why
+SELECT why FROM pause WHERE buffer_seq = :buffer_seq AND resumed_commit IS NULL;
 
 -- name: resume_buffer
 UPDATE pause SET resumed_commit = :commit_id WHERE buffer_seq = :buffer_seq AND resumed_commit IS NULL;
@@ -198,6 +209,17 @@ DELETE FROM failure WHERE item_key IS NOT NULL AND item_key >= :first_key AND it
 -- One that begins before stays until its first item goes.
 DELETE FROM answer WHERE buffer_seq = :buffer_seq AND first_index >= :first_index;
 
+-- name: clear_memos
+-- Their answers go, so nobody is given them again. What was spent stays.
+DELETE FROM memo WHERE item_key >= :first_key AND item_key < :end_key;
+
+-- name: clear_budget
+DELETE FROM budget WHERE buffer_seq = :buffer_seq;
+
+-- name: clear_budgets_of_dropped
+DELETE FROM budget
+WHERE buffer_seq IN (SELECT buffer_seq FROM buffer INDEXED BY buffer_dropped WHERE dropped_commit IS NOT NULL AND received = 0);
+
 -- name: clear_chunks
 DELETE FROM chunk WHERE buffer_seq = :buffer_seq AND first_index >= :first_index;
 
@@ -209,6 +231,15 @@ DELETE FROM dispatch WHERE buffer_seq = :buffer_seq AND first_index >= :first_in
 DELETE FROM message
 WHERE settled_commit IS NOT NULL
     AND (buffer_seq = :buffer_seq OR (thread_id > :thread_prefix AND thread_id < :thread_prefix_end));
+
+-- name: clear_messages_of_spent
+-- What was spent on a message outlives it.
+UPDATE spent SET message_seq = NULL
+WHERE message_seq IN (
+    SELECT message_seq FROM message
+    WHERE settled_commit IS NOT NULL
+        AND (buffer_seq = :buffer_seq OR (thread_id > :thread_prefix AND thread_id < :thread_prefix_end))
+);
 
 -- name: clear_message_failures
 DELETE FROM failure

@@ -145,12 +145,13 @@ WHERE a.dispatch_id IS NOT NULL
     );
 
 -- name: one_outcome_each
--- An item was either answered by its handler or passed on; one that was passed on gets its result from its thread.
+-- An item was either answered by its handler or passed on, or an equal item's answer was given again; one that was passed
+-- on gets its result from its thread.
 SELECT r.buffer_seq, r.item_index, a.dispatch_id, o.item_key IS NOT NULL AS forwarded
 FROM result r
 JOIN answer a ON a.answer_id = r.answer_id
 LEFT JOIN forwarded_item o ON o.item_key = r.item_key
-WHERE (a.dispatch_id IS NULL) <> (o.item_key IS NOT NULL);
+WHERE (a.dispatch_id IS NULL) <> (o.item_key IS NOT NULL OR a.memo = 1);
 
 -- name: forwarded_items_were_dispatched
 -- An item that was passed on had been handed out, at that attempt.

@@ -28,14 +28,21 @@ SELECT coalesce(sum(results), 0) AS results, coalesce(sum(failures), 0) AS failu
 FROM journal_commit WHERE commit_id BETWEEN :first_commit AND :last_commit;
 
 -- name: buffer_events
--- In which run buffers were opened, cancelled, completed and pruned.
+-- In which run buffers were opened, cancelled, completed, ended early and pruned.
 SELECT c.run_id, 'opened' AS what, count(*) AS buffers
 FROM buffer b JOIN journal_commit c ON c.commit_id = b.opened_commit
 GROUP BY c.run_id
 UNION ALL
-SELECT c.run_id, CASE WHEN b.cancelled_commit IS NULL THEN 'completed' ELSE 'cancelled' END, count(*)
+SELECT
+    c.run_id,
+    CASE coalesce(b.ended_how, CASE WHEN b.cancelled_commit IS NULL THEN 'all' ELSE 'cancelled' END)
+        WHEN 'all' THEN 'completed'
+        WHEN 'cancelled' THEN 'cancelled'
+        ELSE 'ended_by_' || b.ended_how
+    END,
+    count(*)
 FROM buffer b JOIN journal_commit c ON c.commit_id = b.ended_commit
-GROUP BY c.run_id, b.cancelled_commit IS NULL
+GROUP BY 1, 2
 UNION ALL
 SELECT c.run_id, 'pruned', count(*)
 FROM buffer b JOIN journal_commit c ON c.commit_id = b.pruned_commit
@@ -45,6 +52,13 @@ GROUP BY c.run_id;
 SELECT c.run_id, count(DISTINCT d.worker_pid) AS workers
 FROM dispatch d CROSS JOIN journal_commit c ON c.commit_id = d.ended_commit
 WHERE d.ended_how = 'died'
+GROUP BY c.run_id;
+
+-- name: came_back
+-- How often a handler has raised RetryAfter, as far as it is not pruned.
+SELECT c.run_id, count(*) AS times
+FROM failure f CROSS JOIN journal_commit c ON c.commit_id = f.commit_id
+WHERE f.kind = 'retry_after'
 GROUP BY c.run_id;
 
 -- name: interrupted
@@ -84,7 +98,7 @@ SELECT
     b.buffer_id,
     CASE
         WHEN b.pruned_commit <= :commit_id THEN 'pruned'
-        WHEN b.cancelled_commit <= :commit_id THEN 'cancelled'
+        WHEN b.cancelled_commit <= :commit_id AND coalesce(b.ended_how, 'cancelled') = 'cancelled' THEN 'cancelled'
         WHEN b.ended_commit <= :commit_id THEN 'complete'
         WHEN b.opened_commit <= :commit_id THEN 'open'
         ELSE 'receiving'
@@ -128,10 +142,46 @@ SELECT
         SELECT strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch')
         FROM journal_commit c WHERE c.commit_id = b.sealed_commit
     ) END AS sealed_at,
-    CASE WHEN b.ended_commit <= :commit_id THEN b.ended_commit END AS ended_commit
+    CASE WHEN b.ended_commit <= :commit_id THEN b.ended_commit END AS ended_commit,
+    CASE WHEN b.ended_commit <= :commit_id
+        THEN coalesce(b.ended_how, CASE WHEN b.cancelled_commit IS NULL THEN 'all' ELSE 'cancelled' END)
+    END AS ended_how,
+    (
+        SELECT p.why FROM pause p
+        WHERE p.buffer_seq = b.buffer_seq AND p.paused_commit <= :commit_id
+            AND (p.resumed_commit IS NULL OR p.resumed_commit > :commit_id)
+    ) AS paused_why
 FROM buffer b
 WHERE b.created_commit <= :commit_id AND (b.dropped_commit IS NULL OR b.dropped_commit > :commit_id)
 ORDER BY b.buffer_seq;
+
+-- name: limits_at
+-- Every limit as its last change until a commit has left it. One that the app had no more then has neither rate nor number.
+-- `rests_until`: NULL when that was over by then. A number that was set by hand counts until it is reset.
+SELECT
+    last.name, last.rate, last.running, CAST(coalesce(last.allowed, last.running) AS INTEGER) AS allowed, last.cause,
+    CASE WHEN last.rests_until > (SELECT c.committed_at FROM journal_commit c WHERE c.commit_id = :commit_id)
+        THEN strftime('%Y-%m-%dT%H:%M:%fZ', last.rests_until / 1000.0, 'unixepoch')
+    END AS rests_until,
+    coalesce((
+        SELECT h.cause = 'hand' FROM limit_change h
+        WHERE h.name = last.name AND h.cause IN ('hand', 'reset') AND h.commit_id <= :commit_id
+        ORDER BY h.change_id DESC LIMIT 1
+    ), 0) AS by_hand,
+    last.commit_id AS changed_commit
+FROM limit_change last
+WHERE last.change_id IN (SELECT max(n.change_id) FROM limit_change n WHERE n.commit_id <= :commit_id GROUP BY n.name)
+    AND (last.rate IS NOT NULL OR last.running IS NOT NULL)
+ORDER BY last.name;
+
+-- name: spending_at
+-- What had been spent by then, by buffer and unit; with a NULL buffer, on messages that belong to none.
+SELECT b.buffer_id, s.unit, sum(s.amount) AS amount, count(*) AS times
+FROM spent s
+LEFT JOIN buffer b ON b.buffer_seq = s.buffer_seq
+WHERE s.commit_id <= :commit_id
+GROUP BY s.buffer_seq, s.unit
+ORDER BY s.buffer_seq, s.unit;
 
 -- name: open_work
 -- What `finish` waits for: items that somebody must still be handed, or has in hand; what waits for a conversation to come

@@ -101,6 +101,15 @@ WHERE NOT EXISTS (
             AND b.pruned_commit IS NULL AND b.dropped_commit IS NULL
     );
 
+-- name: forget_messages_of_spent
+-- What was spent on a message outlives it.
+UPDATE spent SET message_seq = NULL
+WHERE message_seq IN (
+    SELECT message_seq FROM message
+    WHERE message_seq > :after_seq AND message_seq <= :last_seq
+        AND thread_id IN (SELECT value FROM json_each(:thread_ids))
+);
+
 -- name: forget_message_failures
 DELETE FROM failure
 WHERE message_seq IN (

@@ -198,6 +198,43 @@ WHERE a.buffer_seq = :buffer_seq AND a.success = 0
 GROUP BY r.payload
 ORDER BY items DESC LIMIT :limit;
 
+-- name: limits
+SELECT * FROM limits ORDER BY name;
+
+-- name: spending
+-- With a NULL buffer_id: on messages that belong to none.
+SELECT b.buffer_id, s.listener, s.unit, sum(s.amount) AS amount, count(*) AS times
+FROM spent s
+LEFT JOIN buffer b ON b.buffer_seq = s.buffer_seq
+GROUP BY s.buffer_seq, s.listener, s.unit
+ORDER BY s.buffer_seq, s.listener, s.unit;
+
+-- name: spending_of_buffer
+-- The same of one buffer, without those that its handlers have started.
+SELECT b.buffer_id, s.listener, s.unit, sum(s.amount) AS amount, count(*) AS times
+FROM buffer b
+CROSS JOIN spent s ON s.buffer_seq = b.buffer_seq
+WHERE b.buffer_seq = :buffer_seq
+GROUP BY s.listener, s.unit
+ORDER BY s.listener, s.unit;
+
+-- name: budget
+-- What a buffer may spend, and what it and those inside it have spent of that.
+SELECT
+    o.buffer_id, g.unit, sum(g.amount) AS amount,
+    (
+        SELECT coalesce(sum(s.amount), 0.0)
+        FROM buffer n INDEXED BY buffer_of_budget
+        CROSS JOIN spent s ON s.buffer_seq = n.buffer_seq
+        WHERE n.budget_of = b.budget_of AND s.unit = g.unit
+    ) AS spent
+FROM buffer b
+JOIN buffer o ON o.buffer_seq = b.budget_of
+JOIN budget g ON g.buffer_seq = b.budget_of
+WHERE b.buffer_seq = :buffer_seq
+GROUP BY g.unit
+ORDER BY g.unit;
+
 -- name: recent_results
 -- How many results were recorded since a time, from the last commits only.
 SELECT coalesce(sum(results), 0) AS results FROM journal_commit
@@ -217,3 +254,18 @@ JOIN journal_commit c ON c.commit_id = f.commit_id
 LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
 WHERE (f.item_key, f.failure_id) > (:after_key, :after_id) AND f.item_key <= :last_key AND f.item_key IS NOT NULL
 ORDER BY f.item_key, f.failure_id LIMIT :limit;
+
+-- name: limit_tokens
+-- What says when the next start may be, beside the view `limits`.
+SELECT name, tokens, tokens_at, rests_until FROM limit_state WHERE declared = 1;
+
+-- name: in_hand_of_buffer
+-- Its items that were handed out and have no result.
+SELECT coalesce(sum(f.item_count - (
+    SELECT count(*) FROM result r
+    WHERE r.item_key >= (b.buffer_seq << 32) + f.first_index
+        AND r.item_key < (b.buffer_seq << 32) + f.first_index + f.item_count
+)), 0) AS items
+FROM buffer b
+JOIN in_flight f ON f.buffer_id = b.buffer_id
+WHERE b.buffer_id = :buffer_id AND b.dropped_commit IS NULL;

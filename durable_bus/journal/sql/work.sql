@@ -80,8 +80,12 @@ SELECT
     count(*),
     coalesce(sum(kind IN ('exception', 'timeout')), 0),
     coalesce(sum(kind = 'lost' AND NOT supervisor_died), 0),
-    coalesce(sum(kind = 'lost' AND supervisor_died), 0)
-FROM failure WHERE item_key = :item_key OR message_seq = :message_seq;
+    coalesce(sum(kind = 'lost' AND supervisor_died), 0),
+    coalesce(sum(kind = 'retry_after'), 0),
+    min(CASE WHEN kind = 'retry_after' THEN (
+        SELECT c.committed_at FROM journal_commit c WHERE c.commit_id = f.commit_id
+    ) END)
+FROM failure f WHERE item_key = :item_key OR message_seq = :message_seq;
 
 -- name: add_failure
 INSERT INTO failure (

@@ -12,14 +12,23 @@ from durable_bus.payloads.forms import XML
 from durable_bus.payloads.messages import BufferComplete
 from durable_bus.payloads.xml_writing import error_payload
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import messages, threads
+from durable_bus.supervisor.outcomes import budgets, messages, threads
 from durable_bus.supervisor.outcomes.attempts import next_attempt_at
 from durable_bus.supervisor.outcomes.threads import ItemHop
+from durable_bus.supervisor.scheduling import recall
 from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range
 from durable_bus.wire.parts import Segment
 from durable_bus.wire.protocol import Ended
 
-__all__ = ["attempt_failed", "cancel", "complete_message_id", "record", "record_passed_on", "sealed"]
+__all__ = [
+    "attempt_failed",
+    "complete_message_id",
+    "end_early",
+    "end_overdue",
+    "record",
+    "record_passed_on",
+    "sealed",
+]
 
 
 def complete_message_id(buffer_id: str) -> str:
@@ -76,8 +85,12 @@ def _count(context: Context, buffer_seq: int, recorded: int, *, success: bool) -
     buffers = context.journal.buffers
     if buffer.is_complete and buffers.count_last(buffer_seq, succeeded, failed):
         _emit(context, buffer)
-    else:
-        buffers.count(buffer_seq, succeeded, failed)
+        return
+    buffers.count(buffer_seq, succeeded, failed)
+    if buffer.enough is not None and buffer.recorded - buffer.failed >= buffer.enough:
+        end_early(context, buffer, "enough")
+    elif buffer.max_failures is not None and buffer.failed >= buffer.max_failures:
+        end_early(context, buffer, "max_failures")
 
 
 def attempt_failed(
@@ -90,7 +103,7 @@ def attempt_failed(
         return
     before = work.item_attempts(buffer.seq, index)
     settings = (state.listeners or {}).get(lease.listener)
-    next_at = next_attempt_at(failure, before, settings, context.journal.now_ms)
+    next_at = next_attempt_at(failure, before, settings, context.journal.now_ms, (buffer.seq, index))
     work.record_failure(failure, lease.attempt, item=(buffer.seq, index), retry_at=next_at or None)
     if next_at == 0:
         again = Range(index, 1, before.total + 2, alone=True)
@@ -120,15 +133,33 @@ def sealed(context: Context, buffer_seq: int) -> None:
         _emit(context, buffer)
 
 
-def cancel(context: Context, buffer: OpenBuffer) -> None:
-    """End a buffer as it is: what has no result stays *missing*, and BufferComplete is emitted as ever."""
-    if context.journal.buffers.cancel(buffer.seq):
-        _emit(context, buffer)
+def end_early(context: Context, buffer: OpenBuffer, how: str) -> None:
+    """End a buffer as it is, and cancel those that handlers of its items have started: what has no result
+    stays *missing*, and BufferComplete is emitted as ever. `how`: see `BufferTable.cancel`.
+    """
+    within = f"{buffer.thread_id}/"
+    for other in [*context.state.buffers.values()]:
+        if other.seq == buffer.seq or other.thread_id.startswith(within):
+            recall.recall_buffer(context, other.seq)
+            other_how = how if other.seq == buffer.seq else "cancelled"
+            if context.journal.buffers.cancel(other.seq, other_how):
+                _emit(context, other)
+                context.outbox.log("buffer ended early", buffer=other.buffer_id, how=other_how)
+
+
+def end_overdue(context: Context) -> None:
+    """End what is over its deadline."""
+    now_ms = context.journal.now_ms
+    for buffer in [*context.state.buffers.values()]:
+        is_open = buffer.seq in context.state.buffers  # it may have ended within another one
+        if is_open and buffer.deadline_at is not None and buffer.deadline_at <= now_ms:
+            end_early(context, buffer, "deadline")
 
 
 def _emit(context: Context, buffer: OpenBuffer) -> None:
     """Write the buffer's one BufferComplete, in the transaction of what ended it."""
     context.state.buffers.discard(buffer.seq)
+    budgets.forget(context.state, buffer)
     context.outbox.log(
         "buffer ended", buffer=buffer.buffer_id, recorded=buffer.recorded, failed=buffer.failed
     )

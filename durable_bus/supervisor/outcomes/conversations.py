@@ -6,7 +6,7 @@ on the nearest item below it, None as an empty success and all else as a failed 
 BufferError that cannot be handled never causes another.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from durable_bus.journal.buffers import BufferRow
 from durable_bus.journal.messages import NewMessage
@@ -96,7 +96,7 @@ def message_failed(context: Context, message_seq: int, attempt: int, failure: Fa
         return
     before = journal.work.message_attempts(message_seq)
     settings = (context.state.listeners or {}).get(row.to_id)
-    next_at = next_attempt_at(failure, before, settings, journal.now_ms)
+    next_at = next_attempt_at(failure, before, settings, journal.now_ms, (0, message_seq))
     journal.work.record_failure(failure, attempt, message_seq=message_seq)
     if next_at is not None:
         lost = failure.kind == "lost"
@@ -232,6 +232,7 @@ def _open(context: Context, own_name: str, thread_id: str, start: Start, body: b
             starter_thread_id=thread_id,
             collect=start.collect,
             request_id=context.ports.new_id(),
+            **_inherited(context, thread_id),
         )
         opening.open_whole(context, new, split(body), start.forms, start.digest)
     else:
@@ -246,6 +247,17 @@ def _open(context: Context, own_name: str, thread_id: str, start: Start, body: b
     if not start.collect:
         payload = dump_dataclass(BufferDispatched(buffer_id, start.count))
         messages.add(context, NewMessage(SYSTEM_BUFFER, own_name, thread_id, payload))
+
+
+def _inherited(context: Context, thread_id: str) -> dict[str, Any]:
+    """What a buffer has of the one that it is started in: priority, deadline and budget."""
+    below = (threads.lookup(context.journal, thread_id) or Chain()).down_to_item()
+    row = None
+    if below is not None and isinstance(below.last, ItemHop):
+        row = context.journal.buffers.by_id(below.last.buffer_id)
+    if row is None:
+        return {}
+    return {"priority": row.priority, "deadline_at": row.deadline_at, "budget_of": row.budget_of}
 
 
 def _compare(row: BufferRow, own_name: str, thread_id: str, start: Start) -> None:

@@ -1,14 +1,15 @@
 """Opening a buffer, whoever starts it: a client (`requests.starts`) or a handler (`conversations`)."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from durable_bus.errors import BufferError, UsageError
 from durable_bus.journal.buffers import BufferRow
 from durable_bus.payloads.messages import check_name
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import threads
+from durable_bus.supervisor.outcomes import budgets, threads
 from durable_bus.supervisor.outcomes.threads import Chain
-from durable_bus.supervisor.state import OpenBuffer, State
+from durable_bus.supervisor.state import OpenBuffer
 
 __all__ = ["NewBuffer", "begin", "check", "is_known", "open_whole", "take_in"]
 
@@ -32,6 +33,8 @@ class NewBuffer(NamedTuple):
     enough: int | None = None
     max_failures: int | None = None
     budget_of: int | None = None
+    """0: its own."""
+    budget: Mapping[str, float] = {}
 
     @property
     def thread_id(self) -> str:
@@ -59,22 +62,25 @@ def check(context: Context, said_id: str, buffer_id: str, target: str, return_to
 
 def begin(context: Context, new: NewBuffer) -> int:
     """A buffer whose items come later; its `buffer_seq`."""
-    return context.journal.buffers.add(**_begin(context, new))
+    buffer_seq = context.journal.buffers.add(**_begin(context, new))
+    context.journal.pace.grant(buffer_seq, new.budget)
+    return buffer_seq
 
 
 def open_whole(context: Context, new: NewBuffer, items: list[bytes], forms: str, digest: str) -> BufferRow:
     """Open a buffer with all its items, which are as `BufferTable.add_whole` takes them."""
     row = context.journal.buffers.add_whole(items, forms, digest=digest, **_begin(context, new))
-    take_in(context.state, row)
+    context.journal.pace.grant(row.buffer_seq, new.budget)
+    take_in(context, row)
     return row
 
 
-def take_in(state: State, row: BufferRow, *, recovered: bool = False, **more: Any) -> None:
+def take_in(context: Context, row: BufferRow, *, recovered: bool = False, **more: Any) -> None:
     """A buffer that has just opened, or that a new run found open: from now on the dispatcher sees it.
 
     `recovered`: an earlier run has handed out some of it.
     """
-    state.buffers[row.buffer_seq] = OpenBuffer(
+    buffer = context.state.buffers[row.buffer_seq] = OpenBuffer(
         seq=row.buffer_seq,
         buffer_id=row.buffer_id,
         target=row.target,
@@ -90,8 +96,16 @@ def take_in(state: State, row: BufferRow, *, recovered: bool = False, **more: An
         cursor=row.low_water,
         recovered_to=row.item_count if recovered else 0,
         passed_on=recovered,
+        priority=row.priority,
+        waits_since_s=context.now_s(),
+        not_before=row.not_before,
+        deadline_at=row.deadline_at,
+        enough=row.enough,
+        max_failures=row.max_failures,
+        budget_of=row.budget_of,
         **more,
     )
+    budgets.take_in(context, buffer)
 
 
 def _begin(context: Context, new: NewBuffer) -> dict[str, Any]:
@@ -102,5 +116,5 @@ def _begin(context: Context, new: NewBuffer) -> dict[str, Any]:
     else:
         threads.set_chain(context.journal, new.chain, new.starter_thread_id, new.thread_id)
     columns = {**new._asdict(), "thread_id": new.thread_id}
-    del columns["chain"]
+    del columns["chain"], columns["budget"]
     return columns

@@ -1,5 +1,5 @@
-"""What clients may ask about buffers that exist: cancel, pause, resume, prune; and how the supervisor
-is.
+"""What clients may ask about what exists: cancel, pause, resume, change a limit, prune; and how the
+supervisor is.
 
 Each is idempotent: asked again, in this run or a later one, it changes nothing more and answers the same.
 Only of a buffer whose items still arrived a cancel leaves nothing that could answer: its id is free again,
@@ -12,9 +12,9 @@ from durable_bus.errors import BufferError, NotFound
 from durable_bus.journal.buffers import BufferRow
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.maintenance import retain
-from durable_bus.supervisor.outcomes import collector
+from durable_bus.supervisor.outcomes import budgets, collector
 from durable_bus.supervisor.requests import Handlers
-from durable_bus.supervisor.scheduling import recall, timeouts
+from durable_bus.supervisor.scheduling import pacing, timeouts
 from durable_bus.supervisor.state import ItemLease, MessageLease, OpenBuffer, Worker
 from durable_bus.wire.parts import WorkerStatus
 from durable_bus.wire.protocol import (
@@ -22,11 +22,13 @@ from durable_bus.wire.protocol import (
     AskStatus,
     Cancel,
     Controlled,
+    LimitSet,
     OfBuffer,
     Pause,
     Prune,
     Pruned,
     Resume,
+    SetLimit,
     Status,
 )
 
@@ -56,12 +58,7 @@ def _cancel(context: Context, connection_id: int, cancel: Cancel, bodies: list[b
         context.journal.add_request(cancel.request, msgspec.to_builtins(answer))
         return answer
     if buffer is not None:
-        within = f"{buffer.thread_id}/"
-        for other in [*context.state.buffers.values()]:
-            if other.seq == buffer.seq or other.thread_id.startswith(within):
-                recall.recall_buffer(context, other.seq)
-                collector.cancel(context, other)
-                context.outbox.log("buffer cancelled", buffer=other.buffer_id)
+        collector.end_early(context, buffer, "cancelled")
     return _answer(context, cancel)
 
 
@@ -74,20 +71,23 @@ def _pause(context: Context, connection_id: int, pause: Pause, bodies: list[byte
     if row.opened_commit is None:
         raise BufferError(row.buffer_id, "its items are still arriving: pause it when it is open")
     if buffer is not None:
-        context.journal.buffers.pause(buffer.seq)
-        context.outbox.log("buffer paused", buffer=buffer.buffer_id)
-        context.state.buffers.change(buffer.seq, paused=True)
-        recall.recall_buffer(context, buffer.seq)
+        budgets.pause(context, buffer, "asked")
     return _answer(context, pause)
 
 
 def _resume(context: Context, connection_id: int, resume: Resume, bodies: list[bytes]) -> Answer:
     row, buffer = _find(context, resume)
-    context.journal.buffers.resume(row.buffer_seq)
-    if buffer is not None:
-        context.state.buffers.change(buffer.seq, paused=False)
-        context.outbox.log("buffer resumed", buffer=buffer.buffer_id)
+    budgets.check_amounts(row.buffer_id, resume.budget)
+    if buffer is None:
+        context.journal.buffers.resume(row.buffer_seq)
+    else:
+        budgets.resume(context, buffer, resume.budget)
     return _answer(context, resume)
+
+
+def _set_limit(context: Context, connection_id: int, ask: SetLimit, bodies: list[bytes]) -> Answer:
+    limit = pacing.set_by_hand(context, ask.name, ask.rate, ask.running, reset=ask.reset)
+    return LimitSet(ask.request, ask.name, limit.rate, limit.running, limit.by_hand)
 
 
 def _prune(context: Context, connection_id: int, prune: Prune, bodies: list[bytes]) -> Answer:
@@ -130,6 +130,7 @@ HANDLERS: Handlers = {
     Cancel: _cancel,
     Pause: _pause,
     Resume: _resume,
+    SetLimit: _set_limit,
     Prune: _prune,
     AskStatus: _status,
 }

@@ -5,18 +5,19 @@ A start that is repeated, because its answer was lost, goes on where it was: a b
 chunks are on disk, and which request opened it. A stream whose producer has gone waits for the next one.
 """
 
-from durable_bus.errors import BufferError, LimitExceeded, OtherItems, UsageError
+from durable_bus.errors import BufferEnded, BufferError, LimitExceeded, OtherItems, UsageError
 from durable_bus.journal.buffers import BufferRow
 from durable_bus.payloads.packing import split
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import collector, opening
+from durable_bus.supervisor.outcomes import budgets, collector, opening
 from durable_bus.supervisor.outcomes.opening import NewBuffer
 from durable_bus.supervisor.outcomes.threads import Chain
 from durable_bus.supervisor.requests import Handlers
 from durable_bus.supervisor.requests.mailboxes import name_of
 from durable_bus.supervisor.state import Arriving
 from durable_bus.supervisor.workers import workforce
+from durable_bus.wire.parts import Terms
 from durable_bus.wire.protocol import (
     Abandon,
     Answer,
@@ -142,6 +143,8 @@ def _claim_stream(context: Context, there: Arriving, row: BufferRow) -> Arriving
     if row.sealed_commit is not None:
         return there._replace(existing=True)
     if row.ended_commit is not None:
+        if row.ended_how != "cancelled":
+            return there._replace(existing=True)  # it has ended before it was sealed: no more items come
         raise BufferError(start.buffer_id, "it was cancelled")
     if row.request_id != start.request:
         _refuse_second_producer(context, start, row)
@@ -156,8 +159,9 @@ def _refuse_second_producer(context: Context, start: Start, row: BufferRow) -> N
 
 def _new_buffer(context: Context, connection_id: int, start: Start) -> NewBuffer:
     """A client's buffer has a thread of its own, which begins with the client's name when it has one."""
-    name = name_of(context, connection_id)
-    retried = _retried(context, start)
+    name, terms = name_of(context, connection_id), start.terms or Terms()
+    budgets.check_amounts(start.buffer_id, terms.budget)
+    retried, deadline_ms = _retried(context, start), terms.deadline_ms
     return NewBuffer(
         buffer_id=start.buffer_id,
         target=start.target,
@@ -168,6 +172,13 @@ def _new_buffer(context: Context, connection_id: int, start: Start) -> NewBuffer
         request_id=start.request,
         chain=Chain((name,) if name else ()),
         retry_of=None if retried is None else retried.buffer_seq,
+        priority=terms.priority,
+        not_before=terms.not_before_ms,
+        deadline_at=None if deadline_ms is None else context.journal.now_ms + deadline_ms,
+        enough=terms.enough,
+        max_failures=terms.max_failures,
+        budget_of=0 if terms.budget else None,
+        budget=terms.budget,
     )
 
 
@@ -193,12 +204,12 @@ def _chunk(context: Context, connection_id: int, chunk: Chunk, bodies: list[byte
     items, streams = _items(chunk, bodies, arriving.received), arriving.start.stream
     buffer_seq, buffers = arriving.buffer_seq, context.journal.buffers
     if not buffers.add_chunk(buffer_seq, next_chunk, arriving.received, items, chunk.forms, streams=streams):
-        raise BufferError(arriving.start.buffer_id, "it was cancelled while its items arrived")
+        raise _not_taken(context, arriving)
     received = arriving.received + len(items)
     if arriving.opened:
         context.state.buffers.change(buffer_seq, total=received)
     elif streams:
-        opening.take_in(context.state, buffers.by_seq(buffer_seq))
+        opening.take_in(context, buffers.by_seq(buffer_seq))
         context.outbox.log("stream opened", buffer=arriving.start.buffer_id, target=arriving.start.target)
     context.state.starts[chunk.request] = arriving._replace(
         next_chunk=next_chunk + 1, received=received, opened=streams
@@ -221,22 +232,27 @@ def _open(context: Context, connection_id: int, request: Open, bodies: list[byte
         if total == 0:
             raise BufferError(buffer_id, "No items specified")
         if not context.journal.buffers.seal(arriving.buffer_seq, total, request.digest):
-            raise BufferError(buffer_id, _why_not_sealed(context, arriving, total))
+            raise _not_taken(context, arriving, total)
         if arriving.opened:
             collector.sealed(context, arriving.buffer_seq)
         row = context.journal.buffers.by_seq(arriving.buffer_seq)
         if not arriving.opened:
-            opening.take_in(context.state, row)
+            opening.take_in(context, row)
         answer = _told(context, arriving, row)
     context.state.starts.discard(request.request)
     return answer
 
 
-def _why_not_sealed(context: Context, arriving: Arriving, total: int) -> str:
-    row = context.journal.buffers.by_id(arriving.start.buffer_id)
-    if row is None or row.buffer_seq != arriving.buffer_seq or row.ended_commit is not None:
-        return "it was cancelled while its items arrived"
-    return f"{arriving.received} of {total} items arrived"
+def _not_taken(context: Context, arriving: Arriving, total: int | None = None) -> BufferError:
+    """Why a chunk is not taken, or a buffer of so many items not sealed."""
+    buffer_id = arriving.start.buffer_id
+    row = context.journal.buffers.by_id(buffer_id)
+    is_there = row is not None and row.buffer_seq == arriving.buffer_seq
+    if row is not None and is_there and row.ended_how not in (None, "cancelled"):
+        return BufferEnded(buffer_id, f"it has ended while its items arrived ({row.ended_how})")
+    if total is not None and row is not None and is_there and row.ended_commit is None:
+        return BufferError(buffer_id, f"{arriving.received} of {total} items arrived")
+    return BufferError(buffer_id, "it was cancelled while its items arrived")
 
 
 def _existing(context: Context, arriving: Arriving, digest: str | None) -> Answer:

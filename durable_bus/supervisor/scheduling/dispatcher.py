@@ -11,8 +11,9 @@ from durable_bus.journal.fresh_items import ItemBatch
 from durable_bus.journal.paging import fitting
 from durable_bus.journal.work import Retry
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.scheduling import leases, rules, turns
+from durable_bus.supervisor.scheduling import leases, recall, rules, turns
 from durable_bus.supervisor.scheduling.leases import contiguous
+from durable_bus.supervisor.scheduling.pacing import Gates
 from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range, State, Worker
 from durable_bus.wire.framing import encode
 from durable_bus.wire.work import WorkItems
@@ -24,22 +25,27 @@ SCAN_ITEMS_MAX = 50_000
 """How many rows one step of a recovery scan may look at."""
 
 
-def plan_items(context: Context, now_ms: int, alone_listeners: Collection[str] = ()) -> None:
-    """Hand out what there is to whom has room."""
+def plan_items(context: Context, now_ms: int, gates: Gates, alone_listeners: Collection[str] = ()) -> None:
+    """Hand out what there is to whom has room, as far as limits let it."""
     context.state.scan_unfinished = False
-    buffers = turns.in_turn(context.state.buffers.values(), context.state.grants)
-    waiting = [buffer.seq for buffer in buffers if buffer.may_have_work(now_ms)]
+    buffers = turns.in_turn(context.state.buffers.values(), context.state.grants, context.now_s())
+    waiting = [buffer for buffer in buffers if buffer.may_have_work(now_ms)]
     if waiting:
-        _Round(context, now_ms).hand_out(waiting, alone_listeners)
+        gates.share(buffer.target for buffer in waiting)
+        _Round(context, now_ms, gates, waiting).hand_out([one.seq for one in waiting], alone_listeners)
 
 
 class _Round:
     """The hand-outs of one turn."""
 
-    def __init__(self, context: Context, now_ms: int) -> None:
+    def __init__(self, context: Context, now_ms: int, gates: Gates, waiting: list[OpenBuffer]) -> None:
         self._context = context
         self._state = state = context.state
         self._now_ms = now_ms
+        self._now_s = context.now_s()
+        self._gates = gates
+        self._levels = {buffer.seq: turns.level_of(buffer, self._now_s) for buffer in waiting}
+        self._has_urgent = len({buffer.priority for buffer in state.buffers.values()}) > 1
         self._wall_us = rules.batch_wall_us(len(state.workers))
         self._begun = {
             one.worker_id: one.begun(context.slot(one.worker_id).started) for one in self._workers()
@@ -64,7 +70,7 @@ class _Round:
                 only_alone = worker.worker_id == reserved
                 position = self._serve_first(worker, waiting, open_to, only_alone=only_alone)
                 if position is not None:
-                    waiting = waiting[position + 1 :] + waiting[: position + 1]
+                    waiting = turns.behind_its_level(waiting, position, self._levels)
                     served = True
             buffers = [self._state.buffers[seq] for seq in waiting]
             waiting = [buffer.seq for buffer in buffers if buffer.may_have_work(self._now_ms)]
@@ -99,9 +105,14 @@ class _Round:
             if only_alone and not any(candidate.alone for candidate in buffer.returned):
                 continue
             most = min(self._most(worker, buffer, settings.concurrency), room)
-            if not most:
+            if not most or not self._gates.free(buffer.target):
                 open_to.discard(buffer.target)
                 continue
+            most = min(most, self._gates.free(buffer.target, seq))
+            if not most:
+                continue  # it has had its share of what its limits let through; others may have theirs
+            if self._has_urgent and self._preempts(worker, buffer):
+                return None
             found = self._next_range(seq, most, may_be_alone=worker.unanswered == 0, must_be_alone=only_alone)
             if found is not None:
                 self._note_batch(buffer.target, settings.concurrency)
@@ -124,14 +135,39 @@ class _Round:
         """How many items of this buffer a worker should get now; 0 when it holds enough."""
         batch = min(self._batch(buffer.target, concurrency), buffer.fitting)
         share = self._share(buffer, concurrency)
+        if buffer.budget_of is not None or self._gates.has_slots(buffer.target):
+            # What is in hand counts: no more than run at once.
+            return min(max(0, concurrency - self._in_hand_of(worker, buffer)), batch, share)
         item_us = self._state.item_us.get(buffer.target)
         in_hand = rules.in_hand_items(batch, share, item_us, concurrency, self._wall_us)
         batch = min(batch, share)
         return 0 if worker.unanswered and self._load(worker) + batch > in_hand else batch
 
+    def _in_hand_of(self, worker: Worker, buffer: OpenBuffer) -> int:
+        """How much a worker holds of the listener's items."""
+        held = self._state.held_by(worker)
+        return sum(lease.open_count for lease in held if lease.listener == buffer.target)
+
+    def _preempts(self, worker: Worker, buffer: OpenBuffer) -> bool:
+        """Whether a worker is to give back items of lower priority that it has not begun, instead of taking
+        this buffer's behind them. They would make it wait for up to two batches.
+        """
+        begun = self._begun[worker.worker_id]
+        later_us = 0.0
+        for lease in self._state.held_by(worker):
+            count = lease.first_ordinal + lease.item_count - max(begun, lease.first_ordinal)
+            other = self._state.buffers.get(lease.buffer_seq) if isinstance(lease, ItemLease) else None
+            if other is not None and other.priority < buffer.priority and count > 0:
+                later_us += count * self._state.item_us.get(lease.listener, rules.THEFT_WORTH_US)
+        if later_us >= rules.THEFT_WORTH_US and worker.worker_id not in self._state.given:
+            recall.recall(self._context, worker, begun)
+            return True
+        return False
+
     def _hand_out(self, worker: Worker, buffer_seq: int, found: Range, items: ItemBatch) -> None:
         self._state.grants += 1
-        buffer = self._state.buffers.change(buffer_seq, granted=self._state.grants)
+        buffer = self._state.buffers.change(buffer_seq, granted=self._state.grants, waits_since_s=self._now_s)
+        self._gates.take(buffer.target, found.item_count, buffer_seq)
         dispatch_id = self._context.journal.work.dispatch(
             buffer_seq, found.first, found.item_count, found.attempt, found.alone, worker.pid
         )

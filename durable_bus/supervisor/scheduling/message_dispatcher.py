@@ -5,6 +5,7 @@ from durable_bus.payloads.packing import pack
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import messages
 from durable_bus.supervisor.scheduling import leases, turns
+from durable_bus.supervisor.scheduling.pacing import Gates
 from durable_bus.supervisor.state import MessageLease, Worker
 from durable_bus.wire.framing import encode
 from durable_bus.wire.work import WorkMessage
@@ -16,7 +17,7 @@ INTERRUPTIONS_MAX = 2
 """After so many deaths near it that nobody was charged with, a message goes to a worker alone."""
 
 
-def plan_messages(context: Context) -> set[str]:
+def plan_messages(context: Context, gates: Gates) -> set[str]:
     """Hand out what waits for listeners, as far as workers have room for it. Returns the listeners for whose
     message a worker is to be kept free: it must be alone.
     """
@@ -27,6 +28,8 @@ def plan_messages(context: Context) -> set[str]:
             continue  # a mailbox, or a listener that today's app does not have
         rows = context.journal.messages.waiting(name, _PAGE_MESSAGES)
         for row in rows:
+            if not gates.free(name):
+                break
             alone = row.interruptions >= INTERRUPTIONS_MAX
             workers = [worker for worker in state.workers.values() if context.room(worker)]
             worker = turns.freest(workers, name, alone=alone)
@@ -35,6 +38,7 @@ def plan_messages(context: Context) -> set[str]:
                     alone_listeners.add(name)
                 break
             _hand_out(context, worker, row, alone=alone)
+            gates.take(name, 1)
         else:
             if len(rows) < _PAGE_MESSAGES:
                 messages.found_none(context, name)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 __all__ = [
     "BATCH_WALL_US",
+    "THEFT_WORTH_US",
     "WATCHED_S",
     "Load",
     "Theft",

@@ -1,24 +1,56 @@
 """Whose turn it is: which buffer, which worker, which range. Functions of values, and nothing else."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from durable_bus.supervisor.state import OpenBuffer, Range, Worker
 
-__all__ = ["Taken", "able_to_get", "freest", "in_turn", "load_of", "reserved", "take_new", "take_returned"]
+__all__ = [
+    "Taken",
+    "able_to_get",
+    "behind_its_level",
+    "freest",
+    "in_turn",
+    "level_of",
+    "load_of",
+    "reserved",
+    "take_new",
+    "take_returned",
+]
 
 NEW_AHEAD_OF = 1_000
 """Whoever has waited for so many batches of others goes ahead of a new buffer."""
 
 
-def in_turn(buffers: Iterable[OpenBuffer], grants: int) -> list[OpenBuffer]:
-    """Open buffers, those first whose last batch went out longest ago. `grants`: how many batches went out.
+AGE_S = 10.0
+"""Whoever waits gains a step of priority in so long."""
+PRIORITY_MAX = 10
+
+
+def level_of(buffer: OpenBuffer, now_s: float) -> int:
+    """A buffer's priority, and a step more for each `AGE_S` in which nothing of it went out, up to the
+    highest: so that those of low priority move on beside any number of urgent ones.
+    """
+    return min(PRIORITY_MAX, buffer.priority + int(max(0.0, now_s - buffer.waits_since_s) / AGE_S))
+
+
+def in_turn(buffers: Iterable[OpenBuffer], grants: int, now_s: float) -> list[OpenBuffer]:
+    """Open buffers, those of the highest level first, and of each level those whose last batch went out
+    longest ago. `grants`: how many batches went out.
 
     The first batch of a new buffer goes ahead of others' next. But not ahead of one that has waited for
     `NEW_AHEAD_OF` batches: an endless flood of new ones does not keep the others out.
     """
     new = max(0, grants - NEW_AHEAD_OF)
-    return sorted(buffers, key=lambda buffer: buffer.granted or new)
+    return sorted(buffers, key=lambda buffer: (-level_of(buffer, now_s), buffer.granted or new))
+
+
+def behind_its_level(waiting: list[int], position: int, levels: Mapping[int, int]) -> list[int]:
+    """The buffer in this place has had its turn, and goes behind the others of its level."""
+    end = position + 1
+    while end < len(waiting) and levels[waiting[end]] == levels[waiting[position]]:
+        end += 1
+    return [*waiting[:position], *waiting[position + 1 : end], waiting[position], *waiting[end:]]
 
 
 def load_of(worker: Worker, begun: int) -> int:

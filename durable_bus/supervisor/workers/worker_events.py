@@ -2,10 +2,10 @@
 
 from durable_bus.journal.work import Failure
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.outcomes import collector, conversations
+from durable_bus.supervisor.outcomes import budgets, collector, conversations
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.supervisor.requests import mailboxes
-from durable_bus.supervisor.scheduling import leases, recall
+from durable_bus.supervisor.scheduling import leases, pacing, recall
 from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, State
 from durable_bus.supervisor.workers import workforce
 from durable_bus.supervisor.workers.blame import guilty
@@ -45,10 +45,14 @@ def _cannot_import(context: Context, error: str, **facts: str) -> None:
 def _answers(context: Context, worker_id: int, answers: Answers, bodies: list[bytes]) -> None:
     worker = context.state.workers.get(worker_id)
     pid = worker.pid if worker else 0
+    for spent in answers.spent:
+        budgets.spend(context, spent)
     for segment, payloads in zip(answers.segments, bodies, strict=False):
         lease = leases.answered(context, segment.dispatch, segment.first, segment.count)
         if lease is not None:
             _note_pace(context.state, lease.listener, segment.total_us / segment.count)
+            if segment.success:
+                pacing.succeeded(context.state, lease.listener)
         collector.record(context, segment, payloads, pid)
     for failed in answers.failed:
         lease = context.state.leases.get(failed.dispatch)
@@ -58,7 +62,18 @@ def _answers(context: Context, worker_id: int, answers: Answers, bodies: list[by
         if lease.answered >> position & 1:
             continue  # answered before: the first outcome stands, and a failure is not even one
         leases.answered(context, failed.dispatch, failed.index, 1)
-        failure = Failure(failed.kind, failed.message, failed.traceback, answer=failed.answer)
+        failure = Failure(
+            failed.kind,
+            failed.message,
+            failed.traceback,
+            answer=failed.answer,
+            final=failed.final,
+            after_s=failed.after_s,
+        )
+        if failed.after_s is not None and failed.limit:
+            pacing.rest(context, failed.limit, failed.after_s)
+        elif failed.kind == "timeout":
+            pacing.timed_out(context, lease.listener)
         _attempt_failed(context, lease, position, failure, pid, failed.durations)
     for handled, body in zip(answers.outcomes, bodies[len(answers.segments) :], strict=True):
         lease = leases.answered(context, handled.dispatch, handled.index, 1)
@@ -86,6 +101,9 @@ def ended(context: Context, event: WorkerEnded) -> None:
     not_importable_because = workforce.died_in_boot(context, worker, death)
     if not_importable_because is not None:
         _cannot_import(context, not_importable_because)
+    if worker.late is not None:
+        for lease, _ in suspects:
+            pacing.timed_out(context, lease.listener)
     charged = guilty(worker, suspects, death, event.current, stopping=context.state.stopping)
     for lease, position in charged:
         _attempt_failed(context, lease, position, Failure(death.kind, str(death)), worker.pid)

@@ -5,7 +5,7 @@ when.
 from durable_bus.errors import BusNotImportable, WorkerDeath
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.scheduling import recall
+from durable_bus.supervisor.scheduling import pacing, recall
 from durable_bus.supervisor.state import Worker
 from durable_bus.wire.work import Ready
 
@@ -81,10 +81,12 @@ def ready(context: Context, worker_id: int, report: Ready) -> None:
         if state.listeners is None:
             # A reload came while all were booting: until the new code is there.
             state.listeners, state.forms = listeners, report.forms
+            pacing.declare(context, report.limits)
         return
     state.import_error = None
     state.forms = report.forms
     state.readies += 1
+    pacing.declare(context, report.limits)
     if state.listeners != listeners:
         state.listeners = listeners
         state.item_us, state.last_batch = {}, {}  # new code may have another pace

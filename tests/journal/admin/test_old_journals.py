@@ -32,8 +32,8 @@ from durable_bus.journal.reader import JournalReader
 from durable_bus.journal.schema import migrate
 
 POINTS = 12
-NEW_COLUMNS = ("item_key", "sealed_at")
-"""Those that a question may ask for and an older journal does not have."""
+NEW_COLUMNS = ("item_key", "sealed_at", "paused_why", "FROM spending", "FROM limits")
+"""Those that a question may ask for and an older journal does not have, and views."""
 
 
 @pytest.fixture(params=OLD)

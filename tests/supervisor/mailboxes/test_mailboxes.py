@@ -18,7 +18,7 @@ from support import Facts
 from talks import script
 
 from durable_bus import Text
-from durable_bus.client.client import ReceivedMessage
+from durable_bus.client.mailbox import ReceivedMessage
 from durable_bus.errors import LimitExceeded, MessageRefused, TimedOut, UsageError
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 from durable_bus.wire.protocol import Acknowledge, Send, Settled

@@ -10,8 +10,8 @@ from mail import states
 from services import Raw
 from support import Facts, kill, outcome, program, until
 
-from durable_bus.client.client import ReceivedMessage
 from durable_bus.client.connection import Connection
+from durable_bus.client.mailbox import ReceivedMessage
 from durable_bus.errors import TimedOut, UsageError
 from durable_bus.wire.framing import encode
 from durable_bus.wire.protocol import AbandonReceiving, Answer, Message, Receive

@@ -11,7 +11,7 @@ from support import Facts
 from talks import script
 
 from durable_bus import Buffer, BufferError, Client, Huh, Json, SystemError, Text, Xml
-from durable_bus.client.client import ReceivedMessage
+from durable_bus.client.mailbox import ReceivedMessage
 from durable_bus.errors import MessageRefused, NotFound, UsageError
 from durable_bus.payloads.xml_writing import dump_dataclass
 from durable_bus.wire.protocol import Respond, Settled

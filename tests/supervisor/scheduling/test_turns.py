@@ -56,7 +56,7 @@ def test_who_has_waited_longest_is_first_and_a_new_one_goes_ahead_unless_others_
     granted: list[int], grants: int, order: list[int]
 ) -> None:
     buffers = [buffer(seq, granted=when) for seq, when in enumerate(granted)]
-    assert [one.seq for one in in_turn(buffers, grants)] == order
+    assert [one.seq for one in in_turn(buffers, grants, 0.0)] == order
 
 
 @pytest.mark.parametrize(
