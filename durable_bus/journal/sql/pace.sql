@@ -46,16 +46,16 @@ INSERT INTO spent (commit_id, dispatch_id, item_index, number, buffer_seq, liste
 SELECT :commit_id, d.dispatch_id, :item_index, :number, d.buffer_seq, b.target, d.attempt, :unit, :amount
 FROM dispatch d JOIN buffer b ON b.buffer_seq = d.buffer_seq
 WHERE d.dispatch_id = :dispatch_id
-ON CONFLICT (dispatch_id, item_index, attempt, number, unit) DO NOTHING;
+ON CONFLICT (dispatch_id, item_index, number, unit) WHERE dispatch_id > 0 DO NOTHING;
 
 -- name: buffer_of_dispatch
 SELECT buffer_seq FROM dispatch WHERE dispatch_id = :dispatch_id;
 
 -- name: add_spent_of_message
+-- Not once: who has died near it handles it again under the same number, and spends again.
 INSERT INTO spent (commit_id, dispatch_id, item_index, number, buffer_seq, message_seq, listener, attempt, unit, amount)
 SELECT
     :commit_id, -m.message_seq, 0, :number, :buffer_seq, m.message_seq, m.to_id,
     1 + (SELECT count(*) FROM failure f WHERE f.message_seq = m.message_seq), :unit, :amount
 FROM message m
-WHERE m.message_seq = :message_seq
-ON CONFLICT (dispatch_id, item_index, attempt, number, unit) DO NOTHING;
+WHERE m.message_seq = :message_seq;

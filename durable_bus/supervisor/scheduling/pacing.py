@@ -77,6 +77,7 @@ def declare(context: Context, declared: dict[str, LimitSettings]) -> None:
     for name, limit in [*table.items()]:
         if name not in declared and limit.declared:
             table[name] = limit._replace(declared=False)
+            _note(context, limit._replace(rate=None, running=None), "app")
             _write(context, name, Held())
     for name, settings in declared.items():
         before = table.get(name)
@@ -89,7 +90,7 @@ def declare(context: Context, declared: dict[str, LimitSettings]) -> None:
         if before is None and limit.per_s is not None:
             limit = limit._replace(tokens=limits.burst(limit.per_s))
         table[name] = limit
-        if before is None or before.settings != settings:
+        if before is None or not before.declared or before.settings != settings:
             _note(context, limit, "app")
         _write(context, name, Held(*limit.written))
 
