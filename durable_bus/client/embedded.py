@@ -32,6 +32,7 @@ def spawn_supervisor(
     *,
     durability: str = "full",
     grace_s: float = 10.0,
+    uses_memos: bool = True,
 ) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     """A supervisor process of our own, that ends when we do, and our end of the socket to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -44,6 +45,7 @@ def spawn_supervisor(
         workers=workers,
         durability=durability,
         grace_s=grace_s,
+        uses_memos=uses_memos,
     )
     # Ctrl-C reaches the whole foreground group: the supervisor is born with SIGINT blocked, and ignores it
     # then.
@@ -92,8 +94,11 @@ def open_client(
     name: str | None = None,
     durability: str = "full",
     grace_s: float = 10.0,
+    uses_memos: bool = True,
 ) -> Client:
-    """A client with a supervisor of its own. Raises UsageError, before one is spawned."""
+    """A client with a supervisor of its own. Raises UsageError, before one is spawned. `uses_memos`: whether
+    answers are given again to equal items.
+    """
     count = check_workers(workers)
     if durability not in list(DURABILITIES):
         raise UsageError(f"durability={durability!r:.100} is not {' or '.join(map(repr, DURABILITIES))}")
@@ -102,6 +107,12 @@ def open_client(
     if name is not None:
         check_name(name, "client")
     process, connection = spawn_supervisor(
-        app, app_name, journal, count, durability=durability, grace_s=float(grace_s)
+        app,
+        app_name,
+        journal,
+        count,
+        durability=durability,
+        grace_s=float(grace_s),
+        uses_memos=uses_memos,
     )
     return Client(journal, name=name, _session=Session(journal, name, connection, process))

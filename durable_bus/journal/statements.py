@@ -144,6 +144,13 @@ class Statements:
         """Execute one statement for each row of positional parameters; how many rows they changed."""
         return self._cursor.executemany(self._texts[name], rows).rowcount
 
+    def all_of(self, name: str, keys: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The rows of a statement that asks for many keys at once: the one placeholder between its braces
+        stands for all of them.
+        """
+        text = self._texts[name].replace("{?}", ", ".join("?" * len(keys)))
+        return self._cursor.execute(text, keys).fetchall()
+
     def insert(self, name: str, /, **parameters: Any) -> int:
         """Execute one INSERT; the rowid of the new row."""
         row_id = self._cursor.execute(self._texts[name], parameters).lastrowid

@@ -155,6 +155,7 @@ class WorkTable:
                 item_count=item_count,
                 recorded=recorded,
                 success=success,
+                memo=False,
                 **origin,
             )
         return recorded
@@ -166,6 +167,41 @@ class WorkTable:
         where = {"first_index": index, "item_count": 1}
         facts = {"dispatch_id": None, "worker_pid": None, "durations": "", **where, **facts}
         return self.record_results(payloads=pack([payload]), passed_on=False, **facts) == 1
+
+    def memos(self, digests: list[bytes]) -> dict[bytes, int]:
+        """The keys of items whose answers there are for equal ones, by digest."""
+        return dict(self._statements.all_of("memos", digests))
+
+    def remember(self, buffer_seq: int, first_index: int, digests: tuple[bytes, ...]) -> None:
+        """What neighbouring items were answered is there for what has their digests, if nothing was before."""
+        first_key = (buffer_seq << INDEX_BITS) + first_index
+        rows = [(digest, first_key + position) for position, digest in enumerate(digests)]
+        self._statements.run_each("add_memo", rows)
+
+    def give_again(self, buffer_seq: int, first_index: int, sources: list[int], attempt: int) -> int:
+        """Neighbouring items get the answers of other items, by the keys of those; how many had none yet."""
+        answer_id = self._journal.ids.answer + 1
+        first_key = (buffer_seq << INDEX_BITS) + first_index
+        rows = [(first_key + position, answer_id, source) for position, source in enumerate(sources)]
+        recorded = self._statements.run_each("give_again", rows)
+        if recorded:
+            self._journal.ids.answer = answer_id
+            self._journal.new_results += recorded
+            self._write(
+                "add_answer",
+                answer_id=answer_id,
+                dispatch_id=None,
+                buffer_seq=buffer_seq,
+                first_index=first_index,
+                item_count=len(sources),
+                recorded=recorded,
+                success=True,
+                attempt=attempt,
+                worker_pid=None,
+                durations="",
+                memo=True,
+            )
+        return recorded
 
     def has_outcome(self, buffer_seq: int, index: int) -> bool:
         return bool(self._statements.value("has_outcome", item_key=(buffer_seq << INDEX_BITS) + index))

@@ -60,7 +60,7 @@ def rerun(
             raise UsageError(f"the items of {buffer_id} are still arriving")
         with tempfile.TemporaryDirectory(prefix="durable_bus_rerun_") as folder:
             scratch = Path(folder) / "rerun.db"
-            with open_client(spec, app, scratch, workers, durability="normal") as client:
+            with open_client(spec, app, scratch, workers, durability="normal", uses_memos=False) as client:
                 again = client.start(content.target, reader.items(content.buffer_seq), buffer_id=buffer_id)
 
                 def has_ended() -> bool:

@@ -32,6 +32,8 @@ class SupervisorConfig:
     receiving_timeout_ms: int = 10 * 60 * 1000
     """A buffer whose client has vanished is given up this long after its last chunk."""
     housekeeping_s: float = 10.0
+    uses_memos: bool = True
+    """Whether answers are given again to equal items (`memo`)."""
     journal: Path | None = None
     journal_file: list[int] | None = None
     """`socket_file.journal_file` of the journal; a client that means another is refused. None: nobody is."""

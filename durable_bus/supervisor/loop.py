@@ -29,7 +29,7 @@ from durable_bus.supervisor.outbox import Outbox
 from durable_bus.supervisor.outcomes import collector, messages
 from durable_bus.supervisor.ports import ClientClosed, ClientSpoke, WorkerEnded, WorkerSpoke
 from durable_bus.supervisor.requests import mailboxes, requests
-from durable_bus.supervisor.scheduling import pacing, recall, timeouts
+from durable_bus.supervisor.scheduling import memo, pacing, recall, timeouts
 from durable_bus.supervisor.scheduling.dispatcher import plan_items
 from durable_bus.supervisor.scheduling.message_dispatcher import plan_messages
 from durable_bus.supervisor.state import ItemLease, MessageLease, State
@@ -230,6 +230,7 @@ class Supervisor:
         messages.wake(self.context, now_ms)
         mailboxes.plan(self.context)
         self.state.given = frozenset()
+        memo.release(self.state)
         gates = pacing.Gates(self.context)
         plan_items(self.context, now_ms, gates, plan_messages(self.context, gates))
         recall.help_idle(self.context)

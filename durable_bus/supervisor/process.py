@@ -182,6 +182,7 @@ def main(arguments: SupervisorArguments) -> int:
             workers=arguments.workers,
             durability=arguments.durability,
             grace_s=arguments.grace_s,
+            uses_memos=arguments.uses_memos,
             verbose=False,
         )
         try:

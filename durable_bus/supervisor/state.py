@@ -177,6 +177,8 @@ class ItemLease(Lease, frozen=True, kw_only=True):
     """A range of a buffer's items; `lease_id` is the number of its dispatch."""
 
     buffer_seq: int
+    memo: tuple[bytes, ...] = ()
+    """Of a listener with a memo: the digest of each item (`memo`)."""
 
 
 class MessageLease(Lease, frozen=True, kw_only=True):
@@ -327,6 +329,8 @@ class State:
         """
         self.limits: Table[str, Limit] = Table(note)
         """The app's limits, by name, and those of earlier runs."""
+        self.held_equal: Table[tuple[int, Range], bytes] = Table(note)
+        """Items, as buffer and range, that wait for an equal one in a worker's hands, by their digest."""
         self.pace_at_s: float | None = None
         """When something may start that waits for a limit, monotonic; None: not by itself."""
         self.help_at_s: float | None = None

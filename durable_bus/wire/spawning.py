@@ -34,6 +34,7 @@ class SupervisorArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     workers: int
     durability: str
     grace_s: float
+    uses_memos: bool = True
 
 
 class WorkerArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -54,11 +54,40 @@ ON CONFLICT (item_key) DO NOTHING;
 
 -- name: add_answer
 INSERT INTO answer (
-    answer_id, commit_id, dispatch_id, buffer_seq, first_index, item_count, recorded, success, attempt, worker_pid, durations
+    answer_id, commit_id, dispatch_id, buffer_seq, first_index, item_count, recorded, success, attempt, worker_pid, durations,
+    memo
 ) VALUES (
     :answer_id, :commit_id, :dispatch_id, :buffer_seq, :first_index, :item_count, :recorded, :success, :attempt,
-    :worker_pid, :durations
+    :worker_pid, :durations, :memo
 );
+
+-- name: memos
+-- Which answers there are. By `all_of`: digests.
+SELECT m.memo_key, m.item_key FROM memo m
+WHERE m.memo_key IN ({?})
+    AND EXISTS (SELECT 1 FROM result r WHERE r.item_key = m.item_key AND r.success = 1)
+    AND EXISTS (SELECT 1 FROM buffer b WHERE b.buffer_seq = m.item_key >> 32 AND b.pruned_commit IS NULL);
+
+-- name: add_memo
+-- An item that has succeeded is an answer for those that equal it. By `run_each`: digest, key.
+INSERT INTO memo (memo_key, item_key)
+SELECT * FROM (VALUES (?, ?))
+WHERE EXISTS (
+        SELECT 1 FROM result r JOIN answer a USING (answer_id)
+        WHERE r.item_key = column2 AND r.success = 1 AND a.memo = 0
+    )
+    AND NOT EXISTS (SELECT 1 FROM forwarded_item o WHERE o.item_key = column2)
+ON CONFLICT (memo_key) DO UPDATE SET item_key = excluded.item_key
+WHERE NOT EXISTS (
+    SELECT 1 FROM buffer b WHERE b.buffer_seq = memo.item_key >> 32 AND b.pruned_commit IS NULL
+);
+
+-- name: give_again
+-- By `run_each`: key, answer, key of the item whose answer it is.
+INSERT INTO result (item_key, payload, success, form, answer_id)
+SELECT column1, s.payload, 1, s.form, column2 FROM (VALUES (?, ?, ?)) JOIN result s ON s.item_key = column3
+WHERE NOT EXISTS (SELECT 1 FROM forwarded_item o WHERE o.item_key = column1)
+ON CONFLICT (item_key) DO NOTHING;
 
 -- name: has_outcome
 SELECT

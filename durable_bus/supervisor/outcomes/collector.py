@@ -25,6 +25,7 @@ __all__ = [
     "complete_message_id",
     "end_early",
     "end_overdue",
+    "give_again",
     "record",
     "record_passed_on",
     "sealed",
@@ -55,6 +56,12 @@ def record(context: Context, segment: Segment, payloads: bytes, worker_pid: int)
         passed_on=buffer.passed_on,
     )
     _count(context, buffer.seq, recorded, success=segment.success)
+
+
+def give_again(context: Context, buffer_seq: int, first_index: int, sources: list[int], attempt: int) -> None:
+    """Neighbouring items get the answers that equal items have got. `sources`: the keys of those."""
+    recorded = context.journal.work.give_again(buffer_seq, first_index, sources, attempt)
+    _count(context, buffer_seq, recorded, success=True)
 
 
 def record_passed_on(context: Context, hop: ItemHop, payload: str, *, success: bool, form: int) -> None:

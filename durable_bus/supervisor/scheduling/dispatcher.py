@@ -10,8 +10,9 @@ from collections.abc import Collection
 from durable_bus.journal.fresh_items import ItemBatch
 from durable_bus.journal.paging import fitting
 from durable_bus.journal.work import Retry
+from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.scheduling import leases, recall, rules, turns
+from durable_bus.supervisor.scheduling import leases, memo, recall, rules, turns
 from durable_bus.supervisor.scheduling.leases import contiguous
 from durable_bus.supervisor.scheduling.pacing import Gates
 from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range, State, Worker
@@ -44,6 +45,7 @@ class _Round:
         self._now_ms = now_ms
         self._now_s = context.now_s()
         self._gates = gates
+        self._memos = memo.Memos(context)
         self._levels = {buffer.seq: turns.level_of(buffer, self._now_s) for buffer in waiting}
         self._has_urgent = len({buffer.priority for buffer in state.buffers.values()}) > 1
         self._wall_us = rules.batch_wall_us(len(state.workers))
@@ -72,7 +74,8 @@ class _Round:
                 if position is not None:
                     waiting = turns.behind_its_level(waiting, position, self._levels)
                     served = True
-            buffers = [self._state.buffers[seq] for seq in waiting]
+            # One may have ended: by a memo its last items were answered.
+            buffers = [self._state.buffers[seq] for seq in waiting if seq in self._state.buffers]
             waiting = [buffer.seq for buffer in buffers if buffer.may_have_work(self._now_ms)]
 
     def _load(self, worker: Worker) -> int:
@@ -98,9 +101,9 @@ class _Round:
         for position, seq in enumerate(waiting):
             if not open_to or not room:
                 return None
-            buffer = self._state.buffers[seq]
-            settings = worker.settings(buffer.target)
-            if settings is None or buffer.target not in open_to:
+            buffer = self._state.buffers.get(seq)
+            settings = None if buffer is None else worker.settings(buffer.target)
+            if buffer is None or settings is None or buffer.target not in open_to:
                 continue
             if only_alone and not any(candidate.alone for candidate in buffer.returned):
                 continue
@@ -113,10 +116,10 @@ class _Round:
                 continue  # it has had its share of what its limits let through; others may have theirs
             if self._has_urgent and self._preempts(worker, buffer):
                 return None
-            found = self._next_range(seq, most, may_be_alone=worker.unanswered == 0, must_be_alone=only_alone)
+            found = self._next_to_run(worker, seq, settings, most, must_be_alone=only_alone)
             if found is not None:
                 self._note_batch(buffer.target, settings.concurrency)
-                self._hand_out(worker, seq, *self._packed(seq, found))
+                self._hand_out(worker, seq, *found)
                 return position
         return None
 
@@ -164,7 +167,41 @@ class _Round:
             return True
         return False
 
-    def _hand_out(self, worker: Worker, buffer_seq: int, found: Range, items: ItemBatch) -> None:
+    def _next_to_run(
+        self, worker: Worker, seq: int, settings: ListenerSettings, most: int, *, must_be_alone: bool
+    ) -> tuple[Range, ItemBatch, tuple[bytes, ...]] | None:
+        """The next range that is to run, its items and, for a listener with a memo, their digests. Of such a
+        one more and more is looked at until something is: an answer that is there takes no worker.
+        """
+        memos, has_memo = self._memos, settings.memo is not None and self._context.config.uses_memos
+        look = most
+        while seq in self._state.buffers and not (has_memo and memo.is_full(self._state)):
+            may_be_alone = worker.unanswered == 0
+            found = self._next_range(seq, look, may_be_alone=may_be_alone, must_be_alone=must_be_alone)
+            if found is None:
+                return None
+            found, items = self._packed(seq, found)
+            if not has_memo:
+                return found, items, ()
+            runs = memos.sort_out(seq, settings, found, items)
+            if runs:
+                first, digests = runs[0]
+                keep = min(most, first.item_count)
+                rest = first._replace(first=first.first + keep, item_count=first.item_count - keep)
+                self._state.give_back(seq, [rest] * (rest.item_count > 0) + [run.range for run in runs[1:]])
+                if keep != found.item_count:
+                    first, items = self._packed(seq, first._replace(item_count=keep))
+                memos.taken(digests[: first.item_count])
+                return first, items, digests[: first.item_count]
+            if memos.looks >= memo.LOOKS_MAX:
+                self._state.scan_unfinished = True
+                return None
+            look = min(4 * look, memo.LOOK_ITEMS_MAX)
+        return None
+
+    def _hand_out(
+        self, worker: Worker, buffer_seq: int, found: Range, items: ItemBatch, digests: tuple[bytes, ...]
+    ) -> None:
         self._state.grants += 1
         buffer = self._state.buffers.change(buffer_seq, granted=self._state.grants, waits_since_s=self._now_s)
         self._gates.take(buffer.target, found.item_count, buffer_seq)
@@ -181,6 +218,7 @@ class _Round:
             item_count=found.item_count,
             buffer_seq=buffer_seq,
             first=found.first,
+            memo=digests,
         )
         leases.give(self._state, worker, lease)
         work = WorkItems(
@@ -307,7 +345,8 @@ def _begun_ranges(state: State, buffer: OpenBuffer) -> list[tuple[int, int]]:
         for lease in state.leases.values()
         if isinstance(lease, ItemLease) and lease.buffer_seq == buffer.seq
     ]
-    return held + [(back.first, back.item_count) for back in buffer.returned]
+    waiting = [back for seq, back in state.held_equal if seq == buffer.seq]
+    return held + [(back.first, back.item_count) for back in [*buffer.returned, *waiting]]
 
 
 def note_low_water(context: Context) -> None:

@@ -5,7 +5,7 @@ from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import budgets, collector, conversations
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.supervisor.requests import mailboxes
-from durable_bus.supervisor.scheduling import leases, pacing, recall
+from durable_bus.supervisor.scheduling import leases, memo, pacing, recall
 from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, State
 from durable_bus.supervisor.workers import workforce
 from durable_bus.supervisor.workers.blame import guilty
@@ -54,6 +54,7 @@ def _answers(context: Context, worker_id: int, answers: Answers, bodies: list[by
             if segment.success:
                 pacing.succeeded(context.state, lease.listener)
         collector.record(context, segment, payloads, pid)
+        memo.remember(context, lease, segment)
     for failed in answers.failed:
         lease = context.state.leases.get(failed.dispatch)
         if lease is None or lease.worker_id != worker_id:
