@@ -227,7 +227,7 @@ SELECT
     strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch') AS spent_at
 FROM spent s
 JOIN journal_commit c ON c.commit_id = s.commit_id
-LEFT JOIN buffer b ON b.buffer_seq = s.buffer_seq
+LEFT JOIN buffer b ON b.buffer_seq = s.buffer_seq AND b.dropped_commit IS NULL  -- as the index of ids says it
 LEFT JOIN message m ON m.message_seq = s.message_seq;
 
 -- A row for each limit of the app, as its supervisor has last written it.

@@ -20,5 +20,11 @@ def add_buffer(opened: Journal, buffer_id: str, payloads: list[str], forms: str)
         collect=True,
         request_id=buffer_id,
         retry_of=None,
+        priority=0,
+        not_before=None,
+        deadline_at=None,
+        enough=None,
+        max_failures=None,
+        budget_of=None,
     )
     return row.buffer_seq

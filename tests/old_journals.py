@@ -23,7 +23,7 @@ OLD = [
     if int(path.name.split(".")[0].removeprefix("v")) < SCHEMA_VERSION
 ]
 """The golden journals of older versions."""
-VIEWS = (
+VIEWS = (  # those that every version has
     "buffers",
     "items",
     "results",

@@ -22,6 +22,7 @@ from durable_bus.supervisor.process import DaemonConfig, supervise
 BUFFERS = """
 SELECT
     buffer_id, state, paused, target, total, completed, successful, failed, pending,
+    ended_how, paused_why,
     (SELECT coalesce(sum(item_count), 0) FROM in_flight f WHERE f.buffer_id = b.buffer_id) AS in_flight
 FROM buffers b
 """

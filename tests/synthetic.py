@@ -135,7 +135,11 @@ def _add_results(connection: sqlite3.Connection, results: int, batch: int, form:
                     failures.append((commit_id, _BASE + index, f"SyntaxError: {index % 7}"))
                 rows.append((_BASE + index, payload, success, answer_id))
             start = stop
-    connection.executemany("INSERT INTO answer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", answers)
+    connection.executemany(
+        "INSERT INTO answer (answer_id, commit_id, dispatch_id, buffer_seq, first_index, item_count,"
+        " recorded, success, attempt, worker_pid, durations) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        answers,
+    )
     connection.executemany(
         f"INSERT INTO result (item_key, payload, success, {form}, answer_id) VALUES (?, ?, ?, 1, ?)", rows
     )

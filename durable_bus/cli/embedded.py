@@ -228,8 +228,9 @@ class _Session:
     def _say_going_on(self, client: Client, content: BufferContent) -> None:
         self._progress.say(f"{content.buffer_id}: {how_far(content)}, going on")
         if self._is_paused(client, content.buffer_id):
-            terms = self._job.terms  # whoever paused it asks for it again by running it
-            client.resume(content.buffer_id, budget=None if terms is None else terms.budget)
+            # Whoever paused it asks for it again by running it. The terms are those of its start.
+            terms, has_budget = self._job.terms, bool(client.reader().budget(content.buffer_id))
+            client.resume(content.buffer_id, budget=terms.budget if terms and has_budget else None)
 
     def _retry(self, chain: list[BufferContent]) -> bool:
         """Start what failed again: one more round, or the one that has not ended."""

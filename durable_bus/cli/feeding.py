@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from durable_bus.cli.progress import Progress
@@ -11,7 +12,7 @@ from durable_bus.client.buffer import EARLY_ENDS, ended_how
 from durable_bus.client.client import Client
 from durable_bus.client.feed import Feed, Recorded
 from durable_bus.client.upload import Upload, Written, items_of_bus
-from durable_bus.errors import BufferError, NotFound, OtherItems
+from durable_bus.errors import BufferEnded, BufferError, NotFound
 from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.forms import TEXT
 
@@ -49,12 +50,8 @@ def feed_stream(
     """
     try:
         return _feed(client, upload, items, written, progress, total, stop)
-    except OtherItems:
-        raise
-    except BufferError:
-        if has_ended_early(client.reader(), upload.buffer_id):
-            return True
-        raise
+    except BufferEnded:
+        return True
 
 
 def has_ended_early(reader: JournalReader, buffer_id: str) -> bool:
@@ -77,6 +74,12 @@ def _feed(
     receiving = upload.begin()
     reader, buffer_seq, label = client.reader(), receiving.buffer_seq, upload.buffer_id
     known = Recorded(reader.item_payloads(buffer_seq), receiving.received)
+    content = reader.content(label)
+    if receiving.existing and content is not None and not content.sealed:
+        # It has ended early, so there may be more items than those that have come.
+        known = Recorded(reader.item_payloads(buffer_seq), content.total)
+        compare_all(label, islice(items, content.total), written, known)
+        return True
     feed = Feed(label, items, written, known, None if receiving.existing else upload)
     look_at_s, done = 0.0, 0
     while not feed.exhausted:
@@ -92,6 +95,8 @@ def _feed(
             came, succeeded, failed, ended = reader.counts(buffer_seq)
             if ended and not receiving.existing and not feed.exhausted:
                 feed.close()
+                if has_ended_early(reader, label):
+                    return True
                 raise BufferError(label, "it was cancelled")
             done = succeeded + failed
             progress.show(label, total or came, done, failed, more=total is None)

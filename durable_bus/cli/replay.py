@@ -131,8 +131,8 @@ def _bar(run: dict[str, Any], begin_s: float, end_s: float) -> str:
 
 def _what_happened(run: dict[str, Any]) -> str:
     facts = [f"{run['results']:,} results"]
-    facts += [f"{run['failures']:,} failed attempts"] if run["failures"] else []
-    facts += [f"{run['came_back']:,} times RetryAfter"] if run["came_back"] else []
+    of_them = f", {run['came_back']:,} of them by RetryAfter" if run["came_back"] else ""
+    facts += [f"{run['failures']:,} failed attempts{of_them}"] if run["failures"] else []
     facts += [f"{run[what]:,} buffers {what.replace('_by_', ' by ')}" for what in _BUFFERS_SHOWN if run[what]]
     facts += [f"{run['workers_died']:,} workers died"] if run["workers_died"] else []
     if run["last_commit"] is not None:

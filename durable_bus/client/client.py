@@ -181,7 +181,7 @@ class Client:
         Leaving the block seals it: no more items come. Leaving it with an exception, or dying, leaves it open
         with what has come; the same call goes on behind `buffer.received` items, by one producer at a time.
         Its BufferComplete comes with the last result, or when it is sealed, whichever is later. Until it is
-        sealed it never ends, but by `cancel` or, early, by its terms: `put` raises BufferError then. `ahead`:
+        sealed it never ends, but by `cancel` or, early, by its terms: `put` raises BufferEnded then. `ahead`:
         `put` waits while so many items are not done. All else is as for `start`.
 
         Raises BufferError when another client puts items into it just now, when it was cancelled, and when

@@ -180,9 +180,8 @@ class Connection:
 
 def _error_of(frame: protocol.Error | protocol.Fatal) -> DurableBusError:
     kind = getattr(errors, frame.type, UsageError)
-    if kind in (errors.BufferError, errors.OtherItems) and isinstance(frame, protocol.Error):
-        refused: errors.BufferError = kind(frame.buffer_id or "unknown", frame.message)
-        return refused
+    if isinstance(frame, protocol.Error) and isinstance(kind, type) and issubclass(kind, errors.BufferError):
+        return kind(frame.buffer_id or "unknown", frame.message)
     if kind is errors.JournalLocked and isinstance(frame, protocol.Fatal):
         error = errors.JournalLocked(frame.holder_pid)
         error.args = (frame.message,)

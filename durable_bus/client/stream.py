@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from durable_bus.client.buffer import EARLY_ENDS, Buffer, deadline_after
 from durable_bus.client.sender import Sender
 from durable_bus.client.upload import Upload, sized_chunks
-from durable_bus.errors import BufferError, DurableBusError, NotFound, TimedOut, UsageError
+from durable_bus.errors import BufferEnded, BufferError, DurableBusError, TimedOut, UsageError
 from durable_bus.payloads.values import Payload, ValueWriter
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class Stream(Buffer):
         TimedOut after `timeout` seconds of that, None: never.
 
         This may return before the item is on disk; `flush` waits for that. Raises UsageError or LimitExceeded
-        for an item that cannot be journaled, BufferError when the stream is sealed or has ended, and
-        SupervisorLost: the item is not in the stream then. An error that an item before has met, such as a
-        full disk, is raised, too.
+        for an item that cannot be journaled, BufferEnded when the stream has ended by its terms, another
+        BufferError when it is sealed or was cancelled, and SupervisorLost: the item is not in the stream
+        then. An error that an item before has met, such as a full disk, is raised, too.
         """
         if self.sealed:
             raise BufferError(self.buffer_id, "it is sealed: no more items can be put")
@@ -115,16 +115,9 @@ class Stream(Buffer):
                 self._flush()
                 self._sender.close()
                 self._upload.seal()
-            except BufferError:
-                if not self._has_ended_early():
-                    raise
+            except BufferEnded:
+                self._sender.close()
             self.sealed = True
-
-    def _has_ended_early(self) -> bool:
-        try:
-            return self.status().ended_how in EARLY_ENDS
-        except NotFound:
-            return False
 
     def __enter__(self) -> "Stream":
         return self
@@ -171,7 +164,9 @@ class Stream(Buffer):
         _, succeeded, failed, ended = self._counts()
         if ended:
             how = self.status().ended_how
-            raise BufferError(self.buffer_id, "it was cancelled" if how == "cancelled" else f"ended: {how}")
+            if how in EARLY_ENDS:
+                raise BufferEnded(self.buffer_id, f"it has ended ({how}): no more items can be put")
+            raise BufferError(self.buffer_id, "it was cancelled")
         self._done = succeeded + failed
         return self._left or self._put - self._done < self._ahead
 

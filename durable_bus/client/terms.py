@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from durable_bus.errors import UsageError
+from durable_bus.payloads.amounts import UNIT_CHARS_MAX
 from durable_bus.wire.parts import Terms
 
 __all__ = ["amounts_of", "terms_of", "whole_number"]
@@ -14,7 +15,6 @@ _COUNT_MAX: Final = 1 << 32
 _LAST_S: Final = 253_402_300_799
 """The end of the year 9999: no later time has a name in the journal's views."""
 _DEADLINE_S_MAX: Final = 100 * 366 * 86_400
-_UNIT_CHARS_MAX: Final = 100
 
 
 def terms_of(
@@ -47,7 +47,7 @@ def amounts_of(budget: Mapping[str, float] | None) -> dict[str, float]:
     if not isinstance(budget, Mapping):
         raise UsageError(f'budget={budget!r:.100} is no dict such as {{"usd": 5}}')
     for unit, amount in budget.items():
-        if not (isinstance(unit, str) and unit.isidentifier() and len(unit) <= _UNIT_CHARS_MAX):
+        if not (isinstance(unit, str) and unit.isidentifier() and len(unit) <= UNIT_CHARS_MAX):
             raise UsageError(f"budget: {unit!r:.100} is no unit: a name such as usd or tokens")
         if not _is_number(amount) or amount <= 0:
             raise UsageError(f"budget: {amount!r:.100} {unit:.100} is no number above 0")

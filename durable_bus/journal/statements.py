@@ -28,7 +28,7 @@ _PACE_TABLES = re.compile(r"\b(FROM|JOIN) (budget|limit_change|limit_state|limit
 _PACE_COLUMNS = (
     "allowed", "amount", "attempt", "buffer_id", "buffer_seq", "cause", "change_id", "commit_id", "declared",
     "dispatch_id", "item_index", "item_key", "listener", "message_seq", "name", "number", "rate",
-    "rests_until", "running", "spent_id", "unit",
+    "rests_until", "running", "spent_id", "tokens", "tokens_at", "unit",
 )  # fmt: skip
 _NO_PACE = f"(SELECT {', '.join(f'NULL AS {name}' for name in _PACE_COLUMNS)} WHERE 0)"
 _PACE_INDEX = re.compile(r"INDEXED BY (answer_of_memo|buffer_of_budget)\b")

@@ -173,7 +173,7 @@ class WorkTable:
         return dict(self._statements.all_of("memos", digests))
 
     def remember(self, buffer_seq: int, first_index: int, digests: tuple[bytes, ...]) -> None:
-        """What neighbouring items were answered is there for what has their digests, if nothing was before."""
+        """The answers of neighbouring items are there for what has their digests, if none was before."""
         first_key = (buffer_seq << INDEX_BITS) + first_index
         rows = [(digest, first_key + position) for position, digest in enumerate(digests)]
         self._statements.run_each("add_memo", rows)

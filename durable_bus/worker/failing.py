@@ -22,9 +22,9 @@ __all__ = ["Described", "RestingLimits", "describe"]
 
 _TRACEBACK_CHARS_MAX = 4096
 _AFTER_S_MAX: Final = 86_400.0
-_FRAMES_MAX: Final = 100
+_FRAMES_MAX: Final = 1000
 """How many frames a rest throws away: more than the supervisor can have sent before it has heard of it. A
-supervisor that goes on sending knows better: somebody has lifted the rest, or has set the clock.
+supervisor that goes on sending knows better: in newer code the listener has no such limit, say.
 """
 _OF_A_KIND = (MalformedItem, UnserialisableAnswer, WorkerSilent)
 """Errors of ours that a worker may report. A handler's own subclass is an exception like any other: its kind

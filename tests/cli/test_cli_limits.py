@@ -107,9 +107,8 @@ def test_a_spent_budget_is_what_a_buffer_waits_for(journal: Path, paced: Paced) 
     assert re.search(r"^budget +5\.02 of 5 usd spent$", text, re.MULTILINE)
     assert re.search(r"^budget +812 of 1,000,000 tokens spent$", text, re.MULTILINE)
     assert re.search(r"^spent +4\.02 usd, by work$", text, re.MULTILINE)
-    assert "b to work: paused, 0 of 10, waits: its budget is spent: 5.02 of 5 usd\n" in says(
-        journal, "status"
-    )
+    line = "  b to work: paused, 0 of 10, waits: its budget is spent: 5.02 of 5 usd\n"
+    assert line in says(journal, "status")
 
 
 def test_a_buffer_that_somebody_has_paused_has_not_spent_its_budget(journal: Path, paced: Paced) -> None:

@@ -6,7 +6,7 @@ import itertools
 import json
 from typing import Any
 
-from paced import served
+from limited import served
 
 from durable_bus.examples.limited_service import Response, Service, Settings, answer_to, tokens_of
 

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from paced import counts_of, served
+from limited import counts_of, served
 from support import Facts, kill, module, outcome, workers_of
 
 pytest.importorskip("httpx", reason="there is no httpx for this Python")

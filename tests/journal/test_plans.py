@@ -4,6 +4,7 @@ A plan is a list of steps from the outermost loop to the innermost. `i`, `r`, `f
 call the tables item, result, failure and buffer. These claims hold in every SQLite, or a view has to change.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -148,3 +149,79 @@ def test_what_is_packed_is_read_along_the_primary_key(empty: Path, file_name: st
         steps = [detail for *_, detail in connection.execute(sql, {"first_key": 0, "end_key": 1})]
     table = "result" if name.startswith("result") else "item"
     assert steps == [f"SEARCH {table} {RANGE}"]
+
+
+PACE = [
+    ("runs.sql", "last_ids", {"SEARCH spent USING INDEX spent_once (dispatch_id>?)"}),
+    ("buffers.sql", "clear_memos", {"SEARCH memo USING INDEX memo_of_item (item_key>? AND item_key<?)"}),
+    ("buffers.sql", "clear_budget", {"SEARCH budget USING PRIMARY KEY (buffer_seq=?)"}),
+    ("buffers.sql", "clear_messages_of_spent", {"SEARCH spent USING INDEX spent_of_message (message_seq=?)"}),
+    (
+        "messages.sql",
+        "forget_messages_of_spent",
+        {"SEARCH spent USING INDEX spent_of_message (message_seq=?)"},
+    ),
+    ("reader.sql", "spending_of_buffer", {"SEARCH s USING INDEX spent_of_buffer (buffer_seq=?)"}),
+    (
+        "reader.sql",
+        "budget",
+        {
+            "SEARCH g USING PRIMARY KEY (buffer_seq=?)",
+            "SEARCH n USING INDEX buffer_of_budget (budget_of=?)",
+            "SEARCH s USING INDEX spent_of_buffer (buffer_seq=?)",
+        },
+    ),
+    (
+        "check_pace.sql",
+        "given_again_is_what_was_answered",
+        {
+            "SCAN a USING INDEX answer_of_memo",
+            f"SEARCH r {RANGE}",
+            "SEARCH i USING INTEGER PRIMARY KEY (rowid=?)",
+        },
+    ),
+    (
+        "check_pace.sql",
+        "budget_pauses_have_a_reason",
+        {
+            "SEARCH g USING PRIMARY KEY (buffer_seq=?)",
+            "SEARCH n USING INDEX buffer_of_budget (budget_of=?)",
+            "SEARCH s USING INDEX spent_of_buffer (buffer_seq=?)",
+        },
+    ),
+    ("check_pace.sql", "nothing_starts_early", {"SEARCH d USING INDEX dispatch_of_buffer (buffer_seq=?)"}),
+    (
+        "check_pace.sql",
+        "spending_is_of_what_was_handed_out",
+        {f"SEARCH d {BY_ROWID}", f"SEARCH m {BY_ROWID}"},
+    ),
+    ("check_pace.sql", "memos_point_to_answers", {f"SEARCH r {BY_ROWID}"}),
+    ("history.sql", "limits_at", {f"SEARCH last {BY_ROWID}"}),
+]
+
+
+@pytest.mark.parametrize(("file_name", "name", "steps"), PACE)
+def test_what_was_limited_spent_or_given_again_is_found_by_its_index(
+    empty: Path, file_name: str, name: str, steps: set[str]
+) -> None:
+    sql = load(file_name)[name]
+    parameters = dict.fromkeys(re.findall(r"(?<!:):([a-z]\w*)", sql), 1)
+    with closing(open_reader(empty)) as connection:
+        plan = [row[-1] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+    found = {
+        step.removesuffix(" LEFT-JOIN").replace(" USING COVERING INDEX", " USING INDEX") for step in plan
+    }
+    assert steps <= found
+
+
+def test_what_one_buffer_has_spent_is_found_by_its_index(plans: Plans) -> None:
+    steps = plans.of("SELECT * FROM spending WHERE buffer_id = ?")
+    assert steps[:2] == [BUFFER, "SEARCH s USING INDEX spent_of_buffer (buffer_seq=?)"]
+    assert scans(steps) == []
+
+
+def test_what_was_spent_by_unit_looks_at_nothing_else(plans: Plans) -> None:
+    assert scans(plans.of("SELECT unit, sum(amount) FROM spending GROUP BY unit")) == [
+        "SCAN s",
+        "USE TEMP B-TREE FOR GROUP BY",
+    ]

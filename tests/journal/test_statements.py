@@ -19,8 +19,8 @@ EXECUTED_BY = {
     "history.sql": ("journal/admin/history.py", "journal/admin/check.py", "journal/completeness.py"),
     "salvage.sql": ("journal/admin/salvage.py",),
 }
-ALL_ARE_ASKED = {"check.sql"}
-"""Whoever loads it goes through all that is in it."""
+ALL_ARE_ASKED = {"check.sql", "check_pace.sql"}
+"""Whoever loads them goes through all that is in them."""
 METHODS = {
     "run", "run_rows", "run_each", "insert", "all", "some", "one", "value", "row", "rows",
     "write", "_write", "_rows", "_value", "_item_pages",

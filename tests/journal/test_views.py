@@ -31,6 +31,14 @@ COLUMNS = {
         "created_at": {"text"},
         "completed_at": {"text", "null"},
         "seconds": {"real", "null"},
+        "starter_thread_id": {"text"},
+        "retry_of": {"null"},
+        "sealed_at": {"text"},
+        "ended_how": {"text", "null"},
+        "priority": {"integer"},
+        "not_before": {"null"},
+        "deadline": {"null"},
+        "paused_why": {"null"},
     },
     "items": {
         "buffer_id": {"text"},
@@ -58,6 +66,7 @@ COLUMNS = {
         "form": {"text"},
         "json": {"null"},
         "item_key": {"integer"},
+        "memo": {"integer"},
     },
     "in_flight": {
         "buffer_id": {"text"},
@@ -346,7 +355,9 @@ def test_an_item_stays_in_flight_beside_the_next_attempt_at_another_of_its_batch
         door.touch()
 
 
-@pytest.mark.parametrize("view", ["buffers", "items", "results", "in_flight", "dispatches", "failures"])
+@pytest.mark.parametrize(
+    "view", ["buffers", "items", "results", "in_flight", "dispatches", "failures", "spending"]
+)
 def test_a_view_asked_for_one_buffer_scans_no_table_that_grows(story: Story, view: str) -> None:
     """An index of what has not ended is as short as what is in flight. The failures of messages have no
     buffer, so they are not looked at: that part of the view is false before it begins.
@@ -391,4 +402,4 @@ def test_items_beside_their_answers_as_documented_take_no_more_than_their_number
 
 def test_the_views_are_all_that_the_journal_promises(story: Story) -> None:
     views = story.facts.rows("SELECT name FROM sqlite_master WHERE type = 'view'")
-    assert {name for (name,) in views} == set(COLUMNS)
+    assert {name for (name,) in views} == {*COLUMNS, "spending", "limits"}

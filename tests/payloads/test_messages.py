@@ -111,6 +111,47 @@ def test_metadata_streams_the_results_of_a_complete_and_refuses_otherwise() -> N
         HandlerMetadata("t", "cli", "work", False, "m", 1).results()
 
 
+def test_what_is_spent_is_handed_on_by_unit_as_finite_floats() -> None:
+    told: list[dict[str, float]] = []
+    metadata = HandlerMetadata("t", "cli", "work", False, "m", 1, _spend=told.append)
+    metadata.spend(usd=0.002, tokens=812)
+    metadata.spend(self=0, größe=1)
+    assert told == [{"usd": 0.002, "tokens": 812.0}, {"self": 0.0, "größe": 1.0}]
+    assert all(type(amount) is float for amounts in told for amount in amounts.values())
+    assert metadata == HandlerMetadata("t", "cli", "work", False, "m", 1)
+    assert "_spend" not in repr(metadata)
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        {},
+        {"usd": -0.1},
+        {"usd": float("nan")},
+        {"usd": float("inf")},
+        {"usd": 10**400},
+        {"usd": True},
+        {"usd": None},
+        {"usd": "1"},
+        {"us dollars": 1},
+        {"": 1},
+        {"x" * 51: 1},
+        {"usd": 1, "tokens": -1},
+    ],
+)
+def test_amounts_that_cannot_be_are_refused_also_where_no_worker_listens(amounts: dict[str, float]) -> None:
+    told: list[dict[str, float]] = []
+    for spend in (None, told.append):
+        metadata = HandlerMetadata("t", "cli", "work", False, "m", 1, _spend=spend)
+        with pytest.raises(UsageError, match=r"^spend\(\): "):
+            metadata.spend(**amounts)
+    assert told == []
+
+
+def test_a_metadata_that_no_worker_has_made_only_checks_what_is_spent() -> None:
+    HandlerMetadata("t", "cli", "work", False, "m", 1).spend(usd=1)
+
+
 def test_a_response_goes_back_along_the_thread() -> None:
     assert HandlerResponse.respond("x") == HandlerResponse("x", messages.RESPOND)
     with pytest.raises(UsageError):

@@ -212,6 +212,7 @@ def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """By id; how many items had arrived of a buffer that was being received is known of the present only."""
     columns = (
         "buffer_id", "state", "paused", "target", "completed", "successful", "failed", "pending", "in_flight",
+        "ended_how", "paused_why",
     )  # fmt: skip
     return sorted(
         (

@@ -37,7 +37,7 @@ def excess_of(times_s: list[float], rate: float) -> float:
 
 
 def example(options: argparse.Namespace) -> dict[str, Any]:
-    count, kills_s = options.prompts, []
+    count, kills_s, in_hand = options.prompts, [], []
     with scratch(options.folder) as own, service("--rate", "220", "--failing", "0.02") as url:
         journal = own / "asked.db"
         command = [sys.executable, "-m", "durable_bus.examples.paced_service", url, str(journal), str(count)]
@@ -56,6 +56,7 @@ def example(options: argparse.Namespace) -> dict[str, Any]:
                 ):  # a worker ends by itself without its supervisor
                     os.kill(pid, signal.SIGKILL)
             process.wait()
+            in_hand += rows(journal, "SELECT coalesce(sum(item_count), 0) FROM in_flight")
         said = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True).stdout
         taken_s = time.monotonic() - begun_s
         counts = counts_of(url)
@@ -80,6 +81,10 @@ def example(options: argparse.Namespace) -> dict[str, Any]:
         "under_way_at_kills": [
             sum(1 for call in counts.calls if call.arrived_s <= at_s < call.ended_s) for at_s in kills_s
         ],
+        "ended_0.15_s_before": [
+            sum(1 for call in counts.calls if at_s - 0.15 <= call.ended_s <= at_s) for at_s in kills_s
+        ],
+        "in_hand_at_kills": [items for (items,) in in_hand],
     }
 
 

@@ -4,7 +4,7 @@
 -- A buffer that ended early had a reason to: so many successes, so many failures, or its time was over.
 SELECT b.buffer_id, b.ended_how, b.succeeded, b.enough, b.failed, b.max_failures, b.deadline_at, c.committed_at
 FROM buffer b
-JOIN journal_commit c ON c.commit_id = b.ended_commit
+CROSS JOIN journal_commit c ON c.commit_id = b.ended_commit
 WHERE CASE b.ended_how
     WHEN 'enough' THEN b.enough IS NULL OR b.succeeded < b.enough
     WHEN 'max_failures' THEN b.max_failures IS NULL OR b.failed < b.max_failures
@@ -46,18 +46,18 @@ WITH given AS MATERIALIZED (
     CROSS JOIN result r
         ON r.item_key >= (a.buffer_seq << 32) + a.first_index
             AND r.item_key < (a.buffer_seq << 32) + a.first_index + a.item_count
-            AND r.answer_id = a.answer_id
+            AND +r.answer_id = a.answer_id
     CROSS JOIN item i ON i.item_key = r.item_key
     WHERE a.memo = 1
 ),
 source AS MATERIALIZED (
     SELECT b.target, i.payload, i.form, r.payload AS answer, r.form AS answer_form, min(a.commit_id) AS commit_id
-    FROM item i
+    FROM (SELECT 1 FROM given LIMIT 1) anything
+    CROSS JOIN item i
     CROSS JOIN result r ON r.item_key = i.item_key
     CROSS JOIN answer a ON a.answer_id = r.answer_id
     CROSS JOIN buffer b ON b.buffer_seq = i.item_key >> 32
-    WHERE EXISTS (SELECT 1 FROM given) AND (i.payload, i.form) IN (SELECT g.payload, g.form FROM given g)
-        AND r.success = 1 AND a.memo = 0
+    WHERE (i.payload, i.form) IN (SELECT g.payload, g.form FROM given g) AND r.success = 1 AND a.memo = 0
     GROUP BY b.target, i.payload, i.form, r.payload, r.form
 )
 SELECT g.item_key >> 32 AS buffer_seq, g.item_key & 4294967295 AS item_index, g.success

@@ -15,10 +15,14 @@ from durable_bus import (
     HandlerMetadata,
     HandlerResponse,
     Result,
+    RetryAfter,
     Text,
 )
 
 bus = Bus("audit")
+bus.limit("openai", rate="500/min", running=40, adaptive=True)
+bus.limit("files", runing=2)  # error
+bus.limit("files", rate=500)  # error
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,33 @@ def wrong_type(text: str) -> str:
 
 @bus.listen("z")  # error
 def misspelt_decorator(text: str) -> str:
+    return text
+
+
+@bus.listener(
+    "ask", limits=["openai"], retry_on=(OSError, TimeoutError), backoff_max=60, jitter=0.5, memo="v1"
+)
+async def ask(prompt: str, metadata: HandlerMetadata) -> str:
+    metadata.spend(usd=0.002, tokens=812)
+    metadata.spend(usd="0.002")  # error
+    metadata.spent(usd=1)  # error
+    error = RetryAfter(12, limit="openai", message="429")
+    print(error.seconds + 1, error.limits)  # error
+    raise RetryAfter("12")  # error
+
+
+@bus.listener("a", limits="openai")  # error
+def limits_of_a_text(text: str) -> str:
+    return text
+
+
+@bus.listener("b", retry_on=KeyError("x"))  # error
+def an_exception_for_its_class(text: str) -> str:
+    return text
+
+
+@bus.listener("c", memo=True, jiter=1)  # error
+def no_text_for_a_memo(text: str) -> str:
     return text
 
 

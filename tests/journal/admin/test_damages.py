@@ -71,14 +71,14 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "journal_commit lost": (
         partial(page_lost, "journal_commit"),
-        "commits_count_their_rows commits_in_order foreign_keys sqlite_integrity",
+        "commits_count_their_rows commits_in_order ends_fit_the_counters foreign_keys sqlite_integrity",
     ),
     "buffer lost": (
         partial(page_lost, "buffer"),
         "buffers_change_in_order check_constraints completions_are_of_their_commit "
         "completions_say_what_rows_say counters_equal_rows dispatches_are_of_their_buffer "
-        "ended_means_whole failures_belong_to_an_item foreign_keys hops_resolve "
-        "items_are_complete items_have_a_buffer low_water_is_low one_completion_each "
+        "ended_means_whole ends_fit_the_counters failures_belong_to_an_item foreign_keys hops_resolve "
+        "items_are_complete items_have_a_buffer low_water_is_low nothing_starts_early one_completion_each "
         "pauses_are_of_open_buffers retried_buffers_had_ended sqlite_integrity "
         "streams_have_chunks threads_resolve",
     ),
@@ -128,7 +128,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     "failure zeroed": (
         partial(page_zeroed, "failure"),
         "attempts_are_numbered check_constraints commits_count_their_rows "
-        "failures_belong_to_an_item foreign_keys nothing_is_lost_too_often "
+        "failures_belong_to_an_item foreign_keys nothing_comes_back_too_often nothing_is_lost_too_often "
         "retries_come_after_their_failure sqlite_integrity",
     ),
     "message_of_thread zeroed": (

@@ -1,0 +1,65 @@
+"""An equal item gets the answer that is there, and nothing runs."""
+
+from pathlib import Path
+
+import pytest
+from apps import pace
+from starts import Starts
+from support import Facts, kill, module, outcome
+
+
+def memos(facts: Facts, buffer_id: str) -> list[int]:
+    rows = facts.rows("SELECT memo FROM results WHERE buffer_id = ? ORDER BY item_index", buffer_id)
+    return [memo for (memo,) in rows]
+
+
+def test_an_item_that_was_answered_is_not_run_again_in_any_buffer_or_run(
+    journal: Path, facts: Facts, starts: Starts
+) -> None:
+    with pace.bus.running(journal, workers=2) as client:
+        first = client.start("asks", [{"n": n % 5} for n in range(50)], buffer_id="first")
+        assert first.wait(60).successful == 50
+        assert [result.value for result in first.results()] == [f"answer {n % 5}" for n in range(50)]
+        assert client.supervisor_pid is not None
+        kill(client.supervisor_pid)
+    with pace.bus.running(journal, workers=2) as client:
+        second = client.start("asks", [{"n": 9}] + [{"n": n % 5} for n in range(2_500)], buffer_id="second")
+        assert second.wait(60).successful == 2_501
+        # Another order of keys, another payload: it is compared as it is written.
+        client.start("asks", [{"n": 1, "m": 2}, {"m": 2, "n": 1}], buffer_id="third").wait(60)
+    assert sum(memos(facts, "first")) == 45
+    assert memos(facts, "second") == [0] + [1] * 2_500
+    assert memos(facts, "third") == [0, 0]
+    assert len(starts.words()) == 5 + 1 + 2
+
+
+def test_who_fails_answers_nobody_and_equal_items_run_one_after_the_other(
+    journal: Path, facts: Facts, starts: Starts
+) -> None:
+    with pace.bus.running(journal, workers=2) as client:
+        assert client.start("asks", [{"n": 1, "fails": 1}] * 4, buffer_id="fail").wait(60).successful == 0
+    assert len(starts.words()) == 4
+    assert memos(facts, "fail") == [0] * 4
+
+
+def test_only_an_equal_item_in_a_workers_hands_holds_others_back(
+    journal: Path, facts: Facts, starts: Starts
+) -> None:
+    with pace.bus.running(journal, workers=2) as client:
+        same = [{"n": 1, "waits": 1}] * 3
+        client.start("asks", same + [{"n": n} for n in range(20)], buffer_id="held")
+        facts.until("SELECT count(*) = 20 FROM results WHERE buffer_id = 'held'")
+        assert len(starts.words()) == 21
+        starts.gate.touch()
+        assert client.buffer("held").wait(60).successful == 23
+    assert memos(facts, "held") == [0, 1, 1] + [0] * 20
+
+
+@pytest.mark.slow
+def test_a_rerun_runs_whatever_was_answered(journal: Path, facts: Facts, starts: Starts) -> None:
+    with pace.bus.running(journal, workers=1) as client:
+        client.start("asks", [{"n": 1}] * 3, buffer_id="again").wait(60)
+    rerun = module("durable_bus", "replay", "rerun", "again", "apps.pace:bus", "--journal", str(journal))
+    code, out, err = outcome(rerun)
+    assert (code, err) == (0, ""), out
+    assert len(starts.words()) == 1 + 3

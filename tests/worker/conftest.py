@@ -1,0 +1,14 @@
+"""Fixtures of the tests of workers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from worker_process import WorkerProcess
+
+
+@pytest.fixture(params=["pacing", "pacing_async"], ids=["sync", "async"])
+def worker(request: pytest.FixtureRequest, journal: Path) -> Iterator[WorkerProcess]:
+    """A worker whose listeners go by limits: with plain functions, and with coroutines."""
+    with WorkerProcess(f"apps.{request.param}:bus", journal) as worker:
+        yield worker
