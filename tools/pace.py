@@ -7,9 +7,9 @@ Nothing here asserts anything about time: it prints what it has measured. It nee
 
 **example**: `durable_bus.examples.paced_service` with 2,000 prompts against `limited_service`, killed three
 times with kill -9, supervisor and workers, and run again. Whether each prompt was answered once; what the
-service has refused behind the first second; by how many answers it and the view `spending` differ. Beside it how
-many calls were under way at each kill, as the service has it; how many had ended just before, so that their
-costs may have been on the way to the journal; how many items were in hand, as the journal has it.
+service has refused behind the first second; by how many answers it and the view `spending` differ. Beside it
+how many calls were under way at each kill, as the service has it; how many had ended just before, so that
+their costs may have been on the way to the journal; how many items were in hand, as the journal has it.
 
 **limit**: 500 a second, four workers, two buffers, 60 s. `durable-bus serve` is killed with kill -9 half-way
 and started again at once. The service takes everything and notes when. In a window of T seconds may be
