@@ -247,6 +247,7 @@ class Bare:
             "attempt": 1,
             "worker_pid": worker_pid,
             "durations": durations,
+            "memo": 0,
         }
         self._execute(self._texts["add_answer"], facts)
         self._recorded += count

@@ -7,7 +7,10 @@ SELECT
     coalesce((SELECT max(commit_id) FROM journal_commit), 0),
     coalesce((SELECT max(buffer_seq) FROM buffer), 0),
     -- what was spent stays when its dispatch is pruned, and must not be taken for another's
-    max(coalesce((SELECT max(dispatch_id) FROM dispatch), 0), coalesce((SELECT max(dispatch_id) FROM spent WHERE dispatch_id > 0), 0)),
+    max(
+        coalesce((SELECT max(dispatch_id) FROM dispatch), 0),
+        coalesce((SELECT max(dispatch_id) FROM spent WHERE dispatch_id > 0), 0)
+    ),
     coalesce((SELECT max(answer_id) FROM answer), 0);
 
 -- name: start_run

@@ -73,8 +73,10 @@ def test_the_same_connection_writes_on_under_the_new_schema(old: Path) -> None:
 
 
 def test_no_row_is_touched(tmp_path: Path) -> None:
-    """However many there are: what is written is the schema, some pages of it."""
-    written = []
+    """However many there are: what is written is the schema, some pages of it, and a page for each new table
+    and index.
+    """
+    written, grown = [], []
     for results in (100, 10_000):
         journal = tmp_path / f"{results}.db"
         synthetic.make(journal, results, 10, schema_version=1)
@@ -82,8 +84,9 @@ def test_no_row_is_touched(tmp_path: Path) -> None:
         with closing(open_writer(journal)) as connection:
             migrate(connection)
             written.append(connection.execute("PRAGMA wal_checkpoint").fetchone()[1])
-        assert Facts(journal).value("PRAGMA page_count") - pages <= 2
-    assert written[0] == written[1] < 20
+        grown.append(Facts(journal).value("PRAGMA page_count") - pages)
+    assert max(grown) <= min(grown) + 2 < 20
+    assert max(written) <= min(written) + 2 < 40
 
 
 CHANGED = [
