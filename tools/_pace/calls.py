@@ -160,33 +160,30 @@ def show_limit(measured: dict[str, Any]) -> None:
 
 # ---- adaptive
 
-CAPACITY = 40
-LATENCY_S = 0.1
-"""Of an answer."""
-
 
 def adaptive(options: argparse.Namespace) -> dict[str, Any]:
-    every_s = options.change_seconds
+    every_s, capacity, latency_s = options.change_seconds, options.capacity, options.latency
     total_s = options.periods * every_s
-    items = [str(n) for n in range(int(total_s * CAPACITY / LATENCY_S))]
-    behave = ("--capacity", str(CAPACITY), "--change-every", str(every_s), "--latency", str(LATENCY_S))
+    items = [str(n) for n in range(int(total_s * capacity / latency_s))]
+    behave = ("--capacity", str(capacity), "--change-every", str(every_s), "--latency", str(latency_s))
     with service(*behave) as url, daemon(options.folder, 2) as one:
         with one.client() as client:
             client.start("probe", items)
         while not (capacities := counts_of(url).capacities):
             time.sleep(LOOK_EVERY_S)
-        sleep_until(capacities[0][0] + total_s + 2 * LATENCY_S)
+        sleep_until(capacities[0][0] + total_s + 2 * latency_s)
         counts = counts_of(url)
     ended_s = sorted(call.ended_s for call in counts.calls if call.status == 200)
     periods = []
-    for since_s, capacity in counts.capacities[: options.periods]:
+    for since_s, taken in counts.capacities[: options.periods]:
         from_s, until_s = since_s + every_s / 2, since_s + every_s
         rate = sum(1 for time_s in ended_s if from_s <= time_s < until_s) / (until_s - from_s)
         periods.append(
-            {"capacity": capacity, "answers_per_s": rate, "share": round(rate * LATENCY_S / capacity, 3)}
+            {"capacity": taken, "answers_per_s": rate, "share": round(rate * latency_s / taken, 3)}
         )
     gaps_s = [later - before for before, later in itertools.pairwise(ended_s)]
     return {
+        "latency_s": latency_s,
         "settled_s": every_s / 2,
         "periods": periods,
         "refused": counts.refused,
@@ -195,9 +192,10 @@ def adaptive(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def show_adaptive(measured: dict[str, Any]) -> None:
+    whole = measured["periods"][0]["capacity"]
     print(
-        f"    adaptive: at most {PROBED_MAX} at once, a service that takes {CAPACITY} and {CAPACITY // 2} "
-        f"by turns, {LATENCY_S:g} s each; from {measured['settled_s']:g} s after each change on"
+        f"    adaptive: at most {PROBED_MAX} at once, a service that takes {whole} and {whole // 2} "
+        f"by turns, {measured['latency_s']:g} s each; from {measured['settled_s']:g} s after each change on"
     )
     for period in measured["periods"]:
         print(
