@@ -14,7 +14,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support import REPOSITORY
 
 from durable_bus.supervisor.scheduling import timeouts
-from durable_bus.supervisor.outcomes import attempts
 from durable_bus.wire.parts import Terms
 from simulation import Machine, Violation, run_schedule
 from simulation.handlers import Answers
