@@ -23,6 +23,7 @@ from durable_bus.wire.protocol import (
     Error,
     Fatal,
     Hello,
+    LimitSet,
     Open,
     Opened,
     Pause,
@@ -30,6 +31,7 @@ from durable_bus.wire.protocol import (
     Receiving,
     Request,
     Resume,
+    SetLimit,
     Start,
     ToClient,
     Welcome,
@@ -41,7 +43,16 @@ from simulation.records import Content, Violation
 if TYPE_CHECKING:
     from simulation.machine import Machine
 
-__all__ = ["TRY_AGAIN", "UNACKNOWLEDGED_CHUNKS_MAX", "VERSION", "Control", "Peer", "Producer", "Starter"]
+__all__ = [
+    "TRY_AGAIN",
+    "UNACKNOWLEDGED_CHUNKS_MAX",
+    "VERSION",
+    "Control",
+    "LimitSetter",
+    "Peer",
+    "Producer",
+    "Starter",
+]
 
 VERSION = "simulated"
 UNACKNOWLEDGED_CHUNKS_MAX = 8
@@ -214,9 +225,11 @@ class Starter(Producer):
         content = self.content
         if self.world.chance(0.2):
             self.send(AskForms(f"{self.name}/forms"))  # a client that has a dataclass among its items
-        self.send(
-            Start(self.request_id, content.buffer_id, content.target, content.collect, content.return_to)
-        )
+        start = Start(
+            self.request_id, content.buffer_id, content.target, content.collect, content.return_to,
+            terms=content.terms,
+        )  # fmt: skip
+        self.send(start)
         if not self.world.chance(0.3):
             self._go_on()
 
@@ -304,9 +317,38 @@ class Control(Peer):
     def answered(self, answer: Answer | Error) -> None:
         if isinstance(answer, Error):
             too_early = self._verb == "pause" and "still arriving" in answer.message
+            if self._verb == "resume" and "it has spent more than that already" in answer.message:
+                self._request = Resume(self.new_request_id(), self._request.buffer_id, {"usd": 100.0})
+                self.send(self._request)
+                return
             if not too_early and answer.type != "NotFound":
                 super().answered(answer)
         elif not isinstance(answer, Controlled):
+            super().answered(answer)
+        self.state = "answered"
+        self.close()
+
+
+class LimitSetter(Peer):
+    """Changes a limit by hand, or resets it, until it was answered."""
+
+    def __init__(
+        self, machine: "Machine", name: str, limit: str, rate: str | None, running: int | None
+    ) -> None:
+        """With neither `rate` nor `running` it is reset."""
+        super().__init__(machine, name)
+        self._request = SetLimit(self.new_request_id(), limit, rate, running, not (rate or running))
+
+    def welcomed(self) -> None:
+        self.send(self._request)
+
+    def is_told(self, connection_id: int, frame: ToClient) -> None:
+        if isinstance(frame, LimitSet):
+            self.machine.model.told.limit_set(frame)
+
+    def answered(self, answer: Answer | Error) -> None:
+        unknown = isinstance(answer, Error) and "the app has no limit" in answer.message
+        if not unknown and not isinstance(answer, LimitSet):
             super().answered(answer)
         self.state = "answered"
         self.close()

@@ -54,11 +54,16 @@ class Answers:
 
 @dataclass(frozen=True)
 class Raises:
-    """The attempt fails: `exception`, `malformed` or `answer`."""
+    """The attempt fails: `exception`, `malformed`, `answer` or `retry_after`."""
 
     seconds: float
     kind: str
     message: str = "simulated"
+    final: bool = False
+    """Its listener does not retry this exception."""
+    after_s: float | None = None
+    limit: str = ""
+    """By RetryAfter: when it is to come back, and which limit is to rest until then."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,9 @@ ACTS = {
     "huh": "answers with a Huh",
     "none": "returns None",
     "raise": "raises; raise:2 at the first two attempts only",
+    "final": "raises what its listener does not retry",
+    "later": "later:0.5:steady:2 raises RetryAfter(0.5, 'steady') at the first two times only, later:0.5::2"
+    " names no limit",
     "malformed": "the payload does not load",
     "unserialisable": "the answer cannot be sent",
     "die": "ends the process; die:1 at the first time only",
@@ -123,6 +131,12 @@ def obey(call: Call) -> Handling:
         return Outcome(seconds, outcomes.End(), b"") if call.is_message else Answers(seconds, "")
     if what == "raise" and call.before < times:
         return Raises(seconds, "exception")
+    if what == "final":
+        return Raises(seconds, "exception", final=True)
+    if what == "later":
+        after_s, limit, returns = detail.split(":")
+        if call.before < int(returns):
+            return Raises(seconds, "retry_after", after_s=float(after_s), limit=limit)
     if what == "malformed":
         return Raises(0.0, "malformed")
     if what == "unserialisable":

@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from durable_bus.payloads.settings import ListenerSettings
+from msgspec.structs import replace
 
-__all__ = ["LISTENERS"]
+from durable_bus.payloads.settings import LimitSettings, ListenerSettings
+
+__all__ = ["LIMITS", "LISTENERS", "limited_by"]
 
 
 def listener(name: str, **settings: Any) -> ListenerSettings:
@@ -28,5 +30,23 @@ LISTENERS: dict[str, ListenerSettings] = {
         listener("at-once", attempts=3),
         listener("many", concurrency=5, is_async=True, attempts=2, backoff_s=0.1),
         listener("guarded", attempts=2, peers=("once", "system.buffer")),
+        listener("paced", limits=("steady",)),
+        listener("narrow", limits=("few",), concurrency=4, is_async=True),
+        listener("both", limits=("steady", "few"), attempts=3, backoff_s=0.2, backoff_max_s=0.3, jitter=0.5),
     )
 }
+
+LIMITS: dict[str, LimitSettings] = {
+    "steady": LimitSettings("steady", "30/s", None),
+    "few": LimitSettings("few", None, 3, adaptive=True),
+}
+
+
+def limited_by(
+    listeners: dict[str, ListenerSettings], limits: dict[str, LimitSettings]
+) -> dict[str, ListenerSettings]:
+    """The same listeners in an app that has these limits and no others."""
+    return {
+        name: replace(settings, limits=tuple(one for one in settings.limits if one in limits))
+        for name, settings in listeners.items()
+    }

@@ -8,16 +8,18 @@ from typing import Any
 
 from durable_bus.errors import StorageFailed, StorageFull, WorkerKilled
 from durable_bus.journal.journal import Journal
-from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.payloads.settings import LimitSettings, ListenerSettings
 from durable_bus.supervisor.context import Ports, SupervisorConfig
 from durable_bus.supervisor.loop import Supervisor
 from durable_bus.supervisor.workers.workforce import is_settled
-from simulation.clients import VERSION, Control, Peer, Producer, Starter
+from simulation.clients import VERSION, Control, LimitSetter, Peer, Producer, Starter
 from simulation.connections import Link, SimulatedConnections
 from simulation.correspondents import Correspondent
 from simulation.handlers import Handler, obey
-from simulation.listeners import LISTENERS
+from simulation.listeners import LIMITS, LISTENERS
+from simulation.memory import memory_is_the_journal
 from simulation.model import Model
+from simulation.pace import PaceRules
 from simulation.pool import SimulatedPool
 from simulation.records import Content, Violation
 from simulation.scheduling import SchedulingRules
@@ -63,14 +65,18 @@ class Machine:
         *,
         workers: int = 2,
         listeners: dict[str, ListenerSettings] | None = None,
+        limits: dict[str, LimitSettings] | None = None,
         handler: Handler = obey,
     ) -> None:
         self.world = World(seed)
         self.rng = self.world.rng
         self.clock = SimulatedClock(self.world)
         self.listeners = listeners or LISTENERS
-        self.code = self.listeners
-        """The table of workers that boot from now on."""
+        self.limits = LIMITS if limits is None else limits
+        self.code, self.code_limits = self.listeners, self.limits
+        """The tables of workers that boot from now on."""
+        self.spends = 0.0
+        """How many of the attempts spend something."""
         self.handler = handler
         self.faults = Faults()
         self.journal_path = folder / f"{seed}.db"
@@ -78,6 +84,8 @@ class Machine:
         self.model = Model(self.journal_path)
         self.model.attempts = {name: settings.attempts for name, settings in self.listeners.items()}
         self.rules = SchedulingRules(self)
+        self.pace = PaceRules(self)
+        self.model.others.append(self.pace.check)
         self.peers: list[Peer] = []
         self.supervisor: Supervisor | None = None
         self.turns = 0
@@ -86,6 +94,8 @@ class Machine:
         self.stops = 0
         self._workers = workers
         self._code_was_another = False
+        self.has_lost = False
+        """Some code lacked a listener."""
         self._journal: Journal | None = None
         self._next_commit: str | None = None
         self._sends_left: int | None = None
@@ -105,6 +115,7 @@ class Machine:
         assert self.supervisor is not None
         now_ns = self.world.now_ns
         self._notice_spinning(timeout_s)
+        self.pace.waits(timeout_s)
         self.world.run_until(now_ns + math.ceil(timeout_s * 1e9), self._is_ready)
         extra_s = self.rng.choice([2e-5, 1e-4, 1e-3, 1e-2])
         if self.world.chance(self.faults.pause):
@@ -148,6 +159,7 @@ class Machine:
     def _committed(self) -> None:
         self.commits += 1
         self.model.committed()
+        self.pace.committed()
 
     def boot_fault(self) -> str | None:
         if not self.world.chance(self.faults.boot):
@@ -182,9 +194,10 @@ class Machine:
         else:
             if self._journal is not None and self._journal.committed:
                 self.model.look()
-                self._memory_is_the_journal()
+                memory_is_the_journal(self)
             self._nobody_waits_for_what_has_come()
             self.rules.look()
+            self.pace.look()
             if self.supervisor is not None and self.supervisor.stopped:
                 self.stops += 1
                 self._ended("stopped", crashed=False)
@@ -201,6 +214,7 @@ class Machine:
             self._limit_pages()
         self.pool = SimulatedPool(self)
         self.rules.forget()
+        self.pace.starts()
         self.connections = SimulatedConnections(self)
         supervisor = Supervisor(
             SupervisorConfig(app_name="simulated", pid=self.starts, version=VERSION, workers=self._workers),
@@ -239,27 +253,9 @@ class Machine:
         self.pool.end()
         self.connections.end()
         self.model.supervisor_died(crashed)
+        self.pace.supervisor_died()
         self.model.check()
         self.world.run_until(self.world.now_ns + int(self.rng.choice([1e6, 1e8, 2e9])))
-
-    def _memory_is_the_journal(self) -> None:
-        """What the supervisor counts in memory is what the rows say."""
-        if self.supervisor is None:
-            return
-        state = self.supervisor.state
-        rows = self.model.query(
-            "SELECT buffer_seq, succeeded + failed, failed, received, sealed_commit IS NOT NULL FROM buffer"
-            " WHERE opened_commit IS NOT NULL AND ended_commit IS NULL"
-        )
-        found = [(one.seq, one.recorded, one.failed, one.total, one.sealed) for one in state.buffers.values()]
-        if sorted(found) != sorted(rows):
-            raise Violation(
-                f"in memory (buffer, recorded, failed, total, sealed) are {found}, on disk {rows}"
-            )
-        for hand in state.workers.values():
-            held = sum(len(one.open_positions()) for one in state.held_by(hand))
-            if hand.unanswered != held:
-                raise Violation(f"worker {hand.worker_id} holds {held} items, counted are {hand.unanswered}")
 
     def _nobody_waits_for_what_has_come(self) -> None:
         supervisor = self.supervisor
@@ -306,6 +302,18 @@ class Machine:
         """A client comes to `cancel`, `pause` or `resume` a buffer."""
         self._comes(Control(self, f"o{len(self.peers)}", verb, buffer_id), 0.0)
 
+    def set_limit(self, name: str, rate: str | None, running: int | None) -> None:
+        """A client comes to set a limit by hand; with neither `rate` nor `running` to reset it."""
+        self._comes(LimitSetter(self, f"l{len(self.peers)}", name, rate, running), 0.0)
+
+    def paused(self) -> list[str]:
+        """Buffers that are open and paused."""
+        sql = (
+            "SELECT buffer_id FROM buffer JOIN pause USING (buffer_seq)"
+            " WHERE resumed_commit IS NULL AND ended_commit IS NULL ORDER BY buffer_seq"
+        )
+        return [buffer_id for (buffer_id,) in self.model.query(sql)]
+
     def _comes(self, peer: Peer, delay_s: float) -> None:
         self.peers.append(peer)
         self.world.later(delay_s, peer.connect)
@@ -351,10 +359,11 @@ class Machine:
             self.supervisor.signals.append(name)
             self._stopping = self._stopping or name == "stop"
 
-    def new_code(self, listeners: dict[str, ListenerSettings]) -> None:
+    def new_code(self, listeners: dict[str, ListenerSettings], limits: dict[str, LimitSettings]) -> None:
         """The app on disk is another one; a reload, or a new worker, imports it."""
-        self.code = listeners
+        self.code, self.code_limits = listeners, limits
         self._code_was_another = True
+        self.has_lost = self.has_lost or listeners.keys() != self.listeners.keys()
 
     def set_clock(self, seconds: float) -> None:
         """Somebody sets the wall clock forth or back."""
@@ -374,7 +383,7 @@ class Machine:
         # Who hangs in boot is waited for as long as five minutes, while every client asks again and again.
         hangs = any(not worker.booted for worker in self._living())
         if hangs or self._code_was_another:  # else nothing saves a worker that is stopped but the supervisor
-            self.code = self.listeners
+            self.code, self.code_limits = self.listeners, self.limits
             self.signal("reload")
 
     def settle(self) -> None:

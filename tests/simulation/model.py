@@ -6,6 +6,7 @@ in. It looks at the journal through a second connection, which sees only what is
 
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 from durable_bus.payloads.forms import TEXT, XML, form_of_each
 from durable_bus.payloads.outcomes import End, Respond, Start
 from durable_bus.payloads.packing import unpack
+from durable_bus.supervisor.outcomes import attempts
 from durable_bus.wire import work as frames
 from durable_bus.wire.work import Work, WorkItems, WorkMessage
 from simulation.handlers import UNWRITABLE, Answers, Handling, Outcome
 from simulation.invariants import ALWAYS, IN_THE_END
+from simulation.pace_invariants import PACE
 from simulation.records import INDEX_BITS, Answer, Content, Execution, Violation, key_of
 from simulation.told import Told
 
@@ -56,9 +59,12 @@ class Model:
     """How often each listener may try."""
     taken: list[tuple[int, Answer | None]] = field(default_factory=list)
     """Handed in since the last commit."""
+    others: list[Callable[[], None]] = field(default_factory=list)
+    """What else must be true whenever everything is looked at."""
 
     def __post_init__(self) -> None:
         self.reader = sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True, isolation_level=None)
+        self.reader.create_function("returns_max", 0, lambda: attempts.RETURNS_MAX)
         self.told = Told(self.query)
         """What clients were told."""
 
@@ -271,11 +277,14 @@ class Model:
         """Everything that must be true at any moment."""
         self.look()
         self._ask(ALWAYS)
+        self._ask(PACE)
         for content in self.told.acknowledged.values():
             self.told.is_on_disk(content)
         for content, count in self.told.streamed.values():
             self.told.stream_is_on_disk(content, count)
         self._charges()
+        for check in self.others:
+            check()
 
     def _charges(self) -> None:
         """Nothing is charged with more than has befallen it, or tried more often than its listener allows."""

@@ -41,7 +41,7 @@ class SimulatedPool:
         used = {worker.pid for worker in self.workers.values()}
         # The kernel gives a pid again as soon as it likes.
         pid = self._world.rng.choice([pid for pid in range(100, 110 + len(used)) if pid not in used])
-        worker = SimulatedWorker(self._machine, worker_id, pid, self._machine.code)
+        worker = SimulatedWorker(self._machine, worker_id, pid, self._machine.code, self._machine.code_limits)
         self.workers[worker_id] = worker
         self._slots[worker_id] = worker.slot
         worker.boot()
@@ -65,6 +65,7 @@ class SimulatedPool:
                 count = len(unpack(frame.bodies[0]))
                 first = key_of(work, work.first)
                 self._machine.rules.handed_out([*range(first, first + count)], worker_id)
+            self._machine.pace.sent(work, worker_id)
             self._world.note(f"to worker {worker_id}: {work}, {len(unpack(frame.bodies[0]))} payloads")
         if worker.alive and worker.arrives_ns <= self._world.now_ns and self._world.chance(0.5):
             worker.receive(data)  # it is faster than the supervisor, which still has things to do
@@ -100,6 +101,7 @@ class SimulatedPool:
                 frame = worker.pipe.frames.popleft()
                 if isinstance(frame.header, Answers):
                     self._machine.model.hands_in(frame.header, frame.bodies)
+                    self._machine.pace.hands_in(frame.header)
                 events.append(WorkerSpoke(worker.worker_id, frame))
             worker.was_read()
             if worker.reported:

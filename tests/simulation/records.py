@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+from durable_bus.wire.parts import Terms
 from durable_bus.wire.work import Work, WorkMessage
 
 __all__ = ["INDEX_BITS", "Answer", "Content", "Execution", "Violation", "key_of"]
 
 INDEX_BITS = 32
+NO_TERMS = Terms()
 
 
 class Violation(AssertionError):
@@ -28,6 +30,8 @@ class Content:
     texts: tuple[str, ...]
     forms: tuple[int, ...]
     return_to: str = ""
+    terms: Terms = NO_TERMS
+    """Under which it runs, when its client is the first."""
 
 
 @dataclass(frozen=True)

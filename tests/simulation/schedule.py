@@ -6,21 +6,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
+from durable_bus.payloads.settings import LimitSettings
+from durable_bus.supervisor.outcomes import attempts
 from durable_bus.supervisor.scheduling import dispatcher as dispatch
+from durable_bus.wire.parts import Terms
 from simulation.forms import some_forms, worded
 from simulation.handlers import FOR_EVER_S, Handler, obey
+from simulation.listeners import LIMITS, LISTENERS, limited_by
 from simulation.machine import Faults, Machine
-from simulation.records import Content
+from simulation.records import NO_TERMS, Content
 from simulation.storage import AT_COMMIT
 from simulation.streamers import Habits
 
-__all__ = ["Profile", "Summary", "cuts", "run_schedule", "some_content", "some_letters"]
+__all__ = ["Profile", "Summary", "cuts", "run_schedule", "some_content", "some_letters", "some_terms"]
 
+_RESUME = 0.05
+"""Per turn: somebody resumes a buffer that is paused."""
 _RATES = (0.005, 0.02, 0.08)
 _ACTS = {
     "ok": 60, "slow": 3, "huh": 3, "none": 3, "raise": 4, "raise:1": 5, "raise:2": 3, "malformed": 3,
-    "unserialisable": 2, "die": 2, "die:1": 4, "hang:1": 2, "hang": 1,
+    "unserialisable": 2, "die": 2, "die:1": 4, "hang:1": 2, "hang": 1, "final": 2,
+    "later:0.2::1": 2, "later:0.5:steady:1": 2, "later:2:steady:2": 1, "later:1:few:1": 2,
+    "later:0.05::99": 1,
 }  # fmt: skip
+RETURNS_MAX = 6
+"""How often an item may come back by RetryAfter in a schedule, instead of 1,000 times."""
 _MAILBOXES = ("alice", "bob")
 
 
@@ -75,6 +85,15 @@ class Profile:
     control: float
     batch_bytes_max: int
     """What a batch is cut at: an item has some 15 bytes."""
+    limits: dict[str, LimitSettings]
+    """Which limits the app has."""
+    other_limits: float
+    """Per reload: its code has others."""
+    set_limit: float
+    terms: float
+    """How many of the starts say under which terms they run."""
+    spends: float
+    """How many of the attempts spend something."""
 
     @classmethod
     def draw(cls, rng: random.Random) -> "Profile":
@@ -116,7 +135,41 @@ class Profile:
             mailboxes=rng.choice([0, 0, 1, 2]),
             control=rate(),
             batch_bytes_max=rng.choice([40, 200, dispatch.BATCH_BYTES_MAX, dispatch.BATCH_BYTES_MAX]),
+            limits=some_limits(rng),
+            other_limits=rng.choice([0.0, 0.5]),
+            set_limit=rate(),
+            terms=rng.choice([0.0, 0.3, 0.8]),
+            spends=rng.choice([0.0, 0.3, 1.0]),
         )
+
+
+def some_limits(rng: random.Random) -> dict[str, LimitSettings]:
+    """Those of an app: of `LIMITS` all, one, or none."""
+    limits = {
+        "steady": LimitSettings(
+            "steady", rng.choice(["3/s", "90/min", "30/s", "200/s"]), rng.choice([None, None, 2])
+        ),
+        "few": LimitSettings("few", rng.choice([None, None, "10/s"]), rng.randint(1, 6), rng.random() < 0.5),
+    }
+    names = rng.choice([[*LIMITS], [*LIMITS], ["steady"], ["few"], []])
+    return {name: limits[name] for name in names}
+
+
+def some_terms(rng: random.Random, now_ms: int) -> Terms:
+    """Each of the terms in some of them."""
+
+    def maybe(chance: float, *values: int) -> int | None:
+        return rng.choice(values) if rng.random() < chance else None
+
+    not_before = maybe(0.2, -5_000, 300, 3_000, 30_000)
+    return Terms(
+        priority=rng.choice([0, 0, -10, -3, 4, 10]),
+        not_before_ms=None if not_before is None else now_ms + not_before,
+        deadline_ms=maybe(0.15, 0, 300, 2_000, 20_000),
+        enough=maybe(0.2, 1, 3, 10),
+        max_failures=maybe(0.2, 1, 2, 5),
+        budget={"usd": rng.choice([0.25, 2.0, 8.0])} if rng.random() < 0.3 else {},
+    )
 
 
 def some_words(rng: random.Random, names: list[str], talk: float, depth: int = 3) -> str:
@@ -176,12 +229,23 @@ def run_schedule(
     as a note.
     """
     profile = Profile.draw(random.Random(f"profile {seed}"))
-    machine = Machine(seed, folder, workers=profile.workers, handler=handler)
+    machine = Machine(
+        seed,
+        folder,
+        workers=profile.workers,
+        listeners=limited_by(LISTENERS, profile.limits),
+        limits=profile.limits,
+        handler=handler,
+    )
+    machine.spends = profile.spends
     machine.world.tell = tell
     try:
         _clients_come(machine, profile)
         machine.faults = profile.faults
-        with patch.object(dispatch, "BATCH_BYTES_MAX", profile.batch_bytes_max):
+        with (
+            patch.object(dispatch, "BATCH_BYTES_MAX", profile.batch_bytes_max),
+            patch.object(attempts, "RETURNS_MAX", RETURNS_MAX),
+        ):
             for _ in range(profile.turns):
                 machine.turn()
                 _befall(machine, profile)
@@ -208,7 +272,8 @@ def _clients_come(machine: Machine, profile: Profile) -> None:
         if contents and rng.random() < profile.same_id:
             earlier = rng.choice(contents)
             content = earlier if rng.random() < 0.5 else replace(content, buffer_id=earlier.buffer_id)
-        content = replace(content, return_to=content.return_to or mailbox or "")
+        terms = _maybe_terms(machine, profile)
+        content = replace(content, return_to=content.return_to or mailbox or "", terms=terms)
         contents.append(content)
         machine.start_buffer(content, cuts(rng, len(content.texts)), rng.uniform(0.0, 1.0), mailbox)
     for number in range(profile.streams):
@@ -216,10 +281,16 @@ def _clients_come(machine: Machine, profile: Profile) -> None:
         content = some_content(rng, f"s{number}", profile.items_max, listeners, profile.talk, mailbox)
         if rng.random() < profile.empty_stream:
             content = replace(content, texts=(), forms=())
+        content = replace(content, terms=_maybe_terms(machine, profile))
         for _ in range(rng.choice([1, 1, 1, 2])):
             machine.stream(content, Habits.draw(rng), rng.uniform(0.0, 1.0), mailbox)
         if content.texts and rng.random() < profile.same_id:
             machine.start_buffer(content, cuts(rng, len(content.texts)), rng.uniform(0.0, 1.0), mailbox)
+
+
+def _maybe_terms(machine: Machine, profile: Profile) -> Terms:
+    is_said = machine.rng.random() < profile.terms
+    return some_terms(machine.rng, machine.clock.now_ms()) if is_said else NO_TERMS
 
 
 def _befall(machine: Machine, profile: Profile) -> None:
@@ -250,8 +321,15 @@ def _befall(machine: Machine, profile: Profile) -> None:
         machine.signal("stop")
     if chance(profile.reload):
         lost = rng.choice([*machine.listeners]) if rng.random() < profile.lose_listener * 5 else None
-        machine.new_code({name: facts for name, facts in machine.listeners.items() if name != lost})
+        code = {name: facts for name, facts in machine.listeners.items() if name != lost}
+        limits = some_limits(rng) if rng.random() < profile.other_limits else machine.limits
+        machine.new_code(limited_by(code, limits), limits)
         machine.signal("reload")
+    if chance(profile.set_limit):
+        rate, running = rng.choice([None, None, "2/s", "50/s"]), rng.choice([None, 1, 5])
+        machine.set_limit(rng.choice([*LIMITS]), rate, running)
+    if chance(_RESUME) and (paused := machine.paused()):
+        machine.control("resume", rng.choice(paused))
     if chance(profile.set_clock):
         machine.set_clock(rng.choice([-60.0, -5.0, 5.0, 3600.0]))
 

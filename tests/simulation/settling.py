@@ -96,6 +96,13 @@ class Settling:
             if self._machine.world.now_ns > deadline_ns or self._machine.turns - turns > _TURNS_MAX:
                 raise Violation(f"it never came true: {what}; {self._what_is_left()}")
             self._machine.turn()
+            self._somebody_resumes()
+
+    def _somebody_resumes(self) -> None:
+        """What is paused, whenever nobody asks for anything just now: a budget may be reached again."""
+        busy = any(isinstance(peer, Control) and not peer.is_done for peer in self._machine.peers)
+        for buffer_id in [] if busy else self._machine.paused():
+            self._machine.control("resume", buffer_id)
 
     def _what_is_left(self) -> str:
         clients = [peer.name for peer in self._machine.peers if not peer.is_done]

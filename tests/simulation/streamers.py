@@ -97,7 +97,7 @@ class Streamer(Producer):
         content = self.content
         start = Start(
             self.request_id, content.buffer_id, content.target, content.collect, content.return_to,
-            stream=True, again=self._begun,
+            stream=True, again=self._begun, terms=content.terms,
         )  # fmt: skip
         self.send(start)
         if self._begun:
@@ -233,6 +233,9 @@ class Streamer(Producer):
         unless nothing will come of it.
         """
         message = error.message
+        if error.type == "BufferEnded" and self.machine.model.told.ended_early(self.content.buffer_id):
+            self.is_refused(message)
+            return
         if error.type != "BufferError":
             raise Violation(f"client {self.name} was refused with {error}")
         was_cancelled = self.content.buffer_id in self.machine.model.told.cancelling

@@ -14,7 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support import REPOSITORY
 
 from durable_bus.supervisor.scheduling import timeouts
+from durable_bus.wire.parts import Terms
 from simulation import Machine, Violation, run_schedule
+from simulation.handlers import Answers
 from simulation.records import Content
 from simulation.schedule import cuts, some_content, some_letters
 from simulation.storage import AT_COMMIT, fast_folder
@@ -65,6 +67,20 @@ def test_a_worker_that_is_to_stop_again_as_it_has_stopped_goes_on(folder: Path) 
             if seed == 5151:
                 machine.control("pause", "b3")
         machine.settle()
+    finally:
+        machine.close()
+
+
+def test_who_has_waited_long_is_served_beside_any_number_of_urgent_items(folder: Path) -> None:
+    """It went out when it was its turn, and was taken back each time for the next urgent item."""
+    machine = Machine(0, folder, workers=1, handler=lambda call: Answers(0.1, call.text))
+    try:
+        urgent = Content("urgent", "once", True, ("item",) * 300, (0,) * 300, terms=Terms(priority=1))
+        machine.start_buffer(urgent, [300])
+        machine.start_buffer(Content("other", "thrice", True, ("item",), (0,)), [1], delay_s=1.0)
+        machine.settle()
+        ended = machine.model.query("SELECT buffer_id FROM buffer ORDER BY ended_commit")
+        assert ended == [("other",), ("urgent",)]
     finally:
         machine.close()
 

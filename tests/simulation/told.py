@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from durable_bus.wire.protocol import Controlled, Message, Opened
+from durable_bus.wire.protocol import Controlled, LimitSet, Message, Opened
 from simulation.records import Content, Violation
 
 __all__ = ["Told"]
@@ -34,10 +34,36 @@ class Told:
 
     def opened(self, content: Content, opened: Opened) -> None:
         """A client is told that its buffer is accepted: all of it is on disk."""
+        if self._has_ended_as_a_stream(content, opened):
+            return
         self.is_on_disk(content)
         if opened.total != len(content.texts):
             raise Violation(f"{content.buffer_id} was acknowledged with a wrong total: {opened}")
         self.acknowledged[content.buffer_id] = content
+
+    def ended_early(self, buffer_id: str) -> list[tuple[Any, ...]]:
+        """How many items a stream has that has ended before it was sealed, not by a cancel; at most a row."""
+        return self._query(
+            "SELECT total FROM buffer WHERE buffer_id = ? AND sealed_commit IS NULL"
+            " AND ended_how IN ('enough', 'max_failures', 'deadline')",
+            buffer_id,
+        )
+
+    def _has_ended_as_a_stream(self, content: Content, opened: Opened) -> bool:
+        """It has as many items as had come when it ended, and is never sealed."""
+        rows = self.ended_early(content.buffer_id)
+        if rows and rows != [(opened.total,)]:
+            raise Violation(f"{content.buffer_id} was acknowledged with a wrong total: {opened}, not {rows}")
+        return bool(rows)
+
+    def limit_set(self, answer: LimitSet) -> None:
+        """A limit is said to have been set by hand. (Another may have set it since, in the same commit.)"""
+        sql = (
+            "SELECT 1 FROM limit_change WHERE name = ? AND rate IS ? AND running IS ?"
+            " AND cause IN ('hand', 'reset')"
+        )
+        if not self._query(sql, answer.name, answer.rate, answer.running):
+            raise Violation(f"{answer} was said before its commit")
 
     def received(self, content: Content, request_id: str, next_chunk: int) -> None:
         """A client is told that its chunks are on disk, unless somebody cancels the buffer meanwhile."""
@@ -74,7 +100,7 @@ class Told:
         """A producer that comes back is told that there is nothing to do: it was this one that has sealed."""
         sql = "SELECT request_id FROM buffer WHERE buffer_id = ? AND sealed_commit IS NOT NULL"
         rows = self._query(sql, content.buffer_id)
-        if rows != [(request_id,)]:
+        if rows != [(request_id,)] and not self.ended_early(content.buffer_id):
             raise Violation(f"{request_id} was told that it has sealed {content.buffer_id}, and {rows} has")
 
     def gone_on(self, content: Content, request_id: str) -> None:

@@ -11,7 +11,7 @@ from durable_bus.payloads.packing import pack
 from durable_bus.wire import decoding
 from durable_bus.wire import work as frames
 from durable_bus.wire.framing import Frame, FrameReader, encode
-from durable_bus.wire.parts import Failed, Handled, Segment
+from durable_bus.wire.parts import Failed, Handled, Segment, Spent
 from durable_bus.wire.work import Report, Work, WorkItems
 from simulation.handlers import UNWRITABLE, Answers, Dies, Handling, Outcome, Raises
 from simulation.records import key_of
@@ -44,6 +44,7 @@ class WorkerPipe:
         self._unwritten: deque[tuple[Frame[Report], list[tuple[int, str]]]] = deque()
         """What the pipe has no room for, and what that says of which items. Until then it waits."""
         self._unsent: list[Done] = []
+        self._spent: list[Spent] = []
         self._discarded: tuple[int, int] | None = None
 
     @property
@@ -55,26 +56,32 @@ class WorkerPipe:
         """To be sent with the next flush."""
         self._unsent.append(done)
 
+    def add_spent(self, spent: Spent) -> None:
+        """The same of what a handler has spent."""
+        self._spent.append(spent)
+
     def discard(self, first: int, end: int) -> None:
         """These ordinals are told as thrown away with the next flush."""
         self._discarded = (min(first, self._discarded[0]) if self._discarded else first, end)
 
     def flush(self) -> None:
         """Write what has ended to the pipe, as `replies.Answers.flush` does."""
-        if not self._unsent and self._discarded is None:
+        if not self._unsent and not self._spent and self._discarded is None:
             return
         unsent, self._unsent = self._unsent, []
+        spent, self._spent = self._spent, []
         says = [
             (key_of(done.work, done.index), "failed" if isinstance(done.handling, Raises) else "answered")
             for done in unsent
         ]
-        self._send_answers(unsent, self._discarded, says)
+        self._send_answers(unsent, spent, self._discarded, says)
         self._discarded = None
         if unsent and self._world.chance(self._machine.faults.answer_twice):
-            self._worker.later(self._world.rng.choice([0.0, 0.01, 0.2, 2.0]), lambda: self._say_again(unsent))
+            delay_s = self._world.rng.choice([0.0, 0.01, 0.2, 2.0])
+            self._worker.later(delay_s, lambda: self._say_again(unsent, spent))
 
-    def _say_again(self, sent: list[Done]) -> None:
-        """The same answers once more, or others to the same items."""
+    def _say_again(self, sent: list[Done], spent: list[Spent]) -> None:
+        """The same answers once more, or others to the same items, and what was spent on items."""
         # A message's attempts share its id: a failure that is told again would count for the next attempt.
         sent = [done for done in sent if not (isinstance(done.handling, Raises) and done.work.dispatch < 0)]
         again = []
@@ -93,10 +100,14 @@ class WorkerPipe:
                 self._machine.model.hears_of(done.work, done.index, handling)
             again.append(Done(done.work, done.index, handling, done.micros))
         self._world.note(f"worker {self._worker.worker_id} answers twice ({how})")
-        self._send_answers(again, None, [])
+        self._send_answers(again, [one for one in spent if one.dispatch > 0], None, [])
 
     def _send_answers(
-        self, unsent: list[Done], discarded: tuple[int, int] | None, says: list[tuple[int, str]]
+        self,
+        unsent: list[Done],
+        spent: list[Spent],
+        discarded: tuple[int, int] | None,
+        says: list[tuple[int, str]],
     ) -> None:
         segments: list[Segment] = []
         bodies: list[list[str]] = []
@@ -110,7 +121,9 @@ class WorkerPipe:
                 trace = "a traceback" if handling.kind == "exception" else ""
                 described = (handling.kind, handling.message, trace)
                 answer = UNWRITABLE if handling.kind == "answer" else ""
-                failed.append(Failed(work.dispatch, done.index, *described, packed([done.micros]), answer))
+                returns = (handling.final, handling.after_s, handling.limit)
+                durations = packed([done.micros])
+                failed.append(Failed(work.dispatch, done.index, *described, durations, answer, *returns))
             elif isinstance(handling, Outcome):
                 outcomes.append(Handled(work.dispatch, done.index, handling.what))
                 outcome_bodies.append(handling.body)
@@ -142,6 +155,7 @@ class WorkerPipe:
             ],
             failed,
             outcomes,
+            spent,
             discarded=discarded,
         )
         self.send(header, *(pack(texts) for texts in bodies), *outcome_bodies, says=says)

@@ -13,7 +13,7 @@ from durable_bus.errors import WorkerDeath, WorkerExited, WorkerSilent
 from durable_bus.payloads.forms import form_of_each
 from durable_bus.payloads.outcomes import Respond
 from durable_bus.payloads.packing import pack, unpack
-from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.payloads.settings import LimitSettings, ListenerSettings
 from durable_bus.wire import decoding
 from durable_bus.wire.framing import Frame, FrameReader
 from durable_bus.wire.slot import ORDINAL_MAX
@@ -24,6 +24,7 @@ from simulation.records import key_of
 if TYPE_CHECKING:
     from simulation.machine import Machine
 
+from simulation.attempts import Resting, Spending
 from simulation.worker_pipe import Done, WorkerPipe
 
 __all__ = ["SimulatedSlot", "SimulatedWorker"]
@@ -74,13 +75,19 @@ class SimulatedWorker:
     """One worker process."""
 
     def __init__(
-        self, machine: "Machine", worker_id: int, pid: int, listeners: dict[str, ListenerSettings]
+        self,
+        machine: "Machine",
+        worker_id: int,
+        pid: int,
+        listeners: dict[str, ListenerSettings],
+        limits: dict[str, LimitSettings],
     ) -> None:
         self.machine = machine
         self.world = machine.world
         self.worker_id = worker_id
         self.pid = pid
         self.listeners = listeners
+        self.limits = limits
         self.is_async = any(settings.is_async for settings in listeners.values())
         self.slot = SimulatedSlot(self._race)
         self.alive = True
@@ -90,6 +97,10 @@ class SimulatedWorker:
         """The kernel has told the supervisor of the death."""
         self.booted = False
         self.pipe = WorkerPipe(self)
+        self._resting = Resting(self.world, limits)
+        self._spending = Spending(self)
+        self._asks_whether_to_rest = False
+        """A sync handler has just failed."""
         self._inbox: deque[Frame[Work]] = deque()
         self._reader = FrameReader(decoding.decode_work)
         self._frame: Frame[Work] | None = None
@@ -214,7 +225,7 @@ class SimulatedWorker:
             self.die(WorkerExited(1))
         elif fault != "hang":
             self.booted = True
-            self.pipe.send(Ready(self.listeners, FORMS), says=[])
+            self.pipe.send(Ready(self.listeners, FORMS, self.limits), says=[])
             self._step(self._feed)
 
     # What it is given
@@ -239,10 +250,15 @@ class SimulatedWorker:
             digits = work.forms if isinstance(work, WorkItems) else str(work.form)
             self._forms = form_of_each(digits, len(self._texts))
             self._last_flush_ns = self.world.now_ns
+            self._asks_whether_to_rest = True
         if self._position == len(self._texts):
             self._end_frame()
             return
         settings = self._settings
+        asks, self._asks_whether_to_rest = self._asks_whether_to_rest or settings.is_async, False
+        if asks and self._resting.returns(settings):
+            self._discard_rest()
+            return
         if settings.is_async and self._running[settings.name] >= settings.concurrency:
             return  # an item that ends goes on from here
         self.slot.worker_started = self._ordinal + 1
@@ -271,10 +287,7 @@ class SimulatedWorker:
         self.looking_at = None
         if self._ordinal >= self.slot.worker_limit:
             self.slot.worker_started = self._ordinal
-            first, end = self._ordinal, self._work.ordinal + len(self._texts)
-            self.pipe.discard(first, end)
-            self.world.note(f"worker {self.worker_id} discards ordinals {first} to {end - 1}")
-            self._end_frame()
+            self._discard_rest()
             return
         work, settings, index = self._work, self._settings, self._index
         timeout_s = settings.timeout_s
@@ -282,6 +295,7 @@ class SimulatedWorker:
         self.slot.worker_since_ns = self.world.now_ns
         before = self.machine.model.begins(key, self.worker_id, self.world.now_ns, timeout_s)
         self.machine.rules.begun(key)
+        self.machine.pace.begun(work)
         text, form = self._texts[self._position], self._forms[self._position]
         call = Call(self.world.rng, settings.name, text, form, work.attempt, before, work, index)
         handling = self._handle(call)
@@ -297,6 +311,7 @@ class SimulatedWorker:
             done = Done(work, index, handling, int(seconds * 1e6))
             after = self._on_loop if settings.is_async else self.later
             after(seconds, lambda: self._finish(done, settings))
+        self._spending.begin(work, index, seconds)
         self._position += 1
         if settings.is_async:
             self._running[settings.name] += 1
@@ -308,11 +323,24 @@ class SimulatedWorker:
 
     def _handle(self, call: Call) -> Handling:
         """Call the handler; what it answers to a message is an outcome."""
-        handling = self.machine.handler(call)
+        handling = self._resting.described(self.machine.handler(call))
         if isinstance(handling, Answers) and call.is_message and handling.seconds != FOR_EVER_S:
             what = Respond(handling.form, handling.success)
             handling = Outcome(handling.seconds, what, pack([handling.text]))
         return handling
+
+    def _discard_rest(self) -> None:
+        """What has not begun of the frame is thrown away."""
+        first, end = self._ordinal, self._work.ordinal + len(self._texts)
+        self.pipe.discard(first, end)
+        self.world.note(f"worker {self.worker_id} discards ordinals {first} to {end - 1}")
+        self._end_frame()
+
+    def plan_flush(self) -> None:
+        """The flushing thread sees to it that what was added leaves in time."""
+        if not self._flush_thread_planned:
+            self._flush_thread_planned = True
+            self.later(_FLUSH_THREAD_S, self._flush_thread)
 
     def _beat(self) -> None:
         """The event loop turns."""
@@ -324,10 +352,12 @@ class SimulatedWorker:
     def _finish(self, done: Done, settings: ListenerSettings) -> None:
         """A handler has returned."""
         self.machine.model.ends(done.work, done.index, done.handling)
+        self._spending.end(done.work, done.index)
         self.pipe.add(done)
-        if not self._flush_thread_planned:
-            self._flush_thread_planned = True
-            self.later(_FLUSH_THREAD_S, self._flush_thread)
+        self.plan_flush()
+        if isinstance(done.handling, Raises):
+            self._resting.raised(done.handling)
+            self._asks_whether_to_rest = True
         if settings.is_async:
             self._running[settings.name] -= 1
             self._on_loop(0.02 if sum(self._running.values()) else 0.0, self._flush_async)

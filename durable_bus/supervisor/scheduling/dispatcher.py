@@ -97,7 +97,7 @@ class _Round:
         `open_to`: the listeners it has. Once it has no room for a listener's items, later buffers of that
         listener wait like the first.
         """
-        room = self._context.room(worker)
+        room, lowest = self._context.room(worker), -turns.PRIORITY_MAX
         for position, seq in enumerate(waiting):
             if not open_to or not room:
                 return None
@@ -107,8 +107,13 @@ class _Round:
                 continue
             if only_alone and not any(candidate.alone for candidate in buffer.returned):
                 continue
+            if self._levels[seq] < lowest:
+                return None
             most = min(self._most(worker, buffer, settings.concurrency), room)
-            if not most or not self._gates.free(buffer.target):
+            free = self._gates.free(buffer.target)
+            if not most or not free:
+                if free and self._has_urgent and worker.next_ordinal > self._begun[worker.worker_id]:
+                    lowest = self._levels[seq]  # it would take back what is less urgent, when it has room
                 open_to.discard(buffer.target)
                 continue
             most = min(most, self._gates.free(buffer.target, seq))
@@ -146,6 +151,17 @@ class _Round:
         batch = min(batch, share)
         return 0 if worker.unanswered and self._load(worker) + batch > in_hand else batch
 
+    def _most_alone(self, worker: Worker, seq: int, concurrency: int) -> int:
+        """How much of what must be alone a worker may get: nothing when it holds something, else all of it,
+        as a smaller circle of suspects takes longer to search. But no more than limits and budgets let it.
+        """
+        if worker.unanswered:
+            return 0
+        buffer = self._state.buffers[seq]
+        free = self._gates.free(buffer.target, seq)
+        counts = buffer.budget_of is not None or self._gates.has_slots(buffer.target)
+        return min(free, concurrency) if counts else free
+
     def _in_hand_of(self, worker: Worker, buffer: OpenBuffer) -> int:
         """How much a worker holds of the listener's items."""
         held = self._state.held_by(worker)
@@ -153,14 +169,15 @@ class _Round:
 
     def _preempts(self, worker: Worker, buffer: OpenBuffer) -> bool:
         """Whether a worker is to give back items of lower priority that it has not begun, instead of taking
-        this buffer's behind them. They would make it wait for up to two batches.
+        this buffer's behind them. They would make it wait for up to two batches. Those stay that went out
+        because they had waited long, or they would come back as often as it is their turn.
         """
         begun = self._begun[worker.worker_id]
         later_us = 0.0
         for lease in self._state.held_by(worker):
             count = lease.first_ordinal + lease.item_count - max(begun, lease.first_ordinal)
             other = self._state.buffers.get(lease.buffer_seq) if isinstance(lease, ItemLease) else None
-            if other is not None and other.priority < buffer.priority and count > 0:
+            if other is not None and other.level < buffer.priority and count > 0:
                 later_us += count * self._state.item_us.get(lease.listener, rules.THEFT_WORTH_US)
         if later_us >= rules.THEFT_WORTH_US and worker.worker_id not in self._state.given:
             recall.recall(self._context, worker, begun)
@@ -174,10 +191,10 @@ class _Round:
         one more and more is looked at until something is: an answer that is there takes no worker.
         """
         memos, has_memo = self._memos, settings.memo is not None and self._context.config.uses_memos
+        most_alone = self._most_alone(worker, seq, settings.concurrency)
         look = most
         while seq in self._state.buffers and not (has_memo and memo.is_full(self._state)):
-            may_be_alone = worker.unanswered == 0
-            found = self._next_range(seq, look, may_be_alone=may_be_alone, must_be_alone=must_be_alone)
+            found = self._next_range(seq, look, most_alone=most_alone, must_be_alone=must_be_alone)
             if found is None:
                 return None
             found, items = self._packed(seq, found)
@@ -203,7 +220,12 @@ class _Round:
         self, worker: Worker, buffer_seq: int, found: Range, items: ItemBatch, digests: tuple[bytes, ...]
     ) -> None:
         self._state.grants += 1
-        buffer = self._state.buffers.change(buffer_seq, granted=self._state.grants, waits_since_s=self._now_s)
+        buffer = self._state.buffers.change(
+            buffer_seq,
+            granted=self._state.grants,
+            waits_since_s=self._now_s,
+            level=self._levels[buffer_seq],
+        )
         self._gates.take(buffer.target, found.item_count, buffer_seq)
         dispatch_id = self._context.journal.work.dispatch(
             buffer_seq, found.first, found.item_count, found.attempt, found.alone, worker.pid
@@ -256,12 +278,20 @@ class _Round:
     # The next range of a buffer
 
     def _next_range(
-        self, buffer_seq: int, most: int, *, may_be_alone: bool, must_be_alone: bool
+        self, buffer_seq: int, most: int, *, most_alone: int, must_be_alone: bool
     ) -> Range | None:
-        """Take the next range: what came back, then failed items that are due, then what is new."""
+        """Take the next range: what came back, then failed items that are due, then what is new.
+
+        `most_alone`: of what must be alone; 0 where the worker holds something.
+        """
+        may_be_alone = most_alone > 0
         table = self._state.buffers
         while taken := turns.take_returned(
-            table[buffer_seq], most, may_be_alone=may_be_alone, must_be_alone=must_be_alone
+            table[buffer_seq],
+            most,
+            may_be_alone=may_be_alone,
+            must_be_alone=must_be_alone,
+            most_alone=most_alone,
         ):
             table[buffer_seq] = taken.buffer
             left = self._without_outcome(buffer_seq, taken.range)

@@ -67,6 +67,17 @@ class Limit(NamedTuple):
     """Since it has grown."""
     written: tuple[int, int] = (0, 0)
     """How many were in hand, and not begun, when it was written to the journal last."""
+    begun: int = 0
+    """How many have begun since then."""
+    unwritten: bool = False
+    """It rests, or allows fewer, and the journal does not say so yet."""
+
+    def is_covered(self, held: "Held") -> bool:
+        """The journal says enough for a start that comes now: whatever has begun since it was written, or
+        may begin still, was not begun by then.
+        """
+        in_hand, not_begun = self.written
+        return not self.unwritten and held.in_hand == in_hand and self.begun + held.not_begun <= not_begun
 
     @property
     def per_s(self) -> float | None:
@@ -98,7 +109,7 @@ def burst(per_s: float) -> float:
 
 def charged(limit: Limit, begun: int, now_s: float) -> Limit:
     """So many have begun since the last look."""
-    return limit._replace(tokens=limit.tokens_now(now_s) - begun, at_s=now_s)
+    return limit._replace(tokens=limit.tokens_now(now_s) - begun, at_s=now_s, begun=limit.begun + begun)
 
 
 def restarted(limit: Limit, tokens: float, not_begun: int, elapsed_s: float, now_s: float) -> Limit:
@@ -146,7 +157,7 @@ def rested(limit: Limit, seconds: float, now_s: float, now_ms: int) -> Limit:
     """Nothing starts for so long."""
     until_s = max(limit.rests_until_s, now_s + seconds)
     until_ms = max(limit.rests_until_ms, now_ms + int(1000 * seconds))
-    return limit._replace(rests_until_s=until_s, rests_until_ms=until_ms)
+    return limit._replace(rests_until_s=until_s, rests_until_ms=until_ms, unwritten=True)
 
 
 def slower(limit: Limit, now_s: float) -> Limit | None:
@@ -154,7 +165,7 @@ def slower(limit: Limit, now_s: float) -> Limit | None:
     if limit.allowed is None or now_s - limit.slowed_s < _SLOWER_EVERY_S:
         return None
     allowed = max(1.0, limit.allowed * _SLOWER)
-    return limit._replace(allowed=allowed, slowed_s=now_s, grown_s=now_s, has_succeeded=False)
+    return limit._replace(allowed=allowed, slowed_s=now_s, grown_s=now_s, has_succeeded=False, unwritten=True)
 
 
 def grown(limit: Limit, held: Held, now_s: float) -> Limit:

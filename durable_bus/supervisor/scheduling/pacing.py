@@ -281,8 +281,7 @@ def settle(context: Context, gates: Gates | None) -> None:
     held = _held(state)
     for name, limit in [*state.limits.items()]:
         now = held.get(name, Held())
-        # That something has begun is no reason to write: the next run counts it as not begun, and waits.
-        if now.in_hand != limit.written[0] or now.not_begun > limit.written[1]:
+        if not limit.is_covered(now):
             _write(context, name, now)
     waits_s = [
         wait_s
@@ -308,7 +307,7 @@ def _write(context: Context, name: str, held: Held) -> None:
         in_hand=held.in_hand,
         **_counts(limit),
     )
-    context.state.limits.change(name, written=tuple(held))
+    context.state.limits.change(name, written=tuple(held), begun=0, unwritten=False)
 
 
 def _note(context: Context, limit: Limit, cause: str) -> None:

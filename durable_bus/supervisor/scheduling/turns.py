@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from durable_bus.supervisor.state import OpenBuffer, Range, Worker
+from durable_bus.wire.slot import ORDINAL_MAX
 
 __all__ = [
     "Taken",
@@ -104,8 +105,16 @@ class Taken(NamedTuple):
     buffer: OpenBuffer
 
 
-def take_returned(buffer: OpenBuffer, most: int, *, may_be_alone: bool, must_be_alone: bool) -> Taken | None:
-    """The first of what came back that this worker may have, at most `most` items of it.
+def take_returned(
+    buffer: OpenBuffer,
+    most: int,
+    *,
+    may_be_alone: bool,
+    must_be_alone: bool,
+    most_alone: int = ORDINAL_MAX,
+) -> Taken | None:
+    """The first of what came back that this worker may have, at most `most` items of it, or `most_alone` of
+    what must be alone: that goes out whole, as far as its limits let it.
 
     `may_be_alone`: it holds nothing. `must_be_alone`: it is kept free for what must be alone.
     """
@@ -113,10 +122,11 @@ def take_returned(buffer: OpenBuffer, most: int, *, may_be_alone: bool, must_be_
         if (candidate.alone and not may_be_alone) or (must_be_alone and not candidate.alone):
             continue
         rest = buffer.returned[:position] + buffer.returned[position + 1 :]
-        if candidate.item_count > most and not candidate.alone:
-            left = candidate.item_count - most
-            rest += (candidate._replace(first=candidate.first + most, item_count=left),)
-            candidate = candidate._replace(item_count=most)
+        count = most_alone if candidate.alone else most
+        if candidate.item_count > count:
+            left = candidate.item_count - count
+            rest += (candidate._replace(first=candidate.first + count, item_count=left),)
+            candidate = candidate._replace(item_count=count)
         return Taken(candidate, buffer._replace(returned=rest))
     return None
 

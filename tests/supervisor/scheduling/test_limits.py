@@ -128,6 +128,19 @@ def test_no_window_has_more_than_the_contract_allows_however_late_work_begins_an
         assert ahead - lowest + 1 <= max(1.0, per_s) + 0.001
 
 
+def test_what_begins_in_the_place_of_what_has_begun_is_written() -> None:
+    """As many are in hand as before, and none more has not begun: the next run would know of half of them."""
+    one = limit("10/s")._replace(written=(1, 1))
+    assert one.is_covered(Held(1, 1))
+    assert charged(one, 1, 100.0).is_covered(Held(1, 0))
+    assert not charged(one, 1, 100.0).is_covered(Held(1, 1))
+
+
+def test_a_rest_is_written_though_nothing_of_its_limit_is_in_hand() -> None:
+    """A handler may call for the rest of a limit that its own listener is not under."""
+    assert not rested(limit("10/s"), 1.0, 100.0, 7_000).is_covered(NOTHING)
+
+
 # ---- adaptive
 
 
