@@ -110,7 +110,8 @@ VALUES: dict[str, Any] = {
     "priority": 3, "not_before": 1, "deadline_at": 1 << 50, "enough": 1, "max_failures": 1, "budget_of": None,
     "why": "budget", "memo": 0, "declared": 1, "app_rate": "1/s", "app_running": 1, "adaptive": 0,
     "by_hand": 0, "rate": "1/s", "running": 1, "allowed": None, "tokens": 1.0, "tokens_at_ns": 1,
-    "not_begun": 0, "in_hand": 0, "rests_until": 0, "cause": "app", "unit": "new", "amount": 1.0, "item_index": 10,
+    "not_begun": 0, "in_hand": 0, "rests_until": 0, "cause": "app", "unit": "new", "amount": 1.0,
+    "item_index": 10,
 }  # fmt: skip
 """What each parameter is, unless a statement says otherwise."""
 
