@@ -23,7 +23,7 @@ COLUMNS = {
         "from_id": {"text"},
         "thread_id": {"text"},
         "collect": {"integer"},
-        **dict.fromkeys(("total", "completed", "successful", "failed", "pending"), {"integer"}),
+        **{name: {"integer"} for name in ("total", "completed", "successful", "failed", "pending")},
         "created_at": {"text"},
         "completed_at": {"text", "null"},
         "seconds": {"real", "null"},
@@ -32,7 +32,7 @@ COLUMNS = {
         "sealed_at": {"text"},
         "ended_how": {"text", "null"},
         "priority": {"integer"},
-        **dict.fromkeys(("not_before", "deadline", "paused_why"), {"null"}),
+        **{name: {"null"} for name in ("not_before", "deadline", "paused_why")},
     },
     "items": {
         "buffer_id": {"text"},
