@@ -6,7 +6,7 @@ answers. See `ACTS` for the words.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled
 from durable_bus.payloads import outcomes
@@ -99,7 +99,7 @@ ACTS = {
     "raise": "raises; raise:2 at the first two attempts only",
     "final": "raises what its listener does not retry",
     "later": "later:0.5:steady:2 raises RetryAfter(0.5, 'steady') at the first two times only, later:0.5::2"
-    " names no limit",
+    " names no limit; then it does what comes next",
     "malformed": "the payload does not load",
     "unserialisable": "the answer cannot be sent",
     "die": "ends the process; die:1 at the first time only",
@@ -137,6 +137,7 @@ def obey(call: Call) -> Handling:
         after_s, limit, returns = detail.split(":")
         if call.before < int(returns):
             return Raises(seconds, "retry_after", after_s=float(after_s), limit=limit)
+        return obey(replace(call, text=worded(rest, call.form)))
     if what == "malformed":
         return Raises(0.0, "malformed")
     if what == "unserialisable":

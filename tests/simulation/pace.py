@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from durable_bus.payloads.rates import starts_per_s
+from durable_bus.supervisor.scheduling.limits import GATHER_S
 from durable_bus.supervisor.scheduling.turns import AGE_S, PRIORITY_MAX
 from durable_bus.supervisor.state import Lease, OpenBuffer, State
 from durable_bus.wire.parts import Failed
@@ -61,7 +62,7 @@ class PaceRules:
         """What is to be recorded with the next commit."""
         self._told: set[tuple[int, int, int, str]] = set()
         """What was handed in of items, by dispatch, index, number and unit."""
-        self._last_spent_id = 0
+        self._last_spent_id = self._last_failure_id = 0
         self._waits_since_ns: dict[int, int] = {}
         """Of each open buffer when its last batch was sent, or it was first seen, in this run."""
         self._has_turned = False
@@ -205,10 +206,12 @@ class PaceRules:
         self._spent.clear()
         if self._raised:
             sql = (
-                "SELECT coalesce(item_key, -message_seq) FROM failure WHERE kind = 'retry_after'"
-                " AND commit_id = (SELECT max(commit_id) FROM journal_commit)"
+                "SELECT failure_id, coalesce(item_key, -message_seq) FROM failure"
+                " WHERE kind = 'retry_after' AND failure_id > ?"
             )
-            recorded = {key for (key,) in query(sql)}
+            rows = query(sql, self._last_failure_id)
+            self._last_failure_id = max((row[0] for row in rows), default=self._last_failure_id)
+            recorded = {key for _, key in rows}
             for failed, at_ns in self._raised:
                 if failed.limit and failed.after_s is not None and self._key(failed) in recorded:
                     until_ns = max(
@@ -247,6 +250,33 @@ class PaceRules:
                 raise Violation(
                     f"the supervisor waits for {timeout_s:.3f} s, beyond the deadline of {buffer}"
                 )
+
+        for buffer in state.buffers.values():
+            wait_s = self._begins_in_s(buffer, now_ms)
+            if wait_s is not None and timeout_s > wait_s + 0.002 and wait_s > 0:
+                raise Violation(
+                    f"the supervisor waits for {timeout_s:.3f} s, and {buffer} for {wait_s:.3f} s"
+                )
+
+    def _begins_in_s(self, buffer: OpenBuffer, now_ms: int) -> float | None:
+        """In how many seconds something new of a buffer may be handed out for which a worker idles now; None:
+        that is not a matter of time. 0: it may be now, which is no matter of waiting (`SchedulingRules`).
+        """
+        state, now_s = self._state, self._now_ns / 1e9
+        has_new = not buffer.paused and buffer.recovered_to <= buffer.cursor < buffer.total
+        idle = [one for one in state.workers.values() if one.may_get and not one.unanswered]
+        alone = any(back.alone for other in state.buffers.values() for back in other.returned)
+        if alone or not has_new or not any(one.settings(buffer.target) for one in idle):
+            return None
+        waits_s = [((buffer.not_before or 0) - now_ms) / 1000]
+        for name in self._names(buffer.target):
+            limit, leases = state.limits[name], state.leases.values()
+            if any(name in self._names(lease.listener) for lease in leases):
+                return None  # who holds something will say how it goes on
+            waits_s += [limit.rests_until_s - now_s, limit.handed_out_s + GATHER_S - now_s]
+            if limit.per_s is not None:
+                waits_s.append((1 - limit.tokens_now(now_s)) / limit.per_s)
+        return max(0.0, *waits_s)
 
     def look(self) -> None:
         """After a turn."""

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from durable_bus.payloads.settings import LimitSettings
@@ -27,7 +28,7 @@ _ACTS = {
     "ok": 60, "slow": 3, "huh": 3, "none": 3, "raise": 4, "raise:1": 5, "raise:2": 3, "malformed": 3,
     "unserialisable": 2, "die": 2, "die:1": 4, "hang:1": 2, "hang": 1, "final": 2,
     "later:0.2::1": 2, "later:0.5:steady:1": 2, "later:2:steady:2": 1, "later:1:few:1": 2,
-    "later:0.05::99": 1,
+    "later:0.05::99": 1, "later:0.1::1 raise": 2,
 }  # fmt: skip
 RETURNS_MAX = 6
 """How often an item may come back by RetryAfter in a schedule, instead of 1,000 times."""
@@ -221,14 +222,19 @@ def cuts(rng: random.Random, total: int) -> list[int]:
 
 
 def run_schedule(
-    seed: int, folder: Path, *, handler: Handler = obey, tell: Callable[[str], None] | None = None
+    seed: int,
+    folder: Path,
+    *,
+    handler: Handler = obey,
+    tell: Callable[[str], None] | None = None,
+    **profile_changes: Any,
 ) -> Summary:
-    """Run the schedule of this seed.
+    """Run the schedule of this seed; `profile_changes`: what is to be another in its profile.
 
     Raises Violation, or whatever the supervisor should not have raised; both with the story that led there
     as a note.
     """
-    profile = Profile.draw(random.Random(f"profile {seed}"))
+    profile = replace(Profile.draw(random.Random(f"profile {seed}")), **profile_changes)
     machine = Machine(
         seed,
         folder,

@@ -2,12 +2,18 @@
 
 An item is handed out at most log2(batch) + 2 times without being begun: a theft halves. And no worker idles
 for more than 30 ms beside one that holds more than it runs. Neither is counted against the supervisor while
-something has befallen a worker, as a worker that is stopped gives back all that it holds, at once.
+something has befallen a worker, as a worker that is stopped gives back all that it holds, at once. Nor does
+a worker idle for more than 30 ms beside items that may be handed out: new ones of a buffer that is not paused
+and may begin, whose limits have a free place and a token. Of how often an item is handed out nothing is said
+while open buffers differ in priority, as one that is urgent takes back what is not.
 """
 
 import math
 from typing import TYPE_CHECKING
 
+from durable_bus.supervisor.scheduling import limits, pacing
+from durable_bus.supervisor.scheduling.limits import Held
+from durable_bus.supervisor.state import OpenBuffer
 from simulation.records import Violation
 
 if TYPE_CHECKING:
@@ -40,6 +46,8 @@ class SchedulingRules:
         self._holder: dict[int, int] = {}
         self._idle_s: dict[int, float] = {}
         """Workers that idle beside one that holds more than it runs, and for how long by now."""
+        self._unused_s: dict[int, float] = {}
+        """The same of workers that idle although something may be handed out."""
         self._looked_ns = 0
         self._late_ns = 0
 
@@ -47,6 +55,7 @@ class SchedulingRules:
         """Something has happened to a worker or a buffer: count from here."""
         self._handed.clear()
         self._idle_s.clear()
+        self._unused_s.clear()
 
     def logged(self, event: str) -> None:
         if event in _BEFALLS:
@@ -60,6 +69,10 @@ class SchedulingRules:
         if self._machine.has_trouble:
             self.befell()
             return
+        supervisor = self._machine.supervisor
+        assert supervisor is not None
+        if len({buffer.priority for buffer in supervisor.state.buffers.values()}) > 1:
+            self.befell()  # what is urgent takes back what is not, and what lies behind that
         running = self._machine.model.running_since()
         now_ns = self._machine.world.now_ns
         for key in keys:
@@ -84,10 +97,12 @@ class SchedulingRules:
         supervisor = self._machine.supervisor
         if supervisor is None or supervisor.state.stopping or self._machine.has_trouble:
             self._idle_s.clear()
+            self._unused_s.clear()
             return
         state = supervisor.state
         if any(back.alone for buffer in state.buffers.values() for back in buffer.returned):
             self._idle_s.clear()  # somebody is kept free for these
+            self._unused_s.clear()
             return
         workers = {worker.worker_id: worker for worker in self._machine.pool.living if not worker.frozen}
         plenty = []
@@ -111,6 +126,25 @@ class SchedulingRules:
                         f"worker {hand.worker_id} idles for {seconds:.3f} s beside one with plenty"
                     )
                 self._idle_s[hand.worker_id] = seconds
+        waiting = [buffer.target for buffer in state.buffers.values() if self._may_go_out(buffer)]
+        before, self._unused_s = self._unused_s, {}
+        for hand in idle:
+            if hand.may_get and any(listener in (hand.listeners or {}) for listener in waiting):
+                seconds = before.get(hand.worker_id, -passed_s) + passed_s
+                if seconds > IDLE_MAX_S:
+                    raise Violation(f"worker {hand.worker_id} idles for {seconds:.3f} s beside {waiting}")
+                self._unused_s[hand.worker_id] = seconds
+
+    def _may_go_out(self, buffer: OpenBuffer) -> bool:
+        """A buffer has something new, and every limit of its listener has a free place and a token."""
+        supervisor = self._machine.supervisor
+        assert supervisor is not None
+        if not self._machine.pace.has_new(buffer):
+            return False
+        state, now_s = supervisor.state, supervisor.context.now_s()
+        held = pacing._held(state)
+        names = pacing.names_for(state, buffer.target)
+        return all(limits.free(state.limits[name], held.get(name, Held()), now_s) != 0 for name in names)
 
     def forget(self) -> None:
         """A new supervisor."""

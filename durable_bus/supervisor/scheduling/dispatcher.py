@@ -173,14 +173,15 @@ class _Round:
         because they had waited long, or they would come back as often as it is their turn.
         """
         begun = self._begun[worker.worker_id]
-        later_us = 0.0
+        later_us, first = 0.0, worker.next_ordinal
         for lease in self._state.held_by(worker):
             count = lease.first_ordinal + lease.item_count - max(begun, lease.first_ordinal)
             other = self._state.buffers.get(lease.buffer_seq) if isinstance(lease, ItemLease) else None
             if other is not None and other.level < buffer.priority and count > 0:
                 later_us += count * self._state.item_us.get(lease.listener, rules.THEFT_WORTH_US)
+                first = min(first, max(begun, lease.first_ordinal))
         if later_us >= rules.THEFT_WORTH_US and worker.worker_id not in self._state.given:
-            recall.recall(self._context, worker, begun)
+            recall.recall(self._context, worker, first)
             return True
         return False
 

@@ -1,0 +1,39 @@
+"""What tests that plant bugs share."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durable_bus.errors import DurableBusError
+from durable_bus.journal.statements import Statements
+from simulation.records import Violation
+from simulation.schedule import run_schedule
+
+__all__ = ["change_statement", "is_found"]
+
+SEEDS_TO_FIND_A_BUG = 200
+
+
+def is_found(folder: Path, **profile_changes: Any) -> None:
+    """One of the first schedules finds it. What the supervisor itself notices (a named constraint, the
+    journal's refusal) has found it too.
+    """
+    with pytest.raises((Violation, DurableBusError)):
+        for seed in range(SEEDS_TO_FIND_A_BUG):
+            run_schedule(seed, folder, **profile_changes)
+
+
+def change_statement(monkeypatch: pytest.MonkeyPatch, name: str, *changes: tuple[str, str]) -> None:
+    init = Statements.__init__
+
+    def __init__(self: Statements, *arguments: Any, **options: Any) -> None:
+        init(self, *arguments, **options)
+        if name in self._texts:
+            text = self._texts[name]
+            for old, new in changes:
+                assert old in text
+                text = text.replace(old, new)
+            self._texts = {**self._texts, name: text}
+
+    monkeypatch.setattr(Statements, "__init__", __init__)
