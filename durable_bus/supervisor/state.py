@@ -199,16 +199,14 @@ class OpenBuffer(NamedTuple):
     priority: int = 0
     waits_since_s: float = 0.0
     """When its last batch went out, or it opened, monotonic: the longer ago, the higher its priority."""
-    level: int = 0
-    """The level at which its last batch went out (`turns.level_of`)."""
+    level: int = 0  # at which its last batch went out (`turns.level_of`)
     not_before: int | None = None
     """Nothing of it is handed out before, ms since the epoch."""
     deadline_at: int | None = None
     """It ends then as it is, ms since the epoch."""
     enough: int | None = None
-    """It ends when so many items have succeeded."""
     max_failures: int | None = None
-    """It ends when so many items have failed."""
+    """It ends when so many items have succeeded, or failed."""
     budget_of: int | None = None
     """The buffer whose budget it spends of."""
 

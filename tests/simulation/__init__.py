@@ -9,9 +9,10 @@
     workers.py         workers that are slow, stop, die, answer late or twice
     worker_pipe.py     what a worker says, and the pipe through which it does
     handlers.py        what handlers answer
-    listeners.py       the listeners of the simulated app
+    attempts.py        what simulated workers do beside answering: returns of limits that rest, and spending
+    listeners.py       the listeners and limits of the simulated app
     connections.py     the connections port: links between a supervisor and its clients
-    clients.py         clients that reconnect, repeat themselves, vanish, disagree
+    clients.py         clients that reconnect, repeat themselves, vanish, disagree, set limits
     streamers.py       clients that put the items of a stream, one after another
     correspondents.py  clients with a mailbox
     storage.py         the commit port: crashes around COMMIT, a full disk, a COMMIT that may have happened
@@ -19,6 +20,10 @@
     model.py           what crossed the ports, and what must follow from it
     told.py            what clients were told, which is on disk
     invariants.py      what must be true of a journal's rows at every moment
+    pace_invariants.py the same of what may start when
+    pace.py            limits, rests, budgets, priorities and deadlines, as work leaves and begins
+    memory.py          what the supervisor remembers is what the rows say
+    planting.py        what tests that plant bugs share
     scheduling.py      how often an item is handed out without being begun, and how long a worker idles
     world.py           time, and what happens when
 

@@ -65,6 +65,8 @@ class PaceRules:
         self._last_spent_id = self._last_failure_id = 0
         self._waits_since_ns: dict[int, int] = {}
         """Of each open buffer when its last batch was sent, or it was first seen, in this run."""
+        self._served: set[int] = set()
+        """Buffers of which something was sent in this turn."""
         self._has_turned = False
         """This run has been through a turn since its start."""
         self.finals: set[int] = set()
@@ -92,7 +94,7 @@ class PaceRules:
             buffer = self._state.buffers[work.buffer]
             self._fits_into_its_slots(buffer, worker_id)
             self._is_in_turn(buffer, work)
-            self._waits_since_ns[work.buffer] = self._now_ns
+            self._served.add(work.buffer)
 
     def _names(self, listener: str) -> tuple[str, ...]:
         settings = (self._state.listeners or {}).get(listener)
@@ -225,6 +227,7 @@ class PaceRules:
         self._spent.clear()
         self._raised.clear()
         self._waits_since_ns.clear()
+        self._served.clear()
 
     def starts(self) -> None:
         """What a new run knows of rests the wall clock says: set forward meanwhile, it ends them earlier."""
@@ -285,11 +288,13 @@ class PaceRules:
         self._notice_changes()
         state, now_ms = self._state, self._machine.supervisor.context.journal.now_ms
         for buffer in state.buffers.values():
-            self._waits_since_ns.setdefault(buffer.seq, self._now_ns)
+            if buffer.seq in self._served or buffer.seq not in self._waits_since_ns:
+                self._waits_since_ns[buffer.seq] = self._now_ns
             overdue = buffer.deadline_at is not None and buffer.deadline_at <= now_ms
             if overdue and self._has_turned and not state.storage_full:
                 raise Violation(f"{buffer.buffer_id} is open after a turn that was over its deadline")
 
+        self._served.clear()
         self._has_turned = True
 
     def check(self) -> None:

@@ -1,11 +1,11 @@
 """What scheduling promises, watched turn by turn: every theft makes progress, and nobody idles beside plenty.
 
-An item is handed out at most log2(batch) + 2 times without being begun: a theft halves. And no worker idles
+An item is handed out at most log2(held) + 2 times without being begun, where `held` is the most that a worker
+held with it: a theft halves that. And no worker idles
 for more than 30 ms beside one that holds more than it runs. Neither is counted against the supervisor while
 something has befallen a worker, as a worker that is stopped gives back all that it holds, at once. Nor does
 a worker idle for more than 30 ms beside items that may be handed out: new ones of a buffer that is not paused
-and may begin, whose limits have a free place and a token. Of how often an item is handed out nothing is said
-while open buffers differ in priority, as one that is urgent takes back what is not.
+and may begin, whose limits have a free place and a token.
 """
 
 import math
@@ -42,7 +42,7 @@ class SchedulingRules:
     def __init__(self, machine: "Machine") -> None:
         self._machine = machine
         self._handed: dict[int, tuple[int, int]] = {}
-        """Items that were handed out and not begun: how often, and the longest batch they were in."""
+        """Items that were handed out and not begun: how often, and the most that a worker held with them."""
         self._holder: dict[int, int] = {}
         self._idle_s: dict[int, float] = {}
         """Workers that idle beside one that holds more than it runs, and for how long by now."""
@@ -71,8 +71,6 @@ class SchedulingRules:
             return
         supervisor = self._machine.supervisor
         assert supervisor is not None
-        if len({buffer.priority for buffer in supervisor.state.buffers.values()}) > 1:
-            self.befell()  # what is urgent takes back what is not, and what lies behind that
         running = self._machine.model.running_since()
         now_ns = self._machine.world.now_ns
         for key in keys:
@@ -80,7 +78,7 @@ class SchedulingRules:
             since_ns = running.get(self._holder.get(key, 0))
             if since_ns is not None and now_ns - since_ns > _STUCK_S * 1e9:
                 times = 0  # from one whose running item is stuck all is taken at once
-            times, longest = times + 1, max(longest, len(keys))
+            times, longest = times + 1, max(longest, supervisor.state.workers[worker_id].unanswered)
             if times > math.log2(longest) + 2:
                 raise Violation(f"item {key & 0xFFFFFFFF} was handed out {times} times without being begun")
             self._handed[key] = (times, longest)

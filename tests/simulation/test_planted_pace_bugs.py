@@ -90,11 +90,6 @@ def forget_rests_at_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing, "load", without)
 
 
-def let_alone_whatever_limits_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it was: what must be alone went out whole."""
-    monkeypatch.setattr(dispatcher._Round, "_most_alone", lambda self, worker, seq, concurrency: 1 << 32)
-
-
 def charge_an_attempt_for_a_return(monkeypatch: pytest.MonkeyPatch) -> None:
     change_statement(monkeypatch, "failures_of", ("'timeout')", "'timeout', 'retry_after')"))
 
@@ -197,7 +192,6 @@ def wake_nobody_when_tokens_come(monkeypatch: pytest.MonkeyPatch) -> None:
         count_as_running_what_has_begun,
         forget_rests,
         forget_rests_at_a_restart,
-        let_alone_whatever_limits_say,
         charge_an_attempt_for_a_return,
         count_twice_what_is_said_twice,
         forget_what_messages_spend,

@@ -217,6 +217,16 @@ def test_a_range_that_must_be_alone_is_not_cut() -> None:
     assert (found.range, found.buffer.returned) == (suspects, ())
 
 
+def test_limits_cut_also_what_must_be_alone() -> None:
+    suspects = Range(0, 8, 1, alone=True)
+    found = take_returned(
+        buffer(1, returned=(suspects,)), 2, may_be_alone=True, must_be_alone=True, most_alone=3
+    )
+    assert found is not None
+    assert found.range == suspects._replace(item_count=3)
+    assert found.buffer.returned == (suspects._replace(first=3, item_count=5),)
+
+
 @pytest.mark.parametrize(
     ("cursor", "most", "taken"), [(0, 3, (0, 3)), (8, 3, (8, 2)), (0, 99, (0, 10)), (10, 3, None)]
 )
