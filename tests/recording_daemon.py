@@ -26,6 +26,10 @@ SELECT
     (SELECT coalesce(sum(item_count), 0) FROM in_flight f WHERE f.buffer_id = b.buffer_id) AS in_flight
 FROM buffers b
 """
+LIMITS = "SELECT name, rate, running, by_hand FROM limits ORDER BY name"
+SPENDING = """
+SELECT buffer_id, unit, sum(amount) AS amount, count(*) AS times FROM spending GROUP BY 1, 2 ORDER BY 1, 2
+"""
 
 
 def record_commits(path: str) -> None:
@@ -38,9 +42,10 @@ def record_commits(path: str) -> None:
         if journal.committed:
             cursor = journal.connection.cursor()
             cursor.row_factory = sqlite3.Row
-            rows = [dict(row) for row in cursor.execute(BUFFERS).fetchall()]
+            asked = {"buffers": BUFFERS, "limits": LIMITS, "spending": SPENDING}
+            rows = {name: [dict(row) for row in cursor.execute(sql)] for name, sql in asked.items()}
             with open(path, "a") as file:
-                file.write(json.dumps({"commit": journal.ids.commit, "buffers": rows}) + "\n")
+                file.write(json.dumps({"commit": journal.ids.commit, **rows}) + "\n")
 
     Journal.commit = commit  # type: ignore[method-assign]
 

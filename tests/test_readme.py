@@ -46,7 +46,7 @@ def test_the_twenty_lines_run_and_run_again_without_running_anything(
         for _ in range(2)
     ]
     assert outputs[0] == outputs[1]
-    assert outputs[0].startswith("3 of 3\naudit.py ")
+    assert outputs[0].startswith("4 of 4\nask.py ")
 
 
 @pytest.mark.slow
@@ -61,6 +61,21 @@ def test_the_session_with_kill_9_gives_what_it_shows(
     said, errors = sessions.typed(commands, folder, environment)
     logs = "".join(log.read_text() for log in folder.glob("*.log"))
     assert said == commands, errors + logs
+
+
+@pytest.mark.slow
+def test_the_session_with_the_limited_service_gives_what_it_shows(
+    folder: Path, environment: dict[str, str]
+) -> None:
+    pytest.importorskip("httpx", reason="there is no httpx for this Python")
+    (session,) = (text for kind, text in BLOCKS if kind == "console" and "limited_service" in text)
+    commands = sessions.commands_of(session)
+    said, errors = sessions.typed(commands, folder, environment)
+    day = re.compile(r"^\d{4}-\d\d-\d\d", re.MULTILINE)
+    logs = (folder / "ask.log").read_text()
+    assert [(command, day.sub("DAY", text)) for command, text in said] == [
+        (command, day.sub("DAY", text)) for command, text in commands
+    ], errors + logs
 
 
 @pytest.mark.slow

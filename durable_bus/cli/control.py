@@ -110,7 +110,8 @@ def retry_command(buffer_id: str, journal: Path, as_json: bool) -> int:
 def prune_command(age_ms: int, journal: Path, as_json: bool) -> int:
     """Drop items, results and messages of buffers that ended longer ago; print how many buffers.
 
-    Their rows stay, as `pruned`, and their ids stay used. A buffer with something unsettled is left alone.
+    Their rows stay, as `pruned`, and their ids stay used. What was spent stays, too; memos go, so that equal
+    items run again. A buffer with something unsettled is left alone.
     Conversations begun by `send` go as well, when nothing of them is open and nothing was said since.
 
     \b

@@ -194,8 +194,8 @@ class BufferTable:
         """
         row = self._statements.one("buffer_to_clear")
         if row is None:
-            for name in ("clear_threads_of_dropped", "clear_budgets_of_dropped", "empty_dropped_buffers"):
-                self._write(name)
+            self._write("clear_threads_of_dropped")
+            self._write("empty_dropped_buffers")
             self.may_clear = False
             return None
         buffer_seq, received, dropped, thread_id, starter_thread_id = row

@@ -8,13 +8,13 @@ forgets the notes, `rollback` puts everything back.
 Nothing here is a second copy of the journal. After a crash it is built again from the journal's rows.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from durable_bus.errors import WorkerDeath
 from durable_bus.payloads.settings import ListenerSettings, ValueForms
+from durable_bus.supervisor.table import ABSENT, Table
 from durable_bus.wire.protocol import Start
 from durable_bus.wire.slot import ORDINAL_MAX
 
@@ -32,41 +32,8 @@ __all__ = [
     "OpenBuffer",
     "Range",
     "State",
-    "Table",
     "Worker",
 ]
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-_ABSENT = object()
-
-
-class Table(dict[K, V]):
-    """A mapping of immutable values that can be rolled back. Only `table[key] = value`, `change` and
-    `discard` change it.
-    """
-
-    def __init__(self, note: Callable[[tuple[dict[Any, Any], Any, object]], None]) -> None:
-        super().__init__()
-        self._note = note
-
-    def __setitem__(self, key: K, value: V) -> None:
-        self._note((self, key, self.get(key, _ABSENT)))
-        super().__setitem__(key, value)
-
-    def change(self, key: K, **changes: object) -> V:
-        """The same value with some fields changed; the value as it is now."""
-        self[key] = self[key]._replace(**changes)  # type: ignore[attr-defined]
-        return self[key]
-
-    def discard(self, key: K) -> V | None:
-        """Remove a key, which may be absent; the value it had."""
-        value = self.get(key)
-        if value is not None:
-            self._note((self, key, value))
-            del self[key]
-        return value
 
 
 class Late(NamedTuple):
@@ -373,7 +340,7 @@ class State:
 
     def __setattr__(self, name: str, value: object) -> None:
         fields = self.__dict__
-        self._before.append((fields, name, fields.get(name, _ABSENT)))
+        self._before.append((fields, name, fields.get(name, ABSENT)))
         fields[name] = value
 
     def commit(self) -> None:
@@ -384,7 +351,7 @@ class State:
         """What has changed since the last `commit` has not happened."""
         while self._before:
             mapping, key, value = self._before.pop()
-            if value is _ABSENT:
+            if value is ABSENT:
                 dict.pop(mapping, key)
             else:
                 dict.__setitem__(mapping, key, value)

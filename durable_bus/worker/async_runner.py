@@ -36,6 +36,10 @@ from durable_bus.worker.sync_runner import SyncRunner
 __all__ = ["AsyncRunner"]
 
 _FLUSH_EVERY_S = 0.02
+_FLUSH_SOON_S = 0.004
+"""The same of what somebody waits for, or is paid for: under a limit on how many run, nothing starts in the
+place of an item before the supervisor knows that it has ended; and what a kill loses of spending is unknown.
+"""
 _CANCEL_GRACE_S = 1.0
 """How long a handler that was cancelled for being late may take to give in; then it is left to itself."""
 
@@ -165,7 +169,14 @@ class AsyncRunner:
         self._room = {name: one.settings.concurrency for name, one in bus.listeners.items()}
         self._beating = False
         self._pid = os.getpid()
-        self._flush_planned = False
+        limits = bus.limits
+        self._slots = {
+            name
+            for name, one in bus.listeners.items()
+            if any(limits[limit].running is not None for limit in one.settings.limits)
+        }
+        """Listeners under a limit on how many run."""
+        self._flush_timer: asyncio.TimerHandle | None = None
         self._items: set[_Item] = set()
         """Those that are not settled: a loop holds its tasks weakly."""
 
@@ -339,13 +350,20 @@ class AsyncRunner:
         self._room[item.batch.listener.settings.name] += 1
         if self._batch is not None:
             self._plan_feed()
-        if not self._flush_planned:
-            self._flush_planned = True
-            self._loop.call_later(_FLUSH_EVERY_S if self._items else 0, self._flush)
+        self._plan_flush(soon=item.spending.number > 0 or item.batch.listener.settings.name in self._slots)
+
+    def _plan_flush(self, *, soon: bool) -> None:
+        delay_s = 0.0 if not self._items else _FLUSH_SOON_S if soon else _FLUSH_EVERY_S
+        at_s = self._loop.time() + delay_s
+        if self._flush_timer is not None:
+            if self._flush_timer.when() <= at_s:
+                return
+            self._flush_timer.cancel()
+        self._flush_timer = self._loop.call_at(at_s, self._flush)
 
     def _flush(self) -> None:
         """Send what has come."""
-        self._flush_planned = False
+        self._flush_timer = None
         self._replies.flush()
         if not self._items:
             self._words[SINCE] = 0

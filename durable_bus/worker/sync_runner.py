@@ -21,6 +21,7 @@ from durable_bus.worker.replies import FLUSH_BYTES_MAX, OpenSegment, Replies, Sp
 
 __all__ = ["SyncRunner"]
 
+_FLUSH_SPENT_NS = 4_000_000
 _FLUSH_NS = 95_000_000
 """More than a batch should take: it is mostly one frame and one commit, not one and a small rest."""
 
@@ -112,6 +113,8 @@ class SyncRunner:
                         value = handler(argument, metadata_of(work, index, spending))
                     finally:
                         spending.ended = True
+                        if spending.number:  # what a kill loses of it nobody knows
+                            flush_at_ns = min(flush_at_ns, begun_ns + _FLUSH_SPENT_NS)
                 else:
                     value = handler(argument)
                 found: tuple[Forward | Start, bytes] | None = None

@@ -115,7 +115,7 @@ def test_of_a_buffer_that_has_ended_nothing_is_kept(opened: Journal, how: str) -
         if how == "drop":
             opened.buffers.drop(seq)
         elif how == "cancel":
-            assert opened.buffers.cancel(seq)
+            assert opened.buffers.cancel(seq, "cancelled")
         else:
             assert opened.buffers.count_last(seq, 2, 0)
     assert opened.buffers.fresh.batch(seq, 0, 2) is None

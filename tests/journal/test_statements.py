@@ -22,7 +22,7 @@ EXECUTED_BY = {
 ALL_ARE_ASKED = {"check.sql", "check_pace.sql"}
 """Whoever loads them goes through all that is in them."""
 METHODS = {
-    "run", "run_rows", "run_each", "insert", "all", "some", "one", "value", "row", "rows",
+    "run", "run_rows", "run_each", "insert", "all", "all_of", "some", "one", "value", "row", "rows",
     "write", "_write", "_rows", "_value", "_item_pages",
 }  # fmt: skip
 """Of `Statements`, and of those who pass on a name to one of them."""

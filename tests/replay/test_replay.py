@@ -97,11 +97,11 @@ WHERE d.ended_how = 'returned'
 class RecordingDaemon:
     """See recording_daemon.py."""
 
-    def __init__(self, journal: Path, record: Path) -> None:
+    def __init__(self, journal: Path, record: Path, app: str = "eventful") -> None:
         options = {
             "journal": str(journal),
-            "app": to_builtins(parse_spec("apps.eventful:bus")),
-            "app_name": "eventful",
+            "app": to_builtins(parse_spec(f"apps.{app}:bus")),
+            "app_name": app,
             "workers": 2,
             "verbose": False,
             "grace_s": 0.5,

@@ -1,5 +1,7 @@
 """`replay` shows limits, budgets, ends and what was spent as they were after each commit."""
 
+import json
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -8,8 +10,12 @@ from pathlib import Path
 import paced
 import pytest
 from command_line import durable_bus
+from daemons import client_of
 from replays import as_json
+from support import Facts
+from test_replay import RecordingDaemon, comparable
 
+from durable_bus.journal.admin.check import check
 from durable_bus.journal.admin.history import History
 
 FAR = "3084-12-12T12:41:28.832Z"
@@ -140,3 +146,53 @@ def test_at_is_text_for_people(journal: Path, tmp_path: Path) -> None:
     assert "spending" not in early.out
     then = as_json("at", 25, "--journal", journal, cwd=tmp_path)
     assert (then["limits"][0]["by_hand"], then["spending"][0]["amount"]) == (True, 812.0)
+
+
+@pytest.mark.slow
+def test_at_every_commit_it_says_what_a_real_supervisor_had_written_by_then(
+    journal_of_its_own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Returns, every early end, a budget that is spent and granted again, a limit set by hand; two kills."""
+    journal = journal_of_its_own
+    record, facts = journal.with_name("record"), Facts(journal)
+    monkeypatch.setenv("PACE_STARTS", str(journal.with_name("starts")))
+    with RecordingDaemon(journal, record, "pace"), client_of(journal, "cli") as client:
+        client.start("returns", [0.05, 0, 0], buffer_id="returned").wait(60)
+        client.start("few", list(range(200)), buffer_id="enough", enough=2).wait(60)
+        client.start("fails", [1, 3, 5, 7], buffer_id="too-many", max_failures=1).wait(60)
+        client.start("asks", [{"n": 1}] * 5, buffer_id="asked").wait(60)
+        client.start("spends", [0.5, 2, 0.5, 0.5], buffer_id="dear", budget={"usd": 3})
+        client.set_limit("few", running=1)
+        facts.until("SELECT paused_why = 'budget' FROM buffers WHERE buffer_id = 'dear'")
+    with RecordingDaemon(journal, record, "pace"), client_of(journal, "cli") as client:
+        client.resume("dear")
+        client.buffer("dear").wait(60)
+        client.set_limit("few", reset=True)
+        client.start("rare", [1, 2, 3], buffer_id="late", deadline=0.5)
+        client.start("spends", [1.0] * 100, buffer_id="interrupted")
+        facts.until("SELECT count(*) > 0 FROM results WHERE buffer_id = 'interrupted'")
+    with RecordingDaemon(journal, record, "pace") as daemon, client_of(journal, "cli") as client:
+        client.buffer("interrupted").wait(60)
+        client.buffer("late").wait(60)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(60) == 0
+    recorded = [json.loads(line) for line in record.read_text().splitlines()]
+    # A kill may come between a commit and its line.
+    assert len(recorded) >= facts.value("SELECT count(*) FROM journal_commit") - 2
+    with History(journal) as history:
+        for then in recorded:
+            said = history.at(then["commit"])
+            assert comparable(said["buffers"]) == comparable(then["buffers"]), then["commit"]
+            for part, names in (("limits", LIMIT), ("spending", SPENT)):
+                found = sorted(tuple(map(str, map(row.get, names))) for row in said[part])
+                assert found == sorted(tuple(map(str, map(row.get, names))) for row in then[part])
+    assert [finding for finding in check(journal).checks if not finding.ok] == []
+
+
+LIMIT = ("name", "rate", "running")
+SPENT = ("buffer_id", "unit", "amount", "times")
+
+
+@pytest.fixture
+def journal_of_its_own(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"

@@ -94,6 +94,8 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
 def constrained(kind: Any, bounds: msgspec.Meta) -> st.SearchStrategy[Any]:
     if kind is int:
         return st.integers(bounds.ge, bounds.le)  # type: ignore[arg-type]
+    if kind is float:
+        return st.floats(bounds.ge, bounds.le, allow_nan=False, allow_infinity=False)  # type: ignore[arg-type]
     if kind is str:
         assert bounds.pattern is not None
         return st.from_regex(bounds.pattern, fullmatch=True)

@@ -216,10 +216,6 @@ DELETE FROM memo WHERE item_key >= :first_key AND item_key < :end_key;
 -- name: clear_budget
 DELETE FROM budget WHERE buffer_seq = :buffer_seq;
 
--- name: clear_budgets_of_dropped
-DELETE FROM budget
-WHERE buffer_seq IN (SELECT buffer_seq FROM buffer INDEXED BY buffer_dropped WHERE dropped_commit IS NOT NULL AND received = 0);
-
 -- name: clear_chunks
 DELETE FROM chunk WHERE buffer_seq = :buffer_seq AND first_index >= :first_index;
 

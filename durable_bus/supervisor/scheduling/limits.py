@@ -7,7 +7,8 @@ it holds, and nothing needs to be known of the exact moments.
 
 A limit that is adaptive allows fewer at once than `running` says: a fifth less each time that the other side
 says it is too many, at most once a second, and a little more as long as all that is allowed is made use of
-(additive increase, multiplicative decrease: Chiu and Jain, 1989).
+and nobody says that (after the additive increase and multiplicative decrease of Chiu and Jain, 1989; here the
+increase grows with what is allowed, too).
 """
 
 from typing import NamedTuple
@@ -34,8 +35,12 @@ GATHER_S = 0.02
 _SLOWER = 0.8
 _SLOWER_EVERY_S = 1.0
 _GROW_EVERY_S = 0.25
-_GROW_SHARE = 50
-"""From nothing to all that `running` says takes 50 steps, or as many as that is: 12.5 s at most."""
+_GROW_SHARE = 0.025
+_GROW_LEAST = 0.25
+"""A step is a fortieth of what is allowed, so that it takes 7 s to double whatever that is; and one a second
+at least. Larger steps would outgrow what is taken off once a second, and smaller ones leave a service that
+has doubled half idle for a minute.
+"""
 _ALMOST = 1e-6
 """Sums of seconds are a little off; a token is there when all but so much of it is."""
 
@@ -160,10 +165,14 @@ def rested(limit: Limit, seconds: float, now_s: float, now_ms: int) -> Limit:
     return limit._replace(rests_until_s=until_s, rests_until_ms=until_ms, unwritten=True)
 
 
-def slower(limit: Limit, now_s: float) -> Limit | None:
-    """The other side says that it is too much. None: nothing changes by that."""
-    if limit.allowed is None or now_s - limit.slowed_s < _SLOWER_EVERY_S:
-        return None
+def slower(limit: Limit, now_s: float) -> Limit:
+    """The other side says that it is too much: it does not grow now, and is less than it was at most once a
+    second.
+    """
+    if limit.allowed is None:
+        return limit
+    if now_s - limit.slowed_s < _SLOWER_EVERY_S:
+        return limit._replace(grown_s=now_s, has_succeeded=False)
     allowed = max(1.0, limit.allowed * _SLOWER)
     return limit._replace(allowed=allowed, slowed_s=now_s, grown_s=now_s, has_succeeded=False, unwritten=True)
 
@@ -174,6 +183,6 @@ def grown(limit: Limit, held: Held, now_s: float) -> Limit:
         return limit
     if now_s - limit.grown_s < _GROW_EVERY_S or held.in_hand < int(limit.allowed):
         return limit
-    step = max(1.0, limit.running / _GROW_SHARE)
+    step = max(_GROW_LEAST, limit.allowed * _GROW_SHARE)
     allowed = min(float(limit.running), limit.allowed + step)
     return limit._replace(allowed=allowed, grown_s=now_s, has_succeeded=False)

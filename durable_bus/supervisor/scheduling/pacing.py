@@ -177,11 +177,10 @@ def rest(context: Context, name: str, seconds: float) -> None:
     before = state.limits.get(name)
     if before is None:
         return
-    limit = limits.rested(before, seconds, now_s, context.journal.now_ms)
-    slower = limits.slower(limit, now_s)
-    state.limits[name] = slower or limit
-    if slower is not None:
-        _note(context, slower, "slower")
+    limit = limits.slower(limits.rested(before, seconds, now_s, context.journal.now_ms), now_s)
+    state.limits[name] = limit
+    if limit.allowed != before.allowed:
+        _note(context, limit, "slower")
     elif limit.rests_until_ms >= before.rests_until_ms + _REST_AGAIN_MS:
         _note(context, limit, "rest")
     for lease in state.leases.values():
@@ -194,10 +193,10 @@ def rest(context: Context, name: str, seconds: float) -> None:
 def timed_out(context: Context, listener: str) -> None:
     """An attempt took too long: limits that are adaptive allow fewer."""
     for name in names_for(context.state, listener):
-        slower = limits.slower(context.state.limits[name], context.now_s())
-        if slower is not None:
-            context.state.limits[name] = slower
-            _note(context, slower, "slower")
+        before = context.state.limits[name]
+        limit = context.state.limits[name] = limits.slower(before, context.now_s())
+        if limit.allowed != before.allowed:
+            _note(context, limit, "slower")
 
 
 def succeeded(state: State, listener: str) -> None:

@@ -75,34 +75,39 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "buffer lost": (
         partial(page_lost, "buffer"),
-        "buffers_change_in_order check_constraints completions_are_of_their_commit "
-        "completions_say_what_rows_say counters_equal_rows dispatches_are_of_their_buffer "
-        "ended_means_whole ends_fit_the_counters failures_belong_to_an_item foreign_keys hops_resolve "
-        "items_are_complete items_have_a_buffer low_water_is_low nothing_starts_early one_completion_each "
-        "pauses_are_of_open_buffers retried_buffers_had_ended sqlite_integrity "
+        "budget_pauses_have_a_reason budgets_belong_to_a_buffer buffers_change_in_order "
+        "check_constraints completions_are_of_their_commit completions_say_what_rows_say "
+        "counters_equal_rows dispatches_are_of_their_buffer ended_means_whole "
+        "ends_fit_the_counters failures_belong_to_an_item foreign_keys "
+        "given_again_is_what_was_answered hops_resolve items_are_complete items_have_a_buffer "
+        "low_water_is_low nothing_starts_early one_completion_each pauses_are_of_open_buffers "
+        "retried_buffers_had_ended spending_is_of_what_was_handed_out sqlite_integrity "
         "streams_have_chunks threads_resolve",
     ),
     "item lost": (
         partial(page_lost, "item"),
-        "check_constraints failures_belong_to_an_item foreign_keys items_are_complete "
-        "items_have_a_buffer low_water_is_low results_belong_to_an_answer sqlite_integrity",
+        "check_constraints failures_belong_to_an_item foreign_keys "
+        "given_again_is_what_was_answered items_are_complete items_have_a_buffer low_water_is_low "
+        "results_belong_to_an_answer sqlite_integrity",
     ),
     "dispatch lost": (
         partial(page_lost, "dispatch"),
         "answers_belong_to_a_dispatch check_constraints dispatches_are_of_their_buffer "
-        "foreign_keys forwarded_items_were_dispatched sqlite_integrity",
+        "foreign_keys forwarded_items_were_dispatched spending_is_of_what_was_handed_out "
+        "sqlite_integrity",
     ),
     "answer lost": (
         partial(page_lost, "answer"),
         "answers_belong_to_a_dispatch answers_count_their_results check_constraints "
-        "commits_count_their_rows durations_are_whole foreign_keys one_outcome_each "
-        "results_belong_to_an_answer sqlite_integrity",
+        "commits_count_their_rows durations_are_whole foreign_keys "
+        "given_again_is_what_was_answered one_outcome_each results_belong_to_an_answer "
+        "sqlite_integrity",
     ),
     "result lost": (
         partial(page_lost, "result"),
         "answers_count_their_results check_constraints counters_equal_rows ended_means_whole "
-        "foreign_keys forwarded_items_wait_for_somebody one_outcome_each "
-        "results_belong_to_an_answer sqlite_integrity",
+        "foreign_keys forwarded_items_wait_for_somebody given_again_is_what_was_answered "
+        "memos_point_to_answers one_outcome_each results_belong_to_an_answer sqlite_integrity",
     ),
     "message lost": (
         partial(page_lost, "message"),
@@ -137,12 +142,14 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "item and result exchanged": (
         partial(pages_exchanged, "item", "result"),
-        "answers_count_their_results counters_equal_rows ended_means_whole foreign_keys "
-        "items_are_complete results_belong_to_an_answer sqlite_integrity",
+        "answers_count_their_results check_constraints counters_equal_rows ended_means_whole "
+        "foreign_keys items_are_complete memos_point_to_answers results_belong_to_an_answer "
+        "sqlite_integrity",
     ),
     "results forgotten": (
         partial(rows_forgotten, "result"),
-        "answers_count_their_results counters_equal_rows ended_means_whole sqlite_integrity",
+        "answers_count_their_results counters_equal_rows ended_means_whole memos_point_to_answers "
+        "sqlite_integrity",
     ),
     "index forgotten": (
         partial(rows_forgotten, "message_waiting"),
