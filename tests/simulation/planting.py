@@ -16,8 +16,8 @@ SEEDS_TO_FIND_A_BUG = 200
 
 
 def is_found(folder: Path, first: int = 0, **profile_changes: Any) -> None:
-    """One of the schedules from `first` on finds it. What the supervisor itself notices (a named constraint, the
-    journal's refusal) has found it too.
+    """One of the schedules from `first` on finds it. What the supervisor itself notices (a named constraint,
+    the journal's refusal) has found it too.
     """
     with pytest.raises((Violation, DurableBusError)):
         for seed in range(first, first + SEEDS_TO_FIND_A_BUG):
