@@ -56,17 +56,17 @@ def spend(context: Context, spent: Spent) -> None:
         message_seq = -spent.dispatch
         buffer_seq = _buffer_of_message(context, message_seq)
         new = pace.spend_on_message(message_seq, buffer_seq, spent.number, spent.amounts)
-    buffer = None if buffer_seq is None else context.state.buffers.get(buffer_seq)
-    budget = None if buffer is None else context.state.budgets.get(buffer.budget_of or 0)
-    if buffer is None or buffer.budget_of is None or budget is None:
+    root = None if buffer_seq is None else context.journal.buffers.by_seq(buffer_seq).budget_of
+    budget = None if root is None else context.state.budgets.get(root)
+    if root is None or budget is None:
         return
     sums = dict(budget.spent)
     for unit, amount in new.items():
         sums[unit] = sums.get(unit, 0.0) + amount
-    budget = context.state.budgets.change(buffer.budget_of, spent=sums)
+    budget = context.state.budgets.change(root, spent=sums)
     if budget.is_spent:
         for other in [*context.state.buffers.values()]:
-            if other.budget_of == buffer.budget_of and not other.paused:
+            if other.budget_of == root and not other.paused:
                 pause(context, other, "budget")
 
 

@@ -32,21 +32,22 @@ def plan_items(context: Context, now_ms: int, gates: Gates, alone_listeners: Col
     buffers = turns.in_turn(context.state.buffers.values(), context.state.grants, context.now_s())
     waiting = [buffer for buffer in buffers if buffer.may_have_work(now_ms)]
     if waiting:
-        gates.share(buffer.target for buffer in waiting)
-        _Round(context, now_ms, gates, waiting).hand_out([one.seq for one in waiting], alone_listeners)
+        levels = {buffer.seq: turns.level_of(buffer, context.now_s()) for buffer in waiting}
+        gates.share((levels[buffer.seq], buffer.target) for buffer in waiting)
+        _Round(context, now_ms, gates, levels).hand_out([*levels], alone_listeners)
 
 
 class _Round:
     """The hand-outs of one turn."""
 
-    def __init__(self, context: Context, now_ms: int, gates: Gates, waiting: list[OpenBuffer]) -> None:
+    def __init__(self, context: Context, now_ms: int, gates: Gates, levels: dict[int, int]) -> None:
         self._context = context
         self._state = state = context.state
         self._now_ms = now_ms
         self._now_s = context.now_s()
         self._gates = gates
         self._memos = memo.Memos(context)
-        self._levels = {buffer.seq: turns.level_of(buffer, self._now_s) for buffer in waiting}
+        self._levels = levels
         self._has_urgent = len({buffer.priority for buffer in state.buffers.values()}) > 1
         self._wall_us = rules.batch_wall_us(len(state.workers))
         self._begun = {

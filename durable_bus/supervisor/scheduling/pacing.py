@@ -232,13 +232,17 @@ class Gates:
         free = limits.free(self._state.limits[name], self.held.get(name, Held()), self._now_s)
         return ORDINAL_MAX if free is None else free
 
-    def share(self, listeners: Iterable[str]) -> None:
-        """Buffers with items of these listeners wait: under each limit they get as much as one another."""
-        waiting: dict[str, int] = {}
-        for listener in listeners if self._free else ():
+    def share(self, listeners: Iterable[tuple[int, str]]) -> None:
+        """Buffers with items of these listeners wait, the highest level first: under each limit those of the
+        same level get as much as one another, and lower ones what is left.
+        """
+        waiting: dict[str, tuple[int, int]] = {}
+        for level, listener in listeners if self._free else ():
             for name in names_for(self._state, listener):
-                waiting[name] = waiting.get(name, 0) + 1
-        self._quotas = {name: max(1, self._free[name] // count) for name, count in waiting.items()}
+                highest, count = waiting.get(name, (level, 0))
+                if level == highest:
+                    waiting[name] = (highest, count + 1)
+        self._quotas = {name: max(1, self._free[name] // count) for name, (_, count) in waiting.items()}
 
     def free(self, listener: str, buffer_seq: int | None = None) -> int:
         """How much may be handed out of a listener; `buffer_seq`: of this buffer."""
