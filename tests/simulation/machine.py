@@ -200,7 +200,9 @@ class Machine:
             self.pace.look()
             if self.supervisor is not None and self.supervisor.stopped:
                 self.stops += 1
-                self._ended("stopped", crashed=False)
+                # On a full disk it cannot say so: for the next run it has crashed.
+                (said,) = self.model.query("SELECT stopped_at FROM run ORDER BY run_id DESC LIMIT 1")[0]
+                self._ended("stopped", crashed=said is None)
         if self.turns % _CHECK_EVERY == 0:
             self.model.check()
 
