@@ -6,7 +6,7 @@ from typing import Final
 
 from durable_bus.errors import UsageError
 
-__all__ = ["starts_per_s"]
+__all__ = ["burst", "starts_per_s"]
 
 _UNITS: Final = {
     "s": 1.0,
@@ -23,6 +23,16 @@ _UNITS: Final = {
 _RATE: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*/\s*([0-9]+(?:\.[0-9]+)?)?\s*([a-z]+)\s*")
 _PER_S_MAX: Final = 1_000_000.0
 _PER_S_MIN: Final = 1 / (366 * 86400.0)
+
+
+def burst(per_s: float) -> float:
+    """How many may start at once after a pause: what half a second brings, at least one.
+
+    One second's worth would be within the contract of `Bus.limit`. But a service counts calls as they arrive,
+    some of them late, and others have caught up with them then: with half, it sees no more than the contract
+    says as long as they come within half a second.
+    """
+    return max(1.0, per_s / 2)
 
 
 @lru_cache

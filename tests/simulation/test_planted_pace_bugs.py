@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from durable_bus.journal.pace import PaceTable
+from durable_bus.payloads.rates import burst
 from durable_bus.payloads.settings import LimitSettings
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.loop import Supervisor
@@ -42,7 +43,7 @@ def forget_limits_at_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their buckets are full again."""
 
     def restarted(limit: Limit, tokens: float, not_begun: int, elapsed_s: float, now_s: float) -> Limit:
-        return limit._replace(tokens=limits.burst(limit.per_s or 1.0), at_s=now_s)
+        return limit._replace(tokens=burst(limit.per_s or 1.0), at_s=now_s)
 
     monkeypatch.setattr(limits, "restarted", restarted)
 

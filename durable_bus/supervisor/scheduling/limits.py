@@ -1,7 +1,7 @@
 """Limits: how often, and how many at once, something may start. Functions of values, and nothing else.
 
-A limit with a rate is a bucket of tokens (https://en.wikipedia.org/wiki/Token_bucket). It holds what one
-second brings, at least one. What begins takes a token. What was handed out and has not begun reserves one.
+A limit with a rate is a bucket of tokens (https://en.wikipedia.org/wiki/Token_bucket), which holds some of
+what a second brings, at least one (`rates.burst`). What begins takes a token. What was handed out and has not begun reserves one.
 So in no window of T seconds more begin than rate times T and one bucketful, however late a worker begins what
 it holds, and nothing needs to be known of the exact moments.
 
@@ -13,14 +13,13 @@ increase grows with what is allowed, too).
 
 from typing import NamedTuple
 
-from durable_bus.payloads.rates import starts_per_s
+from durable_bus.payloads.rates import burst, starts_per_s
 from durable_bus.payloads.settings import LimitSettings
 
 __all__ = [
     "GATHER_S",
     "Held",
     "Limit",
-    "burst",
     "charged",
     "free",
     "free_in_s",
@@ -105,11 +104,6 @@ class Held(NamedTuple):
 
     in_hand: int = 0
     not_begun: int = 0
-
-
-def burst(per_s: float) -> float:
-    """How many tokens a bucket holds: one second's worth, and at least one."""
-    return max(1.0, per_s)
 
 
 def charged(limit: Limit, begun: int, now_s: float) -> Limit:

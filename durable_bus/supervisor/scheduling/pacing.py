@@ -11,7 +11,7 @@ from typing import Any
 
 from durable_bus.errors import UsageError
 from durable_bus.journal.pace import LimitRow
-from durable_bus.payloads.rates import starts_per_s
+from durable_bus.payloads.rates import burst, starts_per_s
 from durable_bus.payloads.settings import LimitSettings
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.scheduling import limits, recall
@@ -88,7 +88,7 @@ def declare(context: Context, declared: dict[str, LimitSettings]) -> None:
         goes_by = limit if limit.by_hand else settings
         limit = _with(limit, goes_by.rate, goes_by.running, now_s)
         if before is None and limit.per_s is not None:
-            limit = limit._replace(tokens=limits.burst(limit.per_s))
+            limit = limit._replace(tokens=burst(limit.per_s))
         table[name] = limit
         if before is None or not before.declared or before.settings != settings:
             _note(context, limit, "app")

@@ -173,7 +173,7 @@ MAY_BE_FOUND = {
     "run lost": {"in_flight_is_of_the_newest_run"},
     "journal_commit lost": {"nothing_starts_early"},
 }
-"""Nothing is in flight, and nothing starts early: whether SQLite looks at the runs, or at all commits, for all
+"""Nothing is in flight, and nothing starts early: whether SQLite looks at the runs, or at commits, for all
 that is its own choice.
 """
 
