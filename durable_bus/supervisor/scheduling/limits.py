@@ -1,9 +1,9 @@
 """Limits: how often, and how many at once, something may start. Functions of values, and nothing else.
 
-A limit with a rate is a bucket of tokens (https://en.wikipedia.org/wiki/Token_bucket), which holds some of
-what a second brings, at least one (`rates.burst`). What begins takes a token. What was handed out and has not begun reserves one.
-So in no window of T seconds more begin than rate times T and one bucketful, however late a worker begins what
-it holds, and nothing needs to be known of the exact moments.
+A limit with a rate is a bucket of tokens (https://en.wikipedia.org/wiki/Token_bucket), which holds what half
+a second brings, at least one (`rates.burst`). What begins takes a token. What was handed out and has not
+begun reserves one. So in no window of T seconds more begin than rate times T and one bucketful, however late
+a worker begins what it holds, and nothing needs to be known of the exact moments.
 
 A limit that is adaptive allows fewer at once than `running` says: a fifth less each time that the other side
 says it is too many, at most once a second, and a little more as long as all that is allowed is made use of
