@@ -23,6 +23,10 @@ __all__ = [
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """What SQLite's integers can count."""
+TimeMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
+"""ms since the epoch, up to the end of the year 9999: no later time has a name in the journal's views."""
+DeadlineMs = Annotated[int, msgspec.Meta(ge=0, le=100 * 366 * 86_400_000)]
+"""How long something may take, up to 100 years: added to any time of day, SQLite can count it."""
 Place = Annotated[list[Count], msgspec.Meta(min_length=1, max_length=2)]
 """How far a `prune` has come. Only the supervisor looks into it."""
 
@@ -84,9 +88,9 @@ class Terms(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaul
     """Under which terms a buffer runs. They are no part of its identity: those of its first start hold."""
 
     priority: Annotated[int, msgspec.Meta(ge=-10, le=10)] = 0
-    not_before_ms: Count | None = None
+    not_before_ms: TimeMs | None = None
     """Nothing of it starts before, ms since the epoch."""
-    deadline_ms: Count | None = None
+    deadline_ms: DeadlineMs | None = None
     """So long after its start it ends as it is."""
     enough: Annotated[int, msgspec.Meta(ge=1, le=1 << 32)] | None = None
     """It ends when so many items have succeeded."""
