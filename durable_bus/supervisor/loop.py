@@ -232,7 +232,11 @@ class Supervisor:
         self.state.given = frozenset()
         memo.release(self.state)
         gates = pacing.Gates(self.context)
-        plan_items(self.context, now_ms, gates, plan_messages(self.context, gates))
+        alone_listeners, names = plan_messages(self.context, gates), {*self.state.waiting_names}
+        plan_items(self.context, now_ms, gates, alone_listeners)
+        if not names.issuperset(self.state.waiting_names):
+            # Answers that were there have ended a buffer: its completion goes out in the next turn, at once.
+            self.state.scan_unfinished = True
         recall.help_idle(self.context)
         pacing.settle(self.context, gates)
         timeouts.expect(self.context)

@@ -176,11 +176,14 @@ def _handle_unscripted(call: Call) -> Handling:
 
 
 def _fan_out(call: Call, seconds: float, details: list[str], rest: str, *, collect: bool) -> Outcome:
-    """Every attempt starts other items, so that it can be told which of them was carried out."""
+    """Every attempt starts other items, so that it can be told which of them was carried out. Two of them
+    are equal but for their form.
+    """
     count, target, return_to, buffer_id, *_ = [*details, "", ""]
     marker = f"{call.rng.getrandbits(40):010x}"
     texts = [
-        f"item {marker}.{index} {rest.partition(' ')[2].partition(' ')[2]}" for index in range(int(count))
+        f"item {marker}.{index // 2} {rest.partition(' ')[2].partition(' ')[2]}"
+        for index in range(int(count))
     ]
     forms = some_forms(call.rng, len(texts))
     texts = [worded(text, form) for text, form in zip(texts, forms, strict=True)]

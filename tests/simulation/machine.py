@@ -18,6 +18,7 @@ from simulation.correspondents import Correspondent
 from simulation.handlers import Handler, obey
 from simulation.listeners import LIMITS, LISTENERS
 from simulation.memory import memory_is_the_journal
+from simulation.memos import MemoRules
 from simulation.model import Model
 from simulation.pace import PaceRules
 from simulation.pool import SimulatedPool
@@ -68,6 +69,7 @@ class Machine:
         limits: dict[str, LimitSettings] | None = None,
         handler: Handler = obey,
     ) -> None:
+        self.seed = seed
         self.world = World(seed)
         self.rng = self.world.rng
         self.clock = SimulatedClock(self.world)
@@ -85,6 +87,7 @@ class Machine:
         self.model.attempts = {name: settings.attempts for name, settings in self.listeners.items()}
         self.rules = SchedulingRules(self)
         self.pace = PaceRules(self)
+        self.memos = MemoRules(self)
         self.model.others.append(self.pace.check)
         self.peers: list[Peer] = []
         self.supervisor: Supervisor | None = None
@@ -116,6 +119,7 @@ class Machine:
         now_ns = self.world.now_ns
         self._notice_spinning(timeout_s)
         self.pace.waits(timeout_s)
+        self.rules.waits(timeout_s)
         self.world.run_until(now_ns + math.ceil(timeout_s * 1e9), self._is_ready)
         extra_s = self.rng.choice([2e-5, 1e-4, 1e-3, 1e-2])
         if self.world.chance(self.faults.pause):
@@ -160,6 +164,7 @@ class Machine:
         self.commits += 1
         self.model.committed()
         self.pace.committed()
+        self.memos.committed()
 
     def boot_fault(self) -> str | None:
         if not self.world.chance(self.faults.boot):
@@ -198,6 +203,7 @@ class Machine:
             self._nobody_waits_for_what_has_come()
             self.rules.look()
             self.pace.look()
+            self.memos.look()
             if self.supervisor is not None and self.supervisor.stopped:
                 self.stops += 1
                 # On a full disk it cannot say so: for the next run it has crashed.

@@ -105,7 +105,7 @@ class Model:
             raise Violation(f"{name} holds items {recorded}, which have their outcome")
         if self.query("SELECT 1 FROM pause WHERE buffer_seq = ? AND resumed_commit IS NULL", work.buffer):
             raise Violation(f"{name} was sent while the buffer is paused")
-        content = self._content(work.buffer)
+        content = self.content(work.buffer)
         forms = tuple(form_of_each(work.forms, count))
         end = first + count
         if (tuple(texts), forms) != (content.texts[first:end], content.forms[first:end]):
@@ -127,7 +127,7 @@ class Model:
             raise Violation(f"message {work} was sent, and on disk is {rows}")
         self.dispatched += 1
 
-    def _content(self, buffer_seq: int) -> Content:
+    def content(self, buffer_seq: int) -> Content:
         """What the items of a buffer are, as its client or its handler gave them."""
         ((request_id, digest),) = self.query(
             "SELECT request_id, digest FROM buffer WHERE buffer_seq = ?", buffer_seq

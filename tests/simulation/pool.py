@@ -66,6 +66,7 @@ class SimulatedPool:
                 first = key_of(work, work.first)
                 self._machine.rules.handed_out([*range(first, first + count)], worker_id)
             self._machine.pace.sent(work, worker_id)
+            self._machine.memos.sent(work, len(unpack(frame.bodies[0])), worker_id)
             self._world.note(f"to worker {worker_id}: {work}, {len(unpack(frame.bodies[0]))} payloads")
         if worker.alive and worker.arrives_ns <= self._world.now_ns and self._world.chance(0.5):
             worker.receive(data)  # it is faster than the supervisor, which still has things to do

@@ -11,6 +11,7 @@ from durable_bus.payloads.settings import LimitSettings
 from durable_bus.supervisor.outcomes import attempts
 from durable_bus.supervisor.scheduling import dispatcher as dispatch
 from durable_bus.wire.parts import Terms
+from simulation.equals import Equality, equal_items, other_memos, with_memos
 from simulation.forms import some_forms, worded
 from simulation.handlers import FOR_EVER_S, Handler, obey
 from simulation.listeners import LIMITS, LISTENERS, limited_by
@@ -95,6 +96,7 @@ class Profile:
     """How many of the starts say under which terms they run."""
     spends: float
     """How many of the attempts spend something."""
+    equality: Equality
 
     @classmethod
     def draw(cls, rng: random.Random) -> "Profile":
@@ -141,6 +143,7 @@ class Profile:
             set_limit=rate(),
             terms=rng.choice([0.0, 0.3, 0.8]),
             spends=rng.choice([0.0, 0.3, 1.0]),
+            equality=Equality.draw(rng, [*LISTENERS]),
         )
 
 
@@ -239,7 +242,7 @@ def run_schedule(
         seed,
         folder,
         workers=profile.workers,
-        listeners=limited_by(LISTENERS, profile.limits),
+        listeners=with_memos(limited_by(LISTENERS, profile.limits), profile.equality.memos),
         limits=profile.limits,
         handler=handler,
     )
@@ -251,6 +254,7 @@ def run_schedule(
         with (
             patch.object(dispatch, "BATCH_BYTES_MAX", profile.batch_bytes_max),
             patch.object(attempts, "RETURNS_MAX", RETURNS_MAX),
+            profile.equality.constants(),
         ):
             for _ in range(profile.turns):
                 machine.turn()
@@ -275,6 +279,7 @@ def _clients_come(machine: Machine, profile: Profile) -> None:
     for number in range(profile.clients):
         mailbox = rng.choice(mailboxes) if mailboxes and rng.random() < 0.5 else None
         content = some_content(rng, f"b{number}", profile.items_max, listeners, profile.talk, mailbox)
+        content = equal_items(machine.memos.rng, content, contents, profile.equality.items)
         if contents and rng.random() < profile.same_id:
             earlier = rng.choice(contents)
             content = earlier if rng.random() < 0.5 else replace(content, buffer_id=earlier.buffer_id)
@@ -287,6 +292,7 @@ def _clients_come(machine: Machine, profile: Profile) -> None:
         content = some_content(rng, f"s{number}", profile.items_max, listeners, profile.talk, mailbox)
         if rng.random() < profile.empty_stream:
             content = replace(content, texts=(), forms=())
+        content = equal_items(machine.memos.rng, content, contents, profile.equality.items)
         content = replace(content, terms=_maybe_terms(machine, profile))
         for _ in range(rng.choice([1, 1, 1, 2])):
             machine.stream(content, Habits.draw(rng), rng.uniform(0.0, 1.0), mailbox)
@@ -329,7 +335,10 @@ def _befall(machine: Machine, profile: Profile) -> None:
         lost = rng.choice([*machine.listeners]) if rng.random() < profile.lose_listener * 5 else None
         code = {name: facts for name, facts in machine.listeners.items() if name != lost}
         limits = some_limits(rng) if rng.random() < profile.other_limits else machine.limits
-        machine.new_code(limited_by(code, limits), limits)
+        code, memo_rng = limited_by(code, limits), machine.memos.rng
+        if profile.equality.memos and memo_rng.random() < profile.equality.other_memos:
+            code = with_memos(code, other_memos(memo_rng, profile.equality.memos))
+        machine.new_code(code, limits)
         machine.signal("reload")
     if chance(profile.set_limit):
         rate, running = rng.choice([None, None, "2/s", "50/s"]), rng.choice([None, 1, 5])

@@ -11,7 +11,7 @@ and may begin, whose limits have a free place and a token.
 import math
 from typing import TYPE_CHECKING
 
-from durable_bus.supervisor.scheduling import limits, pacing
+from durable_bus.supervisor.scheduling import limits, memo, pacing
 from durable_bus.supervisor.scheduling.limits import Held
 from durable_bus.supervisor.state import OpenBuffer
 from simulation.records import Violation
@@ -87,6 +87,17 @@ class SchedulingRules:
     def begun(self, key: int) -> None:
         self._handed.pop(key, None)
 
+    def waits(self, timeout_s: float) -> None:
+        """The supervisor is about to wait: not while a worker idles that may have a message."""
+        assert self._machine.supervisor is not None
+        state = self._machine.supervisor.state
+        if state.stopping or state.storage_full or timeout_s < IDLE_MAX_S:
+            return
+        idle = [one for one in state.workers.values() if one.may_get and not one.unanswered]
+        for name in state.waiting_names:
+            if any(one.settings(name) for one in idle) and not pacing.names_for(state, name):
+                raise Violation(f"the supervisor waits for {timeout_s:.3f} s while a message to {name} does")
+
     def look(self) -> None:
         """After a turn."""
         now_ns = self._machine.world.now_ns
@@ -140,6 +151,9 @@ class SchedulingRules:
         if not self._machine.pace.has_new(buffer):
             return False
         state, now_s = supervisor.state, supervisor.context.now_s()
+        settings = (state.listeners or {}).get(buffer.target)
+        if memo.is_full(state) and settings is not None and settings.memo is not None:
+            return False  # enough of it waits for equal items
         held = pacing._held(state)
         names = pacing.names_for(state, buffer.target)
         return all(limits.free(state.limits[name], held.get(name, Held()), now_s) != 0 for name in names)
