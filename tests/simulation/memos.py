@@ -1,7 +1,7 @@
 """What is given again: the recorded success of an equal item, and nothing else. What may be, is.
 
-Items are equal that have the same listener, memo text, form and payload. The memo text is that of the code which
-the worker runs that an item goes to.
+Items are equal that have the same listener, memo text, form and payload. The memo text is that of the code
+which the worker runs that an item goes to.
 """
 
 import random
@@ -113,12 +113,17 @@ class MemoRules:
             return
         state = self._state
         in_hand = self._in_hand() if state.held_equal else Counter()
-        for buffer_seq, back in state.held_equal:
-            item = f"item {back.first} of buffer {buffer_seq}"
+        held = [
+            (buffer_seq, index)
+            for buffer_seq, back in state.held_equal
+            for index in range(back.first, back.first + back.item_count)
+        ]
+        for buffer_seq, index in held:
+            item = f"item {index} of buffer {buffer_seq}"
             buffer = state.buffers.get(buffer_seq)
             if buffer is None:
                 raise Violation(f"{item} waits for an equal one, and its buffer has ended")
-            if back.item_count != 1 or not self._is_held(back.first, buffer, in_hand):
+            if not self._is_held(index, buffer, in_hand):
                 raise Violation(f"{item} waits for an equal one, and nobody has one")
             elsewhere = [(one.first, one.item_count) for one in buffer.returned] + [
                 (one.first + position, 1)
@@ -126,11 +131,11 @@ class MemoRules:
                 if isinstance(one, ItemLease) and one.buffer_seq == buffer_seq
                 for position in one.open_positions()
             ]
-            if any(first <= back.first < first + count for first, count in elsewhere):
+            if any(first <= index < first + count for first, count in elsewhere):
                 raise Violation(f"{item} waits for an equal one, and is to be run, too")
-            if back.first >= max(buffer.cursor, buffer.recovered_to):
+            if index >= max(buffer.cursor, buffer.recovered_to):
                 raise Violation(f"{item} waits for an equal one, and is new")
-        if len({(seq, back.first) for seq, back in state.held_equal}) < len(state.held_equal):
+        if len(set(held)) < len(held):
             raise Violation(f"an item waits twice for an equal one: {[*state.held_equal]}")
 
     def _is_held(self, index: int, buffer: OpenBuffer, in_hand: Counter[Equal]) -> bool:

@@ -152,7 +152,8 @@ class SchedulingRules:
             return False
         state, now_s = supervisor.state, supervisor.context.now_s()
         settings = (state.listeners or {}).get(buffer.target)
-        if memo.is_full(state) and settings is not None and settings.memo is not None:
+        held_equal = sum(seq == buffer.seq for seq, _ in state.held_equal)
+        if held_equal >= memo.HELD_MAX and settings is not None and settings.memo is not None:
             return False  # enough of it waits for equal items
         held = pacing._held(state)
         names = pacing.names_for(state, buffer.target)

@@ -167,6 +167,8 @@ def _emit(context: Context, buffer: OpenBuffer) -> None:
     """Write the buffer's one BufferComplete, in the transaction of what ended it."""
     context.state.buffers.discard(buffer.seq)
     budgets.forget(context.state, buffer)
+    for key in [key for key in context.state.held_equal if key[0] == buffer.seq]:
+        context.state.held_equal.discard(key)
     context.outbox.log(
         "buffer ended", buffer=buffer.buffer_id, recorded=buffer.recorded, failed=buffer.failed
     )
