@@ -147,10 +147,13 @@ class PaceRules:
     def _is_in_turn(self, buffer: OpenBuffer, work: WorkItems) -> None:
         """Where something of a buffer was handed out, none of the same listener that is more urgent, whatever
         this one had gained by waiting, has anything new left in that turn. Nothing is said of listeners with
-        limits, as buffers share those in equal parts, nor of what must be alone.
+        limits, as buffers share those in equal parts, nor of those with a memo, whose buffers may have to
+        wait for equal items, nor of what must be alone.
         """
         lease, now_ns = self._state.leases.get(work.dispatch), self._now_ns
-        if self._names(buffer.target) or lease is None or lease.alone:
+        settings = (self._state.listeners or {}).get(buffer.target)
+        has_memo = settings is not None and settings.memo is not None
+        if self._names(buffer.target) or has_memo or lease is None or lease.alone:
             return
         waited_s = (now_ns - self._waits_since_ns.get(buffer.seq, now_ns)) / 1e9 + 0.1
         level = min(PRIORITY_MAX, buffer.priority + int(waited_s / AGE_S))
