@@ -1,7 +1,7 @@
 """What is given again: the recorded success of an equal item, and nothing else. What may be, is.
 
-Items are equal that have the same listener, memo text, form and payload. The memo text is that of the code which
-the worker runs that an item goes to.
+Items are equal that have the same listener, memo text, form and payload. The memo text is that of the code in
+the worker to which an item goes.
 """
 
 import random
