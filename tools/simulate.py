@@ -99,7 +99,8 @@ def main() -> int:
         f"{sum(one.buffers for one in done):,} buffers, "
         f"{sum(one.streams for one in done):,} of them streams, "
         f"{sum(one.items for one in done):,} items, "
-        f"{sum(one.messages for one in done):,} messages, {sum(one.executions for one in done):,} calls; "
+        f"{sum(one.messages for one in done):,} messages, {sum(one.executions for one in done):,} calls, "
+        f"{sum(one.given_again for one in done):,} answers given again; "
         f"{sum(one.simulated_s for one in done) / 3600:,.0f} simulated hours in {seconds:,.0f} s "
         f"({60 * count / max(seconds, 1e-9):,.0f} schedules a minute, {processes} processes)"
     )

@@ -7,9 +7,9 @@ from unittest.mock import patch
 
 import msgspec
 
+from durable_bus.payloads.forms import TEXT, XML
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.scheduling import memo
-from simulation.forms import some_form, worded, words_of
 from simulation.records import Content
 
 __all__ = ["Equality", "equal_items", "other_memos", "with_memos"]
@@ -45,6 +45,11 @@ class Equality:
             look_items_max=rng.choice([2, memo.LOOK_ITEMS_MAX]),
         )
 
+    @classmethod
+    def none(cls) -> "Equality":
+        """Nothing is ever given again."""
+        return cls({}, 0.0, 0.0, memo.LOOKS_MAX, memo.HELD_MAX, memo.LOOK_ITEMS_MAX)
+
     def constants(self) -> ExitStack:
         """A context in which the supervisor has them."""
         stack = ExitStack()
@@ -79,6 +84,5 @@ def equal_items(rng: random.Random, content: Content, others: list[Content], sha
         if rng.random() < share:
             text, form = found[position] = rng.choice(there[: len(there) - len(found) + position + 1])
             if rng.random() < 0.1:
-                other = some_form(rng)
-                found[position] = worded(words_of(text, form), other), other
+                found[position] = text, {TEXT: XML, XML: TEXT}.get(form, form)
     return replace(content, texts=tuple(text for text, _ in found), forms=tuple(form for _, form in found))

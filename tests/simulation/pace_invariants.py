@@ -63,6 +63,24 @@ PACE: dict[str, str] = {
             FROM failure f JOIN journal_commit c USING (commit_id)
             WHERE f.item_key = r.item_key AND kind = 'retry_after'
         )""",
+    "of what was given again nothing has run, and results say that it was": """
+        SELECT a.answer_id FROM answer a JOIN results r
+            ON r.item_key = (a.buffer_seq << 32) + a.first_index AND a.item_count = 1
+        WHERE r.memo <> a.memo OR (a.memo = 1 AND (
+            a.dispatch_id IS NOT NULL OR a.worker_pid IS NOT NULL OR a.success = 0 OR r.duration_ms > 0
+        ))""",
+    "nor is it handed out or charged from then on": """
+        SELECT r.item_key, d.dispatch_id, s.spent_id FROM answer a
+        JOIN result r ON r.answer_id = a.answer_id
+        LEFT JOIN dispatch d ON d.buffer_seq = a.buffer_seq AND d.commit_id >= a.commit_id
+            AND r.item_index BETWEEN d.first_index AND d.first_index + d.item_count - 1
+        LEFT JOIN spent s ON s.buffer_seq = a.buffer_seq AND s.item_index = r.item_index
+            AND s.message_seq IS NULL AND s.commit_id >= a.commit_id
+        WHERE a.memo = 1 AND (d.dispatch_id IS NOT NULL OR s.spent_id IS NOT NULL)""",
+    "what is remembered is a success that its own handler has answered": """
+        SELECT m.item_key FROM memo m LEFT JOIN result r USING (item_key) LEFT JOIN answer a USING (answer_id)
+        WHERE r.success IS NOT 1 OR a.memo = 1 OR a.dispatch_id IS NULL
+            OR EXISTS (SELECT 1 FROM forwarded_item o WHERE o.item_key = m.item_key)""",
     "nothing comes back more often than it may": """
         SELECT item_key FROM failure WHERE kind = 'retry_after'
         GROUP BY item_key, message_seq HAVING count(*) > returns_max()""",

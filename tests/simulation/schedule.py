@@ -50,6 +50,7 @@ class Summary:
     items: int
     messages: int
     executions: int
+    given_again: int
     simulated_s: float
 
 
@@ -366,5 +367,6 @@ def _summary(machine: Machine, seed: int) -> Summary:
         items=items,
         messages=model.query("SELECT count(*) FROM message")[0][0],
         executions=sum(model.executions_so_far.values()),
+        given_again=machine.memos.given_again,
         simulated_s=machine.world.now_ns / 1e9,
     )

@@ -14,9 +14,11 @@ from durable_bus.supervisor.outcomes import budgets, collector, conversations
 from durable_bus.supervisor.scheduling import dispatcher, limits, pacing, turns
 from durable_bus.supervisor.scheduling.limits import Held, Limit
 from durable_bus.supervisor.state import Budget, OpenBuffer, State
+from simulation.equals import Equality
 from simulation.planting import change_statement, is_found
 
 PACED: dict[str, Any] = {
+    "equality": Equality.none(),
     "terms": 0.8,
     "spends": 1.0,
     "talk": 0.3,

@@ -19,7 +19,9 @@ from durable_bus.supervisor.outcomes import attempts
 from durable_bus.supervisor.scheduling import timeouts
 from durable_bus.wire.parts import Terms
 from simulation import Machine, Violation, run_schedule
+from simulation.equals import equal_items, with_memos
 from simulation.handlers import Answers
+from simulation.listeners import LISTENERS
 from simulation.records import Content
 from simulation.schedule import RETURNS_MAX, cuts, some_content, some_letters, some_terms
 from simulation.storage import AT_COMMIT, fast_folder
@@ -173,7 +175,8 @@ class ASupervisorInTrouble(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 1 << 32), workers=st.integers(1, 3))
     def start(self, seed: int, workers: int) -> None:
         self.folder = fast_folder()
-        self.machine = Machine(seed, self.folder, workers=workers)
+        listeners = with_memos(LISTENERS, {"once": "v1", "many": "v1", "both": "v1"})
+        self.machine = Machine(seed, self.folder, workers=workers, listeners=listeners)
         self.machine.faults.answer_twice = 0.1
         self.machine.spends = 0.3
         self.returns_max = patch.object(attempts, "RETURNS_MAX", RETURNS_MAX)
@@ -189,6 +192,7 @@ class ASupervisorInTrouble(RuleBasedStateMachine):
         assert self.machine is not None
         rng = random.Random(seed)
         content = some_content(rng, f"b{seed % 4}", 12, [*self.machine.listeners], talk, mailbox)
+        content = equal_items(rng, content, [], seed % 2 / 2)
         content = replace(content, terms=some_terms(rng, self.machine.clock.now_ms()))
         self.machine.start_buffer(content, cuts(rng, len(content.texts)), mailbox=mailbox)
 

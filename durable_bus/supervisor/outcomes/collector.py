@@ -16,7 +16,7 @@ from durable_bus.supervisor.outcomes import budgets, messages, threads
 from durable_bus.supervisor.outcomes.attempts import next_attempt_at
 from durable_bus.supervisor.outcomes.threads import ItemHop
 from durable_bus.supervisor.scheduling import recall
-from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range
+from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range, State
 from durable_bus.wire.parts import Segment
 from durable_bus.wire.protocol import Ended
 
@@ -163,12 +163,17 @@ def end_overdue(context: Context) -> None:
             end_early(context, buffer, "deadline")
 
 
+def _forget_who_waits(state: State, buffer_seq: int) -> None:
+    """Nothing of a buffer that has ended waits for an equal item."""
+    for key in [key for key in state.held_equal if key[0] == buffer_seq]:
+        state.held_equal.discard(key)
+
+
 def _emit(context: Context, buffer: OpenBuffer) -> None:
     """Write the buffer's one BufferComplete, in the transaction of what ended it."""
     context.state.buffers.discard(buffer.seq)
+    _forget_who_waits(context.state, buffer.seq)
     budgets.forget(context.state, buffer)
-    for key in [key for key in context.state.held_equal if key[0] == buffer.seq]:
-        context.state.held_equal.discard(key)
     context.outbox.log(
         "buffer ended", buffer=buffer.buffer_id, recorded=buffer.recorded, failed=buffer.failed
     )

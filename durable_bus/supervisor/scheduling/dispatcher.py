@@ -47,6 +47,8 @@ class _Round:
         self._now_s = context.now_s()
         self._gates = gates
         self._memos = memo.Memos(context)
+        self._unseen: dict[str, int] = {}
+        """By listener the level of a buffer that was not looked through: what is less urgent waits."""
         self._levels = levels
         self._has_urgent = len({buffer.priority for buffer in state.buffers.values()}) > 1
         self._wall_us = rules.batch_wall_us(len(state.workers))
@@ -110,6 +112,8 @@ class _Round:
                 continue
             if self._levels[seq] < lowest:
                 return None
+            if self._levels[seq] < self._unseen.get(buffer.target, lowest):
+                continue
             most = min(self._most(worker, buffer, settings.concurrency), room)
             free = self._gates.free(buffer.target)
             if not most or not free:
@@ -214,6 +218,7 @@ class _Round:
                 return first, items, digests[: first.item_count]
             if memos.looks >= memo.LOOKS_MAX:
                 self._state.scan_unfinished = True
+                self._unseen.setdefault(settings.name, self._levels[seq])
                 return None
             look = min(4 * look, memo.LOOK_ITEMS_MAX)
         return None

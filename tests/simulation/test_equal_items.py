@@ -1,0 +1,79 @@
+"""What simulated schedules have found about items that equal others, each in its shortest form."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from durable_bus.supervisor.scheduling import memo
+from durable_bus.supervisor.state import State
+from durable_bus.wire.parts import Terms
+from simulation.equals import with_memos
+from simulation.listeners import LISTENERS
+from simulation.machine import Machine
+from simulation.records import Content
+
+
+@pytest.fixture
+def machine(folder: Path) -> Iterator[Machine]:
+    machine = Machine(0, folder, workers=1, listeners=with_memos(LISTENERS, {"once": "v1"}))
+    yield machine
+    machine.close()
+
+
+def some(buffer_id: str, *texts: str, return_to: str = "", priority: int = 0) -> Content:
+    terms = Terms(priority=priority)
+    return Content(buffer_id, "once", True, texts, (0,) * len(texts), return_to, terms)
+
+
+def turn_until(machine: Machine, is_so: Callable[[State], bool]) -> None:
+    while machine.supervisor is None or not is_so(machine.supervisor.state):
+        machine.turn()
+
+
+def has_ended(machine: Machine, buffer_id: str) -> bool:
+    query = "SELECT 1 FROM buffer WHERE buffer_id = ? AND ended_commit IS NOT NULL"
+    return bool(machine.model.query(query, buffer_id))
+
+
+def test_the_completion_of_a_buffer_that_only_got_answers_again_goes_out_at_once(machine: Machine) -> None:
+    """It was written after messages had been planned, and waited until something else happened."""
+    machine.start_buffer(some("first", "item 0 ok"), [1])
+    turn_until(machine, lambda state: has_ended(machine, "first"))
+    machine.start_buffer(some("second", "item 0 ok", return_to="thrice"), [1])
+    machine.settle()
+    query = """
+        SELECT count(*), max(d.committed_at - c.committed_at) < 100 FROM message m
+        JOIN journal_commit c ON c.commit_id = created_commit
+        JOIN journal_commit d ON d.commit_id = delivered_commit WHERE message_id = 'second/complete'"""
+    assert machine.model.query(query) == [(1, 1)]
+    assert machine.memos.given_again == 1
+
+
+def test_nothing_of_a_buffer_that_was_cancelled_waits_for_an_equal_item(machine: Machine) -> None:
+    """It stayed in memory until nobody had the other one any more."""
+    machine.start_buffer(some("first", "item 0 hang"), [1])
+    turn_until(machine, lambda state: bool(state.leases))
+    machine.start_buffer(some("second", "item 0 hang"), [1])
+    turn_until(machine, lambda state: bool(state.held_equal))
+    machine.control("cancel", "second")
+    turn_until(machine, lambda state: has_ended(machine, "second"))
+    assert machine.supervisor is not None
+    assert machine.supervisor.state.leases
+    assert not machine.supervisor.state.held_equal
+    machine.settle()
+
+
+def test_an_urgent_buffer_is_first_though_a_turn_does_not_look_through_it(machine: Machine) -> None:
+    """What was less urgent went out in each turn that had looked at as many answers as it may."""
+    machine.start_buffer(some("first", "item 0 ok"), [1])
+    turn_until(machine, lambda state: has_ended(machine, "first"))
+    texts = ("item 0 ok",) * 200
+    machine.start_buffer(some("urgent", *texts, priority=5), [200])
+    machine.start_buffer(some("other", "item 1 ok"), [1])
+    with patch.object(memo, "LOOKS_MAX", 1):
+        machine.settle()
+    ended = machine.model.query("SELECT buffer_id FROM buffer ORDER BY ended_commit")
+    assert ended == [("first",), ("urgent",), ("other",)]
+    assert machine.memos.given_again == 200
