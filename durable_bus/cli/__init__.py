@@ -107,7 +107,8 @@ def check_platform(system: str, python: tuple[int, ...], sqlite: tuple[int, ...]
 
 
 def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+    # Not by map: once it is imported, the module of that command has this name here.
+    return ".".join(str(part) for part in version)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,6 +18,8 @@ from durable_bus.payloads.json_values import NotJson, load_json
 from durable_bus.payloads.messages import Result
 
 _POLL_S = 0.1
+_STALLED_S = 3.0
+"""After so long without a result it is said why, where something is known."""
 
 
 @click.command("results")
@@ -183,16 +185,42 @@ def _early_end(reader: JournalReader, content: BufferContent) -> str:
     return f"ended: {how}{because}, {content.total - content.succeeded - content.failed:,} missing"
 
 
+class _Stall:
+    """Says once why nothing of a buffer is done, when nothing was for a while."""
+
+    def __init__(self, reader: JournalReader, buffer_id: str, progress: Progress) -> None:
+        self._reader, self._buffer_id, self._progress = reader, buffer_id, progress
+        self._done: int | None = None
+        self._look_at_s = 0.0
+        self._said = False
+
+    def see(self, done: int) -> None:
+        """So many items are done."""
+        now_s = time.monotonic()
+        if done != self._done:
+            self._done, self._said, self._look_at_s = done, False, now_s + _STALLED_S
+        elif not self._said and now_s >= self._look_at_s:
+            from durable_bus.cli.facts import buffer_facts  # only for who must wait
+
+            self._look_at_s = now_s + _STALLED_S
+            waits_for = buffer_facts(self._reader, self._buffer_id)["waits_for"]
+            if waits_for is not None:
+                self._progress.say(f"{self._buffer_id}: {waits_for}")
+                self._said = True
+
+
 def seen_until_end(
     reader: JournalReader, buffer_id: str, progress: Progress, sleep: Callable[[], object]
 ) -> Iterator[BufferContent]:
     """How a buffer is, again and again and once when it has ended, shown as progress. Raises NotFound."""
+    stall = _Stall(reader, buffer_id, progress)
     try:
         while True:
             content = reader.content(buffer_id)
             if content is None:
                 raise NotFound(f"no buffer {buffer_id!r:.120} in {reader.path}")
             done = content.succeeded + content.failed
+            stall.see(done)
             progress.show(buffer_id, content.total, done, content.failed, more=not content.sealed)
             yield content
             if content.ended:

@@ -69,6 +69,11 @@ class MessageTable:
         (row,) = self._statements.all("message_by_seq", message_seq=message_seq)
         return MessageRow(*row)
 
+    def thread_of(self, message_seq: int) -> str | None:
+        """None: there is no such message, or no more."""
+        rows = self._statements.all("message_by_seq", message_seq=message_seq)
+        return MessageRow(*rows[0]).thread_id if rows else None
+
     def names_with_waiting(self) -> dict[str, int]:
         """The names that messages wait for, and how many; those that are not due yet count, too."""
         return dict(self._statements.all("names_with_waiting_messages"))

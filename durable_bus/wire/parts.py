@@ -23,6 +23,15 @@ __all__ = [
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """What SQLite's integers can count."""
+Index = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
+"""An item's place in its buffer; 0 for a message."""
+DispatchId = Annotated[int, msgspec.Meta(ge=1 - (1 << 63), le=(1 << 63) - 1)]
+"""What a worker was given: a dispatch of items, or below 0 a message."""
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+TimeMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
+"""ms since the epoch, up to the end of the year 9999: no later time has a name in the journal's views."""
+DeadlineMs = Annotated[int, msgspec.Meta(ge=0, le=100 * 366 * 86_400_000)]
+"""How long something may take, up to 100 years: added to any time of day, SQLite can count it."""
 Place = Annotated[list[Count], msgspec.Meta(min_length=1, max_length=2)]
 """How far a `prune` has come. Only the supervisor looks into it."""
 
@@ -50,11 +59,11 @@ class Segment(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False)
 class Failed(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     """An attempt at an item or a message that came to nothing. No body."""
 
-    dispatch: int
-    index: int
+    dispatch: DispatchId
+    index: Index
     """The item's; 0 for a message."""
-    kind: str
-    """As in the view `failures`: exception, malformed, answer, or timeout."""
+    kind: Annotated[str, msgspec.Meta(pattern="^(exception|malformed|answer|timeout|retry_after)$")]
+    """As in the view `failures`."""
     message: str
     traceback: str
     durations: str
@@ -62,7 +71,7 @@ class Failed(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     """Where the answer could not be written: its repr."""
     final: bool = False
     """Its listener does not retry this exception (`retry_on`)."""
-    after_s: float | None = None
+    after_s: Seconds | None = None
     """It is to come back in so many seconds, by RetryAfter: no attempt is charged."""
     limit: str = ""
     """The limit that is to rest until then; "": none."""
@@ -71,10 +80,10 @@ class Failed(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
 class Spent(msgspec.Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     """What the handling of an item or a message has spent. No body."""
 
-    dispatch: int
-    index: int
+    dispatch: DispatchId
+    index: Index
     """The item's; 0 for a message."""
-    number: int
+    number: Count
     """Counts what this attempt spends, from 0 on."""
     amounts: dict[str, Annotated[float, msgspec.Meta(ge=0)]]
     """How much, by unit."""
@@ -84,9 +93,9 @@ class Terms(msgspec.Struct, forbid_unknown_fields=True, frozen=True, omit_defaul
     """Under which terms a buffer runs. They are no part of its identity: those of its first start hold."""
 
     priority: Annotated[int, msgspec.Meta(ge=-10, le=10)] = 0
-    not_before_ms: Count | None = None
+    not_before_ms: TimeMs | None = None
     """Nothing of it starts before, ms since the epoch."""
-    deadline_ms: Count | None = None
+    deadline_ms: DeadlineMs | None = None
     """So long after its start it ends as it is."""
     enough: Annotated[int, msgspec.Meta(ge=1, le=1 << 32)] | None = None
     """It ends when so many items have succeeded."""

@@ -5,7 +5,7 @@ by then. `protocol` has those of clients, and says what holds for all.
 import msgspec
 
 from durable_bus.payloads.settings import LimitSettings, ListenerSettings, ValueForms
-from durable_bus.wire.parts import Failed, Form, Forms, Frame, Handled, Segment, Spent
+from durable_bus.wire.parts import Count, Failed, Form, Forms, Frame, Handled, Segment, Spent
 
 __all__ = ["Answers", "AppNotImportable", "Ready", "Report", "Work", "WorkItems", "WorkMessage"]
 
@@ -81,7 +81,7 @@ class Answers(Frame, tag="answers"):
     failed: list[Failed] = msgspec.field(default_factory=list)
     outcomes: list[Handled] = msgspec.field(default_factory=list)
     spent: list[Spent] = msgspec.field(default_factory=list)
-    discarded: tuple[int, int] | None = None
+    discarded: tuple[Count, Count] | None = None
     """Ordinals, from the first up to the second, that the worker may not start, or will not because a limit
     rests, and has thrown away.
     """

@@ -234,6 +234,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
 def test_another_platform_is_one_line_that_says_what_is_needed_and_what_is_here(
     system: str, python: tuple[int, ...], sqlite: tuple[int, ...]
 ) -> None:
+    import durable_bus.cli.map  # noqa: F401  a module that has the name of a built-in
     from durable_bus.cli import check_platform
 
     with pytest.raises(UnsupportedPlatform, match=r"needs Linux, .* or newer; this is"):

@@ -22,8 +22,8 @@
     invariants.py      what must be true of a journal's rows at every moment
     pace_invariants.py the same of what may start when
     pace.py            limits, rests, budgets, priorities and deadlines, as work leaves and begins
-    memos.py           what is given again to equal items
-    equals.py          items that equal others, and listeners with a memo
+    equals.py          which items equal others, and which listeners have a memo
+    memos.py           what is given again, and who waits for an equal item
     memory.py          what the supervisor remembers is what the rows say
     planting.py        what tests that plant bugs share
     scheduling.py      how often an item is handed out without being begun, and how long a worker idles

@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from durable_bus.supervisor.scheduling import memo
 from durable_bus.supervisor.state import ItemLease, OpenBuffer, State
 from durable_bus.wire.work import Work, WorkItems
 from simulation.records import INDEX_BITS, Answer, Content, Violation
@@ -64,6 +65,10 @@ class MemoRules:
             for position in lease.open_positions()
         )
 
+    def is_full(self, buffer: OpenBuffer) -> bool:
+        """Of a buffer so much waits for equal items that nothing more is taken of it."""
+        return sum(seq == buffer.seq for seq, _ in self._state.held_equal) >= memo.HELD_MAX
+
     def sent(self, work: Work, count: int, worker_id: int) -> None:
         """Items leave for a worker: none has an answer, and of equal ones one is in hand at a time."""
         settings = self._machine.pool.workers[worker_id].listeners.get(work.listener)
@@ -81,10 +86,10 @@ class MemoRules:
     def committed(self) -> None:
         """New successes on disk: handlers' are answers for others, the rest is what others have got."""
         rows = self._machine.model.query(_SUCCESSES, self._last_answer_id)
-        for key, text, form, answer_id, dispatch_id, memo, is_source, is_late in rows:
+        for key, text, form, answer_id, dispatch_id, was_given, is_source, is_late in rows:
             self._last_answer_id = max(answer_id, self._last_answer_id)
             buffer_seq, index, answer = key >> INDEX_BITS, key & 0xFFFFFFFF, Answer(text, True, form)
-            if memo:
+            if was_given:
                 self._was_given(key, answer)
             elif is_source and dispatch_id in self._memo_of:
                 equal = self._equal(self._memo_of[dispatch_id], buffer_seq, index)
@@ -113,12 +118,17 @@ class MemoRules:
             return
         state = self._state
         in_hand = self._in_hand() if state.held_equal else Counter()
-        for buffer_seq, back in state.held_equal:
-            item = f"item {back.first} of buffer {buffer_seq}"
+        held = [
+            (buffer_seq, index)
+            for buffer_seq, back in state.held_equal
+            for index in range(back.first, back.first + back.item_count)
+        ]
+        for buffer_seq, index in held:
+            item = f"item {index} of buffer {buffer_seq}"
             buffer = state.buffers.get(buffer_seq)
             if buffer is None:
                 raise Violation(f"{item} waits for an equal one, and its buffer has ended")
-            if back.item_count != 1 or not self._is_held(back.first, buffer, in_hand):
+            if not self._is_held(index, buffer, in_hand):
                 raise Violation(f"{item} waits for an equal one, and nobody has one")
             elsewhere = [(one.first, one.item_count) for one in buffer.returned] + [
                 (one.first + position, 1)
@@ -126,11 +136,11 @@ class MemoRules:
                 if isinstance(one, ItemLease) and one.buffer_seq == buffer_seq
                 for position in one.open_positions()
             ]
-            if any(first <= back.first < first + count for first, count in elsewhere):
+            if any(first <= index < first + count for first, count in elsewhere):
                 raise Violation(f"{item} waits for an equal one, and is to be run, too")
-            if back.first >= max(buffer.cursor, buffer.recovered_to):
+            if index >= max(buffer.cursor, buffer.recovered_to):
                 raise Violation(f"{item} waits for an equal one, and is new")
-        if len({(seq, back.first) for seq, back in state.held_equal}) < len(state.held_equal):
+        if len(set(held)) < len(held):
             raise Violation(f"an item waits twice for an equal one: {[*state.held_equal]}")
 
     def _is_held(self, index: int, buffer: OpenBuffer, in_hand: Counter[Equal]) -> bool:

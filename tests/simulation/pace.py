@@ -7,7 +7,7 @@ or which listeners go by it: what had left before then is nobody's to bound.
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from durable_bus.payloads.rates import starts_per_s
+from durable_bus.payloads.rates import burst, starts_per_s
 from durable_bus.supervisor.scheduling.limits import GATHER_S
 from durable_bus.supervisor.scheduling.turns import AGE_S, PRIORITY_MAX
 from durable_bus.supervisor.state import Lease, OpenBuffer, State
@@ -40,9 +40,9 @@ class _Windows:
         ahead = self._count - self._per_s * (now_ns - self.since_ns) / 1e9
         self._lowest = min(self._lowest, ahead) if self._count else ahead
         self._count += 1
-        # As the contract says it. The bucket holds half of that: a worker may be stopped when it has said
-        # that it begins, and begin half a second later.
-        if ahead - self._lowest + 1 > max(1.0, self._per_s) + 0.001:
+        # A worker may be stopped for half a second when it has said that it begins, and begin then. The
+        # bucket holds half a second's worth: so the contract holds all the same, but for rates below 2/s.
+        if ahead - self._lowest + 1 > burst(self._per_s) + self._per_s / 2 + 0.001:
             raise Violation(f"under limit {name} of {self.rate} more have begun than a window may have")
 
 
@@ -147,7 +147,8 @@ class PaceRules:
     def _is_in_turn(self, buffer: OpenBuffer, work: WorkItems) -> None:
         """Where something of a buffer was handed out, none of the same listener that is more urgent, whatever
         this one had gained by waiting, has anything new left in that turn. Nothing is said of listeners with
-        limits, as buffers share those in equal parts, nor of what must be alone.
+        limits, as buffers share those in equal parts, nor of buffers of which enough waits for equal items,
+        nor of what must be alone.
         """
         lease, now_ns = self._state.leases.get(work.dispatch), self._now_ns
         if self._names(buffer.target) or lease is None or lease.alone:
@@ -155,6 +156,8 @@ class PaceRules:
         waited_s = (now_ns - self._waits_since_ns.get(buffer.seq, now_ns)) / 1e9 + 0.1
         level = min(PRIORITY_MAX, buffer.priority + int(waited_s / AGE_S))
         for other in self._state.buffers.values():
+            if self._machine.memos.is_full(other):
+                continue
             if other.priority > level and other.target == buffer.target and self.has_new(other):
                 raise Violation(f"{work} was sent, and {other.buffer_id}, which is more urgent, waits")
 

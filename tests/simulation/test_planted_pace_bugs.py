@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from durable_bus.journal.pace import PaceTable
-from durable_bus.payloads.rates import burst
 from durable_bus.payloads.settings import LimitSettings
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.loop import Supervisor
@@ -41,12 +40,19 @@ FIRST_SEED = {
 """Those that need a crash at the right moment begin shortly before a schedule that has it."""
 
 
+def fill_buckets_with_all_that_the_contract_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they have room for the bugs of a single crash."""
+    for module in (limits, pacing):
+        monkeypatch.setattr(module, "burst", lambda per_s: max(1.0, per_s))
+
+
 def forget_limits_at_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their buckets are full again."""
 
     def restarted(limit: Limit, tokens: float, not_begun: int, elapsed_s: float, now_s: float) -> Limit:
-        return limit._replace(tokens=burst(limit.per_s or 1.0), at_s=now_s)
+        return limit._replace(tokens=limit.per_s or 1.0, at_s=now_s)
 
+    fill_buckets_with_all_that_the_contract_allows(monkeypatch)
     monkeypatch.setattr(limits, "restarted", restarted)
 
 
@@ -56,6 +62,7 @@ def write_limits_when_more_is_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     def is_covered(self: Limit, held: Held) -> bool:
         return held.in_hand == self.written[0] and held.not_begun <= self.written[1]
 
+    fill_buckets_with_all_that_the_contract_allows(monkeypatch)
     monkeypatch.setattr(Limit, "is_covered", is_covered)
 
 
@@ -71,6 +78,7 @@ def charge_limits_when_work_is_handed_out(monkeypatch: pytest.MonkeyPatch) -> No
     def held(state: State) -> dict[str, Held]:
         return {name: one._replace(not_begun=0) for name, one in held_of(state).items()}
 
+    fill_buckets_with_all_that_the_contract_allows(monkeypatch)
     monkeypatch.setattr(pacing.Gates, "take", charging)
     monkeypatch.setattr(pacing, "look", lambda context: None)
     monkeypatch.setattr(pacing, "_held", held)

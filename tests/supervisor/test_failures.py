@@ -1,5 +1,6 @@
 """Whatever a handler does, each item ends as one result, and each failed attempt as one row of `failures`."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from apps import unruly
+from services import Service
 from support import Facts, RunLog, outcome, program, until_gone
 
 from durable_bus import Result, Text, Xml
@@ -125,6 +127,19 @@ def test_a_death_is_one_failed_item_after_three_attempts(client: Client, what: s
     ]
 
 
+def failed_frame(**wrong: object) -> str:
+    """An item comes back; with a field that cannot be."""
+    right = {
+        "dispatch": 1,
+        "index": 0,
+        "kind": "retry_after",
+        "message": "",
+        "traceback": "",
+        "durations": "",
+    }
+    return json.dumps({"k": "answers", "failed": [{**right, "after_s": 1.0, **wrong}]})
+
+
 NO_FRAMES = {
     "not JSON": ("{", "Input data was truncated"),
     "a name that no worker's frame has": ('{"k": "hello"}', "Invalid value 'hello' - at `$.k`"),
@@ -139,6 +154,12 @@ NO_FRAMES = {
         '{"k": "answers", "outcomes": [{"dispatch": 1, "index": 0, "outcome": {"do": "none"}}]}',
         "0 bodies for 1 segments and outcomes",
     ),
+    "a wait without end": (
+        failed_frame(after_s=1e308),
+        "Expected `float` <= 86400.0 - at `$.failed[0].after_s`",
+    ),
+    "a place before the first": (failed_frame(index=-1), "Expected `int` >= 0 - at `$.failed[0].index`"),
+    "a kind of its own": (failed_frame(kind="own"), "Expected `str` matching regex"),
 }
 
 
@@ -154,6 +175,16 @@ def test_a_worker_that_writes_what_is_no_frame_of_a_worker_is_ended_and_replaced
         "worker wrote what is no frame of a worker"
     }
     assert reason in failures[0]["message"]
+
+
+def test_what_is_spent_on_a_message_that_is_not_there_ends_nobody(journal: Path, facts: Facts) -> None:
+    """It ended the daemon. What comes behind it in the same frame is recorded."""
+    spent = [{"dispatch": dispatch, "index": 0, "number": 0, "amounts": {"usd": 1}} for dispatch in (-99, 1)]
+    with Service(journal, "apps.unruly:bus", workers=1) as service, service.client() as client:
+        client.start("speaks-for-its-worker", [json.dumps({"k": "answers", "spent": spent})])
+        facts.until("SELECT count(*) = 1 FROM spent WHERE dispatch_id = 1")
+        assert facts.value("SELECT count(*) FROM spent") == 1
+        service.kill()  # the handler sleeps
 
 
 UNSENDABLE = """

@@ -72,7 +72,9 @@ def spend(context: Context, spent: Spent) -> None:
 
 def _buffer_of_message(context: Context, message_seq: int) -> int | None:
     """The buffer of the nearest item on a message's thread; None: there is none."""
-    thread_id = context.journal.messages.by_seq(message_seq).thread_id
+    thread_id = context.journal.messages.thread_of(message_seq)
+    if thread_id is None:
+        return None
     below = (threads.lookup(context.journal, thread_id) or Chain()).down_to_item()
     if below is None or not isinstance(below.last, ItemHop):
         return None

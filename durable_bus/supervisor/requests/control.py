@@ -82,7 +82,11 @@ def _resume(context: Context, connection_id: int, resume: Resume, bodies: list[b
         context.journal.buffers.resume(row.buffer_seq)
     else:
         budgets.resume(context, buffer, resume.budget)
-    return _answer(context, resume)
+    answer = _answer(context, resume)
+    if buffer is not None and buffer.budget_of is not None:
+        # If we die before it is sent, the client asks again, and would be granted the same once more.
+        context.journal.add_request(resume.request, msgspec.to_builtins(answer))
+    return answer
 
 
 def _set_limit(context: Context, connection_id: int, ask: SetLimit, bodies: list[bytes]) -> Answer:

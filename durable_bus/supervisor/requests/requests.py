@@ -41,6 +41,7 @@ from durable_bus.wire.protocol import (
     Open,
     Request,
     Respond,
+    Resume,
     Send,
     Sent,
     Settled,
@@ -53,7 +54,7 @@ from durable_bus.wire.protocol import (
 __all__ = ["closed", "handle", "handle_on_full_disk"]
 
 _NO_ROOM = "no room on disk"
-_ANSWERED_ONCE = (Send, Respond, Acknowledge, Cancel)
+_ANSWERED_ONCE = (Send, Respond, Acknowledge, Cancel, Resume)
 """Requests whose answers are kept (`Journal.add_request`): done a second time they would do more, or fail."""
 _WRITES_NOTHING = (AskStatus, Stop, StopReceiving)
 """Requests that change memory at most. A hello without a name is another."""

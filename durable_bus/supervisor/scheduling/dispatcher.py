@@ -199,7 +199,7 @@ class _Round:
         memos, has_memo = self._memos, settings.memo is not None and self._context.config.uses_memos
         most_alone = self._most_alone(worker, seq, settings.concurrency)
         look = most
-        while seq in self._state.buffers and not (has_memo and memo.is_full(self._state)):
+        while seq in self._state.buffers and not (has_memo and memos.is_full(seq)):
             found = self._next_range(seq, look, most_alone=most_alone, must_be_alone=must_be_alone)
             if found is None:
                 return None

@@ -7,6 +7,7 @@ in a worker's hands, others wait for it; if it does not succeed they run as ever
 """
 
 import hashlib
+from collections import Counter
 from typing import NamedTuple
 
 from durable_bus.journal.fresh_items import ItemBatch
@@ -18,14 +19,16 @@ from durable_bus.supervisor.outcomes import collector
 from durable_bus.supervisor.state import ItemLease, Lease, Range, State
 from durable_bus.wire.parts import Segment
 
-__all__ = ["LOOKS_MAX", "LOOK_ITEMS_MAX", "Memos", "ToRun", "is_full", "release", "remember"]
+__all__ = ["LOOKS_MAX", "LOOK_ITEMS_MAX", "Memos", "ToRun", "release", "remember"]
 
 LOOK_ITEMS_MAX = 500
 """How many items are looked up at once."""
 LOOKS_MAX = 2_000
 """How many items a turn looks at without finding one that is to run."""
+_LOOK_COSTS = 20
+"""A look costs as much as so many items do, whatever is in it."""
 HELD_MAX = 10_000
-"""So many ranges may wait for equal items; then nothing more is taken of buffers with memos for a while."""
+"""So many ranges of a buffer may wait for equal items; then nothing more is taken of it for a while."""
 
 
 class ToRun(NamedTuple):
@@ -58,19 +61,28 @@ def _in_hand(state: State) -> set[bytes]:
     }
 
 
-def is_full(state: State) -> bool:
-    return len(state.held_equal) >= HELD_MAX
-
-
 def release(state: State) -> None:
-    """Items that have waited for an equal one go on: it is in nobody's hands any more."""
-    if state.held_equal:
-        in_hand = _in_hand(state)
-        for key, digest in [*state.held_equal.items()]:
-            if digest not in in_hand:
-                state.held_equal.discard(key)
-                buffer_seq, back = key
-                state.give_back(buffer_seq, [back])
+    """Items that have waited for an equal one go on: it is in nobody's hands any more. Neighbours go back as
+    one range: thousands that wait for the same answer cost no more than one.
+    """
+    if not state.held_equal:
+        return
+    in_hand = _in_hand(state)
+    free = sorted(key for key, digest in state.held_equal.items() if digest not in in_hand)
+    released: dict[int, list[Range]] = {}
+    for buffer_seq, back in free:
+        state.held_equal.discard((buffer_seq, back))
+        ranges = released.setdefault(buffer_seq, [])
+        if ranges and back == ranges[-1]._replace(first=_end(ranges[-1]), item_count=back.item_count):
+            ranges[-1] = ranges[-1]._replace(item_count=ranges[-1].item_count + back.item_count)
+        else:
+            ranges.append(back)
+    for buffer_seq, ranges in released.items():
+        state.give_back(buffer_seq, ranges)
+
+
+def _end(one: Range) -> int:
+    return one.first + one.item_count
 
 
 def remember(context: Context, lease: Lease | None, segment: Segment) -> None:
@@ -86,8 +98,14 @@ class Memos:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._in_hand: set[bytes] | None = None
+        self._held = Counter(buffer_seq for buffer_seq, _ in context.state.held_equal)
+        """How many ranges of each buffer wait."""
         self.looks = 0
-        """At how many items it has looked that are not to run."""
+        """What it has cost to look at items that are not to run, in items."""
+
+    def is_full(self, buffer_seq: int) -> bool:
+        """Too much of a buffer waits for equal items."""
+        return self._held[buffer_seq] >= HELD_MAX
 
     def sort_out(
         self, buffer_seq: int, settings: ListenerSettings, found: Range, items: ItemBatch
@@ -103,16 +121,19 @@ class Memos:
         here: set[bytes] = set()
         to_run: list[list[int]] = []
         given: list[list[int]] = []
+        held: list[list[int]] = []
         for position, digest in enumerate(digests):
             if digest in answers:
                 _append(given, position)
             elif digest in self._in_hand or digest in here:
-                back = found._replace(first=found.first + position, item_count=1)
-                state.held_equal[buffer_seq, back] = digest
+                if held and held[-1][-1] == position - 1 and digests[position - 1] == digest:
+                    held[-1].append(position)
+                else:
+                    held.append([position])
             else:
                 here.add(digest)
                 _append(to_run, position)
-        self.looks += len(digests) - sum(map(len, to_run))
+        self.looks += _LOOK_COSTS + len(digests) - sum(map(len, to_run))
         for positions in given:
             if buffer_seq in state.buffers:  # or what was given before has ended it
                 sources = [answers[digests[position]] for position in positions]
@@ -121,11 +142,11 @@ class Memos:
                 )
         if buffer_seq not in state.buffers:
             return []
+        for positions in held:
+            state.held_equal[buffer_seq, _part(found, positions)] = digests[positions[0]]
+        self._held[buffer_seq] += len(held)
         return [
-            ToRun(
-                found._replace(first=found.first + positions[0], item_count=len(positions)),
-                tuple(digests[positions[0] : positions[-1] + 1]),
-            )
+            ToRun(_part(found, positions), tuple(digests[positions[0] : positions[-1] + 1]))
             for positions in to_run
         ]
 
@@ -133,6 +154,11 @@ class Memos:
         """These are in a worker's hands now."""
         assert self._in_hand is not None
         self._in_hand.update(digests)
+
+
+def _part(found: Range, positions: list[int]) -> Range:
+    """Neighbouring positions of a range."""
+    return found._replace(first=found.first + positions[0], item_count=len(positions))
 
 
 def _append(ranges: list[list[int]], position: int) -> None:

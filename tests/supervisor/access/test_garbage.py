@@ -284,3 +284,27 @@ def test_a_field_of_another_type_is_refused_by_its_name_and_ends_nothing(
         assert facts.rows("SELECT buffer_id FROM buffers") == facts.rows("SELECT * FROM messages") == []
         assert works(client)
     assert facts.value("SELECT count(*) FROM runs") == 1
+
+
+TERMS = {
+    "deadline_ms": [-1, (1 << 63) - 1, 10**30, 1.5],
+    "not_before_ms": [-1, (1 << 63) - 1, 10**30, "now"],
+    "enough": [0, (1 << 32) + 1],
+    "max_failures": [0, (1 << 32) + 1],
+    "priority": [-11, 11],
+    "budget": [{"usd": 0}, {"usd": -1}, {"": 1}, {"x" * 51: 1}, {"usd": True}],
+}
+
+
+def test_terms_that_cannot_be_are_refused_and_end_nothing(unmoved: Service) -> None:
+    """A deadline of 2^63 ms was added to now, which SQLite cannot count, and ended the daemon."""
+    pid = unmoved.pid
+    with Raw(unmoved.journal) as raw, unmoved.client() as client:
+        raw.hello(name="terms")
+        for name, values in TERMS.items():
+            for value in values:
+                told = raw.ask("submit", b"x\0", **RIGHT["submit"], terms={name: value})
+                assert told["k"] == "error", (name, value)
+        assert works(client)
+    assert unmoved.pid == pid
+    assert unmoved.facts.rows("SELECT buffer_id FROM buffers WHERE buffer_id = 'b'") == []

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 from apps import pace
+from services import Raw, Service
 from starts import Starts
 from support import Facts, kill, until
 
 from durable_bus.errors import BufferError
+from durable_bus.wire.framing import encode
+from durable_bus.wire.protocol import Resume
 
 
 def ended_how(facts: Facts, buffer_id: str) -> tuple[str, str]:
@@ -51,6 +54,29 @@ def test_a_buffer_that_has_spent_its_budget_is_paused_until_it_is_resumed_with_m
         assert client.buffer("dear").wait(60).successful == 40
     assert spent(facts) == pytest.approx(32)
     assert buffer.buffer_id == "dear"
+
+
+def test_a_resume_whose_answer_was_lost_grants_once(journal: Path, facts: Facts, starts: Starts) -> None:
+    """The client asks again, and the next supervisor must not grant the same once more."""
+    request = encode(Resume("again", "dear", {"usd": 2.0}))
+    with Service(journal, "apps.pace:bus", workers=1) as service:
+        with service.client() as client:
+            client.start("spends", [1.0] * 40, buffer_id="dear", budget={"usd": 3})
+            paused_for_its_budget(facts, "dear")
+            assert spent(facts) == 3
+        with Raw(journal) as raw:
+            raw.hello()
+            raw.write(request)
+            told = raw.answer()
+        paused_for_its_budget(facts, "dear")
+        service.restart()
+        service.until_serving()
+        with Raw(journal) as raw:
+            raw.hello()
+            raw.write(request)
+            assert raw.answer() == told
+        assert facts.rows("SELECT amount FROM budget ORDER BY commit_id") == [(3.0,), (2.0,)]
+    assert spent(facts) == 5
 
 
 def test_what_handlers_start_spends_of_the_same_budget(journal: Path, facts: Facts, starts: Starts) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from apps import pace
 from starts import Starts
-from support import Facts, kill, module, outcome
+from support import Facts, kill, module, outcome, until
+
+from durable_bus.supervisor.scheduling import memo
 
 
 def memos(facts: Facts, buffer_id: str) -> list[int]:
@@ -53,6 +55,22 @@ def test_only_an_equal_item_in_a_workers_hands_holds_others_back(
         starts.gate.touch()
         assert client.buffer("held").wait(60).successful == 23
     assert memos(facts, "held") == [0, 1, 1] + [0] * 20
+
+
+@pytest.mark.slow
+def test_a_buffer_of_which_thousands_wait_holds_up_no_other(
+    journal: Path, facts: Facts, starts: Starts
+) -> None:
+    """The two gated ones alternate, so that each that waits is a range of its own."""
+    with pace.bus.running(journal, workers=3) as client:
+        pairs = [{"n": n, "waits": 1} for n in (1, 2)] * (memo.HELD_MAX // 2 + 1_000)
+        client.start("asks", pairs, buffer_id="held")
+        until(lambda: len(starts.words()) == 2, "two of them run")
+        assert client.start("asks", [{"n": n} for n in range(5)] * 2).wait(60).successful == 10
+        assert facts.recorded("held") == 0
+        starts.gate.touch()
+        assert client.buffer("held").wait(60).successful == len(pairs)
+    assert len(starts.words()) == 2 + 5
 
 
 @pytest.mark.slow
