@@ -274,7 +274,9 @@ class PaceRules:
         has_new = not buffer.paused and buffer.recovered_to <= buffer.cursor < buffer.total
         idle = [one for one in state.workers.values() if one.may_get and not one.unanswered]
         alone = any(back.alone for other in state.buffers.values() for back in other.returned)
-        if alone or not has_new or not any(one.settings(buffer.target) for one in idle):
+        if alone or not has_new or self._machine.memos.is_full(buffer):
+            return None
+        if not any(one.settings(buffer.target) for one in idle):
             return None
         waits_s = [((buffer.not_before or 0) - now_ms) / 1000]
         for name in self._names(buffer.target):
