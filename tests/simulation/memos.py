@@ -1,13 +1,14 @@
 """What is given again: the recorded success of an equal item, and nothing else. What may be, is.
 
-Items are equal that have the same listener, memo text, form and payload. The memo text is that of the code
-which the worker runs that an item goes to.
+Items are equal that have the same listener, memo text, form and payload. The memo text is that of the code in
+the worker to which an item goes.
 """
 
 import random
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from durable_bus.supervisor.scheduling import memo
 from durable_bus.supervisor.state import ItemLease, OpenBuffer, State
 from durable_bus.wire.work import Work, WorkItems
 from simulation.records import INDEX_BITS, Answer, Content, Violation
@@ -64,6 +65,10 @@ class MemoRules:
             for position in lease.open_positions()
         )
 
+    def is_full(self, buffer: OpenBuffer) -> bool:
+        """Of a buffer so much waits for equal items that nothing more is taken of it."""
+        return sum(seq == buffer.seq for seq, _ in self._state.held_equal) >= memo.HELD_MAX
+
     def sent(self, work: Work, count: int, worker_id: int) -> None:
         """Items leave for a worker: none has an answer, and of equal ones one is in hand at a time."""
         settings = self._machine.pool.workers[worker_id].listeners.get(work.listener)
@@ -81,10 +86,10 @@ class MemoRules:
     def committed(self) -> None:
         """New successes on disk: handlers' are answers for others, the rest is what others have got."""
         rows = self._machine.model.query(_SUCCESSES, self._last_answer_id)
-        for key, text, form, answer_id, dispatch_id, memo, is_source, is_late in rows:
+        for key, text, form, answer_id, dispatch_id, was_given, is_source, is_late in rows:
             self._last_answer_id = max(answer_id, self._last_answer_id)
             buffer_seq, index, answer = key >> INDEX_BITS, key & 0xFFFFFFFF, Answer(text, True, form)
-            if memo:
+            if was_given:
                 self._was_given(key, answer)
             elif is_source and dispatch_id in self._memo_of:
                 equal = self._equal(self._memo_of[dispatch_id], buffer_seq, index)

@@ -147,17 +147,17 @@ class PaceRules:
     def _is_in_turn(self, buffer: OpenBuffer, work: WorkItems) -> None:
         """Where something of a buffer was handed out, none of the same listener that is more urgent, whatever
         this one had gained by waiting, has anything new left in that turn. Nothing is said of listeners with
-        limits, as buffers share those in equal parts, nor of those with a memo, whose buffers may have to
-        wait for equal items, nor of what must be alone.
+        limits, as buffers share those in equal parts, nor of buffers of which enough waits for equal items,
+        nor of what must be alone.
         """
         lease, now_ns = self._state.leases.get(work.dispatch), self._now_ns
-        settings = (self._state.listeners or {}).get(buffer.target)
-        has_memo = settings is not None and settings.memo is not None
-        if self._names(buffer.target) or has_memo or lease is None or lease.alone:
+        if self._names(buffer.target) or lease is None or lease.alone:
             return
         waited_s = (now_ns - self._waits_since_ns.get(buffer.seq, now_ns)) / 1e9 + 0.1
         level = min(PRIORITY_MAX, buffer.priority + int(waited_s / AGE_S))
         for other in self._state.buffers.values():
+            if self._machine.memos.is_full(other):
+                continue
             if other.priority > level and other.target == buffer.target and self.has_new(other):
                 raise Violation(f"{work} was sent, and {other.buffer_id}, which is more urgent, waits")
 
@@ -274,7 +274,9 @@ class PaceRules:
         has_new = not buffer.paused and buffer.recovered_to <= buffer.cursor < buffer.total
         idle = [one for one in state.workers.values() if one.may_get and not one.unanswered]
         alone = any(back.alone for other in state.buffers.values() for back in other.returned)
-        if alone or not has_new or not any(one.settings(buffer.target) for one in idle):
+        if alone or not has_new or self._machine.memos.is_full(buffer):
+            return None
+        if not any(one.settings(buffer.target) for one in idle):
             return None
         waits_s = [((buffer.not_before or 0) - now_ms) / 1000]
         for name in self._names(buffer.target):

@@ -11,7 +11,7 @@ and may begin, whose limits have a free place and a token.
 import math
 from typing import TYPE_CHECKING
 
-from durable_bus.supervisor.scheduling import limits, memo, pacing
+from durable_bus.supervisor.scheduling import limits, pacing
 from durable_bus.supervisor.scheduling.limits import Held
 from durable_bus.supervisor.state import OpenBuffer
 from simulation.records import Violation
@@ -148,13 +148,9 @@ class SchedulingRules:
         """A buffer has something new, and every limit of its listener has a free place and a token."""
         supervisor = self._machine.supervisor
         assert supervisor is not None
-        if not self._machine.pace.has_new(buffer):
+        if not self._machine.pace.has_new(buffer) or self._machine.memos.is_full(buffer):
             return False
         state, now_s = supervisor.state, supervisor.context.now_s()
-        settings = (state.listeners or {}).get(buffer.target)
-        held_equal = sum(seq == buffer.seq for seq, _ in state.held_equal)
-        if held_equal >= memo.HELD_MAX and settings is not None and settings.memo is not None:
-            return False  # enough of it waits for equal items
         held = pacing._held(state)
         names = pacing.names_for(state, buffer.target)
         return all(limits.free(state.limits[name], held.get(name, Held()), now_s) != 0 for name in names)
