@@ -67,6 +67,7 @@ def _of_row(context: Context, row: LimitRow) -> Limit:
         allowed=row.allowed,
         rests_until_s=now_s + min(rests_s, 86_400.0) if rests_s else 0.0,
         rests_until_ms=row.rests_until if rests_s else 0,
+        written=(row.in_hand, row.not_begun),
     )
     return limits.restarted(limit, row.tokens, row.not_begun, elapsed_s, now_s)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from apps import pace
 from starts import Starts
-from support import Facts, kill, until
+from support import Facts, kill, now_ms, until
 
 from durable_bus.errors import NotFound, SupervisorLost, UsageError
 
@@ -123,3 +123,19 @@ def test_an_adaptive_limit_finds_what_the_other_side_takes(
         until(lambda: facts.rows(slower), "it has become slower")
         # A fifth less than what was too many: it has come down to about ten, from twenty.
         assert min(allowed for (allowed,) in facts.rows(slower)) < 15
+
+
+def test_what_was_in_hand_at_a_kill_is_not_in_hand_after_it(
+    journal: Path, facts: Facts, starts: Starts
+) -> None:
+    in_hand = "SELECT in_hand FROM limits WHERE name = 'few'"
+    with pace.bus.running(journal, workers=1) as client:
+        client.start("few", range(10_000), buffer_id="late", deadline=0.5)
+        facts.until(f"SELECT ({in_hand}) = 3")
+        assert client.supervisor_pid is not None
+        kill(client.supervisor_pid)
+    assert facts.value(in_hand) == 3
+    until(lambda: facts.value("SELECT max(deadline_at) FROM buffer") < now_ms(), "it is over")
+    with pace.bus.running(journal, workers=1) as client:
+        client.buffer("late").wait(60)  # nothing of it is handed out any more
+        facts.until(f"SELECT ({in_hand}) = 0")
