@@ -218,6 +218,7 @@ class Gates:
         self._state = state = context.state
         self._now_s = context.now_s()
         self.held = _held(state) if state.limits else {}
+        """What workers hold under each limit, with what was handed out in this turn."""
         for name, limit in [*state.limits.items()]:
             # By what was in hand when the last turn ended: what has been answered since makes room.
             grown = limits.grown(limit, Held(*limit.written), self._now_s)
@@ -282,7 +283,7 @@ def settle(context: Context, gates: Gates | None) -> None:
     state, now_s = context.state, context.now_s()
     if not state.limits:
         return
-    held = _held(state)
+    held = _held(state) if gates is None else gates.held
     for name, limit in [*state.limits.items()]:
         now = held.get(name, Held())
         if not limit.is_covered(now):
