@@ -10,7 +10,7 @@ from durable_bus.cli.options import journal_option, json_option, limit_argument
 from durable_bus.cli.printing import answer, duration
 from durable_bus.errors import NotFound
 from durable_bus.journal.reader import JournalReader
-from durable_bus.payloads.rates import burst, starts_per_s
+from durable_bus.payloads.rates import refilled, starts_per_s
 
 __all__ = ["in_hand_text", "limit_command", "limit_facts", "limit_text", "wait_for_limits"]
 
@@ -77,8 +77,8 @@ def _limit(row: dict[str, Any], state: dict[str, Any], now_ms: int) -> dict[str,
     if row["rate"] is not None:
         # What was handed out and not begun has a token each; the next start needs another one.
         per_s = starts_per_s(row["rate"])
-        since_s = max(0, now_ms - state["tokens_at"]) / 1000
-        tokens = min(burst(per_s), state["tokens"] + since_s * per_s) - row["not_begun"]
+        since_s = (now_ms - state["tokens_at"]) / 1000
+        tokens = refilled(state["tokens"], per_s, since_s) - row["not_begun"]
         wait_s = max(0.0, 1 - tokens) / per_s
     return {
         **row,

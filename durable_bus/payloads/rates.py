@@ -6,7 +6,7 @@ from typing import Final
 
 from durable_bus.errors import UsageError
 
-__all__ = ["burst", "starts_per_s"]
+__all__ = ["burst", "refilled", "starts_per_s"]
 
 _UNITS: Final = {
     "s": 1.0,
@@ -33,6 +33,13 @@ def burst(per_s: float) -> float:
     says as long as they come within half a second.
     """
     return max(1.0, per_s / 2)
+
+
+def refilled(tokens: float, per_s: float, elapsed_s: float) -> float:
+    """How many tokens a bucket holds that had so many `elapsed_s` ago; below 0, as of a clock that was set
+    back, counts as 0.
+    """
+    return min(burst(per_s), tokens + per_s * max(0.0, elapsed_s))
 
 
 @lru_cache

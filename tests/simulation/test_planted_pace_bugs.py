@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from durable_bus.journal.pace import PaceTable
+from durable_bus.payloads import rates
 from durable_bus.payloads.settings import LimitSettings
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.loop import Supervisor
@@ -42,7 +43,7 @@ FIRST_SEED = {
 
 def fill_buckets_with_all_that_the_contract_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else they have room for the bugs of a single crash."""
-    for module in (limits, pacing):
+    for module in (rates, pacing):
         monkeypatch.setattr(module, "burst", lambda per_s: max(1.0, per_s))
 
 

@@ -13,7 +13,7 @@ increase grows with what is allowed, too).
 
 from typing import NamedTuple
 
-from durable_bus.payloads.rates import burst, starts_per_s
+from durable_bus.payloads.rates import refilled, starts_per_s
 from durable_bus.payloads.settings import LimitSettings
 
 __all__ = [
@@ -94,9 +94,7 @@ class Limit(NamedTuple):
 
     def tokens_now(self, now_s: float) -> float:
         per_s = self.per_s
-        if per_s is None:
-            return 0.0
-        return min(burst(per_s), self.tokens + per_s * max(0.0, now_s - self.at_s))
+        return 0.0 if per_s is None else refilled(self.tokens, per_s, now_s - self.at_s)
 
 
 class Held(NamedTuple):
@@ -118,8 +116,7 @@ def restarted(limit: Limit, tokens: float, not_begun: int, elapsed_s: float, now
     per_s = limit.per_s
     if per_s is None:
         return limit._replace(at_s=now_s)
-    filled = min(burst(per_s), tokens + per_s * max(0.0, elapsed_s))
-    return limit._replace(tokens=filled - not_begun, at_s=now_s)
+    return limit._replace(tokens=refilled(tokens, per_s, elapsed_s) - not_begun, at_s=now_s)
 
 
 def free(limit: Limit, held: Held, now_s: float) -> int | None:
