@@ -41,6 +41,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 __all__ = [
+    "RETRY_AFTER_S_MAX",
     "BufferEnded",
     "BufferError",
     "BusNotImportable",
@@ -81,6 +82,8 @@ __all__ = [
     "said",
 ]
 
+RETRY_AFTER_S_MAX: Final = 86_400
+"""The longest time after which an item may come back, in seconds: it fails when that goes on for as long."""
 MESSAGE_CHARS_MAX: Final = 4096
 """Longest message kept, in characters: a library may put a whole payload into its exception."""
 
@@ -293,8 +296,10 @@ class RetryAfter(DurableBusError):
 
         After 1,000 returns, or 24 hours, the item fails. Raises UsageError for no number of seconds.
         """
-        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds <= 86_400:
-            raise UsageError(f"RetryAfter({seconds!r:.100}) is not a number of seconds from 0 to 86,400")
+        is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if not is_number or not 0 <= seconds <= RETRY_AFTER_S_MAX:
+            most = f"{RETRY_AFTER_S_MAX:,}"
+            raise UsageError(f"RetryAfter({seconds!r:.100}) is not a number of seconds from 0 to {most}")
         rests = f", limit {limit}" if limit else ""
         super().__init__(f"{seconds:g} s{rests}" + (f": {message}" if message else ""))
         self.seconds = float(seconds)

@@ -26,7 +26,7 @@ from durable_bus.app.handler_signature import (
     resolved,
     signature,
 )
-from durable_bus.app.options import check_retry_on, limit_settings, listener_settings
+from durable_bus.app.options import check_retry_on, limit_settings, listener_settings, no_limit
 from durable_bus.errors import UsageError
 from durable_bus.payloads.forms import FORM_NAMES
 from durable_bus.payloads.messages import HandlerMetadata, check_name
@@ -273,8 +273,7 @@ class Bus:
             listener.payload_type  # noqa: B018  it is resolved here
             for limit in listener.settings.limits:
                 if limit not in self.limits:
-                    there_are = f"there are {', '.join(self.limits)}" if self.limits else "there is none"
-                    raise UsageError(f"listener {name}: no limit is called {limit}; {there_are}")
+                    raise UsageError(f"listener {name}: {no_limit(limit, self.limits)}")
         return {name: listener.settings for name, listener in self.listeners.items()}
 
 

@@ -4,6 +4,7 @@ option it is and names the option.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from durable_bus.errors import UsageError, encodable
@@ -17,6 +18,7 @@ __all__ = [
     "check_timeout",
     "limit_settings",
     "listener_settings",
+    "no_limit",
 ]
 
 ATTEMPTS_MAX: Final = 1000
@@ -132,6 +134,12 @@ def listener_settings(
         jitter=_jitter(where, jitter),
         memo=_memo(where, memo),
     )
+
+
+def no_limit(name: str, limits: Iterable[str]) -> str:
+    """Says that none of an app's limits is called so."""
+    names = ", ".join(limits)
+    return f"no limit is called {name}; " + (f"there are {names}" if names else "there is none")
 
 
 def limit_settings(name: str, rate: str | None, running: int | None, adaptive: bool) -> LimitSettings:

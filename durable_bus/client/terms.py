@@ -6,15 +6,12 @@ from datetime import datetime
 from typing import Final
 
 from durable_bus.errors import UsageError
-from durable_bus.payloads.amounts import UNIT_CHARS_MAX
-from durable_bus.wire.parts import Terms
+from durable_bus.payloads.amounts import is_unit
+from durable_bus.wire.parts import DEADLINE_S_MAX, LAST_S, Terms
 
 __all__ = ["amounts_of", "terms_of", "whole_number"]
 
 _COUNT_MAX: Final = 1 << 32
-_LAST_S: Final = 253_402_300_799
-"""The end of the year 9999: no later time has a name in the journal's views."""
-_DEADLINE_S_MAX: Final = 100 * 366 * 86_400
 
 
 def terms_of(
@@ -47,7 +44,7 @@ def amounts_of(budget: Mapping[str, float] | None) -> dict[str, float]:
     if not isinstance(budget, Mapping):
         raise UsageError(f'budget={budget!r:.100} is no dict such as {{"usd": 5}}')
     for unit, amount in budget.items():
-        if not (isinstance(unit, str) and unit.isidentifier() and len(unit) <= UNIT_CHARS_MAX):
+        if not is_unit(unit):
             raise UsageError(f"budget: {unit!r:.100} is no unit: a name such as usd or tokens")
         if not _is_number(amount) or amount <= 0:
             raise UsageError(f"budget: {amount!r:.100} {unit:.100} is no number above 0")
@@ -73,13 +70,13 @@ def _time_ms(not_before: datetime | float) -> int:
             seconds = not_before.timestamp()
         except (OverflowError, OSError, ValueError):
             seconds = None
-    if not isinstance(seconds, (int, float)) or not _is_number(seconds) or not 0 <= seconds <= _LAST_S:
+    if not isinstance(seconds, (int, float)) or not _is_number(seconds) or not 0 <= seconds <= LAST_S:
         what = "a datetime, or seconds since the epoch, up to the year 9999"
         raise UsageError(f"not_before={not_before!r:.100} is not {what}")
     return math.ceil(seconds * 1000)
 
 
 def _deadline_ms(deadline: float) -> int:
-    if not _is_number(deadline) or not 0 < deadline <= _DEADLINE_S_MAX:
+    if not _is_number(deadline) or not 0 < deadline <= DEADLINE_S_MAX:
         raise UsageError(f"deadline={deadline!r:.100} is not a number of seconds above 0, up to 100 years")
     return math.ceil(deadline * 1000)

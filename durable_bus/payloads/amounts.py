@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeGuard
 
 from durable_bus.errors import UsageError
 
-__all__ = ["UNIT_CHARS_MAX", "checked_amounts"]
+__all__ = ["UNIT_CHARS_MAX", "checked_amounts", "is_unit"]
 
 UNIT_CHARS_MAX: Final = 50
 """Longest name of a unit, in characters."""
+
+
+def is_unit(name: object) -> TypeGuard[str]:
+    """Whether amounts may be of it, as `usd` and `tokens`: a short identifier."""
+    return isinstance(name, str) and name.isidentifier() and len(name) <= UNIT_CHARS_MAX
 
 
 def checked_amounts(amounts: Mapping[str, object], where: str) -> dict[str, float]:
@@ -23,7 +28,7 @@ def checked_amounts(amounts: Mapping[str, object], where: str) -> dict[str, floa
         raise UsageError(f"{where}: nothing is given: say how much of what, such as usd=0.002")
     checked: dict[str, float] = {}
     for unit, amount in amounts.items():
-        if not isinstance(unit, str) or not unit.isidentifier() or len(unit) > UNIT_CHARS_MAX:
+        if not is_unit(unit):
             raise UsageError(
                 f"{where}: unit {unit!r:.100} is no Python identifier of at most {UNIT_CHARS_MAX} characters"
             )

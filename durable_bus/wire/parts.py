@@ -4,9 +4,12 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from durable_bus.errors import RETRY_AFTER_S_MAX
 from durable_bus.payloads.outcomes import Form, Forms, Outcome
 
 __all__ = [
+    "DEADLINE_S_MAX",
+    "LAST_S",
     "Count",
     "Failed",
     "Form",
@@ -27,10 +30,14 @@ Index = Annotated[int, msgspec.Meta(ge=0, le=(1 << 32) - 1)]
 """An item's place in its buffer; 0 for a message."""
 DispatchId = Annotated[int, msgspec.Meta(ge=1 - (1 << 63), le=(1 << 63) - 1)]
 """What a worker was given: a dispatch of items, or below 0 a message."""
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
-TimeMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
-"""ms since the epoch, up to the end of the year 9999: no later time has a name in the journal's views."""
-DeadlineMs = Annotated[int, msgspec.Meta(ge=0, le=100 * 366 * 86_400_000)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=RETRY_AFTER_S_MAX)]
+"""Until something comes back by RetryAfter."""
+LAST_S = 253_402_300_799
+"""The end of the year 9999, since the epoch: no later time has a name in the journal's views."""
+DEADLINE_S_MAX = 100 * 366 * 86_400
+TimeMs = Annotated[int, msgspec.Meta(ge=0, le=LAST_S * 1000 + 999)]
+"""ms since the epoch."""
+DeadlineMs = Annotated[int, msgspec.Meta(ge=0, le=DEADLINE_S_MAX * 1000)]
 """How long something may take, up to 100 years: added to any time of day, SQLite can count it."""
 Place = Annotated[list[Count], msgspec.Meta(min_length=1, max_length=2)]
 """How far a `prune` has come. Only the supervisor looks into it."""

@@ -5,7 +5,9 @@ import traceback
 from typing import Final, NamedTuple
 
 from durable_bus.app.bus import Listener
+from durable_bus.app.options import no_limit
 from durable_bus.errors import (
+    RETRY_AFTER_S_MAX,
     ItemError,
     MalformedItem,
     RetryAfter,
@@ -21,7 +23,6 @@ from durable_bus.payloads.settings import LimitSettings
 __all__ = ["Described", "RestingLimits", "describe"]
 
 _TRACEBACK_CHARS_MAX = 4096
-_AFTER_S_MAX: Final = 86_400.0
 _FRAMES_MAX: Final = 1000
 """How many frames a rest throws away: more than the supervisor can have sent before it has heard of it. A
 supervisor that goes on sending knows better: in newer code the listener has no such limit, say.
@@ -82,11 +83,10 @@ class RestingLimits:
             shown = one_line(f"{limit!r:.100}")
         except BaseException:  # a subclass whose __init__ does not call ours, or whose fields are no values
             after_s, limit, is_known, shown = None, "", True, ""
-        if not is_seconds(after_s) or after_s > _AFTER_S_MAX:
+        if not is_seconds(after_s) or after_s > RETRY_AFTER_S_MAX:
             wrong = "it does not say in how many seconds: its class must call RetryAfter.__init__"
         elif not is_known:
-            there_are = f"there are {', '.join(self._limits)}" if self._limits else "there is none"
-            wrong = f"no limit is called {shown}; {there_are}"
+            wrong = no_limit(shown, self._limits)
         else:
             if limit:
                 self._until_s[limit] = max(self._until_s.get(limit, 0.0), time.monotonic() + after_s)

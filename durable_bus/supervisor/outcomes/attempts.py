@@ -2,6 +2,7 @@
 
 import zlib
 
+from durable_bus.errors import RETRY_AFTER_S_MAX
 from durable_bus.journal.work import Attempts, Failure
 from durable_bus.payloads.messages import SECONDS_MAX
 from durable_bus.payloads.settings import ListenerSettings
@@ -23,7 +24,7 @@ LOST_WITH_SUPERVISOR_MAX = 5
 
 
 RETURNS_MAX = 1_000
-RETURNS_MS_MAX = 24 * 3600 * 1000
+RETURNS_MS_MAX = RETRY_AFTER_S_MAX * 1000
 """How often, and how long after the first time, an item or message may come back by RetryAfter."""
 
 

@@ -5,6 +5,7 @@ when it is killed is not known to anybody.
 """
 
 from durable_bus.errors import BufferError
+from durable_bus.payloads.amounts import is_unit
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import threads
 from durable_bus.supervisor.outcomes.threads import Chain, ItemHop
@@ -14,13 +15,11 @@ from durable_bus.wire.parts import Spent
 
 __all__ = ["check_amounts", "forget", "pause", "resume", "spend", "take_in"]
 
-_UNIT_CHARS_MAX = 50
-
 
 def check_amounts(buffer_id: str, budget: dict[str, float]) -> None:
     """Raises BufferError for a budget that cannot be."""
     for unit, amount in budget.items():
-        if not unit.isidentifier() or len(unit) > _UNIT_CHARS_MAX or not amount > 0:
+        if not is_unit(unit) or not amount > 0:
             raise BufferError(
                 buffer_id, f"{amount} of {unit!r:.60} is no budget: an amount above 0 of a unit"
             )

@@ -9,7 +9,7 @@ changed, so that the next run goes on from there, and says when to look again.
 from collections.abc import Iterable
 from typing import Any
 
-from durable_bus.errors import UsageError
+from durable_bus.errors import RETRY_AFTER_S_MAX, UsageError
 from durable_bus.journal.pace import LimitRow
 from durable_bus.payloads.rates import burst, starts_per_s
 from durable_bus.payloads.settings import LimitSettings
@@ -65,7 +65,7 @@ def _of_row(context: Context, row: LimitRow) -> Limit:
         declared=bool(row.declared),
         by_hand=bool(row.by_hand),
         allowed=row.allowed,
-        rests_until_s=now_s + min(rests_s, 86_400.0) if rests_s else 0.0,
+        rests_until_s=now_s + min(rests_s, RETRY_AFTER_S_MAX) if rests_s else 0.0,
         rests_until_ms=row.rests_until if rests_s else 0,
         written=(row.in_hand, row.not_begun),
     )
