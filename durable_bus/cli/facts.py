@@ -34,9 +34,7 @@ _FAILURES_MAX = 5
 
 def journal_facts(reader: JournalReader) -> dict[str, Any]:
     """Everything at a glance."""
-    serving, listeners = _serving(reader)
-    limits = limit_facts(reader)
-    waiting = _Waiting(reader, serving, listeners, limits)
+    waiting = _waiting(reader)
     now_ms = time.time_ns() // 1_000_000
     recent = reader.row("recent_results", since_ms=now_ms - 1000 * RATE_OVER_S) or {}
     ended = reader.rows("last_ended_buffers", limit=_ENDED_MAX)
@@ -45,13 +43,13 @@ def journal_facts(reader: JournalReader) -> dict[str, Any]:
         "journal_bytes": _size_bytes(reader.path),
         "wal_bytes": _size_bytes(Path(f"{reader.path}-wal")),
         "wal_held_back_by": [str(holder) for holder in wal_readers(reader.path)],
-        **serving,
+        **waiting.serving,
         "open_count": (reader.row("open_buffers_count") or {}).get("buffers", 0),
         "open": [_buffer(row, waiting) for row in reader.open_buffers(limit=_OPEN_MAX)],
         "ended": [_buffer(row, waiting) for row in ended],
         "in_flight": reader.row("in_flight_count"),
         "results_per_second": recent.get("results", 0) / RATE_OVER_S,
-        "limits": limits,
+        "limits": waiting.limits,
         "last_failures": reader.rows("last_failures", limit=_FAILURES_MAX),
     }
 
@@ -59,14 +57,18 @@ def journal_facts(reader: JournalReader) -> dict[str, Any]:
 def buffer_facts(reader: JournalReader, buffer_id: str) -> dict[str, Any]:
     """One buffer, what failed its items, what they have spent, and of its budget. Raises NotFound."""
     row = reader.buffer(buffer_id)
-    serving, listeners = _serving(reader)
-    waiting = _Waiting(reader, serving, listeners, limit_facts(reader))
     return {
-        **_buffer(row, waiting),
+        **_buffer(row, _waiting(reader)),
         "spent": reader.spending(buffer_id),
         "budget": reader.budget(buffer_id),
         "failed_because": reader.failed_because(reader.buffer_seq(buffer_id)),
     }
+
+
+def waits_for(reader: JournalReader, buffer_id: str) -> str | None:
+    """Why nothing is done about a buffer; None: something is, or nobody knows. Raises NotFound."""
+    found: str | None = _buffer(reader.buffer(buffer_id), _waiting(reader))["waits_for"]
+    return found
 
 
 def _size_bytes(path: Path) -> int:
@@ -129,6 +131,10 @@ class _Waiting(NamedTuple):
     serving: dict[str, Any]
     listeners: dict[str, dict[str, Any]]
     limits: list[dict[str, Any]]
+
+
+def _waiting(reader: JournalReader) -> _Waiting:
+    return _Waiting(reader, *_serving(reader), limit_facts(reader))
 
 
 def _serving(reader: JournalReader) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -200,12 +200,12 @@ class _Stall:
         if done != self._done:
             self._done, self._said, self._look_at_s = done, False, now_s + _STALLED_S
         elif not self._said and now_s >= self._look_at_s:
-            from durable_bus.cli.facts import buffer_facts  # only for who must wait
+            from durable_bus.cli.facts import waits_for  # only for who must wait
 
             self._look_at_s = now_s + _STALLED_S
-            waits_for = buffer_facts(self._reader, self._buffer_id)["waits_for"]
-            if waits_for is not None:
-                self._progress.say(f"{self._buffer_id}: {waits_for}")
+            why = waits_for(self._reader, self._buffer_id)
+            if why is not None:
+                self._progress.say(f"{self._buffer_id}: {why}")
                 self._said = True
 
 
