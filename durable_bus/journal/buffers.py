@@ -16,19 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["BufferRow", "BufferTable", "ItemBatch"]
 
 _PRUNE_BUFFERS_MAX = 500
-_PLAIN_TERMS: dict[str, Any] = {
-    "priority": 0,
-    "not_before": None,
-    "deadline_at": None,
-    "enough": None,
-    "max_failures": None,
-    "budget_of": None,
-}
 
 
 class BufferRow(NamedTuple):
-    """A row of the table `buffer`; its columns are explained in `migrations/0001_journal.sql`, the
-    last ones in `0003_streams.sql` and `0004_pace.sql`.
+    """A row of the table `buffer`; its columns are explained in `migrations/0001_journal.sql`, the last ones
+    in `0003_streams.sql` and `0004_pace.sql`.
     """
 
     buffer_seq: int
@@ -130,7 +122,9 @@ class BufferTable:
         )
 
     def _insert(self, **columns: Any) -> None:
-        self._write("add_buffer", buffer_seq=self._journal.ids.buffer, **(_PLAIN_TERMS | columns))
+        self._write(
+            "add_buffer", buffer_seq=self._journal.ids.buffer, **(BufferRow._field_defaults | columns)
+        )
 
     def add_chunk(
         self,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Attempts", "Failure", "Interrupted", "Retry", "WorkTable"]
 
+_BY_SUPERVISOR: dict[str, Any] = {"dispatch_id": None, "worker_pid": None, "durations": ""}
+"""Where an answer comes from that no worker has given."""
 TRACEBACK_BYTES_MAX = 4096
 FAILURE_MESSAGE_CHARS_MAX = 2000
 
@@ -144,20 +146,15 @@ class WorkTable:
             recorded = self._statements.run_each("add_result_not_forwarded", rows)
         else:
             recorded = self._statements.run_rows("add_results", "last_result", (first_key, *facts), texts)
+        columns = {"buffer_seq": buffer_seq, "first_index": first_index, "item_count": item_count}
+        return self._add_answer(answer_id, recorded, success=success, memo=False, **columns, **origin)
+
+    def _add_answer(self, answer_id: int, recorded: int, **columns: Any) -> int:
+        """The row of an answer that was the first for so many items, unless it was for none; how many."""
         if recorded:
             self._journal.ids.answer = answer_id
             self._journal.new_results += recorded
-            self._write(
-                "add_answer",
-                answer_id=answer_id,
-                buffer_seq=buffer_seq,
-                first_index=first_index,
-                item_count=item_count,
-                recorded=recorded,
-                success=success,
-                memo=False,
-                **origin,
-            )
+            self._write("add_answer", answer_id=answer_id, recorded=recorded, **columns)
         return recorded
 
     def record_result(self, *, index: int, payload: str, **facts: Any) -> bool:
@@ -165,7 +162,7 @@ class WorkTable:
         one. `facts`: `buffer_seq`, `success`, `form` and `attempt`, as `record_results` takes them.
         """
         where = {"first_index": index, "item_count": 1}
-        facts = {"dispatch_id": None, "worker_pid": None, "durations": "", **where, **facts}
+        facts = {**_BY_SUPERVISOR, **where, **facts}
         return self.record_results(payloads=pack([payload]), passed_on=False, **facts) == 1
 
     def memos(self, digests: list[bytes]) -> dict[bytes, int]:
@@ -184,24 +181,10 @@ class WorkTable:
         first_key = (buffer_seq << INDEX_BITS) + first_index
         rows = [(first_key + position, answer_id, source) for position, source in enumerate(sources)]
         recorded = self._statements.run_each("give_again", rows)
-        if recorded:
-            self._journal.ids.answer = answer_id
-            self._journal.new_results += recorded
-            self._write(
-                "add_answer",
-                answer_id=answer_id,
-                dispatch_id=None,
-                buffer_seq=buffer_seq,
-                first_index=first_index,
-                item_count=len(sources),
-                recorded=recorded,
-                success=True,
-                attempt=attempt,
-                worker_pid=None,
-                durations="",
-                memo=True,
-            )
-        return recorded
+        columns = {"buffer_seq": buffer_seq, "first_index": first_index, "item_count": len(sources)}
+        return self._add_answer(
+            answer_id, recorded, success=True, memo=True, attempt=attempt, **columns, **_BY_SUPERVISOR
+        )
 
     def has_outcome(self, buffer_seq: int, index: int) -> bool:
         return bool(self._statements.value("has_outcome", item_key=(buffer_seq << INDEX_BITS) + index))
