@@ -86,7 +86,7 @@ def _hand_out_everything(context: Context) -> None:
         state.workers[0] = worker._replace(next_ordinal=next_ordinal)
         plan_items(context, _FAR_FUTURE_MS, Gates(context))
         given = state.workers[0].next_ordinal - next_ordinal
-        rounds_without = 0 if given or state.scan_unfinished else rounds_without + 1
+        rounds_without = 0 if given or state.plan_unfinished else rounds_without + 1
         next_ordinal += given
 
 

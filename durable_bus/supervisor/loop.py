@@ -154,7 +154,7 @@ class Supervisor:
         busy = (
             self.signals
             or self.state.stop_asked
-            or self.state.scan_unfinished
+            or self.state.plan_unfinished
             or self._ports.pool.has_unread
             or self._ports.connections.has_unread
             or self._left
@@ -223,7 +223,7 @@ class Supervisor:
         if self.state.stopping:
             for worker in [*self.state.workers.values()]:
                 recall.recall(self.context, worker)
-            self.state.scan_unfinished = False  # nobody goes on with it in this run
+            self.state.plan_unfinished = False  # nobody goes on with it in this run
             pacing.settle(self.context, None)
             return
         now_ms = self._journal.now_ms
@@ -236,7 +236,7 @@ class Supervisor:
         plan_items(self.context, now_ms, gates, alone_listeners)
         if not names.issuperset(self.state.waiting_names):
             # Answers that were there have ended a buffer: its completion goes out in the next turn, at once.
-            self.state.scan_unfinished = True
+            self.state.plan_unfinished = True
         recall.help_idle(self.context)
         pacing.settle(self.context, gates)
         timeouts.expect(self.context)

@@ -288,8 +288,10 @@ class State:
         """How many batches were handed out in this run: what turns are counted by."""
         self.given: frozenset[int] = frozenset()
         """Workers that were given something in this turn."""
-        self.scan_unfinished = False
-        """A recovery scan stopped at its limit: there may be work although nobody got any."""
+        self.plan_unfinished = False
+        """A turn's planning has stopped at a limit of its own, as of a recovery scan, or has made work that it
+        had been past: there may be some although nobody got any, and the next turn comes at once.
+        """
         self.watched: dict[int, tuple[int, int, int]] = {}
         """Workers that hold what they have not begun while another one idles: since when, how much they had
         begun when last seen, and since when it is that much. Monotonic, ns. Never changed in place.

@@ -28,7 +28,7 @@ SCAN_ITEMS_MAX = 50_000
 
 def plan_items(context: Context, now_ms: int, gates: Gates, alone_listeners: Collection[str] = ()) -> None:
     """Hand out what there is to whom has room, as far as limits let it."""
-    context.state.scan_unfinished = False
+    context.state.plan_unfinished = False
     buffers = turns.in_turn(context.state.buffers.values(), context.state.grants, context.now_s())
     waiting = [buffer for buffer in buffers if buffer.may_have_work(now_ms)]
     if waiting:
@@ -203,7 +203,7 @@ class _Round:
             found = self._next_range(seq, look, most_alone=most_alone, must_be_alone=must_be_alone)
             if found is None:
                 if must_be_alone and memos.looks:
-                    self._state.scan_unfinished = True  # what it is kept free for has got its answer
+                    self._state.plan_unfinished = True  # what it is kept free for has got its answer
                 return None
             found, items = self._packed(seq, found)
             if not has_memo:
@@ -219,7 +219,7 @@ class _Round:
                 memos.taken(digests[: first.item_count])
                 return first, items, digests[: first.item_count]
             if memos.looks >= memo.LOOKS_MAX:
-                self._state.scan_unfinished = True
+                self._state.plan_unfinished = True
                 self._unseen.setdefault(settings.name, self._levels[seq])
                 return None
             look = min(4 * look, memo.LOOK_ITEMS_MAX)
@@ -352,7 +352,7 @@ class _Round:
         rows = [row for row in rows if row[0] not in out]
         if not rows:
             self._state.buffers.change(buffer.seq, cursor=window_end)
-            self._state.scan_unfinished = self._state.scan_unfinished or window_end < buffer.total
+            self._state.plan_unfinished = self._state.plan_unfinished or window_end < buffer.total
             return None
         first, failures = rows[0]
         alone = failures > 0 and journal.work.item_attempts(buffer.seq, first).lost_at_all
@@ -360,7 +360,7 @@ class _Round:
             # Somebody who holds nothing will take it; it must not hold up the scan until then.
             self._state.give_back(buffer.seq, [Range(first, 1, failures + 1, alone=True)])
             self._state.buffers.change(buffer.seq, cursor=first + 1)
-            self._state.scan_unfinished = True
+            self._state.plan_unfinished = True
             return None
         count = 1
         while not alone and count < min(most, len(rows)) and rows[count] == (first + count, failures):
