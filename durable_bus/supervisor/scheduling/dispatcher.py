@@ -202,8 +202,8 @@ class _Round:
         while seq in self._state.buffers and not (has_memo and memos.is_full(seq)):
             found = self._next_range(seq, look, most_alone=most_alone, must_be_alone=must_be_alone)
             if found is None:
-                if must_be_alone and memos.looks:
-                    self._state.plan_unfinished = True  # what it is kept free for has got its answer
+                if must_be_alone and memos.looks:  # what it is kept free for has got its answer
+                    self._state.plan_unfinished = True
                 return None
             found, items = self._packed(seq, found)
             if not has_memo:
