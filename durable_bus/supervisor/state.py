@@ -289,8 +289,8 @@ class State:
         self.given: frozenset[int] = frozenset()
         """Workers that were given something in this turn."""
         self.plan_unfinished = False
-        """A turn's planning has stopped at a limit of its own, as of a recovery scan, or has made work that it
-        had been past: there may be some although nobody got any, and the next turn comes at once.
+        """A turn's planning has stopped at a limit of its own, as a recovery scan does, or has made work that
+        it had been past: there may be some although nobody got any, and the next turn comes at once.
         """
         self.watched: dict[int, tuple[int, int, int]] = {}
         """Workers that hold what they have not begun while another one idles: since when, how much they had
