@@ -139,17 +139,23 @@ def test_nothing_of_a_buffer_starts_before_its_time(journal: Path, facts: Facts,
 def test_an_urgent_buffer_goes_ahead_of_what_workers_hold_and_the_others_move_on(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
-    with pace.bus.running(journal, workers=1) as client:
-        client.start("slow", range(1_000), buffer_id="many")
-        facts.until_recorded("many", 100)
-        urgent = client.start("slow", range(10), buffer_id="urgent", priority=5)
-        assert urgent.wait(60).successful == 10
-        assert facts.recorded("many") < 1_000
-        assert client.buffer("many").wait(60).successful == 1_000
-    # Two batches of 40 ms were in the worker's hands: what it had not begun it has given back for these.
     given_back = (
         "SELECT count(*) FROM dispatch d JOIN buffer b USING (buffer_seq), buffer u "
-        "WHERE b.buffer_id = 'many' AND u.buffer_id = 'urgent' AND d.ended_how = 'returned' "
+        "WHERE b.buffer_id = 'many' AND u.buffer_id = ? AND d.ended_how = 'returned' "
         "AND d.ended_commit BETWEEN u.opened_commit AND u.ended_commit"
     )
-    assert facts.value(given_back) >= 1
+    with pace.bus.running(journal, workers=1) as client:
+        client.start("slow", range(20_000), buffer_id="many")
+        facts.until_recorded("many", 100)
+
+        def an_urgent_one_got_the_place_of_others() -> bool:
+            """Two batches of 40 ms were in the worker's hands: what it had not begun it gives back for these.
+            Not where it had begun all by then, as on a busy machine: so the next is started.
+            """
+            urgent = client.start("slow", range(10), priority=5)
+            assert urgent.wait(60).successful == 10
+            return bool(facts.value(given_back, urgent.buffer_id))
+
+        until(an_urgent_one_got_the_place_of_others, "items were given back for those of an urgent buffer")
+        facts.until_recorded("many", facts.recorded("many") + 100)
+        client.cancel("many")
