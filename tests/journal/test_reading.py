@@ -268,6 +268,14 @@ def test_a_duration_of_any_length_is_read_as_the_longest_that_can_be_kept(
     assert packed([1, day_us]) == "00000000019999999999"
 
 
+@pytest.fixture
+def nothing_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever tests in this process have frozen before."""
+    gc.unfreeze()
+    monkeypatch.setattr("durable_bus.journal.results._seen_frozen", False)
+
+
+@pytest.mark.usefixtures("nothing_frozen")
 def test_results_that_were_read_count_as_old_for_the_garbage_collector(
     opened: Journal, journal: Path
 ) -> None:
@@ -279,6 +287,7 @@ def test_results_that_were_read_count_as_old_for_the_garbage_collector(
     assert {id(result) for result in results} <= old
 
 
+@pytest.mark.usefixtures("nothing_frozen")
 def test_what_somebody_has_frozen_stays_frozen(opened: Journal, journal: Path) -> None:
     buffer_seq = buffer_of(opened, "b")
     answer(opened, buffer_seq, 0, ITEMS, "1")
