@@ -24,6 +24,7 @@
         ├── MalformedItem
         ├── UnserialisableAnswer
         └── WorkerDeath
+            ├── EngineLost
             ├── WorkerExited
             ├── WorkerKilled
             ├── WorkerSilent
@@ -46,6 +47,7 @@ __all__ = [
     "BufferError",
     "BusNotImportable",
     "DurableBusError",
+    "EngineLost",
     "InsideHandler",
     "Interrupted",
     "ItemError",
@@ -328,6 +330,13 @@ class WorkerDeath(ItemError):
     """A worker process ended while it ran this item."""
 
     kind = "lost"
+
+
+class EngineLost(WorkerDeath):
+    """The engine has brought nothing back of this item."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"lost by the engine: {why}")
 
 
 class WorkerExited(WorkerDeath):

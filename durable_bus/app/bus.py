@@ -239,6 +239,8 @@ class Bus:
         name: str | None = None,
         durability: Literal["full", "normal"] = "full",
         grace: float = 10.0,
+        engine: str | None = None,
+        engine_workers: int | None = None,
     ) -> contextlib.AbstractContextManager[Client]:
         """Start a supervisor with workers for this bus, and give a client of it:
         `with bus.running("journal.db", workers=4) as client:`.
@@ -249,6 +251,11 @@ class Bus:
         - `durability`: "full" survives a power cut. "normal" survives every kill, and is faster on a slow
           disk.
         - `grace`: how many seconds what runs may take at the end.
+        - `engine`: where items run when not in workers of the supervisor's own, such as "process:4",
+          "dask:tcp://10.0.0.1:8786", or "module:factory" of any `concurrent.futures.Executor`
+          (durable_bus/engines/README.md). Messages run in one worker here. Takes the place of `workers`.
+        - `engine_workers`: how many batches the engine may hold at once. The default is twice as many as it
+          runs at once.
 
         Leaving the block ends the supervisor. What runs is finished and recorded; what is left waits in the
         journal, and the same call goes on with it.
@@ -260,7 +267,14 @@ class Bus:
         # By name: workers import this module, and must not pay for clients.
         embedded: Any = importlib.import_module("durable_bus.client.embedded")
         manager: contextlib.AbstractContextManager[Client] = embedded.running(
-            self, journal, workers, name=name, durability=durability, grace=grace
+            self,
+            journal,
+            workers,
+            name=name,
+            durability=durability,
+            grace=grace,
+            engine=engine,
+            engine_workers=engine_workers,
         )
         return manager
 

@@ -175,6 +175,27 @@ workers_option = click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Worker processes; default: the usable cores."
 )
 
+
+def engine_options(command: Command) -> Command:
+    """Where items run."""
+    for option in (
+        click.option(
+            "--engine-workers",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="How many batches the engine may hold at once; default: twice as many as it runs at once.",
+        ),
+        click.option(
+            "--engine",
+            metavar="SPEC",
+            help="Where items run: local (default), process:N, loky:N, dask:ADDRESS, executorlib:N, mpi, or "
+            "MODULE:FACTORY of an Executor.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 durability_option = click.option(
     "--durability",
     type=click.Choice(["full", "normal"]),

@@ -1,6 +1,7 @@
 """A supervisor of our own: started for one client, and ended with it."""
 
 import contextlib
+import importlib
 import os
 import signal
 import socket
@@ -16,12 +17,12 @@ from durable_bus.errors import UsageError
 from durable_bus.journal.connection import DURABILITIES
 from durable_bus.payloads.messages import check_name, is_seconds
 from durable_bus.payloads.settings import AppSpec
-from durable_bus.wire.spawning import SupervisorArguments, spawn
+from durable_bus.wire.spawning import EngineSpec, SupervisorArguments, spawn
 
 if TYPE_CHECKING:
     import subprocess
 
-__all__ = ["check_workers", "open_client", "running", "spawn_supervisor"]
+__all__ = ["check_workers", "engine_spec", "open_client", "running", "spawn_supervisor"]
 
 
 def spawn_supervisor(
@@ -33,6 +34,7 @@ def spawn_supervisor(
     durability: str = "full",
     grace_s: float = 10.0,
     uses_memos: bool = True,
+    engine: EngineSpec | None = None,
 ) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     """A supervisor process of our own, that ends when we do, and our end of the socket to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -46,6 +48,7 @@ def spawn_supervisor(
         durability=durability,
         grace_s=grace_s,
         uses_memos=uses_memos,
+        engine=engine,
     )
     # Ctrl-C reaches the whole foreground group: the supervisor is born with SIGINT blocked, and ignores it
     # then.
@@ -77,12 +80,27 @@ def running(
         yield client
 
 
-def check_workers(workers: int | None) -> int:
+def check_workers(workers: int | None, name: str = "workers") -> int:
     """How many there are to be; None: as many as there are usable cores. Raises UsageError."""
     count = workers if workers is not None else len(os.sched_getaffinity(0))
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise UsageError(f"workers={workers!r:.100} is not a whole number of at least 1")
+        raise UsageError(f"{name}={workers!r:.100} is not a whole number of at least 1")
     return count
+
+
+def engine_spec(engine: str | None, places: int | None, workers: int | None) -> EngineSpec | None:
+    """Where items are to run, as `Bus.running` is told. Raises UsageError."""
+    if engine is None or engine == "local":
+        if places is not None:
+            raise UsageError("engine_workers is for an engine: workers says how many processes there are")
+        return None
+    if not isinstance(engine, str):
+        raise UsageError(f"engine={engine!r:.100} is not a text such as 'process:4'")
+    if workers is not None:
+        raise UsageError("workers is for engine='local': of another one, engine_workers says what it holds")
+    check: Any = importlib.import_module("durable_bus.engines.executors").check_spec
+    check(engine)
+    return EngineSpec(engine, None if places is None else check_workers(places, "engine_workers"))
 
 
 def open_client(
@@ -95,11 +113,14 @@ def open_client(
     durability: str = "full",
     grace_s: float = 10.0,
     uses_memos: bool = True,
+    engine: str | None = None,
+    engine_workers: int | None = None,
 ) -> Client:
     """A client with a supervisor of its own. Raises UsageError, before one is spawned. `uses_memos`: whether
     answers are given again to equal items.
     """
-    count = check_workers(workers)
+    spec = engine_spec(engine, engine_workers, workers)
+    count = check_workers(workers) if spec is None else 1
     if durability not in list(DURABILITIES):
         raise UsageError(f"durability={durability!r:.100} is not {' or '.join(map(repr, DURABILITIES))}")
     if not is_seconds(grace_s):
@@ -114,5 +135,6 @@ def open_client(
         durability=durability,
         grace_s=float(grace_s),
         uses_memos=uses_memos,
+        engine=spec,
     )
     return Client(journal, name=name, _session=Session(journal, name, connection, process))

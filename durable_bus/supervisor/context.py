@@ -12,6 +12,7 @@ from durable_bus.supervisor.outbox import Outbox
 from durable_bus.supervisor.ports import Clock, Connections, Pool, Reactor
 from durable_bus.supervisor.state import State, Worker
 from durable_bus.wire.slot import ORDINAL_MAX, Slot
+from durable_bus.wire.spawning import EngineSpec
 
 __all__ = ["Context", "Ports", "SupervisorConfig"]
 
@@ -32,6 +33,8 @@ class SupervisorConfig:
     receiving_timeout_ms: int = 10 * 60 * 1000
     """A buffer whose client has vanished is given up this long after its last chunk."""
     housekeeping_s: float = 10.0
+    engine: EngineSpec | None = None
+    """Where items run; the workers get messages only. None: in the workers."""
     uses_memos: bool = True
     """Whether answers are given again to equal items (`memo`)."""
     journal: Path | None = None
@@ -73,6 +76,6 @@ class Context:
         There is no limit while the app cannot be imported: a worn-out worker is better than none.
         """
         most = self.config.items_per_worker_max
-        if most is None or self.state.import_error is not None:
+        if most is None or worker.places or self.state.import_error is not None:
             return ORDINAL_MAX
         return max(0, most - worker.next_ordinal)

@@ -58,10 +58,10 @@ class ClientClosed(NamedTuple):
 
 
 class Pool(Protocol):
-    """Worker processes."""
+    """Worker processes, and with an engine the process that speaks for it."""
 
-    def spawn(self) -> int:
-        """Start a worker; its id, never used before in this run."""
+    def spawn(self, *, engine: bool = False) -> int:
+        """Start a worker, or the engine process; its id, never used before in this run."""
 
     def pid(self, worker_id: int) -> int: ...
 

@@ -86,7 +86,7 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
             _listen(config, connections, lock, cleanup)
         else:
             connections.add_parent(parent.connection, parent.pid_fd)
-        pool = WorkerPool(reactor, config.app, config.journal)
+        pool = WorkerPool(reactor, config.app, config.journal, config.engine)
         cleanup.callback(pool.close)
         supervisor = Supervisor(
             dataclasses.replace(config, journal_file=journal_file(config.journal)),
@@ -183,6 +183,7 @@ def main(arguments: SupervisorArguments) -> int:
             durability=arguments.durability,
             grace_s=arguments.grace_s,
             uses_memos=arguments.uses_memos,
+            engine=arguments.engine,
             verbose=False,
         )
         try:

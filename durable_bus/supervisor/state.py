@@ -45,7 +45,7 @@ class Late(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """A worker process, from its start until its end was taken in."""
+    """A worker process, or an engine process, from its start until its end was taken in."""
 
     worker_id: int
     pid: int
@@ -66,6 +66,12 @@ class Worker(NamedTuple):
     """The settings of its listeners, by name; None until it has reported them. Never changed in place."""
     is_async: bool = False
     """Some of its listeners are."""
+    engine: str = ""
+    """It is an engine process, which hands items on to this engine; "": it runs what it gets itself."""
+    places: int = 0
+    """Of an engine process that is ready: how many dispatches it may hold at once."""
+    gets_items: bool = True
+    gets_messages: bool = True
     unanswered: int = 0
     """How many items and messages it holds that it has not answered."""
     messages: int = 0
@@ -272,6 +278,8 @@ class State:
         self.generation = 1
         self.readies = 0
         """How many workers of the newest code have become ready."""
+        self.engine_was_ready = False
+        """The engine was reached in this run."""
         self.deaths_in_boot = 0
         """In a row."""
         self.backoffs = 0

@@ -13,13 +13,29 @@ from durable_bus.payloads.settings import AppSpec
 if TYPE_CHECKING:
     import subprocess
 
-__all__ = ["INSIDE_HANDLER_VARIABLE", "SupervisorArguments", "WorkerArguments", "arguments_of", "spawn"]
+__all__ = [
+    "INSIDE_HANDLER_VARIABLE",
+    "EngineSpec",
+    "SupervisorArguments",
+    "WorkerArguments",
+    "arguments_of",
+    "spawn",
+]
 
 INSIDE_HANDLER_VARIABLE = "DURABLE_BUS_INSIDE_HANDLER"
 """Set in workers, and so in what their handlers start, to the journal they work for."""
 
 # Not by pathlib, whose import takes 3 ms: a worker has no other use for it.
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+
+class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where items run when not in workers of the supervisor's own."""
+
+    name: str
+    """As the user says it, such as "dask:tcp://127.0.0.1:8786"."""
+    places: int | None = None
+    """How many batches it may hold at once; None: twice as many as it runs at once."""
 
 
 class SupervisorArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,16 +51,19 @@ class SupervisorArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     durability: str
     grace_s: float
     uses_memos: bool = True
+    engine: EngineSpec | None = None
 
 
 class WorkerArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a supervisor tells its worker."""
+    """What a supervisor tells its worker, or its engine process."""
 
     fds: tuple[int, int, int]
     """The pipe to read, the pipe to write, the slot."""
     parent_pid: int
     app: AppSpec
     journal: str
+    engine: EngineSpec | None = None
+    """It is an engine process, and hands what it gets on to this engine."""
 
 
 Arguments = TypeVar("Arguments", SupervisorArguments, WorkerArguments)

@@ -2,12 +2,14 @@
 by then. `protocol` has those of clients, and says what holds for all.
 """
 
+from typing import Literal
+
 import msgspec
 
 from durable_bus.payloads.settings import LimitSettings, ListenerSettings, ValueForms
 from durable_bus.wire.parts import Count, Failed, Form, Forms, Frame, Handled, Segment, Spent
 
-__all__ = ["Answers", "AppNotImportable", "Ready", "Report", "Work", "WorkItems", "WorkMessage"]
+__all__ = ["Answers", "AppNotImportable", "Lost", "Ready", "Report", "Work", "WorkItems", "WorkMessage"]
 
 # ---- supervisor → worker
 
@@ -61,10 +63,14 @@ class Ready(Frame, tag="ready"):
     listeners: dict[str, ListenerSettings]
     forms: ValueForms
     limits: dict[str, LimitSettings] = msgspec.field(default_factory=dict)
+    places: Count = 0
+    """Of an engine: how many dispatches it may hold at once. 0: it is a worker, and runs what it gets."""
 
 
 class AppNotImportable(Frame, tag="import_error"):
-    """The app cannot be imported, and the worker ends. Sent instead of `Ready`."""
+    """The app cannot be imported, or the engine cannot be reached, and the worker ends. Sent instead of
+    `Ready`.
+    """
 
     error: str
     """One line for a user."""
@@ -81,10 +87,25 @@ class Answers(Frame, tag="answers"):
     failed: list[Failed] = msgspec.field(default_factory=list)
     outcomes: list[Handled] = msgspec.field(default_factory=list)
     spent: list[Spent] = msgspec.field(default_factory=list)
+    where: str = ""
     discarded: tuple[Count, Count] | None = None
     """Ordinals, from the first up to the second, that the worker may not start, or will not because a limit
     rests, and has thrown away.
     """
 
 
-Report = Ready | AppNotImportable | Answers
+class Lost(Frame, tag="lost"):
+    """Dispatches of which an engine brings nothing back. Nothing is on disk of that; the commit that takes it
+    in gives their items back, and charges the one of a single item that was alone in the engine.
+    """
+
+    dispatches: list[int]
+    how: Literal["lost", "late", "returned"]
+    """Their items may have ended the process that ran them, have run past their time-out, or surely have not
+    done anything wrong: the engine is gone, or its worker has other code.
+    """
+    why: str
+    """One line for a user."""
+
+
+Report = Ready | AppNotImportable | Answers | Lost

@@ -162,6 +162,8 @@ class AsyncRunner:
         self._loop = asyncio.new_event_loop()
         self._reader = FrameReader(decode_work)
         self._ended = False
+        self._last_frame = False
+        """Nothing comes behind what it has: the loop stops when that has ended."""
         self._frames: deque[Frame[Work]] = deque()
         self._batch: _Batch | None = None
         """The one that is being started: what has come behind it waits."""
@@ -197,6 +199,30 @@ class AsyncRunner:
                     return  # a child that a callback has forked
                 with contextlib.suppress(OSError, ValueError):  # nobody reads what we print
                     traceback.print_exc()
+
+    def run(self, frame: Frame[Work]) -> None:
+        """A range of items, until each has ended. For a process that is no worker: its loop is closed then,
+        and what handlers have left on it is cancelled.
+        """
+        self._frames.append(frame)
+        self._last_frame = True
+        self._plan_feed()
+        asyncio.set_event_loop(self._loop)
+        while self._holds_something():
+            with contextlib.suppress(BaseException):  # a handler may stop the loop, as in `serve`
+                self._loop.run_forever()
+        with contextlib.suppress(BaseException):
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            if left:
+                self._loop.run_until_complete(asyncio.wait(left, timeout=_CANCEL_GRACE_S))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        self._loop.close()
+
+    def _holds_something(self) -> bool:
+        return bool(self._items or self._batch is not None or self._frames)
 
     def _readable(self, read_fd: int) -> None:
         try:
@@ -368,3 +394,5 @@ class AsyncRunner:
         if not self._items:
             self._words[SINCE] = 0
             self._replies.idle()
+            if self._last_frame and not self._holds_something():
+                self._loop.stop()

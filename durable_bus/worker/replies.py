@@ -134,7 +134,8 @@ def end_worker() -> NoReturn:
 class Replies:
     """Collects and sends. The thread that runs handlers adds; it and the flushing thread send."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, flushes_in_time: bool = True) -> None:
+        """`flushes_in_time`: what was added leaves after 100 ms also where nobody calls `flush`."""
         self._fd = fd
         self._lock = threading.Lock()
         self._segments: list[OpenSegment] = []
@@ -148,7 +149,8 @@ class Replies:
         self._since_ns = 0
         """When the oldest answer that was not sent may have been added."""
         self._is_child = False
-        threading.Thread(target=self._flush_forever, name="durable_bus answers", daemon=True).start()
+        if flushes_in_time:
+            threading.Thread(target=self._flush_forever, name="durable_bus answers", daemon=True).start()
 
     def renew_lock(self) -> None:
         """In a forked child, where the thread that may hold the lock does not exist."""

@@ -21,7 +21,7 @@ from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.wire.decoding import decode_report
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, Outgoing
 from durable_bus.wire.slot import ORDINAL_MAX, SLOT_BYTES, Slot
-from durable_bus.wire.spawning import WorkerArguments, spawn
+from durable_bus.wire.spawning import EngineSpec, WorkerArguments, spawn
 from durable_bus.wire.work import Answers, Report
 
 __all__ = ["READ_BYTES_MAX", "WorkerPool"]
@@ -29,14 +29,24 @@ __all__ = ["READ_BYTES_MAX", "WorkerPool"]
 PIPE_BYTES = 1024 * 1024
 READ_BYTES_MAX = 2 * 1024 * 1024
 """How much one turn takes from all workers together."""
+ENGINE_CLOSE_S = 3.0
 _GONE_SLOTS_MAX = 1000
 
 
 class _Worker:
     """The supervisor's side of one worker process."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", slot: Slot, read_fd: int, write_fd: int) -> None:
+    def __init__(
+        self,
+        process: "subprocess.Popen[bytes]",
+        slot: Slot,
+        read_fd: int,
+        write_fd: int,
+        *,
+        is_engine: bool = False,
+    ) -> None:
         self.process = process
+        self.is_engine = is_engine
         self.slot = slot
         self.read_fd = read_fd
         self.pid_fd = os.pidfd_open(process.pid)
@@ -57,9 +67,12 @@ def _check_bodies(frame: Frame[Report]) -> None:
 class WorkerPool:
     """The real `ports.Pool`."""
 
-    def __init__(self, reactor: SelectorReactor, app: AppSpec, journal_path: Path) -> None:
+    def __init__(
+        self, reactor: SelectorReactor, app: AppSpec, journal_path: Path, engine: EngineSpec | None = None
+    ) -> None:
         self._reactor = reactor
         self._app = app
+        self._engine = engine
         self._journal = os.path.abspath(journal_path)  # absolute, as a handler may change its folder
         self._workers: dict[int, _Worker] = {}
         self._gone_slots: dict[int, Slot] = {}
@@ -72,7 +85,7 @@ class WorkerPool:
         self._paused = False
         self._unread = False
 
-    def spawn(self) -> int:
+    def spawn(self, *, engine: bool = False) -> int:
         worker_id = self._next_id
         self._next_id += 1
         to_worker_read, to_worker_write = os.pipe2(os.O_CLOEXEC)
@@ -89,12 +102,15 @@ class WorkerPool:
             os.ftruncate(slot_fd, SLOT_BYTES)
             slot = Slot(slot_fd)
             slot.limit = ORDINAL_MAX
-            arguments = WorkerArguments(child_fds, os.getpid(), self._app, self._journal)
-            process = spawn("durable_bus.worker", arguments, child_fds)
+            arguments = WorkerArguments(
+                child_fds, os.getpid(), self._app, self._journal, self._engine if engine else None
+            )
+            module = "durable_bus.engines" if engine else "durable_bus.worker"
+            process = spawn(module, arguments, child_fds)
         finally:
             for fd in child_fds:
                 os.close(fd)
-        worker = _Worker(process, slot, from_worker_read, to_worker_write)
+        worker = _Worker(process, slot, from_worker_read, to_worker_write, is_engine=engine)
         self._workers[worker_id] = worker
         if not self._paused:
             self._watch(worker_id, worker)
@@ -205,8 +221,17 @@ class WorkerPool:
         self._events.append(WorkerEnded(worker_id, death, worker.slot.started, worker.slot.current))
 
     def close(self) -> None:
-        """Kill every worker and wait for it."""
+        """Kill every worker and wait for it. An engine process may end what it has begun elsewhere, for a
+        moment: its pipe ends.
+        """
         for worker in self._workers.values():
-            worker.process.kill()
+            if worker.is_engine:
+                os.close(worker.outgoing.fd)
+            else:
+                worker.process.kill()
         for worker in self._workers.values():
+            if worker.is_engine:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.process.wait(ENGINE_CLOSE_S)
+                worker.process.kill()
             worker.process.wait()

@@ -51,7 +51,7 @@ class _Round:
         """By listener the level of a buffer that was not looked through: what is less urgent waits."""
         self._levels = levels
         self._has_urgent = len({buffer.priority for buffer in state.buffers.values()}) > 1
-        self._wall_us = rules.batch_wall_us(len(state.workers))
+        self._wall_us = rules.batch_wall_us(len(state.workers), at_engine=context.config.engine is not None)
         self._begun = {
             one.worker_id: one.begun(context.slot(one.worker_id).started) for one in self._workers()
         }
@@ -59,7 +59,7 @@ class _Round:
         """How much one worker may get of each buffer, while each worker is asked once."""
 
     def _workers(self) -> list[Worker]:
-        return [*self._state.workers.values()]
+        return [worker for worker in self._state.workers.values() if worker.gets_items]
 
     def hand_out(self, waiting: list[int], alone_listeners: Collection[str]) -> None:
         """A batch to each worker in turn, until nobody wants more of these buffers."""
@@ -148,12 +148,18 @@ class _Round:
         """How many items of this buffer a worker should get now; 0 when it holds enough."""
         batch = min(self._batch(buffer.target, concurrency), buffer.fitting)
         share = self._share(buffer, concurrency)
+        if worker.places:
+            if len(worker.held) >= worker.places:
+                return 0
+            concurrency *= worker.places
         if buffer.budget_of is not None or self._gates.has_slots(buffer.target):
             # What is in hand counts: no more than run at once.
             return min(max(0, concurrency - self._in_hand_of(worker, buffer)), batch, share)
+        batch = min(batch, share)
+        if worker.places:
+            return batch
         item_us = self._state.item_us.get(buffer.target)
         in_hand = rules.in_hand_items(batch, share, item_us, concurrency, self._wall_us)
-        batch = min(batch, share)
         return 0 if worker.unanswered and self._load(worker) + batch > in_hand else batch
 
     def _most_alone(self, worker: Worker, seq: int, concurrency: int) -> int:

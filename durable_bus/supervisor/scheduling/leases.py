@@ -7,7 +7,17 @@ from durable_bus.supervisor.outcomes import messages
 from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, Range, State, Worker
 from durable_bus.wire.slot import ORDINAL_MAX
 
-__all__ = ["Suspect", "answered", "contiguous", "give", "halves", "quarantine", "take_back", "worker_gone"]
+__all__ = [
+    "Suspect",
+    "answered",
+    "contiguous",
+    "give",
+    "halves",
+    "lost",
+    "quarantine",
+    "take_back",
+    "worker_gone",
+]
 
 Suspect = tuple[Lease, int]
 """A position of a lease that a worker had started and not answered when it ended."""
@@ -117,6 +127,26 @@ def worker_gone(context: Context, worker: Worker, started: int) -> list[Suspect]
             context.journal.work.end_dispatch(lease.lease_id, "died")
     context.state.workers.discard(worker.worker_id)
     return suspects
+
+
+def lost(context: Context, lease: ItemLease, *, suspected: bool) -> list[Suspect]:
+    """An engine brings nothing back of a lease: it ends. Returns its items if they are suspected of that, as
+    in `worker_gone`; else they wait again.
+    """
+    positions = lease.open_positions()
+    if not suspected:
+        _give_back(context, lease, positions, alone=lease.alone)
+    context.state.leases.discard(lease.lease_id)
+    context.journal.work.end_dispatch(lease.lease_id, "died" if suspected else "returned")
+    worker = context.state.workers.get(lease.worker_id)
+    if worker is not None:
+        context.state.workers.change(
+            worker.worker_id,
+            unanswered=worker.unanswered - len(positions),
+            held=tuple(one for one in worker.held if one != lease.lease_id),
+            exclusive=worker.exclusive and not lease.alone,
+        )
+    return [(lease, position) for position in positions] if suspected else []
 
 
 def halves(suspects: list[Suspect]) -> list[tuple[Lease, list[int]]]:

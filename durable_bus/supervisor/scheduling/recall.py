@@ -95,7 +95,7 @@ def help_idle(context: Context) -> None:
     idle = [
         worker
         for worker in state.workers.values()
-        if worker.may_get and not worker.unanswered and context.room(worker)
+        if worker.gets_items and worker.may_get and not worker.unanswered and context.room(worker)
     ]
     loads, state.watched = _loads(context) if idle else ([], {})
     tables = [(worker.listeners or {}).__contains__ for worker in idle]

@@ -28,6 +28,7 @@ __all__ = [
 BATCH_WALL_US = 40_000
 _BATCH_WALL_US_MAX = 80_000
 _WORKER_WALL_US = 6_000
+ENGINE_BATCH_WALL_US = 150_000
 BATCH_ITEMS_MAX = 2_000
 _GROWTH = 4
 SHARE_WALL_US = 2_000
@@ -39,10 +40,13 @@ _LAST_IN_HAND_WALL_US = 10_000
 # ---- how many items make a batch
 
 
-def batch_wall_us(workers: int) -> int:
+def batch_wall_us(workers: int, *, at_engine: bool = False) -> int:
     """How long a batch should take: 40 ms, and with many workers longer. A batch costs the supervisor half a
     millisecond and more, its worker 0.2, whatever is in it. With 32 workers those of 40 ms took half a core.
+    An engine spends some milliseconds on each, and what its workers do meanwhile is not seen.
     """
+    if at_engine:
+        return ENGINE_BATCH_WALL_US
     return min(max(BATCH_WALL_US, workers * _WORKER_WALL_US), _BATCH_WALL_US_MAX)
 
 

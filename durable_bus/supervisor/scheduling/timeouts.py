@@ -34,6 +34,8 @@ KILL_AFTER_S = 3.0
 """One that has not answered so long after it was asked is killed and replaced. Nobody is charged: nothing of
 it had begun. Where a worker gets no processor for some four seconds it is lost, too, and no item is.
 """
+ENGINE_SILENT_S = 30.0
+"""An engine process that has not come round for so long is killed. Nobody is charged."""
 LOOK_AGAIN_S = 0.25
 """Who seems late is looked at once more, this much later: it may have waited for us to read what it had to
 say. And as often as this, who does not begin what it was given.
@@ -78,8 +80,9 @@ class Verdict(NamedTuple):
 
 
 def is_async(worker: Worker, listener: str) -> bool:
+    """Whether a worker may run other items beside those of a listener."""
     settings = worker.settings(listener)
-    return settings is not None and settings.is_async
+    return worker.places > 0 or (settings is not None and settings.is_async)
 
 
 def _timeout_s(worker: Worker, lease: Lease) -> float | None:
@@ -113,6 +116,9 @@ def verdict(
     It is late when it still runs the same item `LOOK_AGAIN_S` after its time-out was first seen to be over.
     `before`: the verdict of the last look.
     """
+    if worker.places:  # which of its items is late the engine process says
+        late = Late(WorkerUnresponsive(), None) if runs.seconds > ENGINE_SILENT_S else None
+        return Verdict(KILL_AFTER_S, late)
     dues_s = [KILL_AFTER_S]  # it may stop between two items, which nothing else would make us see
     dues_s += [allowed_s for lease in held if (allowed_s := _timeout_s(worker, lease)) is not None]
     timeout_s = _timeout_s(worker, runs.lease)

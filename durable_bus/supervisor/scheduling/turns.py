@@ -64,8 +64,9 @@ def load_of(worker: Worker, begun: int) -> int:
 
 
 def able_to_get(workers: Iterable[Worker], listener: str) -> int:
-    """How many workers could be given items of a listener."""
-    return sum(1 for worker in workers if worker.may_get and worker.settings(listener) is not None)
+    """How many workers, or places of an engine, could be given items of a listener."""
+    able = [one for one in workers if one.gets_items and one.may_get and one.settings(listener) is not None]
+    return sum(max(1, worker.places) for worker in able)
 
 
 def reserved(
@@ -75,12 +76,16 @@ def reserved(
 
     Without it, a worker that always has the next batch in hand would never come to it.
     """
-    wanted = {
+    of_items = {
         buffer.target
         for buffer in buffers
         if not buffer.paused and any(candidate.alone for candidate in buffer.returned)
-    }.union(alone_listeners)
-    able = [worker for worker in workers if worker.may_get and wanted & (worker.listeners or {}).keys()]
+    }
+    able = []
+    for worker in workers:
+        wanted = of_items.union(alone_listeners) if worker.gets_messages else of_items
+        if worker.gets_items and worker.may_get and wanted & (worker.listeners or {}).keys():
+            able.append(worker)
     return min(able, key=lambda worker: worker.unanswered).worker_id if able else None
 
 
@@ -89,7 +94,7 @@ def freest(workers: Iterable[Worker], listener: str, *, alone: bool) -> Worker |
     best: Worker | None = None
     for worker in workers:
         settings = worker.settings(listener)
-        if settings is None or not worker.may_get or (alone and worker.unanswered):
+        if settings is None or not (worker.gets_messages and worker.may_get) or (alone and worker.unanswered):
             continue
         if worker.messages >= max(2, 2 * settings.concurrency):
             continue

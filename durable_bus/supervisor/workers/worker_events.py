@@ -1,15 +1,16 @@
 """What workers say, and how they end: answers, failures and outcomes on their way into the journal."""
 
+from durable_bus.errors import EngineLost, WorkerDeath, WorkerSilent
 from durable_bus.journal.work import Failure
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import budgets, collector, conversations
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.supervisor.requests import mailboxes
 from durable_bus.supervisor.scheduling import leases, memo, pacing, recall
-from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, State
+from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, State, Worker
 from durable_bus.supervisor.workers import workforce
 from durable_bus.supervisor.workers.blame import guilty
-from durable_bus.wire.work import Answers, Ready
+from durable_bus.wire.work import Answers, Lost, Ready
 
 __all__ = ["ended", "spoke"]
 
@@ -22,6 +23,8 @@ def spoke(context: Context, event: WorkerSpoke) -> None:
         worker = workers.get(event.worker_id)
         if worker is not None:
             workforce.retire_worn_out(context, worker)
+    elif isinstance(report, Lost):
+        _lost(context, event.worker_id, report)
     elif isinstance(report, Ready):
         worker = workers.get(event.worker_id)
         pid = None if worker is None else worker.pid
@@ -85,6 +88,39 @@ def _answers(context: Context, worker_id: int, answers: Answers, bodies: list[by
     worker = context.state.workers.get(worker_id)
     if answers.discarded is not None and worker is not None:
         recall.discarded(context, worker, *answers.discarded)
+
+
+def _lost(context: Context, worker_id: int, told: Lost) -> None:
+    """An engine brings nothing back of these. Only an item that was alone in it is charged: whoever ran
+    beside it may have ended the process of both.
+    """
+    worker = context.state.workers.get(worker_id)
+    suspects: list[leases.Suspect] = []
+    items = 0
+    for dispatch in told.dispatches:
+        lease = context.state.leases.get(dispatch)
+        if worker is None or not isinstance(lease, ItemLease) or lease.worker_id != worker_id:
+            continue
+        items += lease.open_count
+        found = leases.lost(context, lease, suspected=told.how != "returned")
+        if told.how == "late":
+            pacing.timed_out(context, lease.listener)
+        if lease.alone and len(found) == 1:
+            ((_, position),) = found
+            _attempt_failed(context, lease, position, _why_lost(worker, lease, told), worker.pid)
+        else:
+            suspects += found
+    if worker is not None and items:
+        context.outbox.log("batches lost", engine=worker.engine, how=told.how, items=items, reason=told.why)
+    leases.quarantine(context, suspects)
+
+
+def _why_lost(worker: Worker, lease: ItemLease, told: Lost) -> Failure:
+    settings = worker.settings(lease.listener)
+    death: WorkerDeath = EngineLost(told.why)
+    if told.how == "late" and settings is not None and settings.timeout_s is not None:
+        death = WorkerSilent(settings.timeout_s)
+    return Failure(death.kind, str(death))
 
 
 def _note_pace(state: State, listener: str, item_us: float) -> None:

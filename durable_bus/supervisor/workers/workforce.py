@@ -29,29 +29,44 @@ def fill(context: Context) -> None:
     Outside of a commit: what it has done stays.
     """
     state = context.state
-    missing = context.config.workers - _current(context)
-    if missing <= 0 or context.now_s() < state.spawn_at_s:
+    if context.now_s() < state.spawn_at_s:
         return
-    for _ in range(missing):
-        worker_id = context.ports.pool.spawn()
-        state.workers[worker_id] = Worker(
-            worker_id, context.ports.pool.pid(worker_id), state.generation, booting_since_s=context.now_s()
-        )
-        state.commit()
+    engine, pool = context.config.engine, context.ports.pool
+    for is_engine, missing in zip((True, False), _missing(context), strict=True):
+        for _ in range(missing):
+            worker_id = pool.spawn(engine=is_engine)
+            state.workers[worker_id] = Worker(
+                worker_id,
+                pool.pid(worker_id),
+                state.generation,
+                booting_since_s=context.now_s(),
+                engine=engine.name if engine is not None and is_engine else "",
+                gets_items=engine is None or is_engine,
+                gets_messages=not is_engine,
+            )
+            state.commit()
 
 
-def _current(context: Context) -> int:
-    """How many workers run the newest code, or are about to, and are to stay."""
+def _missing(context: Context) -> tuple[int, int]:
+    """How many engine processes and workers there should be beside those that run the newest code, or are
+    about to, and are to stay.
+    """
     newest = context.state.generation
-    to_stay = [worker for worker in context.state.workers.values() if worker.retired_at is None]
-    return sum(worker.generation == newest for worker in to_stay)
+    to_stay = [
+        worker
+        for worker in context.state.workers.values()
+        if worker.retired_at is None and worker.generation == newest
+    ]
+    engines = sum(bool(worker.engine) for worker in to_stay)
+    engines_wanted = context.config.engine is not None
+    return max(0, engines_wanted - engines), max(0, context.config.workers - (len(to_stay) - engines))
 
 
 def next_due_s(context: Context) -> float | None:
     """Monotonic time, s, when `fill` or `kill_hung` should be called again; None: nothing is due."""
     booting = [worker.booting_since_s for worker in context.state.workers.values()]
     due = [since_s + BOOT_TIMEOUT_S for since_s in booting if since_s is not None]
-    if _current(context) < context.config.workers:
+    if any(_missing(context)):
         due.append(context.state.spawn_at_s)
     return min(due, default=None)
 
@@ -72,10 +87,15 @@ def ready(context: Context, worker_id: int, report: Ready) -> None:
     worker = state.workers.get(worker_id)
     if worker is None:
         return
-    listeners = report.listeners
-    is_async = any(settings.is_async for settings in listeners.values())
+    worker, listeners = worker._replace(places=report.places), report.listeners
+    is_async = report.places > 0 or any(settings.is_async for settings in listeners.values())
     state.workers.change(
-        worker_id, booting_since_s=None, hangs_in_boot=False, listeners=listeners, is_async=is_async
+        worker_id,
+        booting_since_s=None,
+        hangs_in_boot=False,
+        listeners=listeners,
+        is_async=is_async,
+        places=report.places,
     )
     if worker.generation != state.generation:
         if state.listeners is None:
@@ -83,7 +103,9 @@ def ready(context: Context, worker_id: int, report: Ready) -> None:
             state.listeners, state.forms = listeners, report.forms
             pacing.declare(context, report.limits)
         return
-    state.import_error = None
+    state.engine_was_ready = state.engine_was_ready or worker.places > 0
+    if worker.engine or _has_met_engine(context):
+        state.import_error = None
     state.forms = report.forms
     state.readies += 1
     pacing.declare(context, report.limits)
@@ -121,6 +143,8 @@ def died_in_boot(context: Context, worker: Worker, death: WorkerDeath) -> str | 
         reason = f"a worker died while it imported the app: {how}"
         if worker.hangs_in_boot:
             reason = f"a worker had not imported the app after {BOOT_TIMEOUT_S:g} s"
+        if worker.engine:
+            reason = f"the process of the engine {worker.engine} died as it started: {how}"
         state.import_error = reason
     now_s = context.now_s()
     if now_s >= state.spawn_at_s:  # else it belongs to those who were spawned together, and died so
@@ -159,11 +183,17 @@ def require_app(context: Context) -> dict[str, ListenerSettings]:
     """The newest settings. Raises Deferred before any worker has tried, BusNotImportable when none could."""
     if not is_settled(context):
         raise Deferred
-    if context.state.listeners is None:
+    if context.state.listeners is None or not _has_met_engine(context):
         raise BusNotImportable(context.state.import_error or "")
     return context.state.listeners
 
 
 def is_settled(context: Context) -> bool:
-    """It is known whether the app can be imported."""
-    return context.state.listeners is not None or context.state.import_error is not None
+    """It is known whether the app can be imported, and whether the engine can be reached."""
+    is_known = context.state.listeners is not None and _has_met_engine(context)
+    return is_known or context.state.import_error is not None
+
+
+def _has_met_engine(context: Context) -> bool:
+    """It was there in this run. Then it may come and go: what is to run waits for it."""
+    return context.config.engine is None or context.state.engine_was_ready

@@ -1,0 +1,12 @@
+"""`python -m durable_bus.engines ARGUMENTS`: an engine process, as a supervisor starts it."""
+
+import sys
+
+from durable_bus.wire.imports import to_stay
+
+if __name__ == "__main__":
+    with to_stay():
+        from durable_bus.engines.process import main
+        from durable_bus.wire.spawning import WorkerArguments, arguments_of
+
+    sys.exit(main(arguments_of(sys.argv[1], WorkerArguments)))
