@@ -18,7 +18,9 @@ def state_of(pid: int) -> str:
 
 
 def children_of(pid: int) -> list[int]:
+    """Those that any of its threads has started."""
     with contextlib.suppress(OSError):
-        found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        threads = [*Path(f"/proc/{pid}/task").iterdir()]
+        found = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
         return [child for child in found if state_of(child) not in ("Z", "")]
     return []
