@@ -8,8 +8,9 @@
     ├── BufferError                  2   ├── UnsupportedPlatform 2
     │   ├── BufferEnded              2   │
     │   └── OtherItems               2   │
-    ├── MessageRefused               2   ├── NotFound            3
-    ├── VersionMismatch              2   └── TimedOut            6
+    ├── MessageRefused               2   ├── EngineError         2
+    ├── VersionMismatch              2   ├── NotFound            3
+    │                                    └── TimedOut            6
     ├── Interrupted                  4
     ├── SupervisorLost               4
     ├── JournalError                 5
@@ -47,6 +48,7 @@ __all__ = [
     "BufferError",
     "BusNotImportable",
     "DurableBusError",
+    "EngineError",
     "EngineLost",
     "InsideHandler",
     "Interrupted",
@@ -185,6 +187,10 @@ class InsideHandler(DurableBusError):
 
 class UnsupportedPlatform(DurableBusError):
     """durable_bus needs Linux, Python 3.11 and SQLite 3.38, or newer."""
+
+
+class EngineError(DurableBusError):
+    """The engine cannot be used: its name, what it needs installed, or what it connects to is wrong."""
 
 
 class NotFound(DurableBusError):

@@ -1,4 +1,4 @@
-"""Engines, measured: what is lost when their workers are killed, and how many items a second one journal carries.
+"""Engines, measured: what is lost when their workers are killed, and how many items a second go through.
 
     tools/engines.py                                  everything: some ten minutes
     tools/engines.py --only kills --engines dask      some of it
@@ -6,12 +6,12 @@
 Nothing here asserts anything about time: it prints what it has measured. It needs loky and distributed.
 
 **kills**: 20,000 items of 5 ms on each engine with two workers: one of them is killed with kill -9 every two
-seconds, the supervisor twice, Dask's scheduler once. One item kills whoever runs it. Whether each item has one
-result and it is the right one; which have failed; a digest of the results, which is the same on every engine;
-which items have run alone when they were lost.
+seconds, the supervisor twice, Dask's scheduler once. One item kills whoever runs it. Whether each item has
+one result and it is the right one; which have failed; a digest of the results, which is the same on every
+engine; which items have run alone when they were lost.
 
-**tiny**: 1,000,000 items that do nothing: items a second, and the memory of each process in each quarter of the
-time.
+**tiny**: 1,000,000 items that do nothing: items a second, and the memory of each process in each quarter of
+the time.
 
 **bare**: the same items of 5 ms over a bare Dask client, whose scheduler is killed: what is left of them.
 """

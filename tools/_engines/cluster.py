@@ -21,7 +21,7 @@ class Cluster:
     """
 
     def __init__(self, workers: int, folder: Path) -> None:
-        self._log = open(folder / "cluster.log", "wb")
+        self._log = os.open(folder / "cluster.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -45,7 +45,12 @@ class Cluster:
 
     def _start_scheduler(self) -> "subprocess.Popen[bytes]":
         return self._start(
-            "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"
+            "distributed.cli.dask_scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--no-dashboard",
         )
 
     def workers(self) -> list[int]:
@@ -74,7 +79,7 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        self._log.close()
+        os.close(self._log)
 
 
 def is_worker(pid: int) -> bool:

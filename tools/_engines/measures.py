@@ -191,11 +191,15 @@ def _outcome(journal: Path, items: int) -> dict[str, Any]:
 
 def show_kills(found: dict[str, Any]) -> None:
     for engine, one in found.items():
-        killed = ", ".join(f"{one[f'{what}_killed']} {what}" for what in ("workers", "supervisors", "schedulers"))
+        killed = ", ".join(
+            f"{one[f'{what}_killed']} {what}" for what in ("workers", "supervisors", "schedulers")
+        )
         print(f"{engine:9} {one['seconds']:6.1f} s   killed: {killed}")
         print(f"          {one['state']}, {one['right']:,} right, each once: {one['each_once']}, ", end="")
         print(f"failed: {one['failed']} (the poison is {POISON}), results {one['results_sha256']}, ", end="")
-        print(f"check: exit code {one['check_exit_code']}; lost alone at some time: {one['blamed_at_some_time']}")
+        print(
+            f"check: exit code {one['check_exit_code']}; lost alone at some time: {one['blamed_at_some_time']}"
+        )
 
 
 # ---- tiny

@@ -1,0 +1,282 @@
+"""`process:N` and `loky:N`: N pools of one process each, behind one queue.
+
+One pool of N processes would be less code, but when one of its processes dies the whole pool breaks: N
+batches come back as suspects, though one of them did it. Here a death breaks the pool of that one process,
+and what comes back is the one batch that ran in it.
+
+::
+
+    submit -> queue -> thread of a seat -> its pool of one process
+                       thread of a seat -> its pool of one process
+
+Each seat has a thread that starts its process, takes a batch from the queue when the process is free, and
+waits for the answer. A batch that waits is in the queue, never in a pool, so it can be cancelled, and no
+death touches it. The thread lives as long as the engine: a child that asked to die with its parent dies
+with the thread that started it.
+"""
+
+import concurrent.futures
+import contextlib
+import os
+import queue
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from durable_bus.engines.child import live_with
+from durable_bus.engines.engine import EngineGone, Fate
+
+__all__ = ["OneEach", "WorkerVanished", "kill_loky_pool", "kill_process_pool", "loky_pool", "process_pool"]
+
+_BOOTS_MAX = 3
+"""So many processes that die one after the other before they run anything mean that none will ever run."""
+_LOOK_EVERY_S = 0.5
+_DEAD_LOOKS_MAX = 4
+_END_S = 1.0
+_CLOSE_S = 1.5
+
+
+class WorkerVanished(RuntimeError):
+    """The process that ran the batch ended, and its pool has not noticed."""
+
+
+def process_pool() -> concurrent.futures.Executor:
+    """One process, of the standard library.
+
+    It is spawned, never forked: the engine process has threads, whose locks a fork would copy as they are.
+    """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=live_with, initargs=(os.getpid(),))
+
+
+def kill_process_pool(pool: Any) -> None:
+    """Kill its process, if it has one."""
+    if hasattr(pool, "kill_workers"):  # Python 3.14
+        pool.kill_workers()
+        return
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+
+
+def loky_pool() -> concurrent.futures.Executor:
+    """One process, of loky: functions and arguments may be what only cloudpickle can pickle."""
+    from loky.process_executor import ProcessPoolExecutor
+
+    pool: concurrent.futures.Executor = ProcessPoolExecutor(1, initializer=live_with, initargs=(os.getpid(),))
+    return pool
+
+
+def kill_loky_pool(pool: Any) -> None:
+    """Kill its process, if it has one."""
+    pool.shutdown(wait=False, kill_workers=True)
+
+
+def has_ended(pid_fd: int, patience_s: float) -> bool:
+    """Wait until the process of this descriptor has ended. Return whether it has."""
+    return bool(select.select([pid_fd], [], [], patience_s)[0])
+
+
+class _Batch(NamedTuple):
+    future: "concurrent.futures.Future[Any]"
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
+class _Seat:
+    """One process, and the thread that starts it and waits for it."""
+
+    def __init__(self, engine: "OneEach", number: int) -> None:
+        self._engine = engine
+        self._pool: concurrent.futures.Executor | None = None
+        self._pid_fd = -1
+        self._is_killed = False
+        self.running: concurrent.futures.Future[Any] | None = None
+        self.lock = threading.Lock()
+        self.thread = threading.Thread(target=self._serve, name=f"engine seat {number}", daemon=True)
+
+    def kill(self, future: "concurrent.futures.Future[Any] | None" = None) -> bool:
+        """Kill the process; with a future, only while the process runs that one. Return whether it did."""
+        with self.lock:
+            if future is not None and self.running is not future:
+                return False
+            self._is_killed = True
+            if self._pool is not None:
+                self._engine.kill_pool(self._pool)
+            return True
+
+    def _serve(self) -> None:
+        try:
+            while not self._engine.is_closing and self._boot():
+                batch = self._engine.take()
+                if batch is None:
+                    return
+                if batch.future.set_running_or_notify_cancel():
+                    self._run(batch)
+                del batch  # else its payloads stay in memory until the next one comes
+        finally:
+            self._discard()
+
+    def _boot(self) -> bool:
+        """Have a process that has proved to run. Return False when there cannot be one."""
+        for _ in range(_BOOTS_MAX):
+            if self._pool is not None:
+                return True
+            with self.lock:
+                self._is_killed = False
+                self._pool = pool = self._engine.make_pool()
+            try:
+                self._pid_fd = os.pidfd_open(pool.submit(os.getpid).result())
+                return True
+            except Exception as error:  # whatever it is: there is no process
+                self._discard()
+                if self._engine.is_closing:
+                    return False
+                reason: Exception = error
+        self._engine.give_up(reason)
+        return False
+
+    def _run(self, batch: _Batch) -> None:
+        with self.lock:
+            self.running = batch.future
+        error: BaseException | None = None
+        answer = None
+        try:
+            answer = self._answer(self._submit(batch))
+        except BaseException as raised:
+            error = raised
+        with self.lock:
+            self.running = None
+            is_broken = self._is_killed or isinstance(
+                error, (concurrent.futures.BrokenExecutor, WorkerVanished)
+            )
+        if is_broken:
+            self._discard()
+        # Last: whoever is told may submit the next batch at once, which shall find everything in order.
+        if error is None:
+            batch.future.set_result(answer)
+        else:
+            batch.future.set_exception(error)
+
+    def _submit(self, batch: _Batch) -> "concurrent.futures.Future[Any]":
+        """Give the batch to the process; to a new one, if that has died while it had nothing to do."""
+        assert self._pool is not None
+        try:
+            return self._pool.submit(batch.function, *batch.args)
+        except RuntimeError:  # broken, or shut down by `kill`
+            if self._is_killed:
+                raise
+        self._discard()
+        if not self._boot():
+            raise EngineGone(f"{self._engine.name}: no process starts")
+        return self._pool.submit(batch.function, *batch.args)
+
+    def _answer(self, future: "concurrent.futures.Future[Any]") -> Any:
+        """What a batch answers. Raises what its pool says, and WorkerVanished where the pool says nothing.
+
+        A pool can wait for ever for the rest of an answer whose sender was killed while it wrote. So we
+        look at the process ourselves, and give the pool a moment to find out by itself.
+        """
+        dead_looks = 0
+        while not concurrent.futures.wait([future], _LOOK_EVERY_S).done:
+            if self._is_killed or has_ended(self._pid_fd, 0):
+                dead_looks += 1
+            if dead_looks >= _DEAD_LOOKS_MAX:
+                raise WorkerVanished("the process that ran the batch has ended")
+        return future.result()
+
+    def _discard(self) -> None:
+        """Have no process any more."""
+        with self.lock:
+            pool, self._pool = self._pool, None
+            pid_fd, self._pid_fd = self._pid_fd, -1
+        if pool is not None:
+            self._engine.kill_pool(pool)
+            pool.shutdown(wait=False)
+        if pid_fd >= 0:
+            has_ended(pid_fd, _END_S)
+            os.close(pid_fd)
+
+
+class OneEach:
+    """An Engine of processes of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        count: int,
+        make_pool: Callable[[], concurrent.futures.Executor],
+        kill_pool: Callable[[concurrent.futures.Executor], None],
+    ) -> None:
+        self.name, self.capacity = name, count
+        self.make_pool, self.kill_pool = make_pool, kill_pool
+        self.is_closing = False
+        self._gone_reason = ""
+        self._lock = threading.Lock()  # between what is put into the queue and its end
+        self._waiting: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._seats = [_Seat(self, number) for number in range(count)]
+        for seat in self._seats:
+            seat.thread.start()
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> "concurrent.futures.Future[Any]":
+        """Put a batch into the queue."""
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        with self._lock:
+            if not self.is_alive():
+                raise EngineGone(self._gone_reason or f"{self.name} is closed")
+            self._waiting.put(_Batch(future, function, args))
+        return future
+
+    def take(self) -> _Batch | None:
+        """The next batch, for a seat that is free; None at the end."""
+        return self._waiting.get()
+
+    def fate(self, error: BaseException) -> Fate:
+        """A batch that was never started came back; any other one is a suspect: its process died with it.
+
+        A batch whose future ends with anything else, such as what cannot be pickled, is a suspect as well:
+        it would come again, and must have an end.
+        """
+        if isinstance(error, EngineGone):
+            return Fate.GONE
+        return Fate.RETURNED if isinstance(error, concurrent.futures.CancelledError) else Fate.LOST
+
+    def abandon(self, future: "concurrent.futures.Future[Any]") -> None:
+        """Cancel it where it waits; else kill the process that runs it, which runs nothing else."""
+        if not future.cancel():
+            any(seat.kill(future) for seat in self._seats)
+
+    def is_alive(self) -> bool:
+        """Whether processes can be started."""
+        return not (self.is_closing or self._gone_reason)
+
+    def give_up(self, reason: BaseException) -> None:
+        """No process can be started: nothing that waits will ever run."""
+        with self._lock:
+            self._gone_reason = self._gone_reason or f"{self.name}: no process starts: {reason}"
+        self._return_waiting()
+
+    def close(self) -> None:
+        """Kill all processes and wait for their end, but not for long."""
+        with self._lock:
+            self.is_closing = True
+        self._return_waiting()
+        for seat in self._seats:
+            seat.kill()
+        deadline_s = time.monotonic() + _CLOSE_S
+        for seat in self._seats:
+            seat.thread.join(max(0.0, deadline_s - time.monotonic()))
+
+    def _return_waiting(self) -> None:
+        """End what waits, and after it the seats that wait for a batch."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                batch = self._waiting.get_nowait()
+                if batch is not None and batch.future.set_running_or_notify_cancel():
+                    batch.future.set_exception(EngineGone(self._gone_reason or f"{self.name} is closed"))
+        for _ in self._seats:
+            self._waiting.put(None)
