@@ -197,9 +197,8 @@ def show_kills(found: dict[str, Any]) -> None:
         print(f"{engine:9} {one['seconds']:6.1f} s   killed: {killed}")
         print(f"          {one['state']}, {one['right']:,} right, each once: {one['each_once']}, ", end="")
         print(f"failed: {one['failed']} (the poison is {POISON}), results {one['results_sha256']}, ", end="")
-        print(
-            f"check: exit code {one['check_exit_code']}; lost alone at some time: {one['blamed_at_some_time']}"
-        )
+        print(f"check: exit code {one['check_exit_code']}; ", end="")
+        print(f"lost alone at some time: {one['blamed_at_some_time']}")
 
 
 # ---- tiny
@@ -223,7 +222,7 @@ def _rate(options: argparse.Namespace, journal: Path, engine: str, cluster: Clus
             begun_s = time.monotonic()
             buffer = client.start("tiny", range(options.tiny_items), buffer_id="tiny")
             accepted_s = time.monotonic() - begun_s
-            while not buffer.status().ended:
+            while not buffer.status().ended_how:
                 _note_memory(memory, daemon, cluster)
                 time.sleep(0.5)
             seconds = time.monotonic() - begun_s
