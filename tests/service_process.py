@@ -28,6 +28,7 @@ from durable_bus.supervisor.process import DaemonConfig, supervise
 from durable_bus.supervisor.workers import workforce
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import FrameReader
+from durable_bus.wire.spawning import EngineSpec
 
 
 def tell_memory(path: Path) -> None:
@@ -64,6 +65,8 @@ def record_frames(path: Path) -> None:
 def main(options: dict[str, Any]) -> int:
     options["journal"] = Path(options["journal"])
     options["app"] = convert(options["app"], AppSpec)
+    if engine := options.pop("engine", None):
+        options["engine"] = convert(engine, EngineSpec)
     options["limits"] = Limits(**options.pop("limits", {}))
     if options.get("socket"):
         options["socket"] = Path(options["socket"])

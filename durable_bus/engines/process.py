@@ -26,12 +26,12 @@ from durable_bus.app.bus import Bus
 from durable_bus.app.finding import load_app
 from durable_bus.engines.batch import Reply, code_of, greet, run_batch
 from durable_bus.engines.executors import Engine, Fate, open_engine
-from durable_bus.errors import DurableBusError, encodable, said
+from durable_bus.errors import DurableBusError, EngineError, encodable, said
 from durable_bus.payloads.packing import split
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, encode, write_all
 from durable_bus.wire.slot import LIMIT, SINCE, STARTED, Slot
-from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, EngineSpec, WorkerArguments
+from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments
 from durable_bus.wire.work import Answers, AppNotImportable, Lost, Ready, Work, WorkItems
 
 __all__ = ["main"]
@@ -90,17 +90,15 @@ class _EngineProcess:
         self._looked_s = time.monotonic()
 
     def greet(self) -> None:
-        """Raises DurableBusError when the first worker that answers cannot run the app."""
+        """Raises EngineError when the first worker that answers cannot run the app."""
         try:
             refusal = self._engine.submit(greet, self._app, self._code).result(_GREET_S)
         except FutureTimeout:
             return
         except Exception as error:
-            raise DurableBusError(
-                f"its workers cannot run batches: {type(error).__name__}: {said(error)}"
-            ) from None
+            refusal = f"its workers run no batch: {type(error).__name__}: {said(error)}"
         if refusal:
-            raise DurableBusError(refusal)
+            raise EngineError(f"engine {self._engine.name}: {refusal}")
 
     def serve(self) -> None:
         """Until the supervisor closes the pipe, or the engine is gone."""
@@ -234,11 +232,10 @@ def _first_of(frame: Frame[Work], count: int) -> Frame[Work]:
     return frame._replace(header=msgspec.structs.replace(work, forms=forms), bodies=[body])
 
 
-def _refuse(write_fd: int, error: BaseException, spec: EngineSpec | None = None) -> int:
+def _refuse(write_fd: int, error: DurableBusError) -> int:
     cause = error if error.__cause__ is None else error.__cause__
     trace = "".join(traceback.format_exception(cause)) if error.__cause__ is not None else ""
-    named = "" if spec is None else f"the engine {spec.name}: "
-    write_all(write_fd, encode(AppNotImportable(encodable(f"{named}{said(error)}"), encodable(trace))))
+    write_all(write_fd, encode(AppNotImportable(encodable(said(error)), encodable(trace))))
     return 1
 
 
@@ -258,18 +255,15 @@ def main(arguments: WorkerArguments) -> int:
     assert spec is not None
     try:
         bus = load_app(arguments.app)
-    except DurableBusError as error:
-        return _refuse(write_fd, error)
-    try:
         engine = open_engine(spec.name)
     except DurableBusError as error:
-        return _refuse(write_fd, error, spec)
+        return _refuse(write_fd, error)
     try:
         process = _EngineProcess(engine, bus, arguments, slot)
         try:
             process.greet()
         except DurableBusError as error:
-            return _refuse(write_fd, error, spec)
+            return _refuse(write_fd, error)
         places = spec.places or 2 * max(1, engine.capacity)
         ready = Ready(process.settings, bus.forms, bus.limits, places)
         write_all(write_fd, encode(ready))

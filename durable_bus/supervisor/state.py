@@ -279,7 +279,9 @@ class State:
         self.readies = 0
         """How many workers of the newest code have become ready."""
         self.engine_was_ready = False
-        """The engine was reached in this run."""
+        """The engine was reached in this run: it may come and go now, and what is to run waits for it."""
+        self.engine_error: str | None = None
+        """Why it cannot be reached, by its last process that tried."""
         self.deaths_in_boot = 0
         """In a row."""
         self.backoffs = 0

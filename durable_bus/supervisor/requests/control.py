@@ -104,7 +104,7 @@ def _status(context: Context, connection_id: int, ask: AskStatus, bodies: list[b
     return Status(
         ask.request,
         [_worker(context, worker) for worker in context.state.workers.values()],
-        context.state.import_error,
+        context.state.import_error or context.state.engine_error,
         context.state.storage_full,
         context.ports.clock.now_ms(),
     )

@@ -28,7 +28,10 @@ def spoke(context: Context, event: WorkerSpoke) -> None:
     elif isinstance(report, Ready):
         worker = workers.get(event.worker_id)
         pid = None if worker is None else worker.pid
-        context.outbox.log("worker ready", pid=pid, listeners=len(report.listeners))
+        if worker is not None and worker.engine:
+            context.outbox.log("engine ready", pid=pid, engine=worker.engine, places=report.places)
+        else:
+            context.outbox.log("worker ready", pid=pid, listeners=len(report.listeners))
         workforce.ready(context, event.worker_id, report)
         for one in [*workers.values()]:
             workforce.retire_worn_out(context, one)
@@ -111,7 +114,7 @@ def _lost(context: Context, worker_id: int, told: Lost) -> None:
         else:
             suspects += found
     if worker is not None and items:
-        context.outbox.log("batches lost", engine=worker.engine, how=told.how, items=items, reason=told.why)
+        context.outbox.log(f"batches {told.how}", engine=worker.engine, items=items, reason=told.why)
     leases.quarantine(context, suspects)
 
 

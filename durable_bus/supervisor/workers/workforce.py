@@ -2,11 +2,11 @@
 when.
 """
 
-from durable_bus.errors import BusNotImportable, WorkerDeath
+from durable_bus.errors import BusNotImportable, EngineError, WorkerDeath
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.scheduling import pacing, recall
-from durable_bus.supervisor.state import Worker
+from durable_bus.supervisor.state import State, Worker
 from durable_bus.wire.work import Ready
 
 __all__ = ["BOOT_TIMEOUT_S", "Deferred", "is_settled", "require_app"]
@@ -103,8 +103,9 @@ def ready(context: Context, worker_id: int, report: Ready) -> None:
             state.listeners, state.forms = listeners, report.forms
             pacing.declare(context, report.limits)
         return
-    state.engine_was_ready = state.engine_was_ready or worker.places > 0
-    if worker.engine or _has_met_engine(context):
+    if worker.engine:
+        state.engine_was_ready, state.engine_error = True, None
+    else:
         state.import_error = None
     state.forms = report.forms
     state.readies += 1
@@ -118,12 +119,18 @@ def ready(context: Context, worker_id: int, report: Ready) -> None:
 
 
 def failed_import(context: Context, worker_id: int, error: str) -> None:
-    """A worker has reported why it cannot import the app."""
+    """A worker has reported why it cannot import the app, or the engine process why there is no engine."""
     worker = context.state.workers.get(worker_id)
     if worker is not None:
         context.state.workers.change(worker_id, has_said_why=True)
-        if worker.generation == context.state.generation:
-            context.state.import_error = error
+        _note_error(context.state, worker, error)
+
+
+def _note_error(state: State, worker: Worker, error: str) -> None:
+    if worker.engine:
+        state.engine_error = error
+    elif worker.generation == state.generation:
+        state.import_error = error
 
 
 def died_in_boot(context: Context, worker: Worker, death: WorkerDeath) -> str | None:
@@ -145,7 +152,7 @@ def died_in_boot(context: Context, worker: Worker, death: WorkerDeath) -> str | 
             reason = f"a worker had not imported the app after {BOOT_TIMEOUT_S:g} s"
         if worker.engine:
             reason = f"the process of the engine {worker.engine} died as it started: {how}"
-        state.import_error = reason
+        _note_error(state, worker, reason)
     now_s = context.now_s()
     if now_s >= state.spawn_at_s:  # else it belongs to those who were spawned together, and died so
         state.spawn_at_s = now_s + min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2**state.backoffs)
@@ -180,20 +187,20 @@ def retire_worn_out(context: Context, worker: Worker) -> None:
 
 
 def require_app(context: Context) -> dict[str, ListenerSettings]:
-    """The newest settings. Raises Deferred before any worker has tried, BusNotImportable when none could."""
+    """The newest settings. Raises Deferred before any worker has tried, BusNotImportable when none could, and
+    EngineError when the engine was never there.
+    """
     if not is_settled(context):
         raise Deferred
-    if context.state.listeners is None or not _has_met_engine(context):
+    if context.state.listeners is None:
         raise BusNotImportable(context.state.import_error or "")
+    if context.config.engine is not None and not context.state.engine_was_ready:
+        raise EngineError(context.state.engine_error or "")
     return context.state.listeners
 
 
 def is_settled(context: Context) -> bool:
     """It is known whether the app can be imported, and whether the engine can be reached."""
-    is_known = context.state.listeners is not None and _has_met_engine(context)
-    return is_known or context.state.import_error is not None
-
-
-def _has_met_engine(context: Context) -> bool:
-    """It was there in this run. Then it may come and go: what is to run waits for it."""
-    return context.config.engine is None or context.state.engine_was_ready
+    state = context.state
+    of_engine = context.config.engine is None or state.engine_was_ready or state.engine_error is not None
+    return of_engine and (state.listeners is not None or state.import_error is not None)
