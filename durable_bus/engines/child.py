@@ -9,8 +9,8 @@ __all__ = ["live_with"]
 _PR_SET_PDEATHSIG = 1
 
 
-def live_with(parent_pid: int) -> None:
-    """Die when the engine process dies, however it dies, and leave Ctrl-C to it.
+def live_with(parent_pid: int) -> int:
+    """Die when the engine process dies, however it dies, and leave Ctrl-C to it. Return the process's id.
 
     The kernel sends the signal when the *thread* that started this process ends. So whoever starts one must
     do it on a thread that lives as long as the process shall.
@@ -19,3 +19,4 @@ def live_with(parent_pid: int) -> None:
     if os.getppid() != parent_pid:
         os._exit(1)  # it had died before we asked to be killed with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return os.getpid()

@@ -91,17 +91,24 @@ def _usable_cpus() -> int:
 
 
 def _open_process(spec: str, parsed: _Spec) -> Engine:
-    from durable_bus.engines.one_each import OneEach, kill_process_pool, process_pool
+    from durable_bus.engines.one_each import OneEach
+    from durable_bus.engines.pools_of_one import process_pools
 
-    return OneEach(spec, parsed.workers or _usable_cpus(), process_pool, kill_process_pool)
+    return OneEach(spec, parsed.workers or _usable_cpus(), process_pools())
 
 
 def _open_loky(spec: str, parsed: _Spec) -> Engine:
-    import loky  # noqa: F401 # that it is missing shall be said here, not by a thread of the engine
+    from durable_bus.engines.one_each import OneEach
+    from durable_bus.engines.pools_of_one import loky_pools
 
-    from durable_bus.engines.one_each import OneEach, kill_loky_pool, loky_pool
+    return OneEach(spec, parsed.workers or _usable_cpus(), loky_pools())
 
-    return OneEach(spec, parsed.workers or _usable_cpus(), loky_pool, kill_loky_pool)
+
+def _open_executorlib(spec: str, parsed: _Spec) -> Engine:
+    from durable_bus.engines.one_each import OneEach
+    from durable_bus.engines.pools_of_one import executorlib_pools
+
+    return OneEach(spec, parsed.workers or _usable_cpus(), executorlib_pools(parsed.rest))
 
 
 def _open_factory(spec: str, parsed: _Spec) -> Engine:
@@ -129,5 +136,6 @@ def _find_factory(spec: str, path: str) -> Callable[[], Any]:
 _OPENERS: Final[dict[str, Callable[[str, _Spec], Engine]]] = {
     "process": _open_process,
     "loky": _open_loky,
+    "executorlib": _open_executorlib,
     "factory": _open_factory,
 }

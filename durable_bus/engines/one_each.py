@@ -1,4 +1,4 @@
-"""`process:N` and `loky:N`: N pools of one process each, behind one queue.
+"""`process:N`, `loky:N`, `executorlib:N`: N pools of one process each, behind one queue.
 
 One pool of N processes would be less code, but when one of its processes dies the whole pool breaks: N
 batches come back as suspects, though one of them did it. Here a death breaks the pool of that one process,
@@ -20,6 +20,7 @@ import contextlib
 import os
 import queue
 import select
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 from durable_bus.engines.child import live_with
 from durable_bus.engines.engine import EngineGone, Fate
 
-__all__ = ["OneEach", "WorkerVanished", "kill_loky_pool", "kill_process_pool", "loky_pool", "process_pool"]
+__all__ = ["OneEach", "Pools", "WorkerVanished"]
 
 _BOOTS_MAX = 3
 """So many processes that die one after the other before they run anything mean that none will ever run."""
@@ -42,43 +43,14 @@ class WorkerVanished(RuntimeError):
     """The process that ran the batch ended, and its pool has not noticed."""
 
 
-def process_pool() -> concurrent.futures.Executor:
-    """One process, of the standard library.
+class Pools(NamedTuple):
+    """How pools of one process are made, and ended."""
 
-    It is spawned, never forked: the engine process has threads, whose locks a fork would copy as they are.
-    """
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=spawn, initializer=live_with, initargs=(os.getpid(),))
-
-
-def kill_process_pool(pool: Any) -> None:
-    """Kill its process, if it has one."""
-    if hasattr(pool, "kill_workers"):  # Python 3.14
-        pool.kill_workers()
-        return
-    for process in list((pool._processes or {}).values()):
-        process.kill()
-
-
-def loky_pool() -> concurrent.futures.Executor:
-    """One process, of loky: functions and arguments may be what only cloudpickle can pickle."""
-    from loky.process_executor import ProcessPoolExecutor
-
-    pool: concurrent.futures.Executor = ProcessPoolExecutor(1, initializer=live_with, initargs=(os.getpid(),))
-    return pool
-
-
-def kill_loky_pool(pool: Any) -> None:
-    """Kill its process, if it has one."""
-    pool.shutdown(wait=False, kill_workers=True)
-
-
-def has_ended(pid_fd: int, patience_s: float) -> bool:
-    """Wait until the process of this descriptor has ended. Return whether it has."""
-    return bool(select.select([pid_fd], [], [], patience_s)[0])
+    make: Callable[[], concurrent.futures.Executor]
+    end: Callable[[Any], None]
+    """Shut the pool down without waiting. A process of this machine is killed besides."""
+    is_local: bool = True
+    """Its process is a child of ours, so that it can be watched and shall die with us."""
 
 
 class _Batch(NamedTuple):
@@ -105,9 +77,15 @@ class _Seat:
             if future is not None and self.running is not future:
                 return False
             self._is_killed = True
-            if self._pool is not None:
-                self._engine.kill_pool(self._pool)
+            self._end(self._pool, self._pid_fd)
             return True
+
+    def _end(self, pool: concurrent.futures.Executor | None, pid_fd: int) -> None:
+        if pool is not None:
+            self._engine.pools.end(pool)
+        if pid_fd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pid_fd, signal.SIGKILL)
 
     def _serve(self) -> None:
         try:
@@ -128,9 +106,12 @@ class _Seat:
                 return True
             with self.lock:
                 self._is_killed = False
-                self._pool = pool = self._engine.make_pool()
+                self._pool = pool = self._engine.pools.make()
             try:
-                self._pid_fd = os.pidfd_open(pool.submit(os.getpid).result())
+                if self._engine.pools.is_local:
+                    self._pid_fd = os.pidfd_open(pool.submit(live_with, os.getpid()).result())
+                else:
+                    pool.submit(os.getpid).result()
                 return True
             except Exception as error:  # whatever it is: there is no process
                 self._discard()
@@ -165,11 +146,12 @@ class _Seat:
     def _submit(self, batch: _Batch) -> "concurrent.futures.Future[Any]":
         """Give the batch to the process; to a new one, if that has died while it had nothing to do."""
         assert self._pool is not None
-        try:
-            return self._pool.submit(batch.function, *batch.args)
-        except RuntimeError:  # broken, or shut down by `kill`
-            if self._is_killed:
-                raise
+        if not self._has_ended():
+            try:
+                return self._pool.submit(batch.function, *batch.args)
+            except RuntimeError:  # broken, or shut down by `kill`
+                if self._is_killed:
+                    raise
         self._discard()
         if not self._boot():
             raise EngineGone(f"{self._engine.name}: no process starts")
@@ -183,37 +165,32 @@ class _Seat:
         """
         dead_looks = 0
         while not concurrent.futures.wait([future], _LOOK_EVERY_S).done:
-            if self._is_killed or has_ended(self._pid_fd, 0):
+            if self._is_killed or self._has_ended():
                 dead_looks += 1
             if dead_looks >= _DEAD_LOOKS_MAX:
                 raise WorkerVanished("the process that ran the batch has ended")
         return future.result()
+
+    def _has_ended(self) -> bool:
+        """Whether the process is known to have ended."""
+        return self._pid_fd >= 0 and bool(select.select([self._pid_fd], [], [], 0)[0])
 
     def _discard(self) -> None:
         """Have no process any more."""
         with self.lock:
             pool, self._pool = self._pool, None
             pid_fd, self._pid_fd = self._pid_fd, -1
-        if pool is not None:
-            self._engine.kill_pool(pool)
-            pool.shutdown(wait=False)
+        self._end(pool, pid_fd)
         if pid_fd >= 0:
-            has_ended(pid_fd, _END_S)
+            select.select([pid_fd], [], [], _END_S)
             os.close(pid_fd)
 
 
 class OneEach:
     """An Engine of processes of its own."""
 
-    def __init__(
-        self,
-        name: str,
-        count: int,
-        make_pool: Callable[[], concurrent.futures.Executor],
-        kill_pool: Callable[[concurrent.futures.Executor], None],
-    ) -> None:
-        self.name, self.capacity = name, count
-        self.make_pool, self.kill_pool = make_pool, kill_pool
+    def __init__(self, name: str, count: int, pools: Pools) -> None:
+        self.name, self.capacity, self.pools = name, count, pools
         self.is_closing = False
         self._gone_reason = ""
         self._lock = threading.Lock()  # between what is put into the queue and its end

@@ -1,0 +1,81 @@
+"""Pools of one process each, of the standard library, of loky and of executorlib."""
+
+import concurrent.futures
+import math
+from typing import Any
+
+from durable_bus.engines.one_each import Pools
+
+__all__ = ["executorlib_pools", "loky_pools", "process_pools"]
+
+
+def process_pools() -> Pools:
+    """Those of the standard library.
+
+    A process is spawned, never forked: the engine process has threads, whose locks a fork would copy as
+    they are.
+    """
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    spawn = multiprocessing.get_context("spawn")
+
+    def make() -> concurrent.futures.Executor:
+        return ProcessPoolExecutor(1, mp_context=spawn)
+
+    def end(pool: concurrent.futures.Executor) -> None:
+        pool.shutdown(wait=False)
+
+    return Pools(make, end)
+
+
+def loky_pools() -> Pools:
+    """Those of loky: a function and its arguments may be what only cloudpickle can pickle."""
+    from loky.process_executor import ProcessPoolExecutor
+
+    def make() -> concurrent.futures.Executor:
+        pool: concurrent.futures.Executor = ProcessPoolExecutor(1, initializer=_stay_the_same)
+        return pool
+
+    def end(pool: Any) -> None:
+        pool.shutdown(wait=False, kill_workers=True)
+
+    return Pools(make, end)
+
+
+def _stay_the_same() -> None:
+    """In a process of loky: do not end when memory has grown by 300 MB, to be replaced by a process of
+    which we know nothing.
+    """
+    from loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = math.inf
+
+
+def executorlib_pools(scheduler: str) -> Pools:
+    """Those of executorlib; on this machine, or each a job step of "slurm" or "flux".
+
+    With more than one worker an executor hands a batch that killed its worker to the next worker, until all
+    are dead, in spite of `restart_limit=0` (1.11). So here, too, each has one. Whether it is dead is looked
+    at once a second.
+    """
+    import executorlib
+
+    classes = {"": "SingleNodeExecutor", "slurm": "SlurmJobExecutor", "flux": "FluxJobExecutor"}
+    executor_class = getattr(executorlib, classes[scheduler])
+    is_local = not scheduler
+
+    def make() -> concurrent.futures.Executor:
+        pool: concurrent.futures.Executor = executor_class(
+            max_workers=1,
+            block_allocation=True,  # one process for all batches, not one for each
+            disable_dependencies=True,
+            hostname_localhost=is_local,
+            restart_limit=0,
+        )
+        return pool
+
+    def end(pool: Any) -> None:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+    return Pools(make, end, is_local)
