@@ -30,8 +30,17 @@ class EngineGone(RuntimeError):
     """The engine runs nothing any more: it was closed, or what it runs on has vanished."""
 
 
+Call = tuple[Callable[..., Any], *tuple[Any, ...]]
+"""A function that can be imported, and arguments that can be pickled."""
+
+
 class Engine(Protocol):
     """Runs batches. Any thread may call any method."""
+
+    grace_s: float
+    """How much later than its time-out a batch is late: a worker that is new to the app imports it first,
+    where the engine cannot have that done before.
+    """
 
     name: str
     """The spec as the user gave it, such as ``dask:tcp://127.0.0.1:8786``; for views and messages."""
@@ -43,6 +52,9 @@ class Engine(Protocol):
 
     def fate(self, error: BaseException) -> Fate:
         """What the exception of a future means, or one that `submit` raised."""
+
+    def has_begun(self, future: "concurrent.futures.Future[Any]", ahead: int) -> bool:
+        """Whether a worker may run it by now. `ahead`: how many that came before it have not ended."""
 
     def abandon(self, future: "concurrent.futures.Future[Any]") -> None:
         """The batch is late: cancel it, and kill the process that runs it where that hurts no other batch.

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from durable_bus.engines.engine import Engine, EngineGone, Fate
+from durable_bus.engines.engine import Call, Engine, EngineGone, Fate
 from durable_bus.errors import EngineError, said
 
 __all__ = ["KINDS", "Engine", "EngineGone", "Fate", "check_spec", "open_engine"]
@@ -39,15 +39,17 @@ def check_spec(spec: str) -> None:
     _parse(spec)
 
 
-def open_engine(spec: str) -> Engine:
+def open_engine(spec: str, prepare: Call) -> Engine:
     """Open the engine that the spec names.
+
+    `prepare`: what each worker does first, before it gets a batch, where the engine can have that done.
 
     Raises EngineError, with one line for a user, when it is misspelt, its package is missing, or what it
     connects to does not answer.
     """
     parsed = _parse(spec)
     try:
-        return _OPENERS[parsed.kind](spec, parsed)
+        return _OPENERS[parsed.kind](spec, parsed, prepare)
     except ModuleNotFoundError as error:
         package = parsed.kind
         if package == "factory" or (error.name or "").startswith("durable_bus"):
@@ -90,28 +92,28 @@ def _usable_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _open_process(spec: str, parsed: _Spec) -> Engine:
+def _open_process(spec: str, parsed: _Spec, prepare: Call) -> Engine:
     from durable_bus.engines.one_each import OneEach
     from durable_bus.engines.pools_of_one import process_pools
 
-    return OneEach(spec, parsed.workers or _usable_cpus(), process_pools())
+    return OneEach(spec, parsed.workers or _usable_cpus(), process_pools(), prepare)
 
 
-def _open_loky(spec: str, parsed: _Spec) -> Engine:
+def _open_loky(spec: str, parsed: _Spec, prepare: Call) -> Engine:
     from durable_bus.engines.one_each import OneEach
     from durable_bus.engines.pools_of_one import loky_pools
 
-    return OneEach(spec, parsed.workers or _usable_cpus(), loky_pools())
+    return OneEach(spec, parsed.workers or _usable_cpus(), loky_pools(), prepare)
 
 
-def _open_executorlib(spec: str, parsed: _Spec) -> Engine:
+def _open_executorlib(spec: str, parsed: _Spec, prepare: Call) -> Engine:
     from durable_bus.engines.one_each import OneEach
     from durable_bus.engines.pools_of_one import executorlib_pools
 
-    return OneEach(spec, parsed.workers or _usable_cpus(), executorlib_pools(parsed.rest))
+    return OneEach(spec, parsed.workers or _usable_cpus(), executorlib_pools(parsed.rest), prepare)
 
 
-def _open_factory(spec: str, parsed: _Spec) -> Engine:
+def _open_factory(spec: str, parsed: _Spec, prepare: Call) -> Engine:
     from durable_bus.engines.factory import FactoryEngine
 
     return FactoryEngine(spec, _find_factory(spec, parsed.rest))
@@ -133,7 +135,7 @@ def _find_factory(spec: str, path: str) -> Callable[[], Any]:
     return factory
 
 
-_OPENERS: Final[dict[str, Callable[[str, _Spec], Engine]]] = {
+_OPENERS: Final[dict[str, Callable[[str, _Spec, Call], Engine]]] = {
     "process": _open_process,
     "loky": _open_loky,
     "executorlib": _open_executorlib,

@@ -24,6 +24,8 @@ def executor_capacity(executor: concurrent.futures.Executor) -> int:
 class FactoryEngine:
     """An Engine on whatever Executor the factory makes; another one is made when that breaks."""
 
+    grace_s = 10.0
+
     def __init__(self, name: str, factory: Callable[[], Any]) -> None:
         """Raises EngineError when the factory makes no Executor."""
         self.name = name
@@ -48,6 +50,10 @@ class FactoryEngine:
                 return self._executor.submit(function, *args)
             except (EngineError, RuntimeError) as error:
                 raise EngineGone(said(error)) from error
+
+    def has_begun(self, future: "concurrent.futures.Future[Any]", ahead: int) -> bool:
+        """Whether those ahead of it leave it a worker: not every Executor says that a call runs."""
+        return ahead < self.capacity
 
     def fate(self, error: BaseException) -> Fate:
         """All that a broken executor held are suspects: it does not say which of them did it."""

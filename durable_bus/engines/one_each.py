@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from durable_bus.engines.child import live_with
-from durable_bus.engines.engine import EngineGone, Fate
+from durable_bus.engines.engine import Call, EngineGone, Fate
 
 __all__ = ["OneEach", "Pools", "WorkerVanished"]
 
@@ -110,8 +110,8 @@ class _Seat:
             try:
                 if self._engine.pools.is_local:
                     self._pid_fd = os.pidfd_open(pool.submit(live_with, os.getpid()).result())
-                else:
-                    pool.submit(os.getpid).result()
+                function, *arguments = self._engine.prepare
+                pool.submit(function, *arguments).result()
                 return True
             except Exception as error:  # whatever it is: there is no process
                 self._discard()
@@ -189,8 +189,10 @@ class _Seat:
 class OneEach:
     """An Engine of processes of its own."""
 
-    def __init__(self, name: str, count: int, pools: Pools) -> None:
-        self.name, self.capacity, self.pools = name, count, pools
+    grace_s = 0.5
+
+    def __init__(self, name: str, count: int, pools: Pools, prepare: Call) -> None:
+        self.name, self.capacity, self.pools, self.prepare = name, count, pools, prepare
         self.is_closing = False
         self._gone_reason = ""
         self._lock = threading.Lock()  # between what is put into the queue and its end
@@ -211,6 +213,10 @@ class OneEach:
     def take(self) -> _Batch | None:
         """The next batch, for a seat that is free; None at the end."""
         return self._waiting.get()
+
+    def has_begun(self, future: "concurrent.futures.Future[Any]", ahead: int) -> bool:
+        """Whether a process has it."""
+        return future.running()
 
     def fate(self, error: BaseException) -> Fate:
         """A batch that was never started came back; any other one is a suspect: its process died with it.

@@ -59,12 +59,12 @@ class _Held:
         self.timeout_s = timeout_s
         """Of its listener, for each item."""
         self.begun_s: float | None = None
-        """Since when the engine may run it, monotonic: not before those in front leave it a worker."""
+        """Since when a worker may run it, monotonic."""
 
-    def is_late(self, now_s: float) -> bool:
+    def is_late(self, now_s: float, grace_s: float) -> bool:
         if self.timeout_s is None or self.begun_s is None:
             return False
-        return now_s - self.begun_s > self.count * self.timeout_s
+        return now_s - self.begun_s > self.count * self.timeout_s + grace_s
 
 
 class _EngineGone(Exception):
@@ -72,11 +72,11 @@ class _EngineGone(Exception):
 
 
 class _EngineProcess:
-    def __init__(self, engine: Engine, bus: Bus, arguments: WorkerArguments, slot: Slot) -> None:
+    def __init__(self, engine: Engine, bus: Bus, code: str, arguments: WorkerArguments, slot: Slot) -> None:
         self._engine = engine
         self.settings = bus.settings()
         self._app = msgspec.json.encode(arguments.app)
-        self._code = code_of(bus)
+        self._code = code
         self._journal = arguments.journal
         self._read_fd, self._write_fd, _ = arguments.fds
         self._words = slot.words
@@ -207,11 +207,10 @@ class _EngineProcess:
         over = [dispatch for dispatch, (until_s, _) in self._refused.items() if until_s <= now_s]
         for dispatch in over:
             self._lost([dispatch], "returned", self._refused[dispatch][1])
-        running = max(0, self._engine.capacity)
-        for held in [*self._held.values()][:running]:
-            held.begun_s = held.begun_s or now_s
-        for dispatch, held in [*self._held.items()]:
-            if held.is_late(now_s):
+        for ahead, (dispatch, held) in enumerate([*self._held.items()]):
+            if held.begun_s is None and self._engine.has_begun(held.future, ahead):
+                held.begun_s = now_s
+            if held.is_late(now_s, self._engine.grace_s):
                 self._lost([dispatch], "late", "its time is over")
                 self._engine.abandon(held.future)
         if now_s - self._looked_s >= _ALIVE_S:
@@ -255,11 +254,12 @@ def main(arguments: WorkerArguments) -> int:
     assert spec is not None
     try:
         bus = load_app(arguments.app)
-        engine = open_engine(spec.name)
+        code = code_of(bus)
+        engine = open_engine(spec.name, (greet, msgspec.json.encode(arguments.app), code))
     except DurableBusError as error:
         return _refuse(write_fd, error)
     try:
-        process = _EngineProcess(engine, bus, arguments, slot)
+        process = _EngineProcess(engine, bus, code, arguments, slot)
         try:
             process.greet()
         except DurableBusError as error:

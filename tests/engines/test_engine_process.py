@@ -61,6 +61,7 @@ def test_what_handlers_give_comes_back_as_it_would_from_a_worker(
         assert ({result.value for result in own.results()} == {engine_of(client.supervisor_pid)}) == runs_here
 
 
+@pytest.mark.slow
 def test_a_message_is_handled_here_and_what_handlers_pass_on_goes_on(
     on_engine: Running, facts: Facts
 ) -> None:
@@ -85,12 +86,14 @@ def test_only_the_item_that_ends_its_process_is_blamed(on_engine: Running, facts
     assert {(index, kind) for index, _, kind, _ in facts.failures("deadly")} == {(41, "lost")}
 
 
+@pytest.mark.slow
 def test_only_the_item_that_does_not_end_is_late(on_engine: Running, facts: Facts) -> None:
     with on_engine() as client:
         assert client.start("hangs", range(20), buffer_id="late").wait(120).successful == 19
     assert {(index, kind) for index, _, kind, _ in facts.failures("late")} == {(7, "timeout")}
 
 
+@pytest.mark.slow
 def test_nothing_is_charged_with_a_death_of_the_engine_process(
     on_engine: Running, facts: Facts, tmp_path: Path
 ) -> None:
@@ -110,6 +113,7 @@ def test_nothing_is_charged_with_a_death_of_the_engine_process(
     assert facts.failures("many") == []
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_leaves_nobody_behind_and_the_next_one_goes_on(
     journal: Path, facts: Facts, tmp_path: Path
 ) -> None:
@@ -130,6 +134,7 @@ def test_a_killed_supervisor_leaves_nobody_behind_and_the_next_one_goes_on(
             assert client.buffer("many").wait(60).successful == 40
 
 
+@pytest.mark.slow
 def test_a_stop_ends_the_engine_and_its_processes(on_engine: Running) -> None:
     with on_engine() as client:
         client.start("double", range(10)).wait(60)
@@ -139,6 +144,7 @@ def test_a_stop_ends_the_engine_and_its_processes(on_engine: Running) -> None:
         until_gone(pid)
 
 
+@pytest.mark.slow
 def test_an_attempt_that_fails_is_made_again_and_each_is_paid_for(on_engine: Running, facts: Facts) -> None:
     with on_engine() as client:
         buffer = client.start("second-time", range(5))
@@ -147,6 +153,7 @@ def test_an_attempt_that_fails_is_made_again_and_each_is_paid_for(on_engine: Run
     assert facts.value("SELECT sum(amount) FROM spending WHERE unit = 'calls'") == 10
 
 
+@pytest.mark.slow
 def test_limits_hold_on_an_engine(
     on_engine: Running, facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +167,7 @@ def test_limits_hold_on_an_engine(
     assert facts.value("SELECT count(*) FROM limits WHERE name = 'rate'") == 1
 
 
+@pytest.mark.slow
 def test_equal_items_run_once(on_engine: Running) -> None:
     with on_engine() as client:
         first = client.start("remembered", [1, 2, 1])
@@ -171,6 +179,7 @@ def test_equal_items_run_once(on_engine: Running) -> None:
         assert again == one
 
 
+@pytest.mark.slow
 def test_what_was_submitted_is_not_taken_back_by_a_pause_but_nothing_follows(
     on_engine: Running, facts: Facts, tmp_path: Path
 ) -> None:
@@ -189,6 +198,7 @@ def test_what_was_submitted_is_not_taken_back_by_a_pause_but_nothing_follows(
         assert client.buffer("many").wait(60).successful == 100
 
 
+@pytest.mark.slow
 def test_a_cancelled_buffer_ends_at_once_and_leaves_no_result(
     on_engine: Running, facts: Facts, tmp_path: Path
 ) -> None:
@@ -203,6 +213,7 @@ def test_a_cancelled_buffer_ends_at_once_and_leaves_no_result(
     assert facts.recorded("many") < 100
 
 
+@pytest.mark.slow
 def test_items_that_arrive_while_others_run(on_engine: Running) -> None:
     with on_engine() as client:
         with client.stream("double", buffer_id="arrive") as stream:
@@ -234,6 +245,7 @@ def answer(number: int) -> int:
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_has_other_code_is_given_nothing_to_run(
     changing: Path, journal: Path, facts: Facts
 ) -> None:
@@ -253,6 +265,7 @@ def test_a_worker_that_has_other_code_is_given_nothing_to_run(
             assert client.buffer("deadly").wait(60).successful == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "why"),
     [
