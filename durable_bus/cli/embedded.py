@@ -56,6 +56,8 @@ class Job:
     mapped: MappedSettings | None = None
     buffer_id: str | None = None
     workers: int | None = None
+    engine: str | None = None
+    engine_workers: int | None = None
     durability: str = "full"
     retry_failed: bool = False
     max_failures: int | None = None
@@ -250,7 +252,15 @@ class _Session:
     def _supervised(self) -> Client:
         if self._client is None:
             job = self._job
-            self._client = open_client(job.spec, job.app, job.journal, job.workers, durability=job.durability)
+            self._client = open_client(
+                job.spec,
+                job.app,
+                job.journal,
+                job.workers,
+                durability=job.durability,
+                engine=job.engine,
+                engine_workers=job.engine_workers,
+            )
             if job.target not in self._client.listeners:
                 # Today's app may lack the listener of a buffer that is open: it would wait for ever.
                 known = ", ".join(sorted(self._client.listeners)) or "none"

@@ -153,7 +153,8 @@ def _serving(reader: JournalReader) -> tuple[dict[str, Any], dict[str, dict[str,
     absent = [] if listeners is None else reader.absent_listeners(listeners, limit=_ABSENT_MAX)
     can_work = listeners is not None and supervisor["state"] != "dead"
     if supervisor.get("workers") is not None:
-        can_work = any(worker["state"] == "ready" for worker in supervisor["workers"])
+        runs = [worker for worker in supervisor["workers"] if worker.get("engine")] or supervisor["workers"]
+        can_work = any(worker["state"] == "ready" for worker in runs)
     serving = {
         "supervisor": supervisor,
         "run": {**(reader.row("newest_run") or {}), "worker_error": told.get("worker_error")},
@@ -179,7 +180,7 @@ def _waits_for(row: dict[str, Any], waiting: _Waiting) -> str | None:
     if serving["supervisor"]["state"] == "hung":
         return "the supervisor does not answer"
     if serving["run"]["worker_error"] and not serving["can_work"]:
-        return f"workers cannot import the app: {serving['run']['worker_error']}"
+        return cannot_work(serving["run"]["worker_error"], "workers cannot import the app")
     if serving["listeners"] is not None and row["target"] not in serving["listeners"]:
         return f"no listener of the app is called {row['target']}"
     if serving["absent_listeners"]:
@@ -191,6 +192,11 @@ def _waits_for(row: dict[str, Any], waiting: _Waiting) -> str | None:
     if not is_sealed(row) and not row["pending"]:
         return "no more of its items have come, and it is not sealed"
     return _not_before(row) or _limited(row, waiting)
+
+
+def cannot_work(error: str, what: str) -> str:
+    """Why nothing can run: `what`, by this error of a worker; an engine's says itself what it is about."""
+    return error if error.startswith("engine ") else f"{what}: {error}"
 
 
 def budget_spent(reader: JournalReader, buffer_id: str) -> str:

@@ -308,6 +308,7 @@ def run_options(command: Command) -> Command:
         retry_failed_option,
         durability_option,
         results_options,
+        engine_options,
         workers_option,
         buffer_id_option,
         journal_option(),

@@ -13,6 +13,7 @@ from durable_bus.cli.facts import (
     RATE_OVER_S,
     budget_text,
     buffer_facts,
+    cannot_work,
     early_end_text,
     is_sealed,
     item_text,
@@ -75,7 +76,7 @@ def _journal_lines(facts: dict[str, Any]) -> Iterator[str]:
         yield f"disk        {DISK_IS_FULL}"
     if facts["run"].get("worker_error"):
         goes_on = ", the code from before goes on" if facts["can_work"] else ""
-        yield f"app         cannot be imported{goes_on}: {facts['run']['worker_error']}"
+        yield f"app         {cannot_work(facts['run']['worker_error'], f'cannot be imported{goes_on}')}"
     if facts["listeners"] is not None:
         yield f"listeners   {', '.join(facts['listeners'])}"
     for worker in facts["supervisor"].get("workers", []):
@@ -119,7 +120,8 @@ def _supervisor_text(facts: dict[str, Any]) -> str:
 
 
 def _worker_text(worker: dict[str, Any]) -> str:
-    text = f"{worker['pid']} {worker['state']}"
+    of_engine = f" for engine {printable(worker['engine'])}" if worker.get("engine") else ""
+    text = f"{worker['pid']} {worker['state']}{of_engine}"
     if worker.get("old_code"):
         text += ", old code"
     if worker.get("seconds") is not None:

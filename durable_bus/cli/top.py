@@ -19,6 +19,7 @@ import click
 
 from durable_bus.cli.facts import (
     DISK_IS_FULL,
+    cannot_work,
     is_sealed,
     item_text,
     journal_facts,
@@ -121,7 +122,7 @@ def _screen(reader: JournalReader, paces: defaultdict[str, Pace], height: int | 
     if supervisor.get("storage_full"):
         parts.append(_line(f"the disk is {DISK_IS_FULL}", "red"))
     if run["worker_error"]:
-        parts.append(_line(f"the app cannot be imported: {run['worker_error']}", "red"))
+        parts.append(_line(cannot_work(run["worker_error"], "the app cannot be imported"), "red"))
     workers = supervisor.get("workers", [])[:_WORKERS_MAX]
     failures = facts["last_failures"][:_FAILURES_MAX]
     room = 20 if height is None else height - _OTHER_LINES - len(workers) - len(failures)
@@ -196,6 +197,8 @@ def _workers(workers: list[dict[str, Any]]) -> Table:
         runs, seconds = "", ""
         if worker.get("seconds") is not None:
             runs, seconds = running_text(worker, _short), duration(worker["seconds"])
+        elif worker.get("engine"):
+            runs = f"engine {worker['engine']}"
         state = f"{worker['state']}, old" if worker.get("old_code") else worker["state"]
         table.add_row(str(worker["pid"]), state, printable(runs), seconds, str(worker["in_hand"]))
     return table

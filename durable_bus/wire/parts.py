@@ -134,6 +134,8 @@ class WorkerStatus(msgspec.Struct, gc=False):
     buffer_id: str | None = None
     item_index: int | None = None
     message_id: str | None = None
+    engine: str | None = None
+    """It is the process of this engine, which runs what is in hand side by side."""
 
 
 class Misfit(NamedTuple):

@@ -118,6 +118,9 @@ def _worker(context: Context, worker: Worker) -> WorkerStatus:
         old_code=worker.generation < context.state.generation,
         in_hand=worker.unanswered,
     )
+    if worker.engine:
+        told.engine = worker.engine
+        return told
     running = timeouts.running(context, worker, context.state.held_by(worker))
     if running is not None:
         lease = running.lease

@@ -45,7 +45,8 @@ def spoke(context: Context, event: WorkerSpoke) -> None:
 
 def _cannot_import(context: Context, error: str, **facts: str) -> None:
     context.journal.set_worker_error(error)
-    context.outbox.log("worker cannot import the app", error=error, **facts)
+    what = "engine cannot be had" if error.startswith("engine ") else "worker cannot import the app"
+    context.outbox.log(what, error=error, **facts)
 
 
 def _answers(context: Context, worker_id: int, answers: Answers, bodies: list[bytes]) -> None:
