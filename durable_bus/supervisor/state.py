@@ -61,6 +61,8 @@ class Worker(NamedTuple):
     """It is to be replaced; how many workers had become ready by then. None: it is to stay."""
     late: Late | None = None
     """It was killed for this; its end is still to come."""
+    where: str = ""
+    """The engine it speaks for; "": it runs what it gets itself."""
 
     listeners: dict[str, ListenerSettings] | None = None
     """The settings of its listeners, by name; None until it has reported them. Never changed in place."""

@@ -5,7 +5,7 @@ by then. `protocol` has those of clients, and says what holds for all.
 import msgspec
 
 from durable_bus.payloads.settings import LimitSettings, ListenerSettings, ValueForms
-from durable_bus.wire.parts import Count, Failed, Form, Forms, Frame, Handled, Segment, Spent
+from durable_bus.wire.parts import Count, Failed, Form, Forms, Frame, Handled, Segment, Spent, Where
 
 __all__ = ["Answers", "AppNotImportable", "Ready", "Report", "Work", "WorkItems", "WorkMessage"]
 
@@ -85,6 +85,8 @@ class Answers(Frame, tag="answers"):
     """Ordinals, from the first up to the second, that the worker may not start, or will not because a limit
     rests, and has thrown away.
     """
+    where: Where = ""
+    """Where it ran, when not in this process's own worker: all that the frame tells of ran there."""
 
 
 Report = Ready | AppNotImportable | Answers

@@ -111,7 +111,7 @@ VALUES: dict[str, Any] = {
     "why": "budget", "memo": 0, "declared": 1, "app_rate": "1/s", "app_running": 1, "adaptive": 0,
     "by_hand": 0, "rate": "1/s", "running": 1, "allowed": None, "tokens": 1.0, "tokens_at_ns": 1,
     "not_begun": 0, "in_hand": 0, "rests_until": 0, "cause": "app", "unit": "new", "amount": 1.0,
-    "item_index": 10,
+    "item_index": 10, "place": "node7:4711",
 }  # fmt: skip
 """What each parameter is, unless a statement says otherwise."""
 
