@@ -37,7 +37,7 @@ _PACE_OF_BUFFER = re.compile(
 )
 _MEMO = re.compile(r"\ba\.memo\b")
 _WHY = re.compile(r"\bp\.why\b")
-_PLACE = re.compile(r"\b[a-z]+\.(place\b|\"where\")")
+_PLACE = re.compile(r"\b[a-z]+\.(?:place\b|\"where\")")
 _ROW = re.compile(r"\{(.*)\}")
 ROWS_AT_ONCE = (250, 50, 10, 1)
 """Measured with all of SQLite's work, µs a row of 88 characters: 50 or 100 rows a statement 0.57, 250 or
