@@ -109,9 +109,10 @@ def _print_run(run: dict[str, Any], begin_s: float, end_s: float) -> None:
     for one in interrupted[:_INTERRUPTED_SHOWN]:
         last = one["first_index"] + one["item_count"] - 1
         done = f", {one['answered']} of them answered before" if one["answered"] else ""
+        engine = f" of {printable(one['where'])}" if one["where"] else ""
         click.echo(
             f"    {mark} items {one['first_index']} to {last} of {one['buffer_id']}{done}, "
-            f"attempt {one['attempt']}, sent to worker {one['worker_pid']} at {one['sent_at']}"
+            f"attempt {one['attempt']}, sent to worker {one['worker_pid']}{engine} at {one['sent_at']}"
         )
     if len(interrupted) > _INTERRUPTED_SHOWN:
         rest = sum(one["item_count"] for one in interrupted[_INTERRUPTED_SHOWN:])

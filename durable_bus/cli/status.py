@@ -85,7 +85,8 @@ def _journal_lines(facts: dict[str, Any]) -> Iterator[str]:
     if flying["items"]:
         what = "in flight" if facts["supervisor"]["state"] != "dead" else "interrupted"
         batches = f"{flying['items']:,} items in {flying['dispatches']:,} batches"
-        yield f"{what:<11} {batches}, since {flying['since']}"
+        engines = f", at {flying['where']}" if flying["where"] else ""
+        yield f"{what:<11} {batches}, since {flying['since']}{engines}"
     if facts["results_per_second"]:
         yield f"rate        {facts['results_per_second']:,.1f} results/s over {RATE_OVER_S} s"
     for limit in facts["limits"]:

@@ -20,6 +20,7 @@ from durable_bus.errors import DurableBusError, said
 from durable_bus.payloads.settings import AppSpec
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import FrameReader, encode
+from durable_bus.wire.parts import WHERE_CHARS_MAX
 from durable_bus.wire.slot import CURRENT, LIMIT, ORDINAL_MAX
 from durable_bus.wire.work import Answers
 from durable_bus.worker.failing import RestingLimits
@@ -59,7 +60,7 @@ class _Collected(Replies):
 
 def where() -> str:
     """This process, for people: its machine and its pid."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{socket.gethostname()}:{os.getpid()}"[-WHERE_CHARS_MAX:]
 
 
 def code_of(bus: Bus) -> str:

@@ -37,6 +37,7 @@ _PACE_OF_BUFFER = re.compile(
 )
 _MEMO = re.compile(r"\ba\.memo\b")
 _WHY = re.compile(r"\bp\.why\b")
+_PLACE = re.compile(r"\b[a-z]+\.(?:place\b|\"where\")")
 _ROW = re.compile(r"\{(.*)\}")
 ROWS_AT_ONCE = (250, 50, 10, 1)
 """Measured with all of SQLite's work, µs a row of 88 characters: 50 or 100 rows a statement 0.57, 250 or
@@ -59,8 +60,11 @@ def load(*file_names: str) -> dict[str, str]:
 def as_of(schema_version: int, texts: dict[str, str]) -> dict[str, str]:
     """Statements that read, for a journal that was not brought up to date, perhaps because nobody may write
     to it: in version 1 a payload's form was text or XML, 0 or 1, in a column of another name; before version
-    3 whatever was open was whole; before version 4 nothing was limited, given again or spent.
+    3 whatever was open was whole; before version 4 nothing was limited, given again or spent; before version
+    5 all ran in workers of ours.
     """
+    if schema_version < 5:
+        texts = {name: _PLACE.sub("NULL", text) for name, text in texts.items()}
     if schema_version < 4:
         texts = {name: _without_pace(text) for name, text in texts.items()}
     if schema_version < 3:

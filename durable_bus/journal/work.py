@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_bus.journal.formats import INDEX_BITS
+from durable_bus.payloads.characters import representable
 from durable_bus.payloads.packing import pack, split
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ _BY_SUPERVISOR: dict[str, Any] = {"dispatch_id": None, "worker_pid": None, "dura
 """Where an answer comes from that no worker has given."""
 TRACEBACK_BYTES_MAX = 4096
 FAILURE_MESSAGE_CHARS_MAX = 2000
+PLACE_CHARS_MAX = 300
+"""Of what an engine, or one of its workers, is called. The tables have it as a constraint."""
 
 
 class Failure(NamedTuple):
@@ -76,6 +79,15 @@ class Interrupted(NamedTuple):
     attempt: int
     alone: int
     worker_pid: int
+    place: str | None
+    """The engine it was given to; None: a worker of ours."""
+
+
+def _as_kept(place: str | None) -> str | None:
+    """What an engine says of its workers is foreign text: one that a table would refuse, or that is no text
+    at all, must not stop the supervisor.
+    """
+    return representable(place)[:PLACE_CHARS_MAX] if place else None
 
 
 class WorkTable:
@@ -87,9 +99,19 @@ class WorkTable:
         self._write = journal.write
 
     def dispatch(
-        self, buffer_seq: int, first_index: int, count: int, attempt: int, alone: bool, worker_pid: int
+        self,
+        buffer_seq: int,
+        first_index: int,
+        count: int,
+        attempt: int,
+        alone: bool,
+        worker_pid: int,
+        place: str | None = None,
     ) -> int:
-        """A range is about to go to a worker. If we die before, the next start finds it interrupted."""
+        """A range is about to go to a worker. If we die before, the next start finds it interrupted.
+
+        `place`: the engine that the worker speaks for; None: it runs the range itself.
+        """
         self._journal.ids.dispatch += 1
         self._write(
             "add_dispatch",
@@ -100,6 +122,7 @@ class WorkTable:
             attempt=attempt,
             alone=alone,
             worker_pid=worker_pid,
+            place=_as_kept(place),
         )
         return self._journal.ids.dispatch
 
@@ -133,7 +156,8 @@ class WorkTable:
     ) -> int:
         """A contiguous range of answers as they came; how many were the first for their item. The rest leave
         nothing. `form`: of all of them (`payloads.forms`). `passed_on`: items of the buffer may have been
-        passed on. `origin`: the answer's `dispatch_id`, `attempt`, `worker_pid` and `durations`.
+        passed on. `origin`: the answer's `dispatch_id`, `attempt`, `worker_pid` and `durations`, and its
+        `place`: where it ran, if not in a worker of ours.
         """
         answer_id = self._journal.ids.answer + 1
         first_key = (buffer_seq << INDEX_BITS) + first_index
@@ -154,6 +178,7 @@ class WorkTable:
         if recorded:
             self._journal.ids.answer = answer_id
             self._journal.new_results += recorded
+            columns["place"] = _as_kept(columns.get("place"))
             self._write("add_answer", answer_id=answer_id, recorded=recorded, **columns)
         return recorded
 
@@ -218,8 +243,11 @@ class WorkTable:
         item: tuple[int, int] | None = None,
         message_seq: int | None = None,
         retry_at: int | None = None,
+        place: str | None = None,
     ) -> None:
-        """An attempt that failed, of an item (buffer_seq, index) or of a message."""
+        """An attempt that failed, of an item (buffer_seq, index) or of a message. `place`: where it ran, if
+        not in a worker of ours.
+        """
         self._journal.new_failures += 1
         self._write(
             "add_failure",
@@ -231,6 +259,7 @@ class WorkTable:
             message=failure.message[:FAILURE_MESSAGE_CHARS_MAX],
             traceback_id=self._traceback_id(failure.traceback) if failure.traceback else None,
             retry_at=retry_at,
+            place=_as_kept(place),
         )
 
     def _traceback_id(self, body: str) -> int:

@@ -56,7 +56,7 @@ def _settle_dispatches(context: Context) -> None:
         if row.alone and len(indexes) == 1:
             message = "the supervisor died while this item ran alone in its worker"
             failure = Failure("lost", message, supervisor_died=True)
-            collector.attempt_failed(context, lease, indexes[0], failure, row.worker_pid)
+            collector.attempt_failed(context, lease, indexes[0], failure, row.worker_pid, place=row.place)
         elif oldest or row.alone:
             leases.quarantine(context, [(lease, index - first) for index in indexes])
 

@@ -10,6 +10,7 @@ from durable_bus.payloads.outcomes import Form, Forms, Outcome
 __all__ = [
     "DEADLINE_S_MAX",
     "LAST_S",
+    "WHERE_CHARS_MAX",
     "Count",
     "Failed",
     "Form",
@@ -21,6 +22,7 @@ __all__ = [
     "Segment",
     "Spent",
     "Terms",
+    "Where",
     "WorkerStatus",
 ]
 
@@ -41,6 +43,11 @@ DeadlineMs = Annotated[int, msgspec.Meta(ge=0, le=DEADLINE_S_MAX * 1000)]
 """How long something may take, up to 100 years: added to any time of day, SQLite can count it."""
 Place = Annotated[list[Count], msgspec.Meta(min_length=1, max_length=2)]
 """How far a `prune` has come. Only the supervisor looks into it."""
+
+
+WHERE_CHARS_MAX = 300
+Where = Annotated[str, msgspec.Meta(max_length=WHERE_CHARS_MAX)]
+"""What an engine calls itself or one of its workers. Whoever sends it shortens it."""
 
 
 class Frame(msgspec.Struct, tag_field="k", forbid_unknown_fields=True, omit_defaults=True, gc=False):

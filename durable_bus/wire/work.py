@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from durable_bus.payloads.settings import LimitSettings, ListenerSettings, ValueForms
-from durable_bus.wire.parts import Count, Failed, Form, Forms, Frame, Handled, Segment, Spent
+from durable_bus.wire.parts import Count, Failed, Form, Forms, Frame, Handled, Segment, Spent, Where
 
 __all__ = ["Answers", "AppNotImportable", "Lost", "Ready", "Report", "Work", "WorkItems", "WorkMessage"]
 
@@ -87,11 +87,12 @@ class Answers(Frame, tag="answers"):
     failed: list[Failed] = msgspec.field(default_factory=list)
     outcomes: list[Handled] = msgspec.field(default_factory=list)
     spent: list[Spent] = msgspec.field(default_factory=list)
-    where: str = ""
     discarded: tuple[Count, Count] | None = None
     """Ordinals, from the first up to the second, that the worker may not start, or will not because a limit
     rests, and has thrown away.
     """
+    where: Where = ""
+    """Where it ran, when not in this process's own worker: all that the frame tells of ran there."""
 
 
 class Lost(Frame, tag="lost"):

@@ -1,8 +1,8 @@
 """Make the golden journal of the schema version that is the newest now: `python tests/golden/make.py`.
 
 Once, when a schema version is final; it is never made again, because what matters is that an old one can be
-read. It is the journal of tests/eventful.py, and of a run with limits, budgets, ends and memos after it,
-closed cleanly, without free pages, compressed.
+read. It is the journal of tests/eventful.py, and of a run with limits, budgets, ends and memos after it, of
+which one buffer's items ran elsewhere, closed cleanly, without free pages, compressed.
 """
 
 import gzip
@@ -36,6 +36,14 @@ def paced(journal: Path) -> None:
         Facts(journal).until("SELECT count(*) = 0 FROM in_flight WHERE buffer_id = 'dear'")
 
 
+ELSEWHERE = (
+    "UPDATE dispatch SET place = 'dask:tcp://10.0.0.1:8786' WHERE buffer_seq = :buffer",
+    "UPDATE answer SET place = 'node7:4711' WHERE buffer_seq = :buffer AND dispatch_id IS NOT NULL",
+    "UPDATE failure SET place = 'node7:4711' WHERE item_key >> 32 = :buffer",
+)
+"""No engine runs here: the rows of one buffer are made what an engine's would be."""
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -43,6 +51,12 @@ def main() -> None:
         paced(folder / "journal.db")
         with closing(sqlite3.connect(folder / "journal.db")) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (buffer,) = connection.execute(
+                "SELECT buffer_seq FROM buffer WHERE buffer_id = 'returned'"
+            ).fetchone()
+            for sql in ELSEWHERE:
+                assert connection.execute(sql, {"buffer": buffer}).rowcount > 0
+            connection.commit()
             connection.execute("VACUUM INTO ?", (str(folder / "small.db"),))
         data = (folder / "small.db").read_bytes()
     target = FOLDER / f"v{version}.journal.gz"

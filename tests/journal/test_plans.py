@@ -124,7 +124,7 @@ def test_a_field_of_all_answers_looks_at_answers_and_buffers_only(plans: Plans) 
 
 
 @pytest.mark.parametrize(
-    "column", ["run_id", "worker_pid", "recorded_at", "attempt", "duration_ms", "form", "success"]
+    "column", ["run_id", "worker_pid", "recorded_at", "attempt", "duration_ms", "form", "success", '"where"']
 )
 def test_answers_chosen_by_any_other_column_are_read_once(plans: Plans, column: str) -> None:
     """Not once for each commit of a run: there is an index of those, and none from there to the answers."""

@@ -33,8 +33,8 @@ def pairs(rows: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
     return [tuple(row[name] for name in names) for row in rows]
 
 
-def test_there_are_twenty_four() -> None:
-    assert len(questions()) == 24
+def test_there_are_twenty_five() -> None:
+    assert len(questions()) == 25
 
 
 # Each answer, against what the story's author knows
@@ -355,7 +355,7 @@ def aliases_of_big_tables(connection: sqlite3.Connection) -> set[str]:
 
 
 def test_every_part_of_the_reference_that_asks_is_a_question() -> None:
-    section = REFERENCE.read_text().partition("\n## Twenty-four questions\n")[2]
+    section = REFERENCE.read_text().partition("\n## Twenty-five questions\n")[2]
     assert re.findall(r"^### (.+)$", section, re.MULTILINE) == list(questions())
     assert section.count("```sql\n") == len(questions())
 

@@ -61,6 +61,7 @@ COLUMNS = {
         "json": {"null"},
         "item_key": {"integer"},
         "memo": {"integer"},
+        "where": {"null"},
     },
     "in_flight": {
         "buffer_id": {"text"},
@@ -70,6 +71,7 @@ COLUMNS = {
         "worker_pid": {"integer"},
         "since": {"text"},
         "run_id": {"integer"},
+        "where": {"null"},
     },
     "dispatches": {
         "dispatch_id": {"integer"},
@@ -82,6 +84,7 @@ COLUMNS = {
         "sent_at": {"text"},
         "ended_at": {"text", "null"},
         "ended": {"text", "null"},
+        "where": {"null"},
     },
     "failures": {
         "buffer_id": {"text"},
@@ -93,6 +96,7 @@ COLUMNS = {
         "traceback": {"text", "null"},
         "failed_at": {"text"},
         "item_key": {"integer"},
+        "where": {"null"},
     },
     "messages": {
         "message_id": {"text"},
@@ -160,7 +164,8 @@ def test_the_columns_of_a_view_have_their_names_order_and_types(story: Story, vi
     assert rows
     assert list(rows[0])[: len(COLUMNS[view])] == list(COLUMNS[view])
     for column, types in COLUMNS[view].items():
-        found = {kind for (kind,) in story.facts.rows(f"SELECT DISTINCT typeof({column}) FROM {view}")}
+        asked = f'SELECT DISTINCT typeof({view}."{column}") FROM {view}'
+        found = {kind for (kind,) in story.facts.rows(asked)}
         assert found <= types, column
         if column.endswith("_at") or column == "since":
             assert all(row[column] is None or ISO.fullmatch(row[column]) for row in rows), column

@@ -17,7 +17,7 @@ from support import REPOSITORY, RunLog, kill, until
 
 from durable_bus.client.connection import Connection
 from durable_bus.client.upload import BATCH_ITEMS
-from durable_bus.wire import decoding, protocol
+from durable_bus.wire import decoding, protocol, work
 from durable_bus.wire.parts import Misfit
 
 DECODERS: dict[str, tuple[str, str]] = {
@@ -97,7 +97,8 @@ def constrained(kind: Any, bounds: msgspec.Meta) -> st.SearchStrategy[Any]:
     if kind is float:
         return st.floats(bounds.ge, bounds.le, allow_nan=False, allow_infinity=False)  # type: ignore[arg-type]
     if kind is str:
-        assert bounds.pattern is not None
+        if bounds.pattern is None:
+            return st.text(st.characters(codec="utf-8"), max_size=bounds.max_length)
         return st.from_regex(bounds.pattern, fullmatch=True)
     (of,) = typing.get_args(kind)
     return st.lists(values_of(of), min_size=bounds.min_length or 0, max_size=bounds.max_length)
@@ -147,6 +148,13 @@ def test_whatever_comes_is_a_frame_or_refused(name: str, data: bytes) -> None:
         assert isinstance(decoder(name)(data), frames_of(name))
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
+
+
+def test_where_it_ran_is_a_short_text() -> None:
+    right = decoder("decode_report")(json.dumps({"k": "answers", "where": "n" * 300}).encode())
+    assert right == work.Answers(where="n" * 300)
+    with pytest.raises(msgspec.ValidationError, match=re.escape("$.where")):
+        decoder("decode_report")(json.dumps({"k": "answers", "where": "n" * 301}).encode())
 
 
 @pytest.mark.parametrize("digits", ["4", "0 ", "0\n", "\n", "01\n", "\u0660", "0,1", "-1"])

@@ -37,7 +37,7 @@ _PRAGMAS = frozenset((
     "schema_version", "user_version",
 ))  # fmt: skip
 """Those that only read as long as no value is given to them."""
-_HEADING = "\n## Twenty-four questions\n"
+_HEADING = "\n## Twenty-five questions\n"
 _QUESTION = re.compile(r"^### ([a-z-]+)\n\n(.+)\n\n```sql\n((?s:.+?));\n```$", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<!:):([a-z]\w*)")
 

@@ -144,6 +144,13 @@ WHERE a.dispatch_id IS NOT NULL
         OR a.commit_id <= d.commit_id
     );
 
+-- name: what_ran_elsewhere_was_given_to_an_engine
+-- An answer from elsewhere is to a dispatch that was given to an engine.
+SELECT a.answer_id, a.dispatch_id, a.buffer_seq, a.first_index, a.place
+FROM answer a
+CROSS JOIN dispatch d ON d.dispatch_id = a.dispatch_id
+WHERE a.place IS NOT NULL AND d.place IS NULL;
+
 -- name: one_outcome_each
 -- An item was either answered by its handler or passed on, or an equal item's answer was given again; one that was passed
 -- on gets its result from its thread.

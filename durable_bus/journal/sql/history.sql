@@ -67,6 +67,7 @@ SELECT
     d.dispatch_id, c.run_id, b.buffer_id, d.first_index, d.item_count, d.attempt, d.worker_pid,
     strftime('%Y-%m-%dT%H:%M:%fZ', c.committed_at / 1000.0, 'unixepoch') AS sent_at,
     d.ended_commit IS NULL AS in_flight,
+    d.place AS "where",
     (
         SELECT count(*) FROM result r JOIN answer a ON a.answer_id = r.answer_id
         WHERE r.item_key >= (d.buffer_seq << 32) + d.first_index

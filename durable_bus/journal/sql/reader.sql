@@ -125,10 +125,12 @@ JOIN buffers v ON v.buffer_id = b.buffer_id
 ORDER BY b.buffer_seq DESC;
 
 -- name: in_flight_count
--- What was handed out and has no result: of a dispatch that has not ended, some items may have theirs.
-SELECT coalesce(sum(item_count - recorded), 0) AS items, count(*) AS dispatches, min(since) AS since
+-- What was handed out and has no result: of a dispatch that has not ended, some items may have theirs. `where`: the engines
+-- that have them.
+SELECT coalesce(sum(item_count - recorded), 0) AS items, count(*) AS dispatches, min(since) AS since,
+    group_concat(DISTINCT place) AS "where"
 FROM (
-    SELECT f.item_count, f.since, (
+    SELECT f.item_count, f.since, f."where" AS place, (
         SELECT count(*) FROM result r
         WHERE r.item_key >= (b.buffer_seq << 32) + f.first_index
             AND r.item_key < (b.buffer_seq << 32) + f.first_index + f.item_count

@@ -2,8 +2,8 @@
 -- Keys are buffer_seq << 32 | item_index.
 
 -- name: add_dispatch
-INSERT INTO dispatch (dispatch_id, commit_id, buffer_seq, first_index, item_count, attempt, alone, worker_pid)
-VALUES (:dispatch_id, :commit_id, :buffer_seq, :first_index, :item_count, :attempt, :alone, :worker_pid);
+INSERT INTO dispatch (dispatch_id, commit_id, buffer_seq, first_index, item_count, attempt, alone, worker_pid, place)
+VALUES (:dispatch_id, :commit_id, :buffer_seq, :first_index, :item_count, :attempt, :alone, :worker_pid, :place);
 
 -- name: end_dispatch
 UPDATE dispatch SET ended_commit = :commit_id, ended_how = :how WHERE dispatch_id = :dispatch_id AND ended_commit IS NULL;
@@ -11,11 +11,11 @@ UPDATE dispatch SET ended_commit = :commit_id, ended_how = :how WHERE dispatch_i
 -- name: add_returned_dispatch
 -- What is taken back of a dispatch, as one of its own that ends now: so it stays known until when who had it.
 INSERT INTO dispatch (
-    dispatch_id, commit_id, buffer_seq, first_index, item_count, attempt, alone, worker_pid, ended_commit, ended_how
+    dispatch_id, commit_id, buffer_seq, first_index, item_count, attempt, alone, worker_pid, place, ended_commit, ended_how
 )
 SELECT
     :returned_id, commit_id, buffer_seq, :returned_from, first_index + item_count - :returned_from, attempt, alone,
-    worker_pid, :commit_id, 'returned'
+    worker_pid, place, :commit_id, 'returned'
 FROM dispatch
 WHERE dispatch_id = :dispatch_id AND ended_commit IS NULL
     AND :returned_from > first_index AND :returned_from < first_index + item_count;
@@ -26,7 +26,7 @@ UPDATE dispatch SET item_count = :returned_from - first_index WHERE dispatch_id 
 -- name: interrupted_dispatches
 -- At a start: what the last run had handed out when it ended. The oldest of a worker comes first.
 SELECT
-    dispatch_id, buffer_seq, first_index, first_index + item_count AS end_index, attempt, alone, worker_pid
+    dispatch_id, buffer_seq, first_index, first_index + item_count AS end_index, attempt, alone, worker_pid, place
 FROM dispatch INDEXED BY dispatch_not_ended
 WHERE ended_commit IS NULL
 ORDER BY worker_pid, dispatch_id;
@@ -55,10 +55,10 @@ ON CONFLICT (item_key) DO NOTHING;
 -- name: add_answer
 INSERT INTO answer (
     answer_id, commit_id, dispatch_id, buffer_seq, first_index, item_count, recorded, success, attempt, worker_pid, durations,
-    memo
+    memo, place
 ) VALUES (
     :answer_id, :commit_id, :dispatch_id, :buffer_seq, :first_index, :item_count, :recorded, :success, :attempt,
-    :worker_pid, :durations, :memo
+    :worker_pid, :durations, :memo, :place
 );
 
 -- name: memos
@@ -118,9 +118,9 @@ FROM failure f WHERE item_key = :item_key OR message_seq = :message_seq;
 
 -- name: add_failure
 INSERT INTO failure (
-    commit_id, item_key, message_seq, attempt, kind, supervisor_died, message, traceback_id, retry_at
+    commit_id, item_key, message_seq, attempt, kind, supervisor_died, message, traceback_id, retry_at, place
 ) VALUES (
-    :commit_id, :item_key, :message_seq, :attempt, :kind, :supervisor_died, :message, :traceback_id, :retry_at
+    :commit_id, :item_key, :message_seq, :attempt, :kind, :supervisor_died, :message, :traceback_id, :retry_at, :place
 );
 
 -- name: add_traceback

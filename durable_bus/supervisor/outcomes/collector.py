@@ -37,8 +37,12 @@ def complete_message_id(buffer_id: str) -> str:
     return f"{buffer_id}/complete"
 
 
-def record(context: Context, segment: Segment, payloads: bytes, worker_pid: int) -> None:
-    """A contiguous range of answers. Of items that have their outcome already nothing is kept."""
+def record(
+    context: Context, segment: Segment, payloads: bytes, worker_pid: int, place: str | None = None
+) -> None:
+    """A contiguous range of answers. Of items that have their outcome already nothing is kept. `place`: where
+    they ran, if not in a worker of ours.
+    """
     buffer = context.state.buffers.get(segment.buffer)
     if buffer is None:
         return
@@ -52,6 +56,7 @@ def record(context: Context, segment: Segment, payloads: bytes, worker_pid: int)
         dispatch_id=segment.dispatch,
         attempt=segment.attempt,
         worker_pid=worker_pid,
+        place=place,
         durations=segment.durations,
         passed_on=buffer.passed_on,
     )
@@ -101,9 +106,17 @@ def _count(context: Context, buffer_seq: int, recorded: int, *, success: bool) -
 
 
 def attempt_failed(
-    context: Context, lease: ItemLease, index: int, failure: Failure, worker_pid: int, durations: str = ""
+    context: Context,
+    lease: ItemLease,
+    index: int,
+    failure: Failure,
+    worker_pid: int,
+    durations: str = "",
+    place: str | None = None,
 ) -> None:
-    """An attempt failed: journal it, and either plan the next one or record the item as failed."""
+    """An attempt failed: journal it, and either plan the next one or record the item as failed. `place`:
+    where it ran, if not in a worker of ours.
+    """
     state, work = context.state, context.journal.work
     buffer = state.buffers.get(lease.buffer_seq)
     if buffer is None or work.has_outcome(buffer.seq, index):
@@ -111,7 +124,9 @@ def attempt_failed(
     before = work.item_attempts(buffer.seq, index)
     settings = (state.listeners or {}).get(lease.listener)
     next_at = next_attempt_at(failure, before, settings, context.journal.now_ms, (buffer.seq, index))
-    work.record_failure(failure, lease.attempt, item=(buffer.seq, index), retry_at=next_at or None)
+    work.record_failure(
+        failure, lease.attempt, item=(buffer.seq, index), retry_at=next_at or None, place=place
+    )
     if next_at == 0:
         again = Range(index, 1, before.total + 2, alone=True)
         state.give_back(buffer.seq, [again])
@@ -128,6 +143,7 @@ def attempt_failed(
             attempt=lease.attempt,
             dispatch_id=lease.lease_id,
             worker_pid=worker_pid,
+            place=place,
             durations=durations,
         )
         _count(context, buffer.seq, int(recorded), success=False)

@@ -88,8 +88,12 @@ def _carry_out(context: Context, handled: _Handled, outcome: Outcome, body: byte
             respond(context, own_name, thread_id, payload, form=outcome.form, success=outcome.success)
 
 
-def message_failed(context: Context, message_seq: int, attempt: int, failure: Failure) -> None:
-    """An attempt at a message failed: journal it, and plan the next one or end its chain."""
+def message_failed(
+    context: Context, message_seq: int, attempt: int, failure: Failure, place: str | None = None
+) -> None:
+    """An attempt at a message failed: journal it, and plan the next one or end its chain. `place`: where it
+    ran, if not in a worker of ours.
+    """
     journal = context.journal
     row = journal.messages.by_seq(message_seq)
     if row.settled_commit is not None:
@@ -97,7 +101,7 @@ def message_failed(context: Context, message_seq: int, attempt: int, failure: Fa
     before = journal.work.message_attempts(message_seq)
     settings = (context.state.listeners or {}).get(row.to_id)
     next_at = next_attempt_at(failure, before, settings, journal.now_ms, (0, message_seq))
-    journal.work.record_failure(failure, attempt, message_seq=message_seq)
+    journal.work.record_failure(failure, attempt, message_seq=message_seq, place=place)
     if next_at is not None:
         lost = failure.kind == "lost"
         messages.put_back(context, message_seq, row.to_id, due_at=next_at, interrupted=lost)

@@ -243,7 +243,13 @@ class _Round:
         )
         self._gates.take(buffer.target, found.item_count, buffer_seq)
         dispatch_id = self._context.journal.work.dispatch(
-            buffer_seq, found.first, found.item_count, found.attempt, found.alone, worker.pid
+            buffer_seq,
+            found.first,
+            found.item_count,
+            found.attempt,
+            found.alone,
+            worker.pid,
+            worker.engine or None,
         )
         lease = ItemLease(
             lease_id=dispatch_id,

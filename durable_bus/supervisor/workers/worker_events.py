@@ -52,6 +52,8 @@ def _cannot_import(context: Context, error: str, **facts: str) -> None:
 def _answers(context: Context, worker_id: int, answers: Answers, bodies: list[bytes]) -> None:
     worker = context.state.workers.get(worker_id)
     pid = worker.pid if worker else 0
+    # An engine that does not say where a batch ran is where it ran, as far as anybody knows.
+    place = answers.where or (worker.engine if worker else "") or None
     for spent in answers.spent:
         budgets.spend(context, spent)
     for segment, payloads in zip(answers.segments, bodies, strict=False):
@@ -60,7 +62,7 @@ def _answers(context: Context, worker_id: int, answers: Answers, bodies: list[by
             _note_pace(context.state, lease.listener, segment.total_us / segment.count)
             if segment.success:
                 pacing.succeeded(context.state, lease.listener)
-        collector.record(context, segment, payloads, pid)
+        collector.record(context, segment, payloads, pid, place)
         memo.remember(context, lease, segment)
     for failed in answers.failed:
         lease = context.state.leases.get(failed.dispatch)
@@ -82,7 +84,7 @@ def _answers(context: Context, worker_id: int, answers: Answers, bodies: list[by
             pacing.rest(context, failed.limit, failed.after_s)
         elif failed.kind == "timeout":
             pacing.timed_out(context, lease.listener)
-        _attempt_failed(context, lease, position, failure, pid, failed.durations)
+        _attempt_failed(context, lease, position, failure, (pid, place), failed.durations)
     for handled, body in zip(answers.outcomes, bodies[len(answers.segments) :], strict=True):
         lease = leases.answered(context, handled.dispatch, handled.index, 1)
         if isinstance(lease, MessageLease):
@@ -99,11 +101,14 @@ def _lost(context: Context, worker_id: int, told: Lost) -> None:
     beside it may have ended the process of both.
     """
     worker = context.state.workers.get(worker_id)
+    if worker is None:
+        return
+    ran = worker.pid, worker.engine
     suspects: list[leases.Suspect] = []
     items = 0
     for dispatch in told.dispatches:
         lease = context.state.leases.get(dispatch)
-        if worker is None or not isinstance(lease, ItemLease) or lease.worker_id != worker_id:
+        if not isinstance(lease, ItemLease) or lease.worker_id != worker_id:
             continue
         items += lease.open_count
         found = leases.lost(context, lease, suspected=told.how != "returned")
@@ -111,10 +116,10 @@ def _lost(context: Context, worker_id: int, told: Lost) -> None:
             pacing.timed_out(context, lease.listener)
         if lease.alone and len(found) == 1:
             ((_, position),) = found
-            _attempt_failed(context, lease, position, _why_lost(worker, lease, told), worker.pid)
+            _attempt_failed(context, lease, position, _why_lost(worker, lease, told), ran)
         else:
             suspects += found
-    if worker is not None and items:
+    if items:
         context.outbox.log(f"batches {told.how}", engine=worker.engine, items=items, reason=told.why)
     leases.quarantine(context, suspects)
 
@@ -146,15 +151,24 @@ def ended(context: Context, event: WorkerEnded) -> None:
         for lease, _ in suspects:
             pacing.timed_out(context, lease.listener)
     charged = guilty(worker, suspects, death, event.current, stopping=context.state.stopping)
+    ran = worker.pid, worker.engine or None
     for lease, position in charged:
-        _attempt_failed(context, lease, position, Failure(death.kind, str(death)), worker.pid)
+        _attempt_failed(context, lease, position, Failure(death.kind, str(death)), ran)
     leases.quarantine(context, [suspect for suspect in suspects if suspect not in charged])
 
 
 def _attempt_failed(
-    context: Context, lease: Lease, position: int, failure: Failure, worker_pid: int, durations: str = ""
+    context: Context,
+    lease: Lease,
+    position: int,
+    failure: Failure,
+    ran: tuple[int, str | None],
+    durations: str = "",
 ) -> None:
+    """`ran`: in which worker, and where, if that did not run it itself."""
+    worker_pid, place = ran
     if isinstance(lease, MessageLease):
-        conversations.message_failed(context, lease.message_seq, lease.attempt, failure)
+        conversations.message_failed(context, lease.message_seq, lease.attempt, failure, place)
     elif isinstance(lease, ItemLease):
-        collector.attempt_failed(context, lease, lease.first + position, failure, worker_pid, durations)
+        index = lease.first + position
+        collector.attempt_failed(context, lease, index, failure, worker_pid, durations, place)
