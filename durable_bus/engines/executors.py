@@ -111,6 +111,18 @@ def _open_executorlib(spec: str, parsed: _Spec) -> Engine:
     return OneEach(spec, parsed.workers or _usable_cpus(), executorlib_pools(parsed.rest))
 
 
+def _open_dask(spec: str, parsed: _Spec) -> Engine:
+    from durable_bus.engines.dask import DaskEngine
+
+    return DaskEngine(spec, parsed.rest)
+
+
+def _open_mpi(spec: str, parsed: _Spec) -> Engine:
+    from durable_bus.engines.mpi import MpiEngine
+
+    return MpiEngine(spec, parsed.workers)
+
+
 def _open_factory(spec: str, parsed: _Spec) -> Engine:
     from durable_bus.engines.factory import FactoryEngine
 
@@ -137,5 +149,7 @@ _OPENERS: Final[dict[str, Callable[[str, _Spec], Engine]]] = {
     "process": _open_process,
     "loky": _open_loky,
     "executorlib": _open_executorlib,
+    "dask": _open_dask,
+    "mpi": _open_mpi,
     "factory": _open_factory,
 }

@@ -104,22 +104,27 @@ class _Seat:
         for _ in range(_BOOTS_MAX):
             if self._pool is not None:
                 return True
-            with self.lock:
-                self._is_killed = False
-                self._pool = pool = self._engine.pools.make()
             try:
-                if self._engine.pools.is_local:
-                    self._pid_fd = os.pidfd_open(pool.submit(live_with, os.getpid()).result())
-                else:
-                    pool.submit(os.getpid).result()
-                return True
+                self._start()
             except Exception as error:  # whatever it is: there is no process
                 self._discard()
-                if self._engine.is_closing:
-                    return False
                 reason: Exception = error
-        self._engine.give_up(reason)
-        return False
+            if self._engine.is_closing:
+                return False
+        if self._pool is None:
+            self._engine.give_up(reason)
+        return self._pool is not None
+
+    def _start(self) -> None:
+        """Have a process, and its answer. Raises whatever its pool does."""
+        pools = self._engine.pools
+        with self.lock:
+            self._is_killed = False
+            self._pool = pool = pools.make()
+        if pools.is_local:
+            self._pid_fd = os.pidfd_open(pool.submit(live_with, os.getpid()).result())
+        else:
+            pool.submit(os.getpid).result()
 
     def _run(self, batch: _Batch) -> None:
         with self.lock:
