@@ -113,6 +113,18 @@ def _open_executorlib(spec: str, parsed: _Spec, prepare: Call) -> Engine:
     return OneEach(spec, parsed.workers or _usable_cpus(), executorlib_pools(parsed.rest), prepare)
 
 
+def _open_dask(spec: str, parsed: _Spec, prepare: Call) -> Engine:
+    from durable_bus.engines.dask import DaskEngine
+
+    return DaskEngine(spec, parsed.rest, prepare)
+
+
+def _open_mpi(spec: str, parsed: _Spec, prepare: Call) -> Engine:
+    from durable_bus.engines.mpi import MpiEngine
+
+    return MpiEngine(spec, parsed.workers)
+
+
 def _open_factory(spec: str, parsed: _Spec, prepare: Call) -> Engine:
     from durable_bus.engines.factory import FactoryEngine
 
@@ -139,5 +151,7 @@ _OPENERS: Final[dict[str, Callable[[str, _Spec, Call], Engine]]] = {
     "process": _open_process,
     "loky": _open_loky,
     "executorlib": _open_executorlib,
+    "dask": _open_dask,
+    "mpi": _open_mpi,
     "factory": _open_factory,
 }

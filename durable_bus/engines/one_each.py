@@ -72,20 +72,19 @@ class _Seat:
         self.thread = threading.Thread(target=self._serve, name=f"engine seat {number}", daemon=True)
 
     def kill(self, future: "concurrent.futures.Future[Any] | None" = None) -> bool:
-        """Kill the process; with a future, only while the process runs that one. Return whether it did."""
+        """Kill the process; with a future, only while the process runs that one. Return whether it did.
+
+        The thread of this seat finds out, and clears up.
+        """
         with self.lock:
             if future is not None and self.running is not future:
                 return False
             self._is_killed = True
-            self._end(self._pool, self._pid_fd)
+            if self._pid_fd >= 0:
+                _kill(self._pid_fd)
+            elif self._pool is not None and not self._engine.pools.is_local:
+                self._engine.pools.end(self._pool)
             return True
-
-    def _end(self, pool: concurrent.futures.Executor | None, pid_fd: int) -> None:
-        if pool is not None:
-            self._engine.pools.end(pool)
-        if pid_fd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pid_fd, signal.SIGKILL)
 
     def _serve(self) -> None:
         try:
@@ -104,26 +103,30 @@ class _Seat:
         for _ in range(_BOOTS_MAX):
             if self._pool is not None:
                 return True
-            with self.lock:
-                self._is_killed = False
-                self._pool = pool = self._engine.pools.make()
             try:
-                if self._engine.pools.is_local:
-                    self._pid_fd = os.pidfd_open(pool.submit(live_with, os.getpid()).result())
-                function, *arguments = self._engine.prepare
-                pool.submit(function, *arguments).result()
-                return True
+                self._start()
             except Exception as error:  # whatever it is: there is no process
                 self._discard()
-                if self._engine.is_closing:
-                    return False
                 reason: Exception = error
-        self._engine.give_up(reason)
-        return False
+            if self._engine.is_closing:
+                return False
+        if self._pool is None:
+            self._engine.give_up(reason)
+        return self._pool is not None
+
+    def _start(self) -> None:
+        """Have a process, and its answer. Raises whatever its pool does."""
+        pools = self._engine.pools
+        with self.lock:
+            self._pool = pool = pools.make()
+        if pools.is_local:
+            self._pid_fd = os.pidfd_open(pool.submit(live_with, os.getpid()).result())
+        function, *arguments = self._engine.prepare
+        pool.submit(function, *arguments).result()
 
     def _run(self, batch: _Batch) -> None:
         with self.lock:
-            self.running = batch.future
+            self.running, self._is_killed = batch.future, False
         error: BaseException | None = None
         answer = None
         try:
@@ -149,12 +152,13 @@ class _Seat:
         if not self._has_ended():
             try:
                 return self._pool.submit(batch.function, *batch.args)
-            except RuntimeError:  # broken, or shut down by `kill`
-                if self._is_killed:
-                    raise
+            except RuntimeError:
+                pass  # it is broken, and what it refused has not run
         self._discard()
         if not self._boot():
             raise EngineGone(f"{self._engine.name}: no process starts")
+        if self._is_killed:
+            raise WorkerVanished("the batch was given up before it ran")
         return self._pool.submit(batch.function, *batch.args)
 
     def _answer(self, future: "concurrent.futures.Future[Any]") -> Any:
@@ -176,14 +180,25 @@ class _Seat:
         return self._pid_fd >= 0 and bool(select.select([self._pid_fd], [], [], 0)[0])
 
     def _discard(self) -> None:
-        """Have no process any more."""
+        """Have no process any more.
+
+        It is dead before its pool is shut down: executorlib would otherwise send it a good-bye, and wait
+        for ever when it dies meanwhile.
+        """
         with self.lock:
             pool, self._pool = self._pool, None
             pid_fd, self._pid_fd = self._pid_fd, -1
-        self._end(pool, pid_fd)
         if pid_fd >= 0:
+            _kill(pid_fd)
             select.select([pid_fd], [], [], _END_S)
             os.close(pid_fd)
+        if pool is not None:
+            self._engine.pools.end(pool)
+
+
+def _kill(pid_fd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pid_fd, signal.SIGKILL)
 
 
 class OneEach:

@@ -2,11 +2,14 @@
 
 import concurrent.futures
 import math
+import os
 from typing import Any
 
 from durable_bus.engines.one_each import Pools
 
 __all__ = ["executorlib_pools", "loky_pools", "process_pools"]
+
+_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 
 def process_pools() -> Pools:
@@ -61,6 +64,9 @@ def executorlib_pools(scheduler: str) -> Pools:
     """
     import executorlib
 
+    # Its processes are new Pythons that know nothing of our sys.path.
+    folders = (_PACKAGE_PARENT, *filter(None, [os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(folders)
     classes = {"": "SingleNodeExecutor", "slurm": "SlurmJobExecutor", "flux": "FluxJobExecutor"}
     executor_class = getattr(executorlib, classes[scheduler])
     is_local = not scheduler

@@ -1,0 +1,102 @@
+"""`mpi:N`: batches run in MPI ranks that the engine process spawns.
+
+What mpi4py 4.1 with MPICH 5.0 does, as seen:
+
+- A rank dies: `mpiexec` kills all ranks and the engine process with SIGKILL, **and its whole process
+group**. So an
+  engine process becomes a group of its own first; else the supervisor would die with it.
+- The engine process dies, or exits while a rank is busy: all ranks are killed.
+- `mpiexec` is not found: the spawn prints to stderr and never returns.
+- Only what waits can be cancelled; what runs cannot be stopped.
+
+So a batch that kills its rank never becomes a future with an exception. Whoever started the engine process
+sees that die, and each batch that was in flight is a suspect.
+"""
+
+import concurrent.futures
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from durable_bus.engines.engine import EngineGone, Fate
+from durable_bus.errors import EngineError, said
+
+__all__ = ["MpiEngine"]
+
+_BOOT_S = 60
+
+
+class MpiEngine:
+    """An Engine of MPI ranks. Its process should end by `os._exit`: MPI waits for busy ranks at a usual
+    exit.
+    """
+
+    grace_s = 10.0
+
+    def __init__(self, name: str, ranks: int | None) -> None:
+        """Spawn so many ranks, or as many as MPI says that there are. Raises EngineError."""
+        self.name = name
+        self._is_closed = False
+        _prepare_process(name)
+        try:
+            from mpi4py.futures import MPIPoolExecutor
+
+            # main=False: else ranks would import the program of the engine process, too.
+            self._executor = MPIPoolExecutor(ranks, main=False, path=sys.path)
+            self._executor.submit(os.getpid).result(_BOOT_S)
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:  # no MPI library, no rank
+            raise EngineError(
+                f"engine {name}: MPI does not start: {said(error) or 'no rank answers'}"
+            ) from error
+        self.capacity = max(1, self._executor.num_workers)
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> "concurrent.futures.Future[Any]":
+        """Hand a batch to the ranks."""
+        if self._is_closed:
+            raise EngineGone(f"{self.name} is closed")
+        try:
+            return self._executor.submit(function, *args)
+        except RuntimeError as error:
+            self._is_closed = True
+            raise EngineGone(f"{self.name}: {said(error)}") from error
+
+    def has_begun(self, future: "concurrent.futures.Future[Any]", ahead: int) -> bool:
+        """Whether those ahead of it leave it a rank."""
+        return ahead < self.capacity
+
+    def fate(self, error: BaseException) -> Fate:
+        """What waited was cancelled. No death comes this way."""
+        if isinstance(error, EngineGone):
+            return Fate.GONE
+        return Fate.RETURNED if isinstance(error, concurrent.futures.CancelledError) else Fate.LOST
+
+    def abandon(self, future: "concurrent.futures.Future[Any]") -> None:
+        """Cancel it. If it runs it keeps its rank to its end: to kill a rank is to kill all."""
+        future.cancel()
+
+    def is_alive(self) -> bool:
+        """Whether it is open: we are dead when a rank is."""
+        return not self._is_closed
+
+    def close(self) -> None:
+        """Cancel what waits. What runs ends with the engine process."""
+        self._is_closed = True
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _prepare_process(name: str) -> None:
+    """Have a process group of our own, for `mpiexec` to kill, and find `mpiexec`, which a wheel puts beside
+    Python.
+    """
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    folders = (os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath))
+    os.environ["PATH"] = os.pathsep.join(folders)
+    if shutil.which("mpiexec") is None:
+        raise EngineError(
+            f"engine {name}: there is no mpiexec; pip install 'durable-bus[mpi]', or load your MPI"
+        )
