@@ -8,12 +8,13 @@ from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.wire import decoding
 from durable_bus.wire.framing import FrameReader
 from durable_bus.wire.work import Answers, WorkItems
+from simulation.processes import SimulatedSlot
 from simulation.records import key_of
 
 if TYPE_CHECKING:
     from simulation.machine import Machine
 
-from simulation.workers import SimulatedSlot, SimulatedWorker
+from simulation.workers import SimulatedWorker
 
 __all__ = ["SimulatedPool"]
 
@@ -35,7 +36,7 @@ class SimulatedPool:
     def living(self) -> list[SimulatedWorker]:
         return [worker for worker in self.workers.values() if worker.alive]
 
-    def spawn(self) -> int:
+    def spawn(self, *, engine: bool = False) -> int:
         worker_id = self._next_id
         self._next_id += 1
         used = {worker.pid for worker in self.workers.values()}

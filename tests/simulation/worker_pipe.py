@@ -17,7 +17,7 @@ from simulation.handlers import UNWRITABLE, Answers, Dies, Handling, Outcome, Ra
 from simulation.records import key_of
 
 if TYPE_CHECKING:
-    from simulation.workers import SimulatedWorker
+    from simulation.processes import SimulatedProcess
 
 __all__ = ["Done", "WorkerPipe"]
 
@@ -35,7 +35,7 @@ class Done:
 class WorkerPipe:
     """What a worker says: not sent yet, without room in the pipe, and in the pipe."""
 
-    def __init__(self, worker: "SimulatedWorker") -> None:
+    def __init__(self, worker: "SimulatedProcess") -> None:
         self._worker = worker
         self._machine = worker.machine
         self._world = worker.world
