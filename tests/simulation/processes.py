@@ -165,6 +165,11 @@ class SimulatedProcess:
             self.has_died()
             self.world.later(self.world.rng.uniform(1e-5, 2e-3), self._report)
 
+    def end(self) -> None:
+        """Its supervisor has died, and it with that."""
+        self.alive = False
+        self.frozen = False
+
     def has_died(self) -> None:
         """What it was about is over."""
         raise NotImplementedError

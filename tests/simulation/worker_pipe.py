@@ -162,8 +162,17 @@ class WorkerPipe:
 
     def send(self, header: Report, *bodies: bytes, says: list[tuple[int, str]]) -> None:
         (frame,) = FrameReader(decoding.decode_report).feed(encode(header, *bodies))
+        self.write_frame(frame, says)
+
+    def write_frame(self, frame: Frame[Report], says: list[tuple[int, str]]) -> None:
+        """It waits where the pipe has no room."""
         self._unwritten.append((frame, says))
         self.write()
+
+    @property
+    def unwritten_keys(self) -> set[int]:
+        """Items and messages of which it says something that waits for room."""
+        return {key for _, says in self._unwritten for key, _ in says}
 
     def write(self) -> None:
         """Into the pipe, as far as that has room."""
