@@ -54,6 +54,8 @@ class Engine:
     """Per turn of the engine process: nothing more comes of the engine."""
     late_reply: float = 0.0
     """Per batch that was given up: what it answers is written all the same."""
+    slow: float = 0.0
+    """Per batch: the engine begins it when its time is nearly over, or later."""
     goes_on: float = 0.5
     """Per batch that was given up: it goes on where it runs."""
 
@@ -73,6 +75,7 @@ class Engine:
             submit=rate(0.02, 0.1),
             gone=rate(0.01, 0.05),
             late_reply=rate(0.5, 1.0),
+            slow=rate(0.02, 0.1),
             goes_on=rng.choice([0.0, 0.5, 1.0]),
         )
 
@@ -311,7 +314,10 @@ class SimulatedEngine(SimulatedProcess):
                 self._after(lambda batch=batch: self._is_refused(batch))
                 continue
             self._running.append(batch)
-            batch.start()
+            if self.world.chance(self._engine.slow):
+                self.world.later(batch.count * self.world.rng.uniform(0.5, 3.0), batch.start)
+            else:
+                batch.start()
 
     def batch_ended(self, batch: _Batch) -> None:
         """Its reply is on its way."""

@@ -86,6 +86,7 @@ class SimulatedPool:
                 "SELECT alone FROM dispatch WHERE dispatch_id = ?", work.dispatch
             )
             worker.sent(work, alone=bool(alone))
+            self._machine.rules.keeps_free(work, worker.worker_id)
         elif isinstance(worker, SimulatedEngine):
             raise Violation(f"{work} was sent to the engine")
         elif self._machine.engine is not None and isinstance(work, WorkItems):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from durable_bus.supervisor.scheduling import limits, pacing
 from durable_bus.supervisor.scheduling.limits import Held
-from durable_bus.supervisor.state import OpenBuffer, Worker
+from durable_bus.supervisor.state import OpenBuffer, Range, Worker
+from durable_bus.wire.work import WorkItems
 from simulation.records import Violation
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class SchedulingRules:
         self._machine = machine
         self._handed: dict[int, tuple[int, int]] = {}
         """Items that were handed out and not begun: how often, and the most that a worker held with them."""
+        self._to_be_alone: set[tuple[int, Range]] = set()
+        """What must be alone and has waited since the last turn, by buffer."""
         self._holder: dict[int, int] = {}
         self._idle_s: dict[int, float] = {}
         """Workers that idle beside one that holds more than it runs, and for how long by now."""
@@ -85,6 +88,23 @@ class SchedulingRules:
             self._handed[key] = (times, longest)
             self._holder[key] = worker_id
 
+    def keeps_free(self, work: WorkItems, worker_id: int) -> None:
+        """Items leave for an engine: not while something waits that must be alone in it, or that would wait
+        as long as there is other work.
+        """
+        supervisor = self._machine.supervisor
+        assert supervisor is not None
+        state = supervisor.state
+        lease, hand = state.leases.get(work.dispatch), state.workers.get(worker_id)
+        if lease is None or hand is None or not hand.places or lease.alone:
+            return
+        for seq, back in self._to_be_alone:
+            buffer = state.buffers.get(seq)
+            if buffer is None or buffer.paused or back not in buffer.returned:
+                continue
+            if buffer.target in (hand.listeners or {}):
+                raise Violation(f"{work} was sent, and {back} of {buffer.buffer_id} waits for the engine")
+
     def begun(self, key: int) -> None:
         self._handed.pop(key, None)
 
@@ -103,6 +123,7 @@ class SchedulingRules:
 
     def look(self) -> None:
         """After a turn."""
+        self._note_what_must_be_alone()
         now_ns = self._machine.world.now_ns
         passed_s = (now_ns - self._looked_ns - self._late_ns) / 1e9
         self._looked_ns, self._late_ns = now_ns, 0
@@ -148,6 +169,17 @@ class SchedulingRules:
                 if seconds > IDLE_MAX_S:
                     raise Violation(f"worker {hand.worker_id} idles for {seconds:.3f} s beside {waiting}")
                 self._unused_s[hand.worker_id] = seconds
+
+    def _note_what_must_be_alone(self) -> None:
+        supervisor = self._machine.supervisor
+        buffers = [] if supervisor is None else supervisor.state.buffers.values()
+        self._to_be_alone = {
+            (buffer.seq, back)
+            for buffer in buffers
+            if not buffer.paused
+            for back in buffer.returned
+            if back.alone
+        }
 
     def _has_room(self, hand: Worker) -> bool:
         """It holds nothing, or it is an engine with a free place. Where limits or budgets count what is in
