@@ -6,6 +6,7 @@
     machine.py         the computer: a journal, a supervisor that dies and comes back, what befalls it
     settling.py        what must come true when faults have stopped
     pool.py            the pool port: starts workers, hands them work, reads what they say
+    processes.py       what every simulated process goes through: steps, stops, a boot, an end
     workers.py         workers that are slow, stop, die, answer late or twice
     worker_pipe.py     what a worker says, and the pipe through which it does
     handlers.py        what handlers answer

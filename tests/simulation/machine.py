@@ -12,9 +12,11 @@ from durable_bus.payloads.settings import LimitSettings, ListenerSettings
 from durable_bus.supervisor.context import Ports, SupervisorConfig
 from durable_bus.supervisor.loop import Supervisor
 from durable_bus.supervisor.workers.workforce import is_settled
+from durable_bus.wire.spawning import EngineSpec
 from simulation.clients import VERSION, Control, LimitSetter, Peer, Producer, Starter
 from simulation.connections import Link, SimulatedConnections
 from simulation.correspondents import Correspondent
+from simulation.engines import Engine
 from simulation.handlers import Handler, obey
 from simulation.listeners import LIMITS, LISTENERS
 from simulation.memory import memory_is_the_journal
@@ -22,12 +24,12 @@ from simulation.memos import MemoRules
 from simulation.model import Model
 from simulation.pace import PaceRules
 from simulation.pool import SimulatedPool
+from simulation.processes import SimulatedProcess
 from simulation.records import Content, Violation
 from simulation.scheduling import SchedulingRules
 from simulation.settling import Settling
 from simulation.storage import CommitPort, Crash, copy_of_template, open_journal
 from simulation.streamers import Habits, Streamer
-from simulation.workers import SimulatedWorker
 from simulation.world import SimulatedClock, World
 
 __all__ = ["Faults", "Machine"]
@@ -68,6 +70,7 @@ class Machine:
         listeners: dict[str, ListenerSettings] | None = None,
         limits: dict[str, LimitSettings] | None = None,
         handler: Handler = obey,
+        engine: Engine | None = None,
     ) -> None:
         self.seed = seed
         self.world = World(seed)
@@ -81,6 +84,10 @@ class Machine:
         """How many of the attempts spend something."""
         self.handler = handler
         self.faults = Faults()
+        self.engine = engine
+        """Where items run instead of in workers."""
+        self.engine_boots_in_vain = 0
+        """How often its process does not reach it from now on."""
         self.journal_path = folder / f"{seed}.db"
         copy_of_template(self.journal_path)
         self.model = Model(self.journal_path)
@@ -225,7 +232,13 @@ class Machine:
         self.pace.starts()
         self.connections = SimulatedConnections(self)
         supervisor = Supervisor(
-            SupervisorConfig(app_name="simulated", pid=self.starts, version=VERSION, workers=self._workers),
+            SupervisorConfig(
+                app_name="simulated",
+                pid=self.starts,
+                version=VERSION,
+                workers=self._workers,
+                engine=None if self.engine is None else EngineSpec("simulated"),
+            ),
             self._journal,
             Ports(
                 self.pool,
@@ -357,7 +370,7 @@ class Machine:
             worker = living[number % len(living)]
             worker.freeze_for(seconds)
 
-    def _living(self) -> list[SimulatedWorker]:
+    def _living(self) -> list[SimulatedProcess]:
         return self.pool.living if self.supervisor is not None else []
 
     def signal(self, name: str) -> None:
@@ -383,6 +396,8 @@ class Machine:
         """No fault happens any more."""
         self.world.note("faults stop")
         self.faults = Faults()
+        if self.engine is not None:
+            self.engine = self.engine.without_faults()
         self._next_commit = None
         self._sends_left = None
         for streamer in self.streamers:

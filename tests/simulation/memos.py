@@ -159,7 +159,7 @@ _SUCCESSES = """
     SELECT r.item_key, r.payload, r.form, a.answer_id, a.dispatch_id, a.memo,
         d.dispatch_id IS NOT NULL
             AND NOT EXISTS (SELECT 1 FROM forwarded_item o WHERE o.item_key = r.item_key),
-        d.ended_commit < a.commit_id OR EXISTS (
+        d.ended_commit < a.commit_id + (d.ended_how = 'died') OR EXISTS (
             SELECT 1 FROM failure f WHERE f.item_key = r.item_key AND f.attempt = a.attempt
         )
     FROM answer a

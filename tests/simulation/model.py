@@ -185,7 +185,13 @@ class Model:
             self.given.setdefault(key, set()).add(Answer(text, success, form))
 
     def flushed(self, key: int, state: str) -> None:
-        self.executions[key].state = state
+        """What is said of an item or a message is in the pipe. `gone`: that an engine brings nothing back of
+        it, whether it had begun it or not.
+        """
+        if state != "gone":
+            self.executions[key].state = state
+        elif key in self.executions and self.executions[key].state in ("running", "ended"):
+            self.executions[key].state = "gone"
 
     def worker_died(
         self, worker_id: int, now_ns: int, looking_at: tuple[int, int] | None, *, waited_to_write: bool
@@ -204,6 +210,13 @@ class Model:
             since_ns, key = looking_at
             self.deaths_near[key] += 1
             self.late[key] += now_ns - since_ns > 1e8 and not waited_to_write  # it was stopped just there
+
+    def engine_died(self, worker_id: int, near: set[int]) -> None:
+        """An engine process has ended. `near`: what may be charged with that."""
+        for one in self.executions.values():
+            if one.worker_id == worker_id and one.state in ("running", "ended"):
+                one.state = "gone"
+        self.deaths_near.update(near)
 
     def supervisor_died(self, crashed: bool) -> None:
         self.executions.clear()

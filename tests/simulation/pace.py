@@ -137,7 +137,7 @@ class PaceRules:
             for one in self._state.held_by(worker)
             if one.listener == buffer.target and self._has_budget(one)
         )
-        if held > settings.concurrency:
+        if held > settings.concurrency * max(1, worker.places):
             raise Violation(f"worker {worker_id} holds {held} of {buffer.buffer_id}, which has a budget")
 
     def _has_budget(self, lease: Lease) -> bool:
@@ -272,7 +272,9 @@ class PaceRules:
         """
         state, now_s = self._state, self._now_ns / 1e9
         has_new = not buffer.paused and buffer.recovered_to <= buffer.cursor < buffer.total
-        idle = [one for one in state.workers.values() if one.may_get and not one.unanswered]
+        idle = [
+            one for one in state.workers.values() if one.gets_items and one.may_get and not one.unanswered
+        ]
         alone = any(back.alone for other in state.buffers.values() for back in other.returned)
         if alone or not has_new or self._machine.memos.is_full(buffer):
             return None

@@ -7,13 +7,15 @@ from durable_bus.payloads.packing import unpack
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.wire import decoding
 from durable_bus.wire.framing import FrameReader
-from durable_bus.wire.work import Answers, WorkItems
-from simulation.records import key_of
+from durable_bus.wire.work import Answers, Work, WorkItems
+from simulation.engines import SimulatedEngine
+from simulation.processes import SimulatedProcess, SimulatedSlot
+from simulation.records import Violation, key_of
 
 if TYPE_CHECKING:
     from simulation.machine import Machine
 
-from simulation.workers import SimulatedSlot, SimulatedWorker
+from simulation.workers import SimulatedWorker
 
 __all__ = ["SimulatedPool"]
 
@@ -24,7 +26,7 @@ class SimulatedPool:
     def __init__(self, machine: "Machine") -> None:
         self._machine = machine
         self._world = machine.world
-        self.workers: dict[int, SimulatedWorker] = {}
+        self.workers: dict[int, SimulatedProcess] = {}
         self._slots: dict[int, SimulatedSlot] = {}
         self._reader = FrameReader(decoding.decode_work)
         self._paused = False
@@ -32,16 +34,17 @@ class SimulatedPool:
         self._next_id = 1
 
     @property
-    def living(self) -> list[SimulatedWorker]:
+    def living(self) -> list[SimulatedProcess]:
         return [worker for worker in self.workers.values() if worker.alive]
 
-    def spawn(self) -> int:
+    def spawn(self, *, engine: bool = False) -> int:
         worker_id = self._next_id
         self._next_id += 1
         used = {worker.pid for worker in self.workers.values()}
         # The kernel gives a pid again as soon as it likes.
         pid = self._world.rng.choice([pid for pid in range(100, 110 + len(used)) if pid not in used])
-        worker = SimulatedWorker(self._machine, worker_id, pid, self._machine.code, self._machine.code_limits)
+        kind = SimulatedEngine if engine else SimulatedWorker
+        worker = kind(self._machine, worker_id, pid, self._machine.code, self._machine.code_limits)
         self.workers[worker_id] = worker
         self._slots[worker_id] = worker.slot
         worker.boot()
@@ -61,13 +64,14 @@ class SimulatedPool:
         for frame in self._reader.feed(data):
             work = frame.header
             self._machine.model.frame_sent(work, frame.bodies, worker.pid)
+            self._is_where_it_belongs(work, worker)
             if isinstance(work, WorkItems):
                 count = len(unpack(frame.bodies[0]))
                 first = key_of(work, work.first)
                 self._machine.rules.handed_out([*range(first, first + count)], worker_id)
             self._machine.pace.sent(work, worker_id)
             self._machine.memos.sent(work, len(unpack(frame.bodies[0])), worker_id)
-            self._world.note(f"to worker {worker_id}: {work}, {len(unpack(frame.bodies[0]))} payloads")
+            self._world.note(f"to {worker.kind} {worker_id}: {work}, {len(unpack(frame.bodies[0]))} payloads")
         if worker.alive and worker.arrives_ns <= self._world.now_ns and self._world.chance(0.5):
             worker.receive(data)  # it is faster than the supervisor, which still has things to do
         elif worker.alive:
@@ -75,10 +79,27 @@ class SimulatedPool:
             worker.arrives_ns = max(worker.arrives_ns, arrives_ns)
             self._world.at(worker.arrives_ns, lambda: worker.receive(data))
 
+    def _is_where_it_belongs(self, work: Work, worker: SimulatedProcess) -> None:
+        """Items go to the engine, where there is one, and messages to the worker beside it."""
+        if isinstance(worker, SimulatedEngine) and isinstance(work, WorkItems):
+            ((alone,),) = self._machine.model.query(
+                "SELECT alone FROM dispatch WHERE dispatch_id = ?", work.dispatch
+            )
+            worker.sent(work, alone=bool(alone))
+            self._machine.rules.keeps_free(work, worker.worker_id)
+        elif isinstance(worker, SimulatedEngine):
+            raise Violation(f"{work} was sent to the engine")
+        elif self._machine.engine is not None and isinstance(work, WorkItems):
+            raise Violation(f"{work} was sent to a worker beside the engine")
+
     def kill(self, worker_id: int) -> None:
         worker = self.workers.get(worker_id)
         if worker is not None and worker.alive:
-            self._world.note(f"the supervisor kills worker {worker_id}")
+            self._world.note(f"the supervisor kills {worker.kind} {worker_id}")
+            if isinstance(worker, SimulatedEngine):
+                assert self._machine.supervisor is not None
+                seen = self._machine.supervisor.state.workers.get(worker_id)
+                worker.is_killed(is_leaving=seen is not None and seen.leaving)
             worker.die(WorkerKilled(9))
 
     @property
@@ -121,6 +142,5 @@ class SimulatedPool:
     def end(self) -> None:
         """The supervisor has died, and all of its workers with it."""
         for worker in self.workers.values():
-            worker.alive = False
-            worker.frozen = False
+            worker.end()
         self.workers.clear()

@@ -11,6 +11,7 @@ from durable_bus.payloads.settings import LimitSettings
 from durable_bus.supervisor.outcomes import attempts
 from durable_bus.supervisor.scheduling import dispatcher as dispatch
 from durable_bus.wire.parts import Terms
+from simulation.engines import Engine
 from simulation.equals import Equality, equal_items, other_memos, with_memos
 from simulation.forms import some_forms, worded
 from simulation.handlers import FOR_EVER_S, Handler, obey
@@ -98,9 +99,13 @@ class Profile:
     spends: float
     """How many of the attempts spend something."""
     equality: Equality
+    engine: Engine | None
+    """Where items run; None: in workers."""
 
     @classmethod
-    def draw(cls, rng: random.Random) -> "Profile":
+    def draw(cls, seed: int) -> "Profile":
+        rng = random.Random(f"profile {seed}")
+
         def rate(most: float = 1.0) -> float:
             return rng.choice(_RATES) * most if rng.random() < 0.5 else 0.0
 
@@ -145,6 +150,8 @@ class Profile:
             terms=rng.choice([0.0, 0.3, 0.8]),
             spends=rng.choice([0.0, 0.3, 1.0]),
             equality=Equality.draw(rng, [*LISTENERS]),
+            # With chance of its own: schedules without an engine are what they were before there was one.
+            engine=Engine.draw(random.Random(f"engine {seed}")),
         )
 
 
@@ -238,14 +245,15 @@ def run_schedule(
     Raises Violation, or whatever the supervisor should not have raised; both with the story that led there
     as a note.
     """
-    profile = replace(Profile.draw(random.Random(f"profile {seed}")), **profile_changes)
+    profile = replace(Profile.draw(seed), **profile_changes)
     machine = Machine(
         seed,
         folder,
-        workers=profile.workers,
+        workers=1 if profile.engine is not None else profile.workers,
         listeners=with_memos(limited_by(LISTENERS, profile.limits), profile.equality.memos),
         limits=profile.limits,
         handler=handler,
+        engine=profile.engine,
     )
     machine.spends = profile.spends
     machine.world.tell = tell

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from durable_bus.supervisor.scheduling import limits, pacing
 from durable_bus.supervisor.scheduling.limits import Held
-from durable_bus.supervisor.state import OpenBuffer
+from durable_bus.supervisor.state import OpenBuffer, Range, Worker
+from durable_bus.wire.work import WorkItems
 from simulation.records import Violation
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _STUCK_S = 0.02
 _BEFALLS = (
     "worker ended",
     "worker ready",
+    "batches lost",
     "buffer paused",
     "buffer resumed",
     "buffer cancelled",
@@ -43,6 +45,8 @@ class SchedulingRules:
         self._machine = machine
         self._handed: dict[int, tuple[int, int]] = {}
         """Items that were handed out and not begun: how often, and the most that a worker held with them."""
+        self._to_be_alone: set[tuple[int, Range]] = set()
+        """What must be alone and has waited since the last turn, by buffer."""
         self._holder: dict[int, int] = {}
         self._idle_s: dict[int, float] = {}
         """Workers that idle beside one that holds more than it runs, and for how long by now."""
@@ -84,6 +88,23 @@ class SchedulingRules:
             self._handed[key] = (times, longest)
             self._holder[key] = worker_id
 
+    def keeps_free(self, work: WorkItems, worker_id: int) -> None:
+        """Items leave for an engine: not while something waits that must be alone in it, or that would wait
+        as long as there is other work.
+        """
+        supervisor = self._machine.supervisor
+        assert supervisor is not None
+        state = supervisor.state
+        lease, hand = state.leases.get(work.dispatch), state.workers.get(worker_id)
+        if lease is None or hand is None or not hand.places or lease.alone:
+            return
+        for seq, back in self._to_be_alone:
+            buffer = state.buffers.get(seq)
+            if buffer is None or buffer.paused or back not in buffer.returned:
+                continue
+            if buffer.target in (hand.listeners or {}):
+                raise Violation(f"{work} was sent, and {back} of {buffer.buffer_id} waits for the engine")
+
     def begun(self, key: int) -> None:
         self._handed.pop(key, None)
 
@@ -93,13 +114,16 @@ class SchedulingRules:
         state = self._machine.supervisor.state
         if state.stopping or state.storage_full or timeout_s < IDLE_MAX_S:
             return
-        idle = [one for one in state.workers.values() if one.may_get and not one.unanswered]
+        idle = [
+            one for one in state.workers.values() if one.gets_messages and one.may_get and not one.unanswered
+        ]
         for name in state.waiting_names:
             if any(one.settings(name) for one in idle) and not pacing.names_for(state, name):
                 raise Violation(f"the supervisor waits for {timeout_s:.3f} s while a message to {name} does")
 
     def look(self) -> None:
         """After a turn."""
+        self._note_what_must_be_alone()
         now_ns = self._machine.world.now_ns
         passed_s = (now_ns - self._looked_ns - self._late_ns) / 1e9
         self._looked_ns, self._late_ns = now_ns, 0
@@ -115,12 +139,14 @@ class SchedulingRules:
             return
         workers = {worker.worker_id: worker for worker in self._machine.pool.living if not worker.frozen}
         plenty = []
+        with_room = []
         idle = []
         for hand in state.workers.values():
             if hand.worker_id not in workers or not hand.listeners or hand.leaving:
                 continue
-            if not hand.unanswered and not hand.recalled:
-                idle.append(hand)
+            if hand.gets_items and not hand.recalled:
+                idle += [hand] * (not hand.unanswered)
+                with_room += [hand] * self._has_room(hand)
             if hand.worker_id in state.given:
                 continue  # just now: it is still on its way
             begun = hand.begun(workers[hand.worker_id].slot.worker_started)
@@ -137,12 +163,35 @@ class SchedulingRules:
                 self._idle_s[hand.worker_id] = seconds
         waiting = [buffer.target for buffer in state.buffers.values() if self._may_go_out(buffer)]
         before, self._unused_s = self._unused_s, {}
-        for hand in idle:
+        for hand in with_room:
             if hand.may_get and any(listener in (hand.listeners or {}) for listener in waiting):
                 seconds = before.get(hand.worker_id, -passed_s) + passed_s
                 if seconds > IDLE_MAX_S:
                     raise Violation(f"worker {hand.worker_id} idles for {seconds:.3f} s beside {waiting}")
                 self._unused_s[hand.worker_id] = seconds
+
+    def _note_what_must_be_alone(self) -> None:
+        supervisor = self._machine.supervisor
+        buffers = [] if supervisor is None else supervisor.state.buffers.values()
+        self._to_be_alone = {
+            (buffer.seq, back)
+            for buffer in buffers
+            if not buffer.paused
+            for back in buffer.returned
+            if back.alone
+        }
+
+    def _has_room(self, hand: Worker) -> bool:
+        """It holds nothing, or it is an engine with a free place. Where limits or budgets count what is in
+        hand, that may hold enough all the same.
+        """
+        supervisor = self._machine.supervisor
+        assert supervisor is not None
+        state = supervisor.state
+        if not hand.places or not hand.unanswered:
+            return not hand.unanswered
+        counts = any(buffer.budget_of is not None for buffer in state.buffers.values()) or state.limits
+        return len(hand.held) < hand.places and not counts
 
     def _may_go_out(self, buffer: OpenBuffer) -> bool:
         """A buffer has something new, and every limit of its listener has a free place and a token."""

@@ -17,7 +17,7 @@ from simulation.handlers import UNWRITABLE, Answers, Dies, Handling, Outcome, Ra
 from simulation.records import key_of
 
 if TYPE_CHECKING:
-    from simulation.workers import SimulatedWorker
+    from simulation.processes import SimulatedProcess
 
 __all__ = ["Done", "WorkerPipe"]
 
@@ -35,7 +35,7 @@ class Done:
 class WorkerPipe:
     """What a worker says: not sent yet, without room in the pipe, and in the pipe."""
 
-    def __init__(self, worker: "SimulatedWorker") -> None:
+    def __init__(self, worker: "SimulatedProcess") -> None:
         self._worker = worker
         self._machine = worker.machine
         self._world = worker.world
@@ -162,8 +162,17 @@ class WorkerPipe:
 
     def send(self, header: Report, *bodies: bytes, says: list[tuple[int, str]]) -> None:
         (frame,) = FrameReader(decoding.decode_report).feed(encode(header, *bodies))
+        self.write_frame(frame, says)
+
+    def write_frame(self, frame: Frame[Report], says: list[tuple[int, str]]) -> None:
+        """It waits where the pipe has no room."""
         self._unwritten.append((frame, says))
         self.write()
+
+    @property
+    def unwritten_keys(self) -> set[int]:
+        """Items and messages of which it says something that waits for room."""
+        return {key for _, says in self._unwritten for key, _ in says}
 
     def write(self) -> None:
         """Into the pipe, as far as that has room."""

@@ -5,73 +5,33 @@ the same order: say "started", look at the limit, run, collect the answer, flush
 may be stopped or die, and at any look of the supervisor into the slot it may take a step.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from durable_bus.errors import WorkerDeath, WorkerExited, WorkerSilent
+from durable_bus.errors import WorkerSilent
 from durable_bus.payloads.forms import form_of_each
 from durable_bus.payloads.outcomes import Respond
 from durable_bus.payloads.packing import pack, unpack
 from durable_bus.payloads.settings import LimitSettings, ListenerSettings
-from durable_bus.wire import decoding
-from durable_bus.wire.framing import Frame, FrameReader
-from durable_bus.wire.slot import ORDINAL_MAX
-from durable_bus.wire.work import AppNotImportable, Ready, Work, WorkItems, WorkMessage
-from simulation.handlers import FOR_EVER_S, FORMS, Answers, Call, Dies, Handling, Outcome, Raises
+from durable_bus.wire.framing import Frame
+from durable_bus.wire.work import Work, WorkItems, WorkMessage
+from simulation.attempts import Resting, Spending
+from simulation.handlers import FOR_EVER_S, Answers, Call, Dies, Handling, Outcome, Raises
+from simulation.processes import SimulatedProcess
 from simulation.records import key_of
+from simulation.worker_pipe import Done
 
 if TYPE_CHECKING:
     from simulation.machine import Machine
 
-from simulation.attempts import Resting, Spending
-from simulation.worker_pipe import Done, WorkerPipe
-
-__all__ = ["SimulatedSlot", "SimulatedWorker"]
+__all__ = ["SimulatedWorker"]
 
 _FLUSH_NS = 20_000_000
 _FLUSH_THREAD_S = 0.05
-_WORLD_GOES_ON = 0.02
-"""How often time passes while the supervisor looks into a slot."""
 
 
-class SimulatedSlot:
-    """The slot port. The supervisor never knows how far the worker is when it looks."""
-
-    def __init__(self, race: Callable[[], None]) -> None:
-        self._race = race
-        self.worker_started = 0
-        self.worker_since_ns = 0
-        self.worker_limit = ORDINAL_MAX
-
-    @property
-    def current(self) -> int:
-        self._race()
-        return 0  # a step takes no time here
-
-    @property
-    def started(self) -> int:
-        self._race()
-        return self.worker_started
-
-    @property
-    def since_ns(self) -> int:
-        self._race()
-        return self.worker_since_ns
-
-    @property
-    def limit(self) -> int:
-        self._race()
-        return self.worker_limit
-
-    @limit.setter
-    def limit(self, ordinal: int) -> None:
-        self._race()
-        self.worker_limit = ordinal
-        self._race()
-
-
-class SimulatedWorker:
+class SimulatedWorker(SimulatedProcess):
     """One worker process."""
 
     def __init__(
@@ -82,39 +42,17 @@ class SimulatedWorker:
         listeners: dict[str, ListenerSettings],
         limits: dict[str, LimitSettings],
     ) -> None:
-        self.machine = machine
-        self.world = machine.world
-        self.worker_id = worker_id
-        self.pid = pid
-        self.listeners = listeners
-        self.limits = limits
-        self.is_async = any(settings.is_async for settings in listeners.values())
-        self.slot = SimulatedSlot(self._race)
-        self.alive = True
-        self.frozen = False
-        self.death: WorkerDeath | None = None
-        self.reported = False
-        """The kernel has told the supervisor of the death."""
-        self.booted = False
-        self.pipe = WorkerPipe(self)
+        super().__init__(machine, worker_id, pid, listeners, limits)
         self._resting = Resting(self.world, limits)
         self._spending = Spending(self)
         self._asks_whether_to_rest = False
         """A sync handler has just failed."""
-        self._inbox: deque[Frame[Work]] = deque()
-        self._reader = FrameReader(decoding.decode_work)
         self._frame: Frame[Work] | None = None
         self._texts: list[str] = []
         self._forms: Sequence[int] = []
         self._position = 0
-        self._next_step: Callable[[], None] | None = None
-        self._step_number = 0
-        self._put_off: list[Callable[[], None]] = []
-        """What would have happened while it was frozen."""
         self.looking_at: tuple[int, int] | None = None
         """Since when it has said "started" of which item, without having begun it."""
-        self.arrives_ns = 0
-        """When the last frame sent to it arrives."""
         self._held_up: list[Callable[[], None]] = []
         """What would have happened on the event loop."""
         self._busy = False
@@ -123,19 +61,12 @@ class SimulatedWorker:
         self._flush_thread_planned = False
         self._last_flush_ns = 0
 
-    # Time inside the worker
+    def has_died(self) -> None:
+        self.machine.model.worker_died(
+            self.worker_id, self.world.now_ns, self.looking_at, waited_to_write=self.pipe.is_full
+        )
 
-    def later(self, delay_s: float, action: Callable[[], None]) -> None:
-        """Do it after `delay_s`, or when it is thawed, or never."""
-        self.world.later(delay_s, lambda: self._now(action))
-
-    def _now(self, action: Callable[[], None]) -> None:
-        if self.alive and self.world.chance(self.machine.faults.freeze):
-            self.freeze_for(self.world.rng.choice([0.01, 0.5, 5.0, 20.0, FOR_EVER_S]))
-        if self.frozen or self.pipe.is_full:
-            self._put_off.append(action)
-        elif self.alive:
-            action()
+    # Time on the event loop
 
     def _on_loop(self, delay_s: float, action: Callable[[], None]) -> None:
         """The same, but a sync handler holds up the event loop, and this with it."""
@@ -152,98 +83,20 @@ class SimulatedWorker:
     def _is_held_up(self) -> bool:
         return self._frame is not None and not self._settings.is_async
 
-    def _step(self, action: Callable[[], None]) -> None:
-        """The next micro-step: some microseconds from now, or while the supervisor looks."""
-        self._next_step = action
-        self._step_number += 1
-        number = self._step_number
-        self.later(self.world.rng.uniform(1e-6, 2e-5), lambda: self._take_step(number))
-
-    def _take_step(self, number: int) -> None:
-        if self._next_step is not None and number == self._step_number:
-            action, self._next_step = self._next_step, None
-            action()
-
-    def _race(self) -> None:
-        """The supervisor looks: who knows what happens just before it does."""
-        if self.world.chance(_WORLD_GOES_ON):
-            self.world.run_until(self.world.now_ns + self.world.rng.randrange(2_000_000))
-        while self._may_go_on and self._next_step is not None and self.world.chance(0.5):
-            self._take_step(self._step_number)
-
-    @property
-    def _may_go_on(self) -> bool:
-        return self.alive and not self.frozen and not self.pipe.is_full
-
-    def freeze_for(self, seconds: float) -> None:
-        """SIGSTOP, and after so long SIGCONT; FOR_EVER_S: never."""
-        if not self.frozen:
-            self.world.note(f"worker {self.worker_id} is stopped for {seconds:.3f} s")
-            self.frozen = True
-            self.machine.rules.befell()
-            if seconds != FOR_EVER_S:
-                self.world.later(seconds, self.thaw)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        self.frozen = False
-        self.machine.rules.befell()
-        self._go_on()
-
-    def _go_on(self) -> None:
-        if not self._may_go_on:
-            return
-        put_off, self._put_off = self._put_off, []
-        for action in put_off:
-            self.later(self.world.rng.uniform(0, 1e-5), action)
-
-    def die(self, death: WorkerDeath) -> None:
-        if self.alive:
-            self.alive = False
-            self.death = death
-            self.world.note(f"worker {self.worker_id} (pid {self.pid}) is gone: {death}")
-            waits = self.pipe.is_full
-            self.machine.model.worker_died(
-                self.worker_id, self.world.now_ns, self.looking_at, waited_to_write=waits
-            )
-            self.world.later(self.world.rng.uniform(1e-5, 2e-3), self._report)
-
-    def _report(self) -> None:
-        self.reported = True
-
-    # Boot
-
-    def boot(self) -> None:
-        fault = self.machine.boot_fault()
-        self.later(self.world.rng.uniform(0.1, 0.4), lambda: self._booted(fault))
-
-    def _booted(self, fault: str | None) -> None:
-        if fault == "die":
-            self.die(WorkerExited(1))
-        elif fault == "import error":
-            self.pipe.send(AppNotImportable("simulated"), says=[])
-            self.die(WorkerExited(1))
-        elif fault != "hang":
-            self.booted = True
-            self.pipe.send(Ready(self.listeners, FORMS, self.limits), says=[])
-            self._step(self._feed)
-
     # What it is given
 
-    def receive(self, data: bytes) -> None:
-        idle = not self._inbox and self._frame is None and self.booted
-        self._inbox.extend(self._reader.feed(data))
-        if idle and self._next_step is None:
-            self._step(self._feed)
+    @property
+    def is_idle(self) -> bool:
+        return not self.inbox and self._frame is None and self.booted
 
-    def _feed(self) -> None:
+    def feed(self) -> None:
         """Begin the next item that may begin."""
         if self._busy:
             return
         if self._frame is None:
-            if not self._inbox:
+            if not self.inbox:
                 return
-            self._frame = self._inbox.popleft()
+            self._frame = self.inbox.popleft()
             self._position = 0
             self._texts = unpack(self._frame.bodies[0])
             work = self._frame.header
@@ -263,7 +116,7 @@ class SimulatedWorker:
             return  # an item that ends goes on from here
         self.slot.worker_started = self._ordinal + 1
         self.looking_at = (self.world.now_ns, key_of(self._work, self._index))
-        self._step(self._look)
+        self.step(self._look)
 
     @property
     def _work(self) -> Work:
@@ -293,9 +146,7 @@ class SimulatedWorker:
         timeout_s = settings.timeout_s
         key = key_of(work, index)
         self.slot.worker_since_ns = self.world.now_ns
-        before = self.machine.model.begins(key, self.worker_id, self.world.now_ns, timeout_s)
-        self.machine.rules.begun(key)
-        self.machine.pace.begun(work)
+        before = self.begins(work, key, timeout_s)
         text, form = self._texts[self._position], self._forms[self._position]
         call = Call(self.world.rng, settings.name, text, form, work.attempt, before, work, index)
         handling = self._handle(call)
@@ -317,9 +168,20 @@ class SimulatedWorker:
             self._running[settings.name] += 1
             if not self._beating:
                 self._beat()
-            self._step(self._feed)
+            self.step(self.feed)
         else:
             self._busy = True
+
+    def begins(self, work: Work, key: int, timeout_s: float | None) -> int:
+        """An item or a message begins to run; how often it has run before."""
+        before = self.machine.model.begins(key, self.worker_id, self.world.now_ns, timeout_s)
+        self.machine.rules.begun(key)
+        self.machine.pace.begun(work)
+        return before
+
+    def ends(self, done: Done) -> None:
+        """A handler has returned."""
+        self.machine.model.ends(done.work, done.index, done.handling)
 
     def _handle(self, call: Call) -> Handling:
         """Call the handler; what it answers to a message is an outcome."""
@@ -351,7 +213,7 @@ class SimulatedWorker:
 
     def _finish(self, done: Done, settings: ListenerSettings) -> None:
         """A handler has returned."""
-        self.machine.model.ends(done.work, done.index, done.handling)
+        self.ends(done)
         self._spending.end(done.work, done.index)
         self.pipe.add(done)
         self.plan_flush()
@@ -366,8 +228,8 @@ class SimulatedWorker:
             if self.world.now_ns - self._last_flush_ns > _FLUSH_NS:
                 self.pipe.flush()
                 self._last_flush_ns = self.world.now_ns
-        if self._next_step is None:
-            self._step(self._feed)
+        if self.next_step is None:
+            self.step(self.feed)
 
     def _end_frame(self) -> None:
         if not (self._settings.is_async and sum(self._running.values())):
@@ -377,7 +239,7 @@ class SimulatedWorker:
         for action in held_up:
             self._on_loop(0.0, action)
         self.pipe.flush()
-        self._step(self._feed)
+        self.step(self.feed)
 
     def _flush_async(self) -> None:
         self.pipe.flush()
@@ -387,9 +249,3 @@ class SimulatedWorker:
     def _flush_thread(self) -> None:
         self._flush_thread_planned = False
         self.pipe.flush()
-
-    def was_read(self) -> None:
-        """The pipe has room again."""
-        if self.pipe.is_full and self.alive:
-            self.pipe.write()
-            self._go_on()
