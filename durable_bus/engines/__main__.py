@@ -1,5 +1,6 @@
 """`python -m durable_bus.engines ARGUMENTS`: an engine process, as a supervisor starts it."""
 
+import os
 import sys
 
 from durable_bus.wire.imports import to_stay
@@ -9,4 +10,6 @@ if __name__ == "__main__":
         from durable_bus.engines.process import main
         from durable_bus.wire.spawning import WorkerArguments, arguments_of
 
-    sys.exit(main(arguments_of(sys.argv[1], WorkerArguments)))
+    code = main(arguments_of(sys.argv[1], WorkerArguments))
+    sys.stderr.flush()
+    os._exit(code)  # what engines do at exit may wait for what runs elsewhere: nobody waits for that any more
