@@ -10,6 +10,7 @@ from golden_journal import golden_journal
 from support import Facts
 
 from durable_bus.journal.admin.check import check
+from durable_bus.journal.admin.query import ask, question
 from durable_bus.journal.work import _as_kept
 
 ENGINE = "dask:tcp://10.0.0.1:8786"
@@ -41,6 +42,18 @@ def test_the_views_say_it(golden: Path) -> None:
             where(f"SELECT DISTINCT v.\"where\" FROM {view} v WHERE buffer_id = 'returned'") == "node7:4711"
         )
     assert where('SELECT count(*) FROM results r WHERE r.memo = 1 AND r."where" IS NOT NULL') == 0
+
+
+def test_the_question_who_ran_what_where_counts_by_place(golden: Path) -> None:
+    sql, given = question("who-ran-what-where", {"buffer": "returned"})
+    (row,) = ask(golden, sql, given, time_limit_s=60)
+    assert (row["place"], row["results"], row["failed"]) == ("node7:4711", 3, 0)
+    sql, given = question("who-ran-what-where", {})
+    rows = list(ask(golden, sql, given, time_limit_s=60))
+    assert {row["place"] for row in rows} == {"here", "node7:4711"}
+    assert sum(row["results"] for row in rows) == Facts(golden).value(
+        "SELECT count(*) FROM results WHERE worker_pid IS NOT NULL"
+    )
 
 
 def test_the_constraints_hold_it_short_and_of_what_was_handed_out(golden: Path) -> None:
