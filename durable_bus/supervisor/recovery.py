@@ -27,7 +27,8 @@ def _settle_dispatches(context: Context) -> None:
     again alone.
 
     Workers take their dispatches in order, so nothing but a worker's oldest unfinished one can have been
-    running (or, for an async listener, little more: those count from the next crash on).
+    running (or, for an async listener, little more: those count from the next crash on). An engine runs all
+    that it holds side by side.
     """
     suspected_pids: set[int] = set()
     for row in context.journal.work.interrupted():
@@ -40,7 +41,7 @@ def _settle_dispatches(context: Context) -> None:
         indexes = [index for index, failures in rows if failures == row.attempt - 1]
         if not indexes:
             continue
-        oldest = row.worker_pid not in suspected_pids
+        oldest = row.place is not None or row.worker_pid not in suspected_pids
         suspected_pids.add(row.worker_pid)
         lease = ItemLease(
             lease_id=row.dispatch_id,

@@ -1,6 +1,7 @@
 """Items run on an engine: what comes back, and what becomes of what does not."""
 
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -84,6 +85,10 @@ def test_only_the_item_that_ends_its_process_is_blamed(on_engine: Running, facts
         assert (complete.total, complete.successful) == (100, 99)
         assert client.start("double", [1]).wait(60).successful == 1  # it goes on
     assert {(index, kind) for index, _, kind, _ in facts.failures("deadly")} == {(41, "lost")}
+    assert set(facts.rows('SELECT f."where" FROM failures f')) == {("process:2",)}
+    ran = {where for (where,) in facts.rows('SELECT r."where" FROM results r WHERE success')}
+    assert {where.rpartition(":")[0] for where in ran} == {socket.gethostname()}
+    assert len(ran) >= 2  # its process ended at least once
 
 
 @pytest.mark.slow
@@ -187,6 +192,7 @@ def test_what_was_submitted_is_not_taken_back_by_a_pause_but_nothing_follows(
     with on_engine(engine_workers=3) as client:
         client.start("gate", [str(gate)] * 100, buffer_id="many")
         facts.until("SELECT count(*) = 3 FROM in_flight WHERE buffer_id = 'many'")
+        assert set(facts.rows('SELECT i."where" FROM in_flight i')) == {("process:2",)}
         client.pause("many")
         gate.touch()
         facts.until("SELECT count(*) = 0 FROM in_flight WHERE buffer_id = 'many'")
