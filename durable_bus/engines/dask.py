@@ -2,12 +2,13 @@
 
 What distributed 2026.8 does, as seen with real schedulers and workers:
 
-- A worker that is killed: the scheduler runs its tasks again elsewhere, up to three times, and says nothing.
-  No client can turn that off (`retries=0` is about exceptions). The fourth death is `KilledWorker`. It is counted
-  for each task that was assigned to the worker, so one that only waited there can be blamed, too.
-- The scheduler is killed: all futures are cancelled within 0.1 s, and the client's status is "connecting". It
-  connects again when there is a scheduler at the same address, which knows nothing of earlier tasks. Workers end
-  with the scheduler; who restarts it must restart them.
+- A worker that is killed: the scheduler runs its tasks again elsewhere, up to three times, and says
+  nothing. No client can turn that off (`retries=0` is about exceptions). The fourth death is `KilledWorker`.
+  It is counted for each task that was assigned to the worker, so one that only waited there can be blamed,
+  too.
+- The scheduler is killed: all futures are cancelled within 0.1 s, and the client's status is "connecting".
+  It connects again when there is a scheduler at the same address, which knows nothing of earlier tasks.
+  Workers end with the scheduler; who restarts it must restart them.
 - A cancelled task: its future is cancelled at once, queued or running. A function that runs goes on to its end,
   and its thread of the worker is busy until then.
 - Futures never become *running*.
