@@ -3,18 +3,19 @@
 What distributed 2026.8 does, as seen with real schedulers and workers:
 
 - A worker that is killed: the scheduler runs its tasks again elsewhere, up to three times, and says
-nothing. No client
-  can turn that off (`retries=0` is about exceptions). The fourth death is `KilledWorker`. It is counted for
-  each task that was assigned to the worker, so one that only waited there can be blamed, too.
+  nothing. No client can turn that off (`retries=0` is about exceptions). The fourth death is `KilledWorker`.
+  It is counted for each task that was assigned to the worker, so one that only waited there can be blamed,
+  too.
 - The scheduler is killed: all futures are cancelled within 0.1 s, and the client's status is "connecting".
-It connects
-  again when there is a scheduler at the same address, which knows nothing of earlier tasks.
+  It connects again when there is a scheduler at the same address, which knows nothing of earlier tasks.
   Workers end with the scheduler; who restarts it must restart them.
-- A cancelled task: its future is cancelled at once, queued or running. A function that runs goes on to its
-end, and its
-  thread of the worker is busy until then.
+- A cancelled task: its future is cancelled at once, queued or running. A function that runs goes
+  on to its end,
+  and its thread of the worker is busy until then.
 - Futures never become *running*.
 - A client that vanishes: the scheduler forgets its tasks, and what runs goes on to its end.
+- Schedulers and workers keep the last 1,000 messages of a connection, with the batches in them. That is their
+  `distributed.admin.low-level-log-length`; ours is set here.
 """
 
 import concurrent.futures
@@ -36,8 +37,12 @@ _CONNECT_S = 30
 _WORKERS_S = 30
 _CLOSE_S = 1.5
 _LOOK_S = 2
-_GRAPH_BYTES = "1 GiB"
-"""distributed warns of tasks of 10 MB, for those who could keep data on the cluster. We could not."""
+_CONFIG = {
+    # It warns of tasks of 10 MB, for those who could keep data on the cluster. We could not.
+    "distributed.admin.large-graph-warning-threshold": "1 GiB",
+    # A connection keeps the last 1,000 messages, for debugging: so many batches, with all their payloads.
+    "distributed.admin.low-level-log-length": 1,
+}
 
 
 class DaskEngine:
@@ -52,7 +57,7 @@ class DaskEngine:
         logging.getLogger("distributed").setLevel(logging.WARNING)
         # A lost scheduler is a traceback to it. It is said here, by `is_alive` and by EngineError.
         logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-        dask.config.set({"distributed.admin.large-graph-warning-threshold": _GRAPH_BYTES})
+        dask.config.set(_CONFIG)
         self.name = name
         self._is_gone = False
         self._client = _connect(name, address)
@@ -129,7 +134,7 @@ class DaskEngine:
 def _connect(name: str, address: str) -> Any:
     try:
         client = Client(address, timeout=_CONNECT_S, set_as_default=False, name="durable-bus")
-    except (OSError, ValueError, ImportError) as error:  # nobody there, no address, a protocol not installed
+    except (OSError, ValueError, ImportError) as error:  # nobody there, no address, no such protocol
         raise EngineError(f"engine {name}: no scheduler answers: {said(error)}") from error
     try:
         client.wait_for_workers(1, timeout=_WORKERS_S)
