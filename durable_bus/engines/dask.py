@@ -9,9 +9,8 @@ What distributed 2026.8 does, as seen with real schedulers and workers:
 - The scheduler is killed: all futures are cancelled within 0.1 s, and the client's status is "connecting".
   It connects again when there is a scheduler at the same address, which knows nothing of earlier tasks.
   Workers end with the scheduler; who restarts it must restart them.
-- A cancelled task: its future is cancelled at once, queued or running. A function that runs goes
-  on to its end,
-  and its thread of the worker is busy until then.
+- A cancelled task: its future is cancelled at once, queued or running. A function that runs goes on to its
+  end, and its thread of the worker is busy until then.
 - Futures never become *running*.
 - A client that vanishes: the scheduler forgets its tasks, and what runs goes on to its end.
 - Schedulers and workers keep the last 1,000 messages of a connection, with the batches in them. That is their

@@ -2,7 +2,7 @@
 
 from durable_bus.journal.journal import Journal
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.scheduling.dispatcher import note_low_water
+from durable_bus.supervisor.scheduling.begun import note_low_water
 
 __all__ = ["Maintenance", "retain"]
 

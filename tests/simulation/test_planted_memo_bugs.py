@@ -13,7 +13,7 @@ from durable_bus.supervisor import maintenance
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import collector, conversations
 from durable_bus.supervisor.outcomes.threads import ItemHop
-from durable_bus.supervisor.scheduling import dispatcher, memo
+from durable_bus.supervisor.scheduling import begun, memo
 from durable_bus.supervisor.state import ItemLease, Lease, State
 from durable_bus.wire.parts import Segment
 from simulation.equals import Equality
@@ -74,7 +74,7 @@ def keep_who_waits_after_its_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pass_who_waits_with_low_water(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun_ranges, note = dispatcher._begun_ranges, dispatcher.note_low_water
+    begun_ranges, note = begun.begun_ranges, begun.note_low_water
 
     def without(state: State, buffer: Any) -> list[tuple[int, int]]:
         held = {(back.first, 1) for seq, back in state.held_equal if seq == buffer.seq}
@@ -82,7 +82,7 @@ def pass_who_waits_with_low_water(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def passing(context: Context) -> None:
         with pytest.MonkeyPatch.context() as there:
-            there.setattr(dispatcher, "_begun_ranges", without)
+            there.setattr(begun, "begun_ranges", without)
             note(context)
 
     monkeypatch.setattr(maintenance, "note_low_water", passing)

@@ -13,13 +13,14 @@ from durable_bus.journal.work import Retry
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.scheduling import leases, memo, recall, rules, turns
+from durable_bus.supervisor.scheduling.begun import begun_ranges
 from durable_bus.supervisor.scheduling.leases import contiguous
 from durable_bus.supervisor.scheduling.pacing import Gates
-from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range, State, Worker
+from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range, Worker
 from durable_bus.wire.framing import encode
 from durable_bus.wire.work import WorkItems
 
-__all__ = ["BATCH_BYTES_MAX", "note_low_water", "plan_items"]
+__all__ = ["BATCH_BYTES_MAX", "plan_items"]
 
 BATCH_BYTES_MAX = 1024 * 1024
 SCAN_ITEMS_MAX = 50_000
@@ -384,25 +385,6 @@ class _Round:
         """Items from the cursor on that somebody holds (retries do not wait for it) or that came back."""
         return {
             index
-            for first, count in _begun_ranges(self._state, buffer)
+            for first, count in begun_ranges(self._state, buffer)
             for index in range(max(first, buffer.cursor), first + count)
         }
-
-
-def _begun_ranges(state: State, buffer: OpenBuffer) -> list[tuple[int, int]]:
-    """What of a buffer somebody holds, or was given back: ranges (first, count)."""
-    held = [
-        (lease.first, lease.item_count)
-        for lease in state.leases.values()
-        if isinstance(lease, ItemLease) and lease.buffer_seq == buffer.seq
-    ]
-    waiting = [back for seq, back in state.held_equal if seq == buffer.seq]
-    return held + [(back.first, back.item_count) for back in [*buffer.returned, *waiting]]
-
-
-def note_low_water(context: Context) -> None:
-    """Journal how far each buffer is done without a gap; a start begins its scan there. Late is harmless."""
-    for buffer in context.state.buffers.values():
-        if buffer.retry_at is None:
-            firsts = [first for first, _ in _begun_ranges(context.state, buffer)]
-            context.journal.buffers.set_low_water(buffer.seq, min([*firsts, buffer.cursor]))
