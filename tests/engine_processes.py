@@ -2,24 +2,22 @@
 
 import importlib.util
 import os
+import socket
 import subprocess
+import sys
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import (
-    PATIENCE_S,
-    children_of,
-    program,
-    until,
-)
+from support import PATIENCE_S, children_of, environment, kill, program, until
 
 __all__ = [
     "NOTHING",
     "PACKAGES",
     "PYDANTIC",
     "WARNINGS",
+    "Cluster",
     "descendants_of",
     "engine_process",
     "error_of",
@@ -83,3 +81,41 @@ def engine_process(tmp_path: Path, spec: str, then: str = "") -> tuple["subproce
 def descendants_of(pid: int) -> list[int]:
     children = children_of(pid)
     return [*children, *(more for child in children for more in descendants_of(child))]
+
+
+class Cluster:
+    """A scheduler, and workers of one thread each."""
+
+    def __init__(self, folder: Path) -> None:
+        installed("dask")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+        self._log = (folder / "dask.log").open("wb")
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.start_scheduler()
+
+    def start_scheduler(self) -> None:
+        """Also another one, at the same address."""
+        self.scheduler = self._start("scheduler", "--host", self.address)
+
+    def worker(self, *, nanny: bool = True) -> "subprocess.Popen[bytes]":
+        # With a nanny the process that dies is started again.
+        return self._start("worker", self.address, "--nthreads", "1", "--nanny" if nanny else "--no-nanny")
+
+    def _start(self, what: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "dask", what, *arguments, "--no-dashboard"]
+        # Its own warnings are not ours to mend.
+        quiet = environment(PYTHONWARNINGS="ignore")
+        self.processes.append(subprocess.Popen(command, env=quiet, stdout=self._log, stderr=self._log))
+        return self.processes[-1]
+
+    def close(self) -> None:
+        """Kill them all, nannies' workers too."""
+        pids = [pid for process in self.processes for pid in descendants_of(process.pid)]
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        for pid in pids:
+            kill(pid)
+        self._log.close()

@@ -73,11 +73,12 @@ def second_time(number: int, metadata: HandlerMetadata) -> int:
 
 
 @bus.listener("rests", limits=["rate"])
-def rests(number: int, metadata: HandlerMetadata) -> int:
-    if number == 3 and metadata.attempt == 1 and not os.path.exists(os.environ["RESTED"]):
-        Path(os.environ["RESTED"]).touch()
+def rests(path: str) -> int:
+    """Where it gets a path of which there is no file, the limit rests first."""
+    if path and not os.path.exists(path):
+        Path(path).touch()
         raise RetryAfter(0.2, limit="rate")
-    return number
+    return len(path)
 
 
 @bus.listener("side-by-side", limits=["two"])

@@ -3,19 +3,13 @@
 import contextlib
 import os
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import engine_jobs as jobs
 import pytest
-from engine_processes import NOTHING, descendants_of, engine_process, error_of, installed, until_there
+from engine_processes import NOTHING, Cluster, engine_process, error_of, installed, until_there
 from support import (
     PATIENCE_S,
-    environment,
-    kill,
     until,
     until_gone,
 )
@@ -49,46 +43,6 @@ class TestMpi:
             os.kill(pids[0], signal.SIGKILL)
             assert process.wait(PATIENCE_S) == -signal.SIGKILL
             until_gone(pids[1])
-
-
-class Cluster:
-    """A scheduler, and workers of one thread each."""
-
-    def __init__(self, folder: Path) -> None:
-        installed("dask")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-        self._log = (folder / "dask.log").open("wb")
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.scheduler = self._start("scheduler", "--host", self.address)
-
-    def worker(self, *, nanny: bool = True) -> "subprocess.Popen[bytes]":
-        # With a nanny the process that dies is started again.
-        return self._start("worker", self.address, "--nthreads", "1", "--nanny" if nanny else "--no-nanny")
-
-    def _start(self, what: str, *arguments: str) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "dask", what, *arguments, "--no-dashboard"]
-        # Its own warnings are not ours to mend.
-        quiet = environment(PYTHONWARNINGS="ignore")
-        self.processes.append(subprocess.Popen(command, env=quiet, stdout=self._log, stderr=self._log))
-        return self.processes[-1]
-
-    def close(self) -> None:
-        """Kill them all, nannies' workers too."""
-        pids = [pid for process in self.processes for pid in descendants_of(process.pid)]
-        for process in self.processes:
-            process.kill()
-            process.wait()
-        for pid in pids:
-            kill(pid)
-        self._log.close()
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with contextlib.closing(Cluster(tmp_path)) as started:
-        yield started
 
 
 class TestDask:

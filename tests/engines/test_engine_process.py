@@ -159,16 +159,13 @@ def test_an_attempt_that_fails_is_made_again_and_each_is_paid_for(on_engine: Run
 
 
 @pytest.mark.slow
-def test_limits_hold_on_an_engine(
-    on_engine: Running, facts: Facts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RESTED", str(tmp_path / "rested"))
+def test_limits_hold_on_an_engine(on_engine: Running, facts: Facts, tmp_path: Path) -> None:
     with on_engine("process:4") as client:
         buffer = client.start("side-by-side", range(20))
         buffer.wait(60)
         times = [result.value for result in buffer.results()]
         assert max(sum(begun <= at < ended for begun, ended in times) for at, _ in times) <= 2
-        assert client.start("rests", range(10)).wait(60).successful == 10
+        assert client.start("rests", ["", str(tmp_path / "rested"), *[""] * 8]).wait(60).successful == 10
     assert facts.value("SELECT count(*) FROM limits WHERE name = 'rate'") == 1
 
 

@@ -99,8 +99,8 @@ COLUMNS = {
         "where": {"null"},
     },
     "messages": {
-        **dict.fromkeys(("message_id", "kind", "from_id", "to_id", "thread_id"), {"text"}),
-        **dict.fromkeys(("state", "payload", "created_at"), {"text"}),
+        **{name: {"text"} for name in ("message_id", "kind", "from_id", "to_id", "thread_id")},
+        **{name: {"text"} for name in ("state", "payload", "created_at")},
         "settled_at": {"text", "null"},
         "is_xml": {"integer"},
         "form": {"text"},
