@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from durable_bus.journal.work import WorkTable
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.ports import WorkerEnded
-from durable_bus.supervisor.scheduling import leases, recall, timeouts, turns
+from durable_bus.supervisor.scheduling import leases, timeouts, turns
 from durable_bus.supervisor.scheduling.dispatcher import _Round
 from durable_bus.supervisor.scheduling.leases import Suspect
 from durable_bus.supervisor.state import ItemLease, Lease, OpenBuffer, State, Worker
@@ -215,18 +215,6 @@ def never_miss_an_engine_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def judge_an_engine_process_by_its_items(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is killed when it has not come round for the time-out of an item."""
     monkeypatch.setattr(timeouts, "ENGINE_SILENT_S", 0.1)
-
-
-def forget_what_was_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch that throws away what rests answers later than what came behind it: what counts is the last."""
-
-    def discarded(context: Context, worker: Worker, first_ordinal: int, end_ordinal: int) -> None:
-        take_in(context, worker, first_ordinal, end_ordinal)
-        if worker.worker_id in context.state.workers:
-            context.state.workers.change(worker.worker_id, discarded_to=end_ordinal)
-
-    take_in = recall.discarded
-    monkeypatch.setattr(recall, "discarded", discarded)
 
 
 @pytest.mark.parametrize(
