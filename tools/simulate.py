@@ -94,6 +94,7 @@ def main() -> int:
     seconds = time.monotonic() - begun_s
     print(
         f"{count:,} schedules, {len(failed)} failed{f' (seeds {sorted(failed)[:20]})' if failed else ''}: "
+        f"{sum(one.has_engine for one in done):,} with an engine, "
         f"{sum(one.crashes for one in done):,} crashes, {sum(one.starts for one in done):,} starts and "
         f"{sum(one.commits for one in done):,} commits of supervisors; "
         f"{sum(one.buffers for one in done):,} buffers, "

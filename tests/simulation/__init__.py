@@ -8,6 +8,7 @@
     pool.py            the pool port: starts workers, hands them work, reads what they say
     processes.py       what every simulated process goes through: steps, stops, a boot, an end
     workers.py         workers that are slow, stop, die, answer late or twice
+    engines.py         engine processes, and the engines that lose, refuse and forget batches
     worker_pipe.py     what a worker says, and the pipe through which it does
     handlers.py        what handlers answer
     attempts.py        what simulated workers do beside answering: returns of limits that rest, and spending

@@ -199,7 +199,10 @@ class SimulatedEngine(SimulatedProcess):
         self._running: list[_Batch] = []
         self._taking: Frame[Work] | None = None
         """It has said "started" of this, and not looked at the limit."""
+        self._said_ns = 0
+        """When it said so."""
         self._turns = False
+        """It is to look again in a quarter of a second."""
         self._is_going = False
         """Its engine is gone, and so will it be."""
         self.outstanding: dict[int, bool] = {}
@@ -270,7 +273,7 @@ class SimulatedEngine(SimulatedProcess):
             return
         self._taking = self.inbox.popleft()
         work = self._taking.header
-        self.slot.worker_since_ns = self.world.now_ns
+        self._said_ns = self.slot.worker_since_ns = self.world.now_ns
         self.slot.worker_started = work.ordinal + len(unpack(self._taking.bodies[0]))
         self.step(self._look_at_limit)
 
@@ -295,7 +298,8 @@ class SimulatedEngine(SimulatedProcess):
         batch = _Batch(self, frame)
         for key in batch.keys:
             self.machine.rules.begun(key)
-            self.machine.pace.begun(frame.header)
+            # It says so before it looks at the limit, and may be stopped between the two.
+            self.machine.pace.begun(frame.header, self._said_ns)
         if self.world.chance(self._engine.submit):
             self._held[batch.dispatch] = batch
             self._lost([batch], self.world.rng.choice(["lost", "returned"]), alone=self._is_alone(batch))

@@ -167,13 +167,13 @@ class PaceRules:
         not_yet = (buffer.not_before or 0) > self._machine.supervisor.context.journal.now_ms
         return not (buffer.paused or not_yet) and buffer.recovered_to <= buffer.cursor < buffer.total
 
-    def begun(self, work: Work) -> None:
-        """Something of it begins to run."""
+    def begun(self, work: Work, at_ns: int | None = None) -> None:
+        """Something of it begins to run, or has begun at another time."""
         left_ns, names = self._left[work.dispatch]
         for name in names:
             windows = self._windows.get(name)
             if windows is not None and windows.since_ns <= left_ns:
-                windows.begins(name, self._now_ns)
+                windows.begins(name, self._now_ns if at_ns is None else at_ns)
 
     # What comes in
 

@@ -52,6 +52,7 @@ class Summary:
     messages: int
     executions: int
     given_again: int
+    has_engine: bool
     simulated_s: float
 
 
@@ -376,5 +377,6 @@ def _summary(machine: Machine, seed: int) -> Summary:
         messages=model.query("SELECT count(*) FROM message")[0][0],
         executions=sum(model.executions_so_far.values()),
         given_again=machine.memos.given_again,
+        has_engine=machine.engine is not None,
         simulated_s=machine.world.now_ns / 1e9,
     )

@@ -96,8 +96,9 @@ class SchedulingRules:
         assert supervisor is not None
         state = supervisor.state
         lease, hand = state.leases.get(work.dispatch), state.workers.get(worker_id)
-        if lease is None or hand is None or not hand.places or lease.alone:
-            return
+        others = [one for one in state.workers.values() if one.places and not one.leaving]
+        if lease is None or hand is None or lease.alone or others != [hand]:
+            return  # during a reload one of two is kept free
         for seq, back in self._to_be_alone:
             buffer = state.buffers.get(seq)
             if buffer is None or buffer.paused or back not in buffer.returned:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -19,8 +20,9 @@ from durable_bus.supervisor.outcomes import attempts
 from durable_bus.supervisor.scheduling import timeouts
 from durable_bus.wire.parts import Terms
 from simulation import Machine, Violation, run_schedule
+from simulation.engines import Engine
 from simulation.equals import equal_items, with_memos
-from simulation.handlers import Answers
+from simulation.handlers import Answers, Call
 from simulation.listeners import LISTENERS
 from simulation.records import Content
 from simulation.schedule import RETURNS_MAX, cuts, some_content, some_letters, some_terms
@@ -55,7 +57,7 @@ def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     20303: a worker was kept free for an item that got the answer of an equal one, and nobody looked for other
     work for it.
     """
-    run_schedule(seed, folder)
+    run_schedule(seed, folder, engine=None)
 
 
 def test_a_worker_that_is_to_stop_again_as_it_has_stopped_goes_on(folder: Path) -> None:
@@ -89,6 +91,34 @@ def test_who_has_waited_long_is_served_beside_any_number_of_urgent_items(folder:
         machine.settle()
         ended = machine.model.query("SELECT buffer_id FROM buffer ORDER BY ended_commit")
         assert ended == [("other",), ("urgent",)]
+    finally:
+        machine.close()
+
+
+def test_an_engine_that_has_answered_all_may_close_while_others_finish(folder: Path) -> None:
+    """A stop takes back what has not begun, and who had nothing left was missed for not saying so: it was
+    killed after three seconds, and did not close its engine.
+    """
+    listeners = {"once": msgspec.structs.replace(LISTENERS["once"], timeout_s=20.0)}
+
+    def handler(call: Call) -> Answers:
+        return Answers(6.0 if call.is_message else 0.2, call.text)
+
+    machine = Machine(
+        0, folder, workers=1, listeners=listeners, limits={}, handler=handler, engine=Engine(places=1)
+    )
+    try:
+        machine.start_buffer(Content("b", "once", True, ("item",) * 9, (0,) * 9), [9])
+        machine.correspond("alice", [("once", "item")])
+        while machine.model.query("SELECT count(*) FROM dispatch") == [(0,)] or not machine.model.query(
+            "SELECT 1 FROM message WHERE delivered_commit IS NOT NULL"
+        ):
+            machine.turn()
+        machine.signal("stop")
+        while machine.stops == 0:
+            machine.turn()
+        assert machine.world.now_ns > 5e9
+        machine.settle()
     finally:
         machine.close()
 
@@ -168,17 +198,24 @@ def test_without_looking_at_who_does_not_begin_a_buffer_would_not_end(
 
 # What hypothesis thinks of
 
+BAD_ENGINE = Engine(places=8, neighbours="all", refuse=0.1, submit=0.05, gone=0.02, late_reply=0.5, slow=0.1)
+
 
 class ASupervisorInTrouble(RuleBasedStateMachine):
     """The same machine, its trouble chosen by hypothesis, which then looks for the shortest way to it."""
 
     machine: Machine | None = None
 
-    @initialize(seed=st.integers(0, 1 << 32), workers=st.integers(1, 3))
-    def start(self, seed: int, workers: int) -> None:
+    @initialize(
+        seed=st.integers(0, 1 << 32),
+        workers=st.integers(1, 3),
+        engine=st.sampled_from([None, Engine(neighbours="some"), BAD_ENGINE]),
+    )
+    def start(self, seed: int, workers: int, engine: Engine | None) -> None:
         self.folder = fast_folder()
         listeners = with_memos(LISTENERS, {"once": "v1", "many": "v1", "both": "v1"})
-        self.machine = Machine(seed, self.folder, workers=workers, listeners=listeners)
+        workers = 1 if engine is not None else workers
+        self.machine = Machine(seed, self.folder, workers=workers, listeners=listeners, engine=engine)
         self.machine.faults.answer_twice = 0.1
         self.machine.spends = 0.3
         self.returns_max = patch.object(attempts, "RETURNS_MAX", RETURNS_MAX)

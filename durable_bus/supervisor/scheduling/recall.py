@@ -66,8 +66,10 @@ def take_back(context: Context) -> None:
 def discarded(context: Context, worker: Worker, first_ordinal: int, end_ordinal: int) -> None:
     """A worker has thrown away what it was told not to start."""
     leases.take_back(context, worker, first_ordinal, end_ordinal)
-    # Kept, as it is said once: who is recalled again before its limit is lifted has nothing to say.
-    worker = context.state.workers.change(worker.worker_id, discarded_to=end_ordinal)
+    # Kept, as it is said once: who is recalled again before its limit is lifted has nothing to say. An engine
+    # ends its batches in any order, and may say it of an older one later.
+    discarded_to = max(worker.discarded_to, end_ordinal)
+    worker = context.state.workers.change(worker.worker_id, discarded_to=discarded_to)
     if worker.recalled and end_ordinal >= worker.next_ordinal:
         _end(context, worker)
 

@@ -178,7 +178,8 @@ def judge(context: Context) -> None:
     before = state.verdicts
     verdicts: dict[int, Verdict] = {}
     for worker in [*state.workers.values()]:
-        if not (worker.unanswered or worker.recalled) or worker.late is not None:
+        owes_word = worker.recalled and not state.stopping  # at a stop nobody gets anything again
+        if not (worker.unanswered or owes_word) or worker.late is not None:
             continue
         held, last = state.held_by(worker), before.get(worker.worker_id)
         runs = running(context, worker, held)

@@ -14,6 +14,7 @@ from durable_bus.supervisor.scheduling.rules import (
     Load,
     Theft,
     batch_items,
+    batch_wall_us,
     in_hand_items,
     share_of,
     thefts,
@@ -24,6 +25,14 @@ MS = 1_000.0
 
 
 # How many items make a batch
+
+
+@pytest.mark.parametrize(
+    ("workers", "at_engine", "milliseconds"),
+    [(1, False, 40), (6, False, 40), (10, False, 60), (32, False, 80), (1, True, 150), (32, True, 150)],
+)
+def test_a_batch_is_longer_where_it_costs_more(workers: int, at_engine: bool, milliseconds: int) -> None:
+    assert batch_wall_us(workers, at_engine=at_engine) == milliseconds * MS
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.scheduling.timeouts import (
     ASK_AFTER_S,
     ASYNC_GRACE_S,
+    ENGINE_SILENT_S,
     KILL_AFTER_S,
     LOOK_AGAIN_S,
     Running,
@@ -144,6 +145,35 @@ def test_without_a_time_out_nobody_is_late(seconds: float) -> None:
 def test_a_listener_that_the_worker_does_not_have_has_no_time_out() -> None:
     runs = Running(items(listener="gone"), 0, 1e6, has_thread=True)
     assert verdict(worker(), [runs.lease], runs, None, NOW_S).late is None
+
+
+# ---- an engine process
+
+
+@pytest.mark.parametrize(
+    ("seconds", "late"), [(0.0, False), (TIMEOUT_S + 1, False), (ENGINE_SILENT_S, False), (30.001, True)]
+)
+@pytest.mark.parametrize("timeout_s", [None, 0.1, TIMEOUT_S, 3600.0])
+def test_an_engine_process_is_late_when_it_does_not_come_round_and_no_item_is(
+    timeout_s: float | None, seconds: float, late: bool
+) -> None:
+    one = worker(timeout_s=timeout_s, engine="dask", places=4)
+    found = verdict(one, [items()], run(seconds, has_thread=False), None, NOW_S)
+    assert (found.look_again_s, found.ask, found.seems_late) == (KILL_AFTER_S, False, None)
+    assert (found.late is not None) == late
+    if found.late is not None:
+        assert isinstance(found.late.death, WorkerUnresponsive)
+        assert found.late.ordinal is None
+
+
+@pytest.mark.parametrize(("started", "ordinal"), [(0, None), (1, 0), (3, 0), (9, 0)])
+def test_in_an_engine_process_runs_what_it_has_taken_and_not_answered(
+    started: int, ordinal: int | None
+) -> None:
+    one = worker(engine="dask", places=4)
+    found = what_runs(one, [items(), items(3), items(6)], Seen(started, 1, 0), 1_000_000_001)
+    assert (None if found is None else found.ordinal) == ordinal
+    assert found is None or not found.has_thread
 
 
 # ---- with beginning

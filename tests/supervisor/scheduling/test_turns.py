@@ -23,6 +23,15 @@ def settings(name: str, concurrency: int) -> ListenerSettings:
     return ListenerSettings(name, 1.0, 1, 0.0, concurrency, concurrency > 1, None)
 
 
+def engine(worker_id: int, *names: str, places: int = 4, **fields: Any) -> Worker:
+    return worker(worker_id, *names, engine="dask", places=places, gets_messages=False, **fields)
+
+
+def beside(worker_id: int, *names: str, **fields: Any) -> Worker:
+    """The worker that gets the messages where items run in an engine."""
+    return worker(worker_id, *names, gets_items=False, **fields)
+
+
 def worker(worker_id: int, *names: str, concurrency: int = 1, **fields: Any) -> Worker:
     listeners = {name: settings(name, concurrency) for name in names}
     return Worker(worker_id, 100 + worker_id, listeners=listeners, **fields)
@@ -111,6 +120,24 @@ def test_a_worker_that_has_not_reported_gets_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("workers", "able"),
+    [
+        ([engine(1, "work"), beside(2, "work")], 4),
+        ([engine(1, "work", places=1)], 1),
+        ([engine(1, "work", exclusive=True), beside(2, "work")], 0),
+        ([engine(1, "other"), beside(2, "work")], 0),
+        ([engine(1, "work", leaving=True), engine(2, "work", places=8)], 8),
+        # Before it has said how many places it has, it has not said what it runs either.
+        ([Worker(1, 100, engine="dask", gets_messages=False), beside(2, "work")], 0),
+    ],
+)
+def test_each_place_of_an_engine_counts_and_the_worker_beside_it_does_not(
+    workers: list[Worker], able: int
+) -> None:
+    assert able_to_get(workers, "work") == able
+
+
+@pytest.mark.parametrize(
     ("unanswered", "next_ordinal", "begun", "load"),
     [(0, 0, 0, 0), (5, 10, 5, 5), (5, 10, 8, 3), (5, 10, 10, 1), (5, 10, 0, 5)],
 )
@@ -132,6 +159,11 @@ def test_what_a_sync_worker_has_begun_and_not_reported_may_be_done(
         ((ALONE,), (), [worker(1, "work", leaving=True), worker(2, "work", unanswered=9)], 2),
         ((), ("told",), [worker(1, "work"), worker(2, "told")], 2),
         ((), ("told",), [worker(1, "work")], None),
+        ((ALONE,), (), [engine(1, "work", unanswered=7), beside(2, "work")], 1),
+        ((ALONE,), (), [engine(1, "work", exclusive=True), beside(2, "work")], None),
+        ((ALONE,), (), [engine(1, "work", leaving=True, unanswered=7), engine(2, "work", unanswered=9)], 2),
+        ((), ("told",), [engine(1, "told"), beside(2, "told")], None),
+        ((ALONE,), ("told",), [engine(1, "told", "work"), beside(2, "told", "work")], 1),
     ],
 )
 def test_a_worker_is_kept_free_for_what_must_be_alone(
@@ -161,6 +193,11 @@ def test_nobody_is_kept_free_for_a_buffer_that_is_paused() -> None:
         ([worker(1, "work", unanswered=1)], True, None),
         ([worker(1, "work", exclusive=True), worker(2, "work", limit=3)], False, None),
         ([worker(1, "work", leaving=True)], False, None),
+        ([engine(1, "work"), beside(2, "work", unanswered=1, messages=1)], False, 2),
+        ([engine(1, "work"), beside(2, "work", unanswered=2, messages=2)], False, None),
+        ([engine(1, "work"), beside(2, "work", unanswered=1, messages=1)], True, None),
+        ([engine(1, "work", unanswered=7), beside(2, "work")], True, 2),
+        ([engine(1, "work"), beside(2, "other")], False, None),
     ],
 )
 def test_a_message_goes_to_who_comes_to_it_first(
