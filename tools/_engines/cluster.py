@@ -27,10 +27,14 @@ class Cluster:
             self.port = free.getsockname()[1]
         self.address = f"tcp://127.0.0.1:{self.port}"
         self._folder = folder
+        self._count = workers
+        self._start_all()
+
+    def _start_all(self) -> None:
         self.scheduler = self._start_scheduler()
         self.nannies = [
             self._start("distributed.cli.dask_worker", self.address, "--nthreads", "1", "--no-dashboard")
-            for _ in range(workers)
+            for _ in range(self._count)
         ]
 
     def _start(self, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
@@ -65,10 +69,12 @@ class Cluster:
             time.sleep(0.1)
 
     def restart_scheduler(self) -> None:
-        """Kill it, and start another one at its address."""
+        """Kill it, and start another one at its address. Its workers end with it: others are started."""
         self.scheduler.kill()
         self.scheduler.wait()
-        self.scheduler = self._start_scheduler()
+        for nanny in self.nannies:
+            nanny.wait(PATIENCE_S)
+        self._start_all()
 
     def memory_pids(self) -> dict[str, int]:
         named = {f"dask worker {number}": pid for number, pid in enumerate(self.workers())}
