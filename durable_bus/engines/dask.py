@@ -60,8 +60,7 @@ class DaskEngine:
         self.name = name
         self._is_gone = False
         self._client = _connect(name, address)
-        self._threads: int = sum(self._client.nthreads().values())
-        self.capacity = max(1, self._threads)
+        self.capacity: int = sum(self._client.nthreads().values())
         # Those that are there. Later ones import the app with their first batch: a plugin would see to that,
         # but would stay on the cluster when we are gone, and keep workers out that do not have this package.
         function, *arguments = prepare
@@ -83,7 +82,7 @@ class DaskEngine:
 
     def has_begun(self, future: "concurrent.futures.Future[Any]", ahead: int) -> bool:
         """Whether those ahead of it leave it a thread of the workers there are."""
-        return ahead < self._threads
+        return ahead < self.capacity
 
     def fate(self, error: BaseException) -> Fate:
         """KilledWorker makes a suspect. What was cancelled comes back, alone or with the whole engine."""
@@ -112,7 +111,7 @@ class DaskEngine:
                 found = self._client.sync(
                     self._client.scheduler.ncores, workers=None, callback_timeout=_LOOK_S
                 )
-                self._threads = sum(found.values())
+                self.capacity = sum(found.values())
         return self._is_connected()
 
     def close(self) -> None:

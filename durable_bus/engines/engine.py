@@ -45,7 +45,7 @@ class Engine(Protocol):
     name: str
     """The spec as the user gave it, such as ``dask:tcp://127.0.0.1:8786``; for views and messages."""
     capacity: int
-    """How many batches it ran at once when it was opened; at least 1."""
+    """How many batches it runs at once now; 0: none of its workers is there. `is_alive` may change it."""
 
     def submit(self, function: Callable[..., Any], *args: Any) -> "concurrent.futures.Future[Any]":
         """Run a function that can be imported, with arguments that can be pickled. Raises EngineGone."""

@@ -32,7 +32,7 @@ from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, encode, write_all
 from durable_bus.wire.slot import LIMIT, SINCE, STARTED, Slot
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments
-from durable_bus.wire.work import Answers, AppNotImportable, Lost, Ready, Work, WorkItems
+from durable_bus.wire.work import Answers, AppNotImportable, Lost, Places, Ready, Work, WorkItems
 
 __all__ = ["main"]
 
@@ -81,6 +81,9 @@ class _EngineProcess:
         self._read_fd, self._write_fd, _ = arguments.fds
         self._words = slot.words
         self._reader = FrameReader(decode_work)
+        self._places_wanted = arguments.engine.places if arguments.engine is not None else None
+        self.places = self._places_wanted or 2 * max(1, engine.capacity)
+        """How many batches it may hold."""
         self._held: dict[int, _Held] = {}
         """By dispatch, in the order they came."""
         self._refused: dict[int, tuple[float, str]] = {}
@@ -217,6 +220,14 @@ class _EngineProcess:
             self._looked_s = now_s
             if not self._engine.is_alive():
                 raise _EngineGone("it does not answer any more")
+            self._look_at_places()
+
+    def _look_at_places(self) -> None:
+        """A cluster may grow and shrink."""
+        before = self.places
+        self.places = self._places_wanted or 2 * max(1, self._engine.capacity)
+        if self.places != before:
+            self._send(Places(self.places))
 
     def _send(self, header: msgspec.Struct) -> None:
         write_all(self._write_fd, encode(header))
@@ -264,8 +275,7 @@ def main(arguments: WorkerArguments) -> int:
             process.greet()
         except DurableBusError as error:
             return _refuse(write_fd, error)
-        places = spec.places or 2 * max(1, engine.capacity)
-        ready = Ready(process.settings, bus.forms, bus.limits, places)
+        ready = Ready(process.settings, bus.forms, bus.limits, process.places)
         write_all(write_fd, encode(ready))
         process.serve()
     except _EngineGone as gone:

@@ -2,14 +2,24 @@
 by then. `protocol` has those of clients, and says what holds for all.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from durable_bus.payloads.settings import LimitSettings, ListenerSettings, ValueForms
 from durable_bus.wire.parts import Count, Failed, Form, Forms, Frame, Handled, Segment, Spent, Where
 
-__all__ = ["Answers", "AppNotImportable", "Lost", "Ready", "Report", "Work", "WorkItems", "WorkMessage"]
+__all__ = [
+    "Answers",
+    "AppNotImportable",
+    "Lost",
+    "Places",
+    "Ready",
+    "Report",
+    "Work",
+    "WorkItems",
+    "WorkMessage",
+]
 
 # ---- supervisor → worker
 
@@ -109,4 +119,10 @@ class Lost(Frame, tag="lost"):
     """One line for a user."""
 
 
-Report = Ready | AppNotImportable | Answers | Lost
+class Places(Frame, tag="places"):
+    """The engine has more workers now, or fewer, and may hold so many dispatches. Nothing is on disk."""
+
+    places: Annotated[int, msgspec.Meta(ge=1, le=1 << 32)]
+
+
+Report = Ready | AppNotImportable | Answers | Lost | Places

@@ -10,7 +10,7 @@ from durable_bus.supervisor.scheduling import leases, memo, pacing, recall
 from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, State, Worker
 from durable_bus.supervisor.workers import workforce
 from durable_bus.supervisor.workers.blame import guilty
-from durable_bus.wire.work import Answers, Lost, Ready
+from durable_bus.wire.work import Answers, Lost, Places, Ready
 
 __all__ = ["ended", "spoke"]
 
@@ -25,6 +25,9 @@ def spoke(context: Context, event: WorkerSpoke) -> None:
             workforce.retire_worn_out(context, worker)
     elif isinstance(report, Lost):
         _lost(context, event.worker_id, report)
+    elif isinstance(report, Places):
+        if event.worker_id in workers:
+            workers.change(event.worker_id, places=report.places)
     elif isinstance(report, Ready):
         worker = workers.get(event.worker_id)
         pid = None if worker is None else worker.pid
