@@ -14,6 +14,7 @@ import threading
 
 import msgspec
 
+from durable_bus import __version__
 from durable_bus.app.bus import Bus
 from durable_bus.app.finding import load_app
 from durable_bus.errors import DurableBusError, said
@@ -64,8 +65,9 @@ def where() -> str:
 
 
 def code_of(bus: Bus) -> str:
-    """Which code a bus has: a digest of the files that its handlers stand in. To be asked right after the
-    import, before anybody can have written to them.
+    """Which code a bus has: the version of this package, whose frames no other one reads, and a digest of the
+    files that its handlers stand in. To be asked right after the import, before anybody can have written to
+    them.
     """
     files: dict[str, str] = {}
     for name, listener in sorted(bus.listeners.items()):
@@ -75,7 +77,7 @@ def code_of(bus: Bus) -> str:
                 files[name] = hashlib.sha256(file.read()).hexdigest()
         except OSError:  # a builtin, or a module in an archive: nobody can say
             files[name] = ""
-    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+    return f"{__version__}-{hashlib.sha256(repr(files).encode()).hexdigest()[:16]}"
 
 
 def _imported(described: bytes) -> _App:
