@@ -69,6 +69,8 @@ class SimulatedPool:
                 count = len(unpack(frame.bodies[0]))
                 first = key_of(work, work.first)
                 self._machine.rules.handed_out([*range(first, first + count)], worker_id)
+            elif self._machine.engine is not None:  # nobody else could take it from this worker
+                self._machine.rules.handed_out([work.dispatch], worker_id)
             self._machine.pace.sent(work, worker_id)
             self._machine.memos.sent(work, len(unpack(frame.bodies[0])), worker_id)
             self._world.note(f"to {worker.kind} {worker_id}: {work}, {len(unpack(frame.bodies[0]))} payloads")

@@ -83,8 +83,10 @@ class SchedulingRules:
             if since_ns is not None and now_ns - since_ns > _STUCK_S * 1e9:
                 times = 0  # from one whose running item is stuck all is taken at once
             times, longest = times + 1, max(longest, supervisor.state.workers[worker_id].unanswered)
-            if times > math.log2(longest) + 2:
-                raise Violation(f"item {key & 0xFFFFFFFF} was handed out {times} times without being begun")
+            # A message beside an engine is nobody else's to take.
+            if times > (math.log2(longest) + 2 if key > 0 else 1):
+                what = f"item {key & 0xFFFFFFFF}" if key > 0 else f"message {-key}"
+                raise Violation(f"{what} was handed out {times} times without being begun")
             self._handed[key] = (times, longest)
             self._holder[key] = worker_id
 
@@ -143,9 +145,9 @@ class SchedulingRules:
         with_room = []
         idle = []
         for hand in state.workers.values():
-            if hand.worker_id not in workers or not hand.listeners or hand.leaving:
+            if hand.worker_id not in workers or not hand.listeners or hand.leaving or not hand.gets_items:
                 continue
-            if hand.gets_items and not hand.recalled:
+            if not hand.recalled:
                 idle += [hand] * (not hand.unanswered)
                 with_room += [hand] * self._has_room(hand)
             if hand.worker_id in state.given:

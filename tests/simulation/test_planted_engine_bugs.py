@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from durable_bus.journal.work import WorkTable
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.ports import WorkerEnded
-from durable_bus.supervisor.scheduling import leases, timeouts, turns
+from durable_bus.supervisor.scheduling import leases, recall, timeouts, turns
 from durable_bus.supervisor.scheduling.dispatcher import _Round
 from durable_bus.supervisor.scheduling.leases import Suspect
 from durable_bus.supervisor.state import ItemLease, Lease, OpenBuffer, State, Worker
@@ -39,6 +39,16 @@ AT_ENGINE: dict[str, Any] = {
     ),
 }
 """Schedules in which there is much that these bugs are about."""
+CALM: dict[str, Any] = {
+    **AT_ENGINE,
+    "engine": Engine(),
+    "kill_worker": 0.0,
+    "freeze_worker": 0.0,
+    "control": 0.0,
+    "talk": 0.4,
+    "mailboxes": 2,
+}
+"""Schedules in which hardly anything is given back for other reasons."""
 FIRST_SEED = {
     "blame_for_the_silence_of_an_engine_process": 12,
     "count_a_late_reply_as_another_result": 22,
@@ -210,6 +220,23 @@ def send_messages_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "freest", freest)
 
 
+def take_messages_for_an_idle_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the worker beside it, which gets them again."""
+
+    def loads(context: Context) -> Any:
+        table = context.state.workers
+        beside = [worker.worker_id for worker in table.values() if not worker.gets_items]
+        for worker_id in beside:
+            table.change(worker_id, gets_items=True)
+        found = look(context)
+        for worker_id in beside:
+            table.change(worker_id, gets_items=False)
+        return found
+
+    look = recall._loads
+    monkeypatch.setattr(recall, "_loads", loads)
+
+
 def send_items_to_the_worker_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Round, "_workers", lambda self: [*self._state.workers.values()])
 
@@ -241,6 +268,7 @@ def judge_an_engine_process_by_its_items(monkeypatch: pytest.MonkeyPatch) -> Non
         hand_out_what_must_be_alone_beside_others,
         keep_no_engine_free,
         send_messages_to_the_engine,
+        take_messages_for_an_idle_engine,
         send_items_to_the_worker_beside_it,
         never_miss_an_engine_process,
         judge_an_engine_process_by_its_items,
@@ -250,4 +278,5 @@ def test_a_planted_bug_is_found(
     plant: Callable[[pytest.MonkeyPatch], None], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
-    is_found(folder, FIRST_SEED.get(plant.__name__, 0), **AT_ENGINE)
+    profile = CALM if plant is take_messages_for_an_idle_engine else AT_ENGINE
+    is_found(folder, FIRST_SEED.get(plant.__name__, 0), **profile)

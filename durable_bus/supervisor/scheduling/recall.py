@@ -119,8 +119,8 @@ def _loads(context: Context) -> tuple[list[Load], dict[int, tuple[int, int, int]
     loads: list[Load] = []
     watched: dict[int, tuple[int, int, int]] = {}
     for worker in state.workers.values():
-        if not worker.unanswered or worker.exclusive or worker.limit == 0:
-            continue
+        if not (worker.gets_items and worker.unanswered) or worker.exclusive or worker.limit == 0:
+            continue  # the messages of the worker beside an engine are for nobody else
         slot = context.slot(worker.worker_id)
         begun = worker.begun(slot.started)
         unbegun = min(worker.next_ordinal, worker.limit) - begun
