@@ -69,22 +69,24 @@ class Cluster:
             time.sleep(0.1)
 
     def restart_scheduler(self) -> None:
-        """Kill it, and start another one at its address. Its workers end with it: others are started."""
-        self.scheduler.kill()
-        self.scheduler.wait()
-        for nanny in self.nannies:
-            nanny.wait(PATIENCE_S)
+        """Kill it, and start another one at its address. Its workers end with it, sooner or later: others are
+        started.
+        """
+        self._kill_all()
         self._start_all()
 
     def memory_pids(self) -> dict[str, int]:
         named = {f"dask worker {number}": pid for number, pid in enumerate(self.workers())}
         return {"dask scheduler": self.scheduler.pid, **named}
 
-    def close(self) -> None:
-        for process in [*self.nannies, self.scheduler]:
+    def _kill_all(self) -> None:
+        for process in [self.scheduler, *self.nannies]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+    def close(self) -> None:
+        self._kill_all()
         os.close(self._log)
 
 

@@ -87,6 +87,7 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
         progress(f"kills: {engine}")
         with scratch(options.folder) as own, cluster_for(engine, own) as (spec, cluster):
             found[engine] = _killed(options, own / "journal.db", spec, cluster)
+        progress(f"  {found[engine]}")
     return found
 
 
@@ -210,6 +211,7 @@ def tiny(options: argparse.Namespace) -> dict[str, Any]:
         progress(f"tiny: {engine}")
         with scratch(options.folder) as own, cluster_for(engine, own) as (spec, cluster):
             found[engine] = _rate(options, own / "journal.db", spec, cluster)
+        progress(f"  {found[engine]}")
     return found
 
 
