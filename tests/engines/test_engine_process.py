@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from apps import elsewhere
+from engine_processes import installed
 from services import Service
 from support import Facts, children_of, command_of, kill, until, until_gone, workers_of
 
@@ -38,10 +39,15 @@ def engine_of(supervisor_pid: int | None) -> int:
     return int(until(find, "there is an engine process"))
 
 
-@pytest.mark.parametrize("engine", [THREADS, "process:2"])
+OTHERS = [pytest.param(engine, marks=pytest.mark.slow) for engine in ("loky:2", "executorlib:2", "mpi:2")]
+
+
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize("engine", [THREADS, "process:2", *OTHERS])
 def test_what_handlers_give_comes_back_as_it_would_from_a_worker(
     on_engine: Running, facts: Facts, engine: str
 ) -> None:
+    installed(engine.partition(":")[0])
     values = [1, 2.5, "text\n<&>", [1, {"a": None}], b"bytes", "ü" * 10_000]
     numbers = range(500)
     with on_engine(engine) as client:
@@ -78,14 +84,17 @@ def test_a_message_is_handled_here_and_what_handlers_pass_on_goes_on(
         assert workers_of(client.supervisor_pid or 0) == [handled_by]
 
 
-def test_only_the_item_that_ends_its_process_is_blamed(on_engine: Running, facts: Facts) -> None:
-    with on_engine() as client:
+@pytest.mark.usefixtures("importable")
+@pytest.mark.parametrize("engine", ["process:2", *OTHERS])
+def test_only_the_item_that_ends_its_process_is_blamed(on_engine: Running, facts: Facts, engine: str) -> None:
+    installed(engine.partition(":")[0])
+    with on_engine(engine) as client:
         items = [{"number": number, "deadly": 41} for number in range(100)]
         complete = client.start("poison", items, buffer_id="deadly").wait(120)
         assert (complete.total, complete.successful) == (100, 99)
         assert client.start("double", [1]).wait(60).successful == 1  # it goes on
     assert {(index, kind) for index, _, kind, _ in facts.failures("deadly")} == {(41, "lost")}
-    assert set(facts.rows('SELECT f."where" FROM failures f')) == {("process:2",)}
+    assert set(facts.rows('SELECT f."where" FROM failures f')) == {(engine,)}
     ran = {where for (where,) in facts.rows('SELECT r."where" FROM results r WHERE success')}
     assert {where.rpartition(":")[0] for where in ran} == {socket.gethostname()}
     assert len(ran) >= 2  # its process ended at least once
