@@ -44,8 +44,10 @@ _GREET_S = 60.0
 """How long it waits for a first worker of the engine to say that it has the app. In a cluster's queue one may
 wait for longer: then its batches do.
 """
-_REFUSED_S = 1.0
-"""A batch that a worker has refused keeps its place for so long: there may be but workers that refuse it."""
+_RETURNED_S = 1.0
+"""A batch that goes back without having run keeps its place for so long: the engine may take none now, or
+have but workers that refuse it.
+"""
 
 
 class _Held:
@@ -86,8 +88,8 @@ class _EngineProcess:
         """How many batches it may hold."""
         self._held: dict[int, _Held] = {}
         """By dispatch, in the order they came."""
-        self._refused: dict[int, tuple[float, str]] = {}
-        """Batches that a worker has refused: until when they keep their place, and why."""
+        self._returned: dict[int, tuple[float, str]] = {}
+        """Batches that go back: until when they keep their place, monotonic, and why."""
         self._done: deque[tuple[int, Future[Reply]]] = deque()
         self._wake_fd, self._woken_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._looked_s = time.monotonic()
@@ -110,7 +112,7 @@ class _EngineProcess:
             selector.register(self._wake_fd, selectors.EVENT_READ)
             while True:
                 ready = {key.fd for key, _ in selector.select(_TURN_S)}
-                if self._held or self._refused:
+                if self._held or self._returned:
                     self._words[SINCE] = time.monotonic_ns()
                 if self._wake_fd in ready:
                     os.read(self._wake_fd, READ_BYTES)
@@ -120,9 +122,9 @@ class _EngineProcess:
                         return
                     self._look()
                 except _EngineGone as gone:
-                    self._lost([*self._held, *self._refused], "returned", str(gone))
+                    self._lost([*self._held, *self._returned], "returned", str(gone))
                     raise
-                if not (self._held or self._refused):
+                if not (self._held or self._returned):
                     self._words[SINCE] = 0
 
     # What the supervisor says
@@ -158,7 +160,7 @@ class _EngineProcess:
         try:
             future = self._engine.submit(run_batch, self._app, self._code, self._journal, data)
         except Exception as error:
-            self._failed([work.dispatch], error)
+            self._failed(work.dispatch, error, has_run=False)
             return
         self._held[work.dispatch] = _Held(future, count, settings.timeout_s if settings else None)
         future.add_done_callback(lambda done, dispatch=work.dispatch: self._note_done(dispatch, done))  # type: ignore[misc]
@@ -180,36 +182,44 @@ class _EngineProcess:
             try:
                 frames, refusal = future.result()
             except BaseException as error:
-                self._failed([dispatch], error)
+                self._failed(dispatch, error, has_run=True)
                 continue
             del self._held[dispatch]
             if refusal:
-                self._refused[dispatch] = (time.monotonic() + _REFUSED_S, refusal)
+                self._return(dispatch, refusal)
             else:
                 write_all(self._write_fd, frames)
 
-    def _failed(self, dispatches: list[int], error: BaseException) -> None:
+    def _failed(self, dispatch: int, error: BaseException, *, has_run: bool) -> None:
         """No reply has come, but an error of the engine's."""
         fate = self._engine.fate(error)
         why = f"{type(error).__name__}: {said(error)}".rstrip(": ")
+        self._held.pop(dispatch, None)
+        if fate is Fate.LOST and has_run:
+            self._lost([dispatch], "lost", why)
+            return
+        self._return(dispatch, why)
         if fate is Fate.GONE:
             raise _EngineGone(why)
-        self._lost(dispatches, "lost" if fate is Fate.LOST else "returned", why)
+
+    def _return(self, dispatch: int, why: str) -> None:
+        """It has surely done nothing wrong, and goes back in a moment."""
+        self._returned[dispatch] = (time.monotonic() + _RETURNED_S, why)
 
     def _lost(self, dispatches: list[int], how: Literal["lost", "late", "returned"], why: str) -> None:
         if dispatches:
             for dispatch in dispatches:
                 self._held.pop(dispatch, None)
-                self._refused.pop(dispatch, None)
+                self._returned.pop(dispatch, None)
             self._send(Lost(dispatches, how, encodable(why)))
 
     # What nobody says
 
     def _look(self) -> None:
         now_s = time.monotonic()
-        over = [dispatch for dispatch, (until_s, _) in self._refused.items() if until_s <= now_s]
+        over = [dispatch for dispatch, (until_s, _) in self._returned.items() if until_s <= now_s]
         for dispatch in over:
-            self._lost([dispatch], "returned", self._refused[dispatch][1])
+            self._lost([dispatch], "returned", self._returned[dispatch][1])
         for ahead, (dispatch, held) in enumerate([*self._held.items()]):
             if held.begun_s is None and self._engine.has_begun(held.future, ahead):
                 held.begun_s = now_s

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,23 @@ bus.limit("rate", rate="1000/s")
 def threads() -> Executor:
     """An engine: `apps.elsewhere:threads`."""
     return ThreadPoolExecutor(2)
+
+
+class Hesitant(ThreadPoolExecutor):
+    """Refuses the second call, and the third."""
+
+    calls = 0
+
+    def submit(self, *call: Any, **named: Any) -> "Future[Any]":
+        self.calls += 1
+        if self.calls in (2, 3):
+            raise OSError("not now")
+        return super().submit(*call, **named)
+
+
+def hesitant() -> Executor:
+    """An engine: `apps.elsewhere:hesitant`."""
+    return Hesitant(1)
 
 
 def no_executor() -> int:

@@ -108,6 +108,16 @@ def test_only_the_item_that_does_not_end_is_late(on_engine: Running, facts: Fact
 
 
 @pytest.mark.slow
+def test_what_an_engine_does_not_take_is_charged_with_nothing(on_engine: Running, facts: Facts) -> None:
+    with on_engine("apps.elsewhere:hesitant") as client:
+        assert client.start("double", [1], buffer_id="one").wait(60).successful == 1
+    assert facts.failures("one") == []
+    assert facts.rows("SELECT ended FROM dispatches ORDER BY dispatch_id") == [
+        ("returned",), ("returned",), ("answered",)
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
 def test_nothing_is_charged_with_a_death_of_the_engine_process(
     on_engine: Running, facts: Facts, tmp_path: Path
 ) -> None:

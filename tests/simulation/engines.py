@@ -5,9 +5,7 @@ of a whole batch, look at the limit, submit, and later write what a batch's work
 `Lost`. What runs a batch is a simulated worker without a supervisor of its own.
 """
 
-import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
@@ -16,19 +14,18 @@ from durable_bus.errors import WorkerExited
 from durable_bus.payloads.forms import digits_of, form_of_each
 from durable_bus.payloads.packing import pack, unpack
 from durable_bus.payloads.settings import LimitSettings, ListenerSettings
-from durable_bus.wire import decoding
-from durable_bus.wire.framing import Frame, FrameReader, encode
+from durable_bus.wire.framing import Frame
 from durable_bus.wire.work import Lost, Ready, Report, Work, WorkItems
+from simulation.engine_batches import Batch
+from simulation.faults import Engine
 from simulation.handlers import FORMS
 from simulation.processes import SimulatedProcess
 from simulation.records import Violation, key_of
-from simulation.worker_pipe import Done, WorkerPipe
-from simulation.workers import SimulatedWorker
 
 if TYPE_CHECKING:
     from simulation.machine import Machine
 
-__all__ = ["Engine", "SimulatedEngine"]
+__all__ = ["SimulatedEngine"]
 
 _TURN_S = 0.25
 """How often it looks at what nothing tells: time-outs, and whether the engine is there."""
@@ -36,142 +33,6 @@ _REFUSED_S = 1.0
 """A batch that a worker has refused keeps its place for so long."""
 _WELL_S = 1.0
 """An engine process that was neither stopped nor kept from writing for so long comes round in time."""
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What an engine is like, and how often it goes wrong."""
-
-    places: int = 4
-    """How many dispatches its process may hold at most; what it says is drawn at each boot."""
-    neighbours: Literal["none", "some", "all"] = "none"
-    """Who is lost with a batch whose process dies: nobody, some, or all that the engine has."""
-    refuse: float = 0.0
-    """Per batch: its worker refuses it, as it has other code."""
-    submit: float = 0.0
-    """Per batch: the engine does not take it."""
-    gone: float = 0.0
-    """Per turn of the engine process: nothing more comes of the engine."""
-    late_reply: float = 0.0
-    """Per batch that was given up: what it answers is written all the same."""
-    slow: float = 0.0
-    """Per batch: the engine begins it when its time is nearly over, or later."""
-    goes_on: float = 0.5
-    """Per batch that was given up: it goes on where it runs."""
-
-    @classmethod
-    def draw(cls, rng: random.Random) -> "Engine | None":
-        """In a quarter of all schedules there is one."""
-        if rng.random() >= 0.25:
-            return None
-
-        def rate(*values: float) -> float:
-            return rng.choice([0.0, 0.0, *values])
-
-        return cls(
-            places=rng.choice([1, 2, 4, 8]),
-            neighbours=rng.choice(["none", "some", "all"]),
-            refuse=rate(0.02, 0.2),
-            submit=rate(0.02, 0.1),
-            gone=rate(0.01, 0.05),
-            late_reply=rate(0.5, 1.0),
-            slow=rate(0.02, 0.1),
-            goes_on=rng.choice([0.0, 0.5, 1.0]),
-        )
-
-    def without_faults(self) -> "Engine":
-        return Engine(self.places, self.neighbours)
-
-
-class _Batch(SimulatedWorker):
-    """What runs a batch in an engine, from its submission on. It answers when all of it has ended."""
-
-    kind = "batch"
-
-    def __init__(self, engine: "SimulatedEngine", frame: Frame[Work]) -> None:
-        super().__init__(engine.machine, engine.worker_id, engine.pid, engine.listeners, engine.limits)
-        self.engine = engine
-        self.frame = frame
-        self.dispatch = frame.header.dispatch
-        self.count = len(unpack(frame.bodies[0]))
-        self.keys = [key_of(frame.header, index) for index in self._indexes()]
-        self.pipe = _Reply(self)
-        self.booted = True
-        self.begun_ns: int | None = None
-        """Since when the engine may run it, as its process sees it."""
-        self.is_given_up = False
-        """It is lost, or its engine process is gone: what it does is nobody's any more."""
-        self.has_ended = False
-
-    def _indexes(self) -> range:
-        work = self.frame.header
-        assert isinstance(work, WorkItems)
-        return range(work.first, work.first + self.count)
-
-    def start(self) -> None:
-        self.inbox.append(self.frame)
-        self.step(self.feed)
-
-    def begins(self, work: Work, key: int, timeout_s: float | None) -> int:
-        """What is handed to an engine has begun for its supervisor, and so for its limits."""
-        model = self.machine.model
-        if self.is_given_up:
-            model.executions_so_far[key] += 1
-            return model.executions_so_far[key] - 1
-        return model.begins(key, self.worker_id, self.world.now_ns, timeout_s)
-
-    def ends(self, done: Done) -> None:
-        if self.is_given_up:
-            self.machine.model.hears_of(done.work, done.index, done.handling)
-        else:
-            super().ends(done)
-
-    def has_died(self) -> None:
-        self.engine.batch_died(self)
-
-    def _report(self) -> None:
-        """No kernel tells a supervisor of it."""
-
-    def _end_frame(self) -> None:
-        super()._end_frame()
-        self._may_have_ended()
-
-    def _flush_async(self) -> None:
-        super()._flush_async()
-        self._may_have_ended()
-
-    def _may_have_ended(self) -> None:
-        runs = self._frame is not None or self.inbox or sum(self._running.values())
-        if not runs and not self.has_ended:
-            self.pipe.flush()
-            self.has_ended = True
-            self.engine.batch_ended(self)
-
-    def give_up(self, *, goes_on: bool) -> None:
-        """Its items are lost to its engine process, or that process is gone."""
-        self.is_given_up = True
-        self.alive = self.alive and goes_on
-
-
-Says = list[tuple[int, str]]
-
-
-class _Reply(WorkerPipe):
-    """What a batch's worker says, until all of it is written at once. What it says after that is a reply that
-    comes twice.
-    """
-
-    def __init__(self, batch: _Batch) -> None:
-        super().__init__(batch)
-        self._batch = batch
-        self.reply: list[tuple[Frame[Report], Says]] = []
-
-    def send(self, header: Report, *bodies: bytes, says: Says) -> None:
-        (frame,) = FrameReader(decoding.decode_report).feed(encode(header, *bodies))
-        if self._batch.has_ended and not self._batch.engine.holds(self._batch):
-            self._batch.engine.say_again(frame)
-        else:
-            self.reply.append((frame, says))
 
 
 class SimulatedEngine(SimulatedProcess):
@@ -190,13 +51,13 @@ class SimulatedEngine(SimulatedProcess):
         super().__init__(machine, worker_id, pid, listeners, limits)
         self.places = self.world.rng.randint(1, self._engine.places)
         self._capacity = self.world.rng.randint(1, self.places)
-        self._held: dict[int, _Batch] = {}
+        self._held: dict[int, Batch] = {}
         """By dispatch, in the order they came."""
-        self._refused: dict[int, tuple[_Batch, int]] = {}
+        self._refused: dict[int, tuple[Batch, int]] = {}
         """Batches that a worker has refused, and until when they keep their place."""
-        self._queue: list[_Batch] = []
+        self._queue: list[Batch] = []
         """What the engine has and does not run yet."""
-        self._running: list[_Batch] = []
+        self._running: list[Batch] = []
         self._taking: Frame[Work] | None = None
         """It has said "started" of this, and not looked at the limit."""
         self._said_ns = 0
@@ -295,16 +156,15 @@ class SimulatedEngine(SimulatedProcess):
         self.step(self.feed)
 
     def _submit(self, frame: Frame[Work]) -> None:
-        batch = _Batch(self, frame)
+        batch = Batch(self, frame)
         for key in batch.keys:
             self.machine.rules.begun(key)
             # It says so before it looks at the limit, and may be stopped between the two.
             self.machine.pace.begun(frame.header, self._said_ns)
-        if self.world.chance(self._engine.submit):
-            self._held[batch.dispatch] = batch
-            self._lost([batch], self.world.rng.choice(["lost", "returned"]), alone=self._is_alone(batch))
-            return
         self._held[batch.dispatch] = batch
+        if self.world.chance(self._engine.submit):
+            self._is_refused(batch)
+            return
         self._queue.append(batch)
         self.world.later(self.world.rng.uniform(1e-5, 1e-3), self._run_more)
 
@@ -323,12 +183,12 @@ class SimulatedEngine(SimulatedProcess):
             else:
                 batch.start()
 
-    def batch_ended(self, batch: _Batch) -> None:
+    def batch_ended(self, batch: Batch) -> None:
         """Its reply is on its way."""
         self._forget(batch)
         self._after(lambda: self._take_done(batch))
 
-    def batch_died(self, batch: _Batch) -> None:
+    def batch_died(self, batch: Batch) -> None:
         """The process that ran it has ended, and maybe those of others with it. A broken pool loses what it
         has not begun, too.
         """
@@ -349,7 +209,7 @@ class SimulatedEngine(SimulatedProcess):
             self._after(lambda part=part: self._lost(part, "lost", alone=alone))
         self._run_more()
 
-    def _forget(self, batch: _Batch) -> None:
+    def _forget(self, batch: Batch) -> None:
         self._running = [one for one in self._running if one is not batch]
         self._queue = [one for one in self._queue if one is not batch]
         self.world.later(self.world.rng.uniform(1e-5, 1e-3), self._run_more)
@@ -366,7 +226,7 @@ class SimulatedEngine(SimulatedProcess):
 
     # What it says
 
-    def _take_done(self, batch: _Batch) -> None:
+    def _take_done(self, batch: Batch) -> None:
         if not self.holds(batch):
             if self.world.chance(self._engine.late_reply):
                 self.world.note(f"engine {self.worker_id} writes a late reply of {batch.dispatch}")
@@ -378,7 +238,7 @@ class SimulatedEngine(SimulatedProcess):
             self.pipe.write_frame(frame, says)
         self.outstanding.pop(batch.dispatch, None)
 
-    def holds(self, batch: _Batch) -> bool:
+    def holds(self, batch: Batch) -> bool:
         """It waits for what comes of it."""
         return self._held.get(batch.dispatch) is batch
 
@@ -387,11 +247,11 @@ class SimulatedEngine(SimulatedProcess):
         if self.alive and not self._is_going:
             self.pipe.write_frame(frame, [])
 
-    def _is_refused(self, batch: _Batch) -> None:
+    def _is_refused(self, batch: Batch) -> None:
         if self._held.pop(batch.dispatch, None) is not None:
             self._refused[batch.dispatch] = (batch, self.world.now_ns + int(_REFUSED_S * 1e9))
 
-    def _is_alone(self, batch: _Batch) -> bool:
+    def _is_alone(self, batch: Batch) -> bool:
         """It is one item, and all that its process has."""
         return batch.count == 1 and self._keys_in_hand() <= {*batch.keys}
 
@@ -405,7 +265,7 @@ class SimulatedEngine(SimulatedProcess):
             keys |= {key_of(work, work.first + at) for at in range(len(unpack(frame.bodies[0])))}
         return keys
 
-    def _lost(self, batches: list[_Batch], how: Literal["lost", "late", "returned"], *, alone: bool) -> None:
+    def _lost(self, batches: list[Batch], how: Literal["lost", "late", "returned"], *, alone: bool) -> None:
         """Say that nothing comes back of these. `alone`: the first of them was alone in the engine."""
         batches = [one for one in batches if one.dispatch in self._held or one.dispatch in self._refused]
         if not batches:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from durable_bus.wire.spawning import EngineSpec
 from simulation.clients import VERSION, Control, LimitSetter, Peer, Producer, Starter
 from simulation.connections import Link, SimulatedConnections
 from simulation.correspondents import Correspondent
-from simulation.engines import Engine
+from simulation.faults import Engine, Faults
 from simulation.handlers import Handler, obey
 from simulation.listeners import LIMITS, LISTENERS
 from simulation.memory import memory_is_the_journal
@@ -32,30 +31,12 @@ from simulation.storage import CommitPort, Crash, copy_of_template, open_journal
 from simulation.streamers import Habits, Streamer
 from simulation.world import SimulatedClock, World
 
-__all__ = ["Faults", "Machine"]
+__all__ = ["Machine"]
 
 _TURNS_MAX = 20_000
 _IDLE_TURNS_MAX = 20
 _CHECK_EVERY = 25
 """Turns between two looks at everything; results are looked at after every commit."""
-
-
-@dataclass
-class Faults:
-    """What goes wrong by itself, as probabilities; all zero: nothing does."""
-
-    commit: float = 0.0
-    """Per commit: one of `kinds`."""
-    kinds: tuple[str, ...] = ()
-    answer_twice: float = 0.0
-    read_in_parts: float = 0.0
-    boot: float = 0.0
-    freeze: float = 0.0
-    """Per step of a worker: it is stopped right there, for a while or for good."""
-    pause: float = 0.0
-    """Per turn: the supervisor does not get to run, for up to a minute."""
-    pipe_frames: int = 100
-    """How many frames a worker's pipe holds; then the worker waits for the supervisor to read."""
 
 
 class Machine:

@@ -11,12 +11,12 @@ from durable_bus.payloads.settings import LimitSettings
 from durable_bus.supervisor.outcomes import attempts
 from durable_bus.supervisor.scheduling import dispatcher as dispatch
 from durable_bus.wire.parts import Terms
-from simulation.engines import Engine
 from simulation.equals import Equality, equal_items, other_memos, with_memos
+from simulation.faults import Engine, Faults
 from simulation.forms import some_forms, worded
 from simulation.handlers import FOR_EVER_S, Handler, obey
 from simulation.listeners import LIMITS, LISTENERS, limited_by
-from simulation.machine import Faults, Machine
+from simulation.machine import Machine
 from simulation.records import NO_TERMS, Content
 from simulation.storage import AT_COMMIT
 from simulation.streamers import Habits

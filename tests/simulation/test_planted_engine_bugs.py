@@ -17,8 +17,8 @@ from durable_bus.supervisor.state import ItemLease, Lease, OpenBuffer, State, Wo
 from durable_bus.supervisor.workers import worker_events
 from durable_bus.wire.parts import Failed
 from durable_bus.wire.work import Answers, Lost
-from simulation.engines import Engine
 from simulation.equals import Equality
+from simulation.faults import Engine
 from simulation.planting import is_found
 
 AT_ENGINE: dict[str, Any] = {

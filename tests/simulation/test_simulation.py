@@ -20,8 +20,8 @@ from durable_bus.supervisor.outcomes import attempts
 from durable_bus.supervisor.scheduling import timeouts
 from durable_bus.wire.parts import Terms
 from simulation import Machine, Violation, run_schedule
-from simulation.engines import Engine
 from simulation.equals import equal_items, with_memos
+from simulation.faults import Engine
 from simulation.handlers import Answers, Call
 from simulation.listeners import LISTENERS
 from simulation.records import Content
