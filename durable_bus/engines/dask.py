@@ -85,10 +85,13 @@ class DaskEngine:
         return ahead < self.capacity
 
     def fate(self, error: BaseException) -> Fate:
-        """KilledWorker makes a suspect. What was cancelled comes back, alone or with the whole engine."""
+        """KilledWorker makes a suspect. What was cancelled comes back, alone or with the whole engine; so does
+        what a broken connection has kept from us, before the client says that it has lost the scheduler.
+        """
         if isinstance(error, EngineGone) or not self._is_connected():
             return Fate.GONE
-        return Fate.RETURNED if isinstance(error, concurrent.futures.CancelledError) else Fate.LOST
+        is_returned = isinstance(error, (concurrent.futures.CancelledError, OSError))
+        return Fate.RETURNED if is_returned else Fate.LOST
 
     def abandon(self, future: "concurrent.futures.Future[Any]") -> None:
         """Cancel it. If it runs it goes on to its end: the worker is not ours to kill, and may run other
