@@ -85,8 +85,8 @@ class DaskEngine:
         return ahead < self.capacity
 
     def fate(self, error: BaseException) -> Fate:
-        """KilledWorker makes a suspect. What was cancelled comes back, alone or with the whole engine. So does
-        what a broken connection has kept from us, before the client says that the scheduler is lost.
+        """KilledWorker makes a suspect. What was cancelled comes back, alone or with the whole engine.
+        So does what a broken connection has kept from us, before the client says that the scheduler is lost.
         """
         if isinstance(error, EngineGone) or not self._is_connected():
             return Fate.GONE
