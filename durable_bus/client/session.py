@@ -76,7 +76,7 @@ class Session:
 
     def forms(self) -> ValueForms:
         """How the app writes values whose type does not say it. Where no worker could tell when we were
-        greeted, this waits until one can. Raises BusNotImportable.
+        greeted, this waits until one can. Raises BusNotImportable or EngineError.
         """
         if self._forms is None:
             self._forms = self.ask(protocol.AskForms(new_id()), protocol.AppForms).forms

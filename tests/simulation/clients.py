@@ -135,7 +135,7 @@ class Peer:
             return
         if isinstance(frame, Welcome):
             self.welcomed()
-        elif isinstance(frame, Error) and frame.type in ("BusNotImportable", "StorageFull"):
+        elif isinstance(frame, Error) and frame.type in ("BusNotImportable", "EngineError", "StorageFull"):
             self.break_connection()
         else:
             assert not isinstance(frame, Fatal)
