@@ -92,12 +92,12 @@ def engine_spec(engine: str | None, places: int | None, workers: int | None) -> 
     """Where items are to run, as `Bus.running` is told. Raises UsageError."""
     if engine is None or engine == "local":
         if places is not None:
-            raise UsageError("engine_workers is for an engine: workers says how many processes there are")
+            raise UsageError("engine_workers needs an engine; workers says how many processes there are")
         return None
     if not isinstance(engine, str):
         raise UsageError(f"engine={engine!r:.100} is not a text such as 'process:4'")
     if workers is not None:
-        raise UsageError("workers is for engine='local': of another one, engine_workers says what it holds")
+        raise UsageError("give either workers or an engine; engine_workers says how many batches that holds")
     check: Any = importlib.import_module("durable_bus.engines.executors").check_spec
     check(engine)
     return EngineSpec(engine, None if places is None else check_workers(places, "engine_workers"))
