@@ -37,7 +37,13 @@ def serve_options(command: Command) -> Command:
             metavar="N",
             help="Replace a worker after so many items.",
         ),
-        click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="json: an object a line, with its level; what handlers print, too, with worker, buffer and item.",
+        ),
         click.option(
             "--grace",
             "grace_s",

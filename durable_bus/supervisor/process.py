@@ -91,7 +91,8 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
             _listen(config, connections, lock, cleanup)
         else:
             connections.add_parent(parent.connection, parent.pid_fd)
-        pool = WorkerPool(reactor, config.app, config.journal, config.engine)
+        json_log = config.verbose and config.log_format == "json"
+        pool = WorkerPool(reactor, config.app, config.journal, config.engine, json_log=json_log)
         cleanup.callback(pool.close)
         supervisor = Supervisor(
             dataclasses.replace(config, journal_file=journal_file(config.journal)),
