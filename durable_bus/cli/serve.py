@@ -42,7 +42,8 @@ def serve_options(command: Command) -> Command:
             type=click.Choice(["text", "json"]),
             default="text",
             show_default=True,
-            help="json: an object a line, with its level; what handlers print, too, with worker, buffer and item.",
+            help="json: an object a line, with its level; also what handlers print, with worker, buffer and "
+            "item.",
         ),
         click.option(
             "--grace",

@@ -89,6 +89,11 @@ def test_a_file_of_options_is_named_and_what_it_says_is_left_to_it(tmp_path: Pat
     assert said(unit, "RequiresMountsFor") == [str(tmp_path / "conf")]
 
 
+def test_a_journal_that_only_a_variable_names_is_in_the_unit(tmp_path: Path) -> None:
+    ran = durable_bus("unit", "audit:bus", cwd=tmp_path, DURABLE_BUS_JOURNAL="of-a-variable.db")
+    assert words(ran.out)[-2:] == ["--journal", str(tmp_path / "of-a-variable.db")]
+
+
 def test_what_serve_would_refuse_is_refused(tmp_path: Path) -> None:
     for arguments in (
         ["audit"],
