@@ -30,6 +30,7 @@ COMMANDS = {
     "run": ("run", "Fan items out, with a supervisor of its own."),
     "map": ("map", "Call a function with each item of a file."),
     "serve": ("serve", "Serve a journal, in the foreground."),
+    "unit": ("unit", "Print a systemd unit that serves a journal."),
     "submit": ("submit", "Fan items out through a daemon."),
     "wait": ("follow", "Wait until a buffer has ended."),
     "results": ("follow", "Print a buffer's results."),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from durable_bus import __version__
 from durable_bus.journal.journal import Journal
 from durable_bus.supervisor.outbox import Outbox
-from durable_bus.supervisor.ports import Clock, Connections, Pool, Reactor
+from durable_bus.supervisor.ports import Clock, Connections, Pool, Reactor, ServiceManager, Unmanaged
 from durable_bus.supervisor.state import State, Worker
 from durable_bus.wire.slot import ORDINAL_MAX, Slot
 from durable_bus.wire.spawning import EngineSpec
@@ -51,6 +51,7 @@ class Ports(NamedTuple):
     clock: Clock
     new_id: Callable[[], str]
     log: Callable[..., None]
+    manager: ServiceManager = Unmanaged()
 
 
 @dataclass(frozen=True, slots=True)

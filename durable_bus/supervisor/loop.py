@@ -86,10 +86,12 @@ class Supervisor:
         """Turn until asked to stop. `start` comes first."""
         while not self.stopped:
             self.turn()
+            # Here, and by no thread: who watches us is told that turns go round, not that a process is there.
+            self._ports.manager.turned(self.context.now_s(), len(self.state.buffers))
 
     def turn(self) -> None:
         """Gather, commit, act."""
-        self._ports.reactor.poll(self._timeout_s())
+        self._ports.reactor.poll(self._wait_s())
         events: list[Event] = [
             *self._backlog,
             *self._ports.pool.take_events(),
@@ -144,7 +146,13 @@ class Supervisor:
         again = self._stop_deadline_s is not None
         self._stop_deadline_s = now_s if again else now_s + self.context.config.grace_s
         self.state.stopping = True
+        self._ports.manager.stopping()
         self._ports.log("stopping", grace_s=0 if again else self.context.config.grace_s)
+
+    def _wait_s(self) -> float:
+        """For how long to wait, in seconds: until something needs to happen, or a sign of life is due."""
+        timeout_s, due_s = self._timeout_s(), self._ports.manager.due_s
+        return timeout_s if due_s is None else min(timeout_s, max(0.0, due_s - self.context.now_s()))
 
     def _timeout_s(self) -> float:
         """For how long nothing needs to happen by itself, in seconds."""

@@ -2,7 +2,7 @@
 
 The real ones are `io.worker_processes` and `io.client_sockets`; a simulation hands it others, and
 runs the real supervisor on the real SQLite against workers that die, stop, answer late or twice.
-`Clock` is the fourth port.
+`Clock` is the fourth port, and `ServiceManager` the fifth, which most do without.
 """
 
 from typing import NamedTuple, Protocol
@@ -20,6 +20,8 @@ __all__ = [
     "Connections",
     "Pool",
     "Reactor",
+    "ServiceManager",
+    "Unmanaged",
     "WorkerEnded",
     "WorkerSpoke",
 ]
@@ -117,3 +119,29 @@ class Clock(Protocol):
 
     def monotonic_ns(self) -> int:
         """Never goes back, and is the same in every process of the machine: for durations."""
+
+
+class ServiceManager(Protocol):
+    """Who has started the daemon and looks after it, such as systemd. None of this ever waits."""
+
+    @property
+    def due_s(self) -> float | None:
+        """When it wants to hear something next, monotonic; None: never."""
+
+    def turned(self, now_s: float, open_buffers: int) -> None:
+        """A turn has gone round. This is the only sign of life: a loop that hangs gives none."""
+
+    def stopping(self) -> None:
+        """A stop has begun."""
+
+
+class Unmanaged:
+    """Nobody looks after this supervisor: its client does, or a test."""
+
+    due_s: float | None = None
+
+    def turned(self, now_s: float, open_buffers: int) -> None:
+        pass
+
+    def stopping(self) -> None:
+        pass

@@ -25,8 +25,10 @@ from durable_bus.supervisor.io.client_sockets import Limits, SocketConnections
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.io.log import Log
 from durable_bus.supervisor.io.reactor import SelectorReactor
+from durable_bus.supervisor.io.systemd import Systemd
 from durable_bus.supervisor.io.worker_processes import WorkerPool
 from durable_bus.supervisor.loop import Supervisor
+from durable_bus.supervisor.ports import Unmanaged
 from durable_bus.wire.framing import encode
 from durable_bus.wire.ids import new_id
 from durable_bus.wire.protocol import Fatal
@@ -73,6 +75,9 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
         log = Log(log_format=config.log_format, quiet=not config.verbose)
         cleanup.callback(log.close)
         clock = SystemClock()
+        manager = Systemd.of(os.environ) if parent is None else None
+        if manager is not None:
+            cleanup.callback(manager.close)
         if parent is None:
             check_access(config)
         lock = JournalLock(config.journal)
@@ -86,12 +91,13 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
             _listen(config, connections, lock, cleanup)
         else:
             connections.add_parent(parent.connection, parent.pid_fd)
-        pool = WorkerPool(reactor, config.app, config.journal, config.engine)
+        json_log = config.verbose and config.log_format == "json"
+        pool = WorkerPool(reactor, config.app, config.journal, config.engine, json_log=json_log)
         cleanup.callback(pool.close)
         supervisor = Supervisor(
             dataclasses.replace(config, journal_file=journal_file(config.journal)),
             journal,
-            Ports(pool, connections, reactor, clock, new_id, log),
+            Ports(pool, connections, reactor, clock, new_id, log, manager or Unmanaged()),
         )
         names = {signal.SIGTERM: "stop", signal.SIGINT: "stop", signal.SIGHUP: "reload"}
         if parent is not None:
@@ -103,8 +109,8 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
         supervisor.start()
         # So that the file alone says that this run has begun: then a copy without its -wal is seen to be one.
         journal.checkpoint()
-        if parent is None:
-            tell_service_manager("READY=1")
+        if manager is not None:
+            manager.ready()
         supervisor.run()
     return 0
 
@@ -154,17 +160,6 @@ def check_access(config: DaemonConfig) -> None:
         refuse_folder_of_everybody(folder)
     with contextlib.suppress(FileNotFoundError, PermissionError):
         refuse_owner(sockets, sockets.lstat())
-
-
-def tell_service_manager(state: str) -> None:
-    """Tell systemd, when it asks to be told (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.sendto(state.encode(), address)
 
 
 def main(arguments: SupervisorArguments) -> int:

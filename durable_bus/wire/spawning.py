@@ -64,6 +64,8 @@ class WorkerArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     journal: str
     engine: EngineSpec | None = None
     """It is an engine process, and hands what it gets on to this engine."""
+    json_log: bool = False
+    """What handlers print becomes lines of the log, see `worker.prints`."""
 
 
 Arguments = TypeVar("Arguments", SupervisorArguments, WorkerArguments)

@@ -21,6 +21,7 @@ from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments
 from durable_bus.wire.work import AppNotImportable, Ready
 from durable_bus.worker.failing import RestingLimits, describe
 from durable_bus.worker.handling import MessageHandling
+from durable_bus.worker.prints import Prints
 from durable_bus.worker.replies import Replies
 from durable_bus.worker.sync_runner import SyncRunner
 
@@ -81,6 +82,7 @@ def main(arguments: WorkerArguments) -> int:
     _disown_forks((read_fd, write_fd), words, replies)
     sys.argv = [sys.argv[0]]
     os.environ[INSIDE_HANDLER_VARIABLE] = arguments.journal
+    prints = Prints.install() if arguments.json_log else []
     try:
         bus = load_app(arguments.app)
         listeners = bus.settings()
@@ -93,14 +95,16 @@ def main(arguments: WorkerArguments) -> int:
         # asyncio costs 50 ms of boot: others do not pay it.
         from durable_bus.worker.async_runner import AsyncRunner
 
-        serve = AsyncRunner(bus, words, replies, messages, resting).serve
+        runner: AsyncRunner | SyncRunner = AsyncRunner(bus, words, replies, messages, resting)
     else:
-        serve = SyncRunner(bus, words, replies, messages, resting).serve
+        runner = SyncRunner(bus, words, replies, messages, resting)
+    for stream in prints:
+        stream.name_items(runner.at_work if isinstance(runner, SyncRunner) else runner.sync.at_work)
     # Whoever is ready and begins nothing is ended after a few seconds: no import comes after this.
     replies.send(Ready(listeners, bus.forms, bus.limits))
     pid = os.getpid()
     try:
-        serve(read_fd)
+        runner.serve(read_fd)
     finally:
         if os.getpid() != pid:
             os._exit(0)  # a child that a handler forked: what the app does at exit is not its business

@@ -62,6 +62,17 @@ class SyncRunner:
         self._messages = messages
         self._resting = resting
         self._writers = bus.writers
+        self._work: Work | None = None
+
+    def at_work(self) -> tuple[Work, int] | None:
+        """What runs now, and the index of the item of it. The slot says so: an item costs nothing more."""
+        work = self._work
+        if work is None or isinstance(work, WorkMessage):
+            return None if work is None else (work, 0)
+        try:
+            return work, work.first + self._words[STARTED] - 1 - work.ordinal
+        except ValueError:  # a child that the handler has forked has no slot
+            return None
 
     def serve(self, read_fd: int) -> None:
         """Run until the supervisor closes the pipe."""
@@ -71,6 +82,7 @@ class SyncRunner:
     def run(self, frame: Frame[Work]) -> None:
         """A range of items, or a message. Then the worker is idle."""
         work, listener = frame.header, self._listeners[frame.header.listener]
+        self._work = work
         if self._resting.returns(listener):
             # Nothing is said to be started: what is thrown away is none of what ran if this process dies.
             self._replies.discard(work.ordinal, work.ordinal + len(split(frame.bodies[0])))
@@ -78,6 +90,7 @@ class SyncRunner:
             self._run_message(listener, work, frame.bodies)
         else:
             self._run_items(listener, work, frame.bodies)
+        self._work = None
         self._words[SINCE] = 0
         self._replies.flush()
         self._replies.idle()

@@ -11,11 +11,39 @@ import select
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["Log", "SparingLog"]
+from durable_bus.wire.log_lines import Level, json_line, stamp
+
+__all__ = ["ERRORS", "WARNINGS", "Log", "SparingLog", "level_of"]
+
+ERRORS = frozenset(
+    {
+        "cannot accept clients",
+        "engine cannot be had",
+        "no room on disk",
+        "stopped without a word in the journal",
+        "worker cannot import the app",
+    }
+)
+"""The daemon cannot do its work until somebody does something."""
+WARNINGS = frozenset(
+    {
+        "batches late",
+        "batches lost",
+        "batches returned",
+        "buffer given up",
+        "buffer paused",
+        "client cut off",
+        "client refused",
+        "silent connections dropped",
+        "worker ended",
+    }
+)
+"""Something has gone wrong, or waits for somebody, and the rest goes on. A worker that was `retired`, as
+another one has taken its place, is none of these. All other events are `info`.
+"""
 
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]+").fullmatch
 _LINES_MAX = 1000
@@ -51,10 +79,9 @@ class Log:
         self._something.set()
 
     def _line(self, at_ns: int, event: str, facts: dict[str, Any]) -> str:
-        at = f"{_second(at_ns // 10**9)}.{at_ns // 10**6 % 1000:03}Z"
         if self._format == "json":
-            return json.dumps({"at": at, "event": event, **facts}, default=str)
-        return " ".join([at, event, *(f"{key}={_value(value)}" for key, value in facts.items())])
+            return json_line(at_ns, level_of(event, facts), event, facts)
+        return " ".join([stamp(at_ns), event, *(f"{key}={_value(value)}" for key, value in facts.items())])
 
     def _write_forever(self) -> None:
         """Lines that come close together leave in one write."""
@@ -100,9 +127,11 @@ class SparingLog:
             self._log(event, **facts, **({"times": times} if times > 1 else {}))
 
 
-@lru_cache(maxsize=2)
-def _second(at_s: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_s))
+def level_of(event: str, facts: Mapping[str, Any]) -> Level:
+    """How bad it is."""
+    if event in ERRORS:
+        return "error"
+    return "warning" if event in WARNINGS and not facts.get("retired") else "info"
 
 
 def _value(value: Any) -> str:

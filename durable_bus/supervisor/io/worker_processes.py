@@ -68,11 +68,18 @@ class WorkerPool:
     """The real `ports.Pool`."""
 
     def __init__(
-        self, reactor: SelectorReactor, app: AppSpec, journal_path: Path, engine: EngineSpec | None = None
+        self,
+        reactor: SelectorReactor,
+        app: AppSpec,
+        journal_path: Path,
+        engine: EngineSpec | None = None,
+        *,
+        json_log: bool = False,
     ) -> None:
         self._reactor = reactor
         self._app = app
         self._engine = engine
+        self._json_log = json_log
         self._journal = os.path.abspath(journal_path)  # absolute, as a handler may change its folder
         self._workers: dict[int, _Worker] = {}
         self._gone_slots: dict[int, Slot] = {}
@@ -103,7 +110,12 @@ class WorkerPool:
             slot = Slot(slot_fd)
             slot.limit = ORDINAL_MAX
             arguments = WorkerArguments(
-                child_fds, os.getpid(), self._app, self._journal, self._engine if engine else None
+                child_fds,
+                os.getpid(),
+                self._app,
+                self._journal,
+                engine=self._engine if engine else None,
+                json_log=self._json_log,
             )
             module = "durable_bus.engines" if engine else "durable_bus.worker"
             process = spawn(module, arguments, child_fds)
