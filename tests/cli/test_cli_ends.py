@@ -70,8 +70,11 @@ def test_a_journal_of_an_older_version_says_how_its_buffers_have_ended(journal: 
     rows = Facts(journal).dicts("SELECT * FROM buffers")
     with package.open(journal) as opened:
         ends = {status.buffer_id: (status.state, status.ended_how) for status in opened.buffers()}
-        assert opened.limits() == {}
-        assert opened.spending() == []
+        if name < "v4":  # which brought them
+            assert opened.limits() == {}
+            assert opened.spending() == []
     known = {"complete": "all", "cancelled": "cancelled"}
-    assert ends == {row["buffer_id"]: (row["state"], known.get(row["state"])) for row in rows}
+    assert ends == {
+        row["buffer_id"]: (row["state"], row.get("ended_how", known.get(row["state"]))) for row in rows
+    }
     assert ends

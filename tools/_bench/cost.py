@@ -248,6 +248,7 @@ class Bare:
             "worker_pid": worker_pid,
             "durations": durations,
             "memo": 0,
+            "place": None,
         }
         self._execute(self._texts["add_answer"], facts)
         self._recorded += count
@@ -272,6 +273,7 @@ class Bare:
             "attempt": 1,
             "alone": 0,
             "worker_pid": worker_pid,
+            "place": None,
         }
         self._execute(self._texts["add_dispatch"], facts)
 

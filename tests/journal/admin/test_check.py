@@ -44,6 +44,7 @@ BREAKS = {
     "results_belong_to_an_answer": f"UPDATE result SET success = 0 WHERE item_key = {PLAIN} << 32",
     "answers_belong_to_a_dispatch": f"UPDATE answer SET attempt = 9 WHERE buffer_seq = {PLAIN}",
     "one_outcome_each": f"UPDATE answer SET dispatch_id = NULL WHERE buffer_seq = {PLAIN}",
+    "what_ran_elsewhere_was_given_to_an_engine": f"UPDATE answer SET place = 'x' WHERE buffer_seq = {PLAIN}",
     "forwarded_items_were_dispatched": "UPDATE forwarded_item SET attempt = 7",
     "forwarded_items_wait_for_somebody": f"""
         INSERT INTO forwarded_item (item_key, commit_id, dispatch_id, attempt)

@@ -94,14 +94,14 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         partial(page_lost, "dispatch"),
         "answers_belong_to_a_dispatch check_constraints dispatches_are_of_their_buffer "
         "foreign_keys forwarded_items_were_dispatched spending_is_of_what_was_handed_out "
-        "sqlite_integrity",
+        "sqlite_integrity what_ran_elsewhere_was_given_to_an_engine",
     ),
     "answer lost": (
         partial(page_lost, "answer"),
         "answers_belong_to_a_dispatch answers_count_their_results check_constraints "
         "commits_count_their_rows durations_are_whole foreign_keys "
         "given_again_is_what_was_answered one_outcome_each results_belong_to_an_answer "
-        "sqlite_integrity",
+        "sqlite_integrity what_ran_elsewhere_was_given_to_an_engine",
     ),
     "result lost": (
         partial(page_lost, "result"),
