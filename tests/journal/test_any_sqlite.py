@@ -38,8 +38,9 @@ INSERT INTO buffer (
     touched_at, created_commit, opened_commit, received, next_chunk
 ) VALUES (16, 'stream', 'work', '', 'cli', 'stream/b', 'stream', 1, 'r16', 1, 60, 60, 1, 1);
 INSERT INTO buffer (
-    buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect, request_id, digest,
-    touched_at, created_commit, opened_commit, sealed_commit, ended_commit, pruned_commit, total, succeeded
+    buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect, request_id,
+    digest, touched_at, created_commit, opened_commit, sealed_commit, ended_commit, pruned_commit, total,
+    succeeded
 ) VALUES (18, 'pruned', 'work', '', 'cli', 'pruned/b', 'pruned', 1, 'r18', 'd', 1, 60, 60, 60, 60, 60, 1, 1);
 INSERT INTO chunk (buffer_seq, first_index, item_count, commit_id) VALUES (16, 0, 1, 60);
 INSERT INTO item (item_key, payload, form) VALUES (13 << 32, 'one', 0), (14 << 32, 'two', 0),
