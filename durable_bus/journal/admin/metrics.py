@@ -159,6 +159,8 @@ class _Measuring:
             targets.update(page)
         attempts = Counter[tuple[str, str]]()
         for (buffer_seq, success), items in answered.items():
+            if buffer_seq not in targets:
+                continue  # of a damaged journal: `check` says so
             attempts[targets[buffer_seq], "succeeded" if success else "failed"] += items
         for row in self._rows("metrics_failures"):
             attempts[row["listener"], row["kind"]] += row["failures"]
