@@ -350,6 +350,7 @@ class WorkerExited(WorkerDeath):
 
     def __init__(self, code: int) -> None:
         super().__init__(f"worker exited with code {code}")
+        self.code = code
 
 
 class WorkerKilled(WorkerDeath):

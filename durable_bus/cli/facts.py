@@ -140,13 +140,13 @@ def _waiting(reader: JournalReader) -> _Waiting:
 def _serving(reader: JournalReader) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Who serves the journal, and whom messages and items can go to; and the settings of the listeners.
 
-    - `supervisor`: see `_supervisor`
+    - `supervisor`: see `supervisor_facts`
     - `run`: the newest, as in `runs`, with `worker_error`
     - `can_work`: a worker has imported the app, in whatever version; where none is told of, one had once
     - `listeners`: of that run; None before a worker has reported them
     - `absent_listeners`: names that have messages waiting, and are neither listeners nor mailboxes
     """
-    supervisor = _supervisor(reader.path)
+    supervisor = supervisor_facts(reader.path)
     told = reader.row("newest_run_facts") or {}
     settings = json.loads(told["listeners"]) if told.get("listeners") else None
     listeners = None if settings is None else sorted(settings)
@@ -231,9 +231,9 @@ def _limited(row: dict[str, Any], waiting: _Waiting) -> str | None:
     return why if row["pending"] > in_hand else None
 
 
-def _supervisor(journal: Path) -> dict[str, Any]:
-    """`state` (alive, hung, dead), `pid`, `reason` why it counts as hung; when a daemon tells, also `workers`
-    and `storage_full`.
+def supervisor_facts(journal: Path) -> dict[str, Any]:
+    """`state` (alive, hung, dead), `pid`, `reason` why it counts as hung; when a daemon tells, also
+    `workers`, `storage_full`, and `figures` (None: an older daemon has none).
 
     A supervisor that belongs to one command (`run`) has no socket, so only the kernel can say how it is.
     """
@@ -278,5 +278,6 @@ def _ask(journal: Path) -> dict[str, Any]:
                 if not isinstance(frame.header, Status):
                     raise OSError("it refuses to answer: it serves another journal")
                 workers = to_builtins(frame.header.workers)
-                return {"workers": workers, "storage_full": frame.header.storage_full}
+                figures = to_builtins(frame.header.figures)
+                return {"workers": workers, "storage_full": frame.header.storage_full, "figures": figures}
     raise OSError("it has closed the connection")

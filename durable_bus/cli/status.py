@@ -25,6 +25,7 @@ from durable_bus.cli.facts import (
 from durable_bus.cli.limits import limit_text
 from durable_bus.cli.options import journal_option, json_option, optional_buffer_argument
 from durable_bus.cli.printing import amount, answer, printable, size
+from durable_bus.errors import UsageError
 from durable_bus.journal.reader import JournalReader
 
 _SAID_WHERE_THERE_IS_SOMETHING = (
@@ -39,6 +40,8 @@ _SAID_WHERE_THERE_IS_SOMETHING = (
     "deadline",
     "waits_for",
 )
+EXIT_NOBODY_WORKS = 4
+"""The code for a supervisor that was lost: here, too, to serve the journal again is what helps."""
 _AS_EVER = {"ended_how": "all", "priority": 0}
 """Of these columns, what need not be said either."""
 
@@ -47,13 +50,21 @@ _AS_EVER = {"ended_how": "all", "priority": 0}
 @optional_buffer_argument
 @journal_option()
 @json_option
-def status_command(buffer_id: str | None, journal: Path, as_json: bool) -> int:
+@click.option(
+    "--check",
+    is_flag=True,
+    help="End with exit code 0 only if a daemon lives or no buffer is open, else with 4.",
+)
+def status_command(buffer_id: str | None, journal: Path, as_json: bool, check: bool) -> int:
     """Say how the journal, its supervisor and its buffers are; or how BUFFER is, and what failed its items.
 
     \b
     durable-bus status
     durable-bus status BUFFER --json
+    durable-bus status --check > /dev/null || systemctl restart bus
     """
+    if check and buffer_id is not None:
+        raise UsageError("--check is about the whole journal: leave BUFFER out")
     with JournalReader(journal) as reader:
         if buffer_id is None:
             facts = journal_facts(reader)
@@ -62,7 +73,12 @@ def status_command(buffer_id: str | None, journal: Path, as_json: bool) -> int:
             facts = buffer_facts(reader, buffer_id)
             lines = _buffer_lines(facts)
     answer(as_json, facts, "\n".join(map(printable, lines)))
-    return 0
+    return EXIT_NOBODY_WORKS if check and _nobody_works(facts) else 0
+
+
+def _nobody_works(facts: dict[str, Any]) -> bool:
+    """Whether there is open work, and no supervisor that answers. One that hangs does not count as living."""
+    return bool(facts["open_count"]) and facts["supervisor"]["state"] != "alive"
 
 
 def _journal_lines(facts: dict[str, Any]) -> Iterator[str]:

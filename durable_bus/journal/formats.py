@@ -2,11 +2,11 @@
 
 import struct
 
-__all__ = ["INDEX_BITS", "milliseconds", "packed"]
+__all__ = ["DURATION_DIGITS", "INDEX_BITS", "milliseconds", "packed"]
 
 INDEX_BITS = 32
 """A key is `buffer_seq << INDEX_BITS | item_index`."""
-_DURATION_DIGITS = 10
+DURATION_DIGITS = 10
 
 
 class _Milliseconds(dict[bytes, float]):
@@ -23,16 +23,16 @@ def packed(micros: list[int]) -> str:
     Each value is written once: 2,000 of fast items, which took 4 µs, 5 or 6, take 0.05 µs each instead of
     0.12, and 0.4 if all differed.
     """
-    texts = {one: f"{one:0{_DURATION_DIGITS}d}" for one in set(micros)}
+    texts = {one: f"{one:0{DURATION_DIGITS}d}" for one in set(micros)}
     text = "".join([texts[one] for one in micros])
-    if len(text) > _DURATION_DIGITS * len(micros):
-        return packed([min(one, 10**_DURATION_DIGITS - 1) for one in micros])
+    if len(text) > DURATION_DIGITS * len(micros):
+        return packed([min(one, 10**DURATION_DIGITS - 1) for one in micros])
     return text
 
 
 def milliseconds(durations: str) -> list[float]:
     """The milliseconds that `packed` has written. Empty for an early version, with eleven digits."""
-    if len(durations) % _DURATION_DIGITS:
+    if len(durations) % DURATION_DIGITS:
         return []
-    fields = struct.unpack(f"{_DURATION_DIGITS}s" * (len(durations) // _DURATION_DIGITS), durations.encode())
+    fields = struct.unpack(f"{DURATION_DIGITS}s" * (len(durations) // DURATION_DIGITS), durations.encode())
     return list(map(_Milliseconds().__getitem__, fields))

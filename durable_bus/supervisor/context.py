@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from durable_bus import __version__
 from durable_bus.journal.journal import Journal
+from durable_bus.supervisor.figures import Counting
 from durable_bus.supervisor.outbox import Outbox
 from durable_bus.supervisor.ports import Clock, Connections, Pool, Reactor, ServiceManager, Unmanaged
 from durable_bus.supervisor.state import State, Worker
@@ -63,6 +64,7 @@ class Context:
     state: State
     outbox: Outbox
     ports: Ports
+    counting: Counting = field(default_factory=Counting, init=False)
 
     def now_s(self) -> float:
         """The monotonic clock, in seconds."""

@@ -113,12 +113,15 @@ class Supervisor:
                     self._journal.prove_room()  # a turn that has nothing to write must not count as proof
                 self._record(events)
                 self._plan()
+                planned_ns = self._ports.clock.monotonic_ns()
         except StorageFull:
             self._storage_full(events)
             return
         except BaseException:
             self._forget()
             raise
+        took_ns = self._ports.clock.monotonic_ns() - planned_ns
+        self.context.counting.committed(took_ns if self._journal.committed else None)
         self._act()
 
     # Gather
@@ -327,3 +330,4 @@ class Supervisor:
     def _forget(self) -> None:
         self.state.rollback()
         self._outbox.clear()
+        self.context.counting.refused()

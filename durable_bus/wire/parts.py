@@ -9,10 +9,12 @@ from durable_bus.payloads.outcomes import Form, Forms, Outcome
 
 __all__ = [
     "DEADLINE_S_MAX",
+    "EXIT_REASONS",
     "LAST_S",
     "WHERE_CHARS_MAX",
     "Count",
     "Failed",
+    "Figures",
     "Form",
     "Forms",
     "Frame",
@@ -143,6 +145,24 @@ class WorkerStatus(msgspec.Struct, gc=False):
     message_id: str | None = None
     engine: str | None = None
     """It is the process of this engine, which runs what is in hand side by side."""
+
+
+EXIT_REASONS = ("left", "exited", "killed", "timeout", "unresponsive")
+"""How a worker ends: as it was told to, with another exit code, by a signal, killed for running past a
+time-out, or killed for not beginning, or not understandably answering, what it was given.
+"""
+
+
+class Figures(msgspec.Struct, gc=False):
+    """What a supervisor has counted since its start, and what is not in the journal."""
+
+    commit_bounds_us: list[int]
+    commits: list[int]
+    """How many commits took up to each bound, and longer than the one before; at last, those beyond all."""
+    commits_us: int
+    """How long all of them took."""
+    exits: dict[str, int]
+    """How many workers have ended, by `EXIT_REASONS`."""
 
 
 class Misfit(NamedTuple):

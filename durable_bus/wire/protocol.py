@@ -15,7 +15,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from durable_bus.payloads.settings import ListenerSettings, ValueForms
-from durable_bus.wire.parts import Count, Form, Forms, Frame, Misfit, Place, Terms, WorkerStatus
+from durable_bus.wire.parts import Count, Figures, Form, Forms, Frame, Misfit, Place, Terms, WorkerStatus
 
 # ---- client → supervisor
 
@@ -285,6 +285,7 @@ class Status(Answer, tag="status", forbid_unknown_fields=False, omit_defaults=Fa
     import_error: str | None = None
     storage_full: bool = False
     now_ms: int = 0
+    figures: Figures | None = None
 
 
 class Sent(Answer, tag="sent"):

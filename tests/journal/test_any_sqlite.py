@@ -37,6 +37,11 @@ INSERT INTO buffer (
     buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect, request_id,
     touched_at, created_commit, opened_commit, received, next_chunk
 ) VALUES (16, 'stream', 'work', '', 'cli', 'stream/b', 'stream', 1, 'r16', 1, 60, 60, 1, 1);
+INSERT INTO buffer (
+    buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect, request_id,
+    digest, touched_at, created_commit, opened_commit, sealed_commit, ended_commit, pruned_commit, total,
+    succeeded
+) VALUES (18, 'pruned', 'work', '', 'cli', 'pruned/b', 'pruned', 1, 'r18', 'd', 1, 60, 60, 60, 60, 60, 1, 1);
 INSERT INTO chunk (buffer_seq, first_index, item_count, commit_id) VALUES (16, 0, 1, 60);
 INSERT INTO item (item_key, payload, form) VALUES (13 << 32, 'one', 0), (14 << 32, 'two', 0),
     (16 << 32, 'three', 0);
@@ -111,7 +116,7 @@ VALUES: dict[str, Any] = {
     "why": "budget", "memo": 0, "declared": 1, "app_rate": "1/s", "app_running": 1, "adaptive": 0,
     "by_hand": 0, "rate": "1/s", "running": 1, "allowed": None, "tokens": 1.0, "tokens_at_ns": 1,
     "not_begun": 0, "in_hand": 0, "rests_until": 0, "cause": "app", "unit": "new", "amount": 1.0,
-    "item_index": 10, "place": "node7:4711",
+    "item_index": 10, "place": "node7:4711", "last_id": 1 << 40,
 }  # fmt: skip
 """What each parameter is, unless a statement says otherwise."""
 
@@ -174,6 +179,7 @@ FILES = (
     *WRITER_SQL,
     "reader.sql",
     "history.sql",
+    "metrics.sql",
     "salvage.sql",
     "check.sql",
     "check_pace.sql",
@@ -248,7 +254,11 @@ def test_every_statement_of_the_supervisor_runs_and_finds_something(writer: Jour
 
 @pytest.mark.parametrize(
     ("file_name", "name"),
-    [(file, name) for file in ("reader.sql", "history.sql", "salvage.sql") for name in load(file)],
+    [
+        (file, name)
+        for file in ("reader.sql", "history.sql", "metrics.sql", "salvage.sql")
+        for name in load(file)
+    ],
 )
 def test_every_statement_of_readers_runs_and_finds_something(
     reader: JournalReader, file_name: str, name: str

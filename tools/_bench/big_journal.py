@@ -15,6 +15,7 @@ from _bench.processes import DURABLE_BUS, environment, run_command, scratch
 BUFFER_ID = "big"
 GOALS = {
     "status": "below 0.3 s",
+    "metrics": "below 1 s in batches",
     "replay show": "below 2 s",
     "check": "below 20 s",
     "results": "200,000 rows/s or more",
@@ -50,6 +51,7 @@ def commands(journal: Path, count: int, times: int) -> dict[str, Any]:
         "results_recorded": count,
         "journal_mb": round(journal.stat().st_size / 1e6, 1),
         "status": timed("status", times, *DURABLE_BUS, "status", *at),
+        "metrics": timed("metrics", times, *DURABLE_BUS, "metrics", *at),
         "replay show": timed("replay show", times, *DURABLE_BUS, "replay", "show", *at),
         "check": timed("check", 1, *DURABLE_BUS, "check", *at),
         "results": timed("results", times, *DURABLE_BUS, "results", BUFFER_ID, "--format", "jsonl", *at),

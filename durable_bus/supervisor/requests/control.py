@@ -107,6 +107,7 @@ def _status(context: Context, connection_id: int, ask: AskStatus, bodies: list[b
         context.state.import_error or context.state.engine_error,
         context.state.storage_full,
         context.ports.clock.now_ms(),
+        context.counting.told(),
     )
 
 

@@ -146,6 +146,7 @@ def ended(context: Context, event: WorkerEnded) -> None:
         return
     death = event.death if worker.late is None else worker.late.death
     suspects = leases.worker_gone(context, worker, event.started)
+    context.counting.worker_ended(death)
     retired = {"retired": True} if worker.leaving and worker.late is None and not suspects else {}
     context.outbox.log("worker ended", pid=worker.pid, reason=str(death), suspects=len(suspects), **retired)
     not_importable_because = workforce.died_in_boot(context, worker, death)
