@@ -47,6 +47,7 @@ COMMANDS = {
     "migrate": ("journal", "Bring the journal's schema up to this version."),
     "backup": ("journal", "Copy the journal, consistently."),
     "export": ("follow", "Write the results of a buffer as one file."),
+    "trace": ("trace", "Write who ran what when, for a trace viewer."),
     "prune": ("control", "Drop what ended long ago."),
     "replay": ("replay", "See what happened, and do again what was left."),
     "completion": ("completion", "Print a shell's completion script."),

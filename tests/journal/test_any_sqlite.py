@@ -112,6 +112,7 @@ VALUES: dict[str, Any] = {
     "by_hand": 0, "rate": "1/s", "running": 1, "allowed": None, "tokens": 1.0, "tokens_at_ns": 1,
     "not_begun": 0, "in_hand": 0, "rests_until": 0, "cause": "app", "unit": "new", "amount": 1.0,
     "item_index": 10, "place": "node7:4711",
+    "until_commit": 60, "last_id": 1000, "first_run": 1, "last_run": 100,
 }  # fmt: skip
 """What each parameter is, unless a statement says otherwise."""
 
@@ -132,6 +133,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "clear_chunks": {"buffer_seq": 16},
     "clear_failures": OF_HALTED,
     "clear_forwarded": OF_HALTED,
+    "attempts_failed_page": OF_HALTED,
+    "first_failure": OF_HALTED,
+    "recorded": {**OF_HALTED, "answer_id": 101},
     "clear_starter_thread": {"thread_id": "gone"},
     "count_last_results": {"succeeded": 17},
     "drop_buffer": {"buffer_seq": 13},
@@ -175,6 +179,7 @@ FILES = (
     "reader.sql",
     "history.sql",
     "salvage.sql",
+    "trace.sql",
     "check.sql",
     "check_pace.sql",
 )
@@ -248,7 +253,11 @@ def test_every_statement_of_the_supervisor_runs_and_finds_something(writer: Jour
 
 @pytest.mark.parametrize(
     ("file_name", "name"),
-    [(file, name) for file in ("reader.sql", "history.sql", "salvage.sql") for name in load(file)],
+    [
+        (file, name)
+        for file in ("reader.sql", "history.sql", "salvage.sql", "trace.sql")
+        for name in load(file)
+    ],
 )
 def test_every_statement_of_readers_runs_and_finds_something(
     reader: JournalReader, file_name: str, name: str

@@ -18,12 +18,13 @@ EXECUTED_BY = {
     "reader.sql": ("journal/reader.py", "journal/results.py", "cli/*.py"),
     "history.sql": ("journal/admin/history.py", "journal/admin/check.py", "journal/completeness.py"),
     "salvage.sql": ("journal/admin/salvage.py",),
+    "trace.sql": ("journal/admin/traced.py",),
 }
 ALL_ARE_ASKED = {"check.sql", "check_pace.sql"}
 """Whoever loads them goes through all that is in them."""
 METHODS = {
     "run", "run_rows", "run_each", "insert", "all", "all_of", "some", "one", "value", "row", "rows",
-    "write", "_write", "_rows", "_value", "_item_pages",
+    "write", "_write", "_rows", "_value", "_item_pages", "_pages",
 }  # fmt: skip
 """Of `Statements`, and of those who pass on a name to one of them."""
 
