@@ -46,6 +46,7 @@ COMMANDS = {
     "check": ("journal", "Look for anything wrong in the journal."),
     "migrate": ("journal", "Bring the journal's schema up to this version."),
     "backup": ("journal", "Copy the journal, consistently."),
+    "vacuum": ("journal", "Give the room of pruned rows back."),
     "export": ("follow", "Write the results of a buffer as one file."),
     "trace": ("trace", "Write who ran what when, for a trace viewer."),
     "prune": ("control", "Drop what ended long ago."),
