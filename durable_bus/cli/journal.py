@@ -307,8 +307,10 @@ def _vacuum(connection: "Connection", journal: Path, real: Path) -> None:
     with interrupts_noted(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as is_stopped:
         done = vacuum(connection, real, is_stopped)
     note(f"done in {duration(time.monotonic() - begun)}")
-    if not done.is_cut:
+    if done.is_cut:
+        given_bytes = done.before_bytes - done.after_bytes
+        print(f"{journal}: {given_bytes:,} bytes given back, {done.after_bytes:,} are left")
+    else:  # the log has what is left
         who = ", ".join(map(str, done.held_by)) or "somebody"
-        note(f"{who} still reads the journal as it was: the next start of a daemon cuts the file")
-    given_bytes = done.before_bytes - done.after_bytes
-    print(f"{journal}: {given_bytes:,} bytes given back, {done.after_bytes:,} are left")
+        note(f"{who} still reads the journal as it was")
+        print(f"{journal}: no bytes given back yet, the next start of a daemon cuts the file")

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from command_line import Command, Ran, durable_bus
 from daemons import Daemon, client_of
+from disks import small_disk
 from old_journals import OLD, old_journal
 from support import Facts, environment, until
 from synthetic import make
@@ -25,7 +26,7 @@ from durable_bus.journal.connection import open_writer
 from durable_bus.journal.lock import JournalLock, noted_commit
 from durable_bus.journal.reader import JournalReader
 
-HALF = "SELECT count(*), sum(length(payload)), sum(item_key % 1000003) FROM results"
+ROWS = "SELECT count(*), sum(length(payload)), sum(item_key % 1000003) FROM results"
 
 
 def with_free_pages(journal: Path, pages: int = 1_000) -> Path:
@@ -63,13 +64,13 @@ def vacuumed(journal: Path) -> Ran:
 
 
 def test_the_room_of_deleted_rows_goes_back_to_the_file_system(spacious: Path) -> None:
-    before, rows = spacious.stat().st_size, Facts(spacious).rows(HALF)
+    before, rows = spacious.stat().st_size, Facts(spacious).rows(ROWS)
     ran = vacuumed(spacious)
     after = spacious.stat().st_size
     assert (ran.code, free_pages(spacious)) == (0, 0)
     assert before - after > 7_000_000
     assert ran.out == f"{spacious}: {before - after:,} bytes given back, {after:,} are left\n"
-    assert Facts(spacious).rows(HALF) == rows
+    assert Facts(spacious).rows(ROWS) == rows
     assert check(spacious).ok
     assert Facts(spacious).value("PRAGMA journal_mode") == "wal"
 
@@ -165,6 +166,26 @@ def test_where_there_is_no_room_it_is_refused(spacious: Path, monkeypatch: pytes
             refuse_no_room(connection, spacious)
 
 
+def test_a_disk_that_fills_meanwhile_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small") as disk:
+        journal = disk.folder / "journal.db"
+        make(journal, 5_000, 1_000)
+        with_free_pages(journal, 100)
+        rows = Facts(journal).rows(ROWS)
+        with closing(open_writer(journal)) as connection:
+            refuse_no_room(connection, journal)
+            disk.fill()
+            with pytest.raises(StorageFull, match="no room on disk"):
+                vacuum(connection, journal, lambda: False)
+            disk.empty()
+            assert Facts(journal).rows(ROWS) == rows
+            assert free_pages(journal) >= 100
+            refuse_no_room(connection, journal)
+            assert vacuum(connection, journal, lambda: False).is_cut
+        assert Facts(journal).rows(ROWS) == rows
+        assert (check(journal).ok, free_pages(journal)) == (True, 0)
+
+
 def test_a_reader_is_not_disturbed_and_is_named_where_it_holds_the_file(spacious: Path) -> None:
     """It sees what it saw; the file is cut when it has gone."""
     held = "import sqlite3, sys; c = sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True); "
@@ -180,6 +201,7 @@ def test_a_reader_is_not_disturbed_and_is_named_where_it_holds_the_file(spacious
         assert ran.code == 0
         assert f"process {reader.pid} (" in ran.err
         assert "still reads the journal as it was" in ran.err
+        assert ran.out == f"{spacious}: no bytes given back yet, the next start of a daemon cuts the file\n"
         assert reader.communicate("")[0] == "20000\n"
     assert check(spacious).ok
     with closing(open_writer(spacious)) as connection:
@@ -270,13 +292,13 @@ def test_killed_at_any_moment_the_journal_is_whole_and_a_daemon_serves_it(
     spacious: Path, moment: str
 ) -> None:
     """In the middle of copying; when the log is nearly written; committed, and all is in the log; cut."""
-    rows = Facts(spacious).rows(HALF)
+    rows = Facts(spacious).rows(ROWS)
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(spacious), moment], env=environment(), timeout=60
     )
     assert killed.returncode == -(signal.SIGXFSZ if moment == "log" else signal.SIGKILL)
     assert check(spacious).ok
-    assert Facts(spacious).rows(HALF) == rows
+    assert Facts(spacious).rows(ROWS) == rows
     with Daemon(spacious, "apps.plain:bus", workers=1), client_of(spacious) as client:
         assert client.start("echo", ["on"]).wait(60).successful == 1
     assert (free_pages(spacious) > 900) == (moment not in ("committed", "done"))
@@ -287,13 +309,13 @@ def test_killed_at_any_moment_the_journal_is_whole_and_a_daemon_serves_it(
 
 @pytest.mark.slow
 def test_killed_while_the_log_is_written_the_journal_is_as_it_was(spacious: Path) -> None:
-    rows = Facts(spacious).rows(HALF)
+    rows = Facts(spacious).rows(ROWS)
     wal = Path(f"{spacious}-wal")
     command = Command("vacuum", "--journal", spacious, cwd=spacious.parent)
     until(lambda: command.process.poll() is not None or (wal.exists() and wal.stat().st_size), "a log")
     command.kill()
     assert check(spacious).ok
-    assert Facts(spacious).rows(HALF) == rows
+    assert Facts(spacious).rows(ROWS) == rows
 
 
 @pytest.mark.slow
