@@ -214,7 +214,7 @@ def test_journals_of_every_version_are_traced_as_they_are(name: str, tmp_path: P
     journal = old_journal(tmp_path / "old.db", name)
     kept = "SELECT buffer_id FROM buffers WHERE state <> 'pruned'"
     found = [traced(journal, buffer_id) for (buffer_id,) in Facts(journal).rows(kept)]
-    assert sum(len(one.of("item")) for one in found) > 10
+    assert sum(len(one.of("item")) for one in found) >= 5
 
 
 def test_what_an_engine_ran_is_drawn_where_it_ran(tmp_path: Path) -> None:
