@@ -1,15 +1,18 @@
-"""Commands about the journal itself: query, check, migrate, backup."""
+"""Commands about the journal itself: query, check, migrate, backup, vacuum."""
 
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from durable_bus.cli import options
+from durable_bus.cli.interrupts import interrupts_noted
 from durable_bus.cli.printing import duration, escaped, note, print_json, printable, size
 from durable_bus.cli.progress import LINE_EVERY_S
 from durable_bus.cli.rows import write_rows
@@ -18,6 +21,9 @@ from durable_bus.journal.admin.backup import back_up, copy_seconds
 from durable_bus.journal.admin.check import UNREADABLE, Finding, Report, check
 from durable_bus.journal.admin.query import ask, column_names, question, questions
 from durable_bus.journal.lock import JournalLock, holder_pid, noted_commit
+
+if TYPE_CHECKING:
+    from sqlite3 import Connection
 
 EXIT_WRONG = 5
 _IN_MEMORY_BYTES_MAX = 32 * 1024 * 1024
@@ -253,3 +259,58 @@ def backup_command(destination: Path, journal: Path) -> int:
     size_bytes = back_up(journal, destination, served_by=holder_pid(destination))
     note(f"{size_bytes:,} bytes in {destination}")
     return 0
+
+
+@click.command("vacuum")
+@options.journal_option()
+def vacuum_command(journal: Path) -> int:
+    """Give the room that pruned rows have left in the journal back to the file system.
+
+    Nobody may be serving it. What is left is written twice, into a temporary file beside the journal and into
+    its log: how much room that takes is said before, and it is refused where there is less. All is done or
+    nothing, whatever it is killed by; Ctrl-C leaves the journal as it was. Without this, the daemon uses that
+    room for what comes next.
+
+    \b
+    durable-bus prune --older-than 30d
+    durable-bus vacuum
+    """
+    from durable_bus.journal.completeness import refuse_incomplete
+    from durable_bus.journal.connection import open_writer
+    from durable_bus.journal.reader import JournalReader
+
+    with JournalReader(journal) as reader:  # says that there is none, before anything is made
+        row = reader.row("buffers_to_clear")
+    if row and row["buffers"]:
+        note(f"the rows of {row['buffers']:,} pruned buffers are not deleted yet: a daemon does that")
+    lock = JournalLock(journal)
+    try:
+        real = lock.journal
+        refuse_incomplete(real, noted_commit(real))
+        with closing(open_writer(real)) as connection:
+            _vacuum(connection, journal, real)
+    finally:
+        lock.release()  # with all that the last supervisor has noted in it: no commit was added
+    return 0
+
+
+def _vacuum(connection: "Connection", journal: Path, real: Path) -> None:
+    from durable_bus.journal.admin.vacuum import pages_of, refuse_no_room, vacuum
+
+    free_bytes = pages_of(connection).free_bytes
+    if not free_bytes:
+        print(f"{journal}: no room to give back, all of its pages are used")
+        return
+    for folder, (needed_bytes, there_bytes) in refuse_no_room(connection, real).items():
+        note(f"it takes {size(needed_bytes)} of the {size(there_bytes)} that are free in {folder}")
+    begun = time.monotonic()
+    with interrupts_noted(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as is_stopped:
+        done = vacuum(connection, real, is_stopped)
+    note(f"done in {duration(time.monotonic() - begun)}")
+    if done.is_cut:
+        given_bytes = done.before_bytes - done.after_bytes
+        print(f"{journal}: {given_bytes:,} bytes given back, {done.after_bytes:,} are left")
+    else:  # the log has what is left
+        who = ", ".join(map(str, done.held_by)) or "somebody"
+        note(f"{who} still reads the journal as it was")
+        print(f"{journal}: no bytes given back yet, the next start of a daemon cuts the file")

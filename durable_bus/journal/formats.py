@@ -2,7 +2,7 @@
 
 import struct
 
-__all__ = ["DURATION_DIGITS", "INDEX_BITS", "milliseconds", "packed"]
+__all__ = ["DURATION_DIGITS", "INDEX_BITS", "micros_of", "milliseconds", "packed"]
 
 INDEX_BITS = 32
 """A key is `buffer_seq << INDEX_BITS | item_index`."""
@@ -36,3 +36,10 @@ def milliseconds(durations: str) -> list[float]:
         return []
     fields = struct.unpack(f"{DURATION_DIGITS}s" * (len(durations) // DURATION_DIGITS), durations.encode())
     return list(map(_Milliseconds().__getitem__, fields))
+
+
+def micros_of(durations: str) -> list[int]:
+    """The microseconds that `packed` was given, in the same way."""
+    if len(durations) % DURATION_DIGITS:
+        return []
+    return [int(durations[at : at + DURATION_DIGITS]) for at in range(0, len(durations), DURATION_DIGITS)]

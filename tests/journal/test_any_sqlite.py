@@ -117,6 +117,7 @@ VALUES: dict[str, Any] = {
     "by_hand": 0, "rate": "1/s", "running": 1, "allowed": None, "tokens": 1.0, "tokens_at_ns": 1,
     "not_begun": 0, "in_hand": 0, "rests_until": 0, "cause": "app", "unit": "new", "amount": 1.0,
     "item_index": 10, "place": "node7:4711", "last_id": 1 << 40,
+    "until_commit": 60, "first_run": 1, "last_run": 100,
 }  # fmt: skip
 """What each parameter is, unless a statement says otherwise."""
 
@@ -137,6 +138,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "clear_chunks": {"buffer_seq": 16},
     "clear_failures": OF_HALTED,
     "clear_forwarded": OF_HALTED,
+    "attempts_failed_page": OF_HALTED,
+    "first_failure": OF_HALTED,
+    "recorded": {**OF_HALTED, "answer_id": 101},
     "clear_starter_thread": {"thread_id": "gone"},
     "count_last_results": {"succeeded": 17},
     "drop_buffer": {"buffer_seq": 13},
@@ -181,6 +185,7 @@ FILES = (
     "history.sql",
     "metrics.sql",
     "salvage.sql",
+    "trace.sql",
     "check.sql",
     "check_pace.sql",
 )
@@ -256,7 +261,7 @@ def test_every_statement_of_the_supervisor_runs_and_finds_something(writer: Jour
     ("file_name", "name"),
     [
         (file, name)
-        for file in ("reader.sql", "history.sql", "metrics.sql", "salvage.sql")
+        for file in ("reader.sql", "history.sql", "metrics.sql", "salvage.sql", "trace.sql")
         for name in load(file)
     ],
 )

@@ -225,3 +225,20 @@ def test_what_was_spent_by_unit_looks_at_nothing_else(plans: Plans) -> None:
         "SCAN s",
         "USE TEMP B-TREE FOR GROUP BY",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("dispatches_page", "SEARCH d USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        ("answers_page", "SEARCH a USING INDEX answer_of_buffer (buffer_seq=? AND answer_id>?)"),
+        ("attempts_failed_page", "SEARCH f USING INTEGER PRIMARY KEY (rowid>?)"),
+        ("recorded", "SEARCH r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+    ],
+)
+def test_a_page_of_a_trace_begins_where_the_last_one_has_ended_and_nothing_is_sorted(
+    plans: Plans, name: str, step: str
+) -> None:
+    first, *others = plans.of(re.sub(r"(?<!:):[a-z]\w*", "?", load("trace.sql")[name]))
+    assert first == step
+    assert {other.partition(" ")[2].partition(" ")[2] for other in others} <= {BY_ROWID}

@@ -19,6 +19,7 @@ EXECUTED_BY = {
     "history.sql": ("journal/admin/history.py", "journal/admin/check.py", "journal/completeness.py"),
     "metrics.sql": ("journal/admin/metrics.py",),
     "salvage.sql": ("journal/admin/salvage.py",),
+    "trace.sql": ("journal/admin/traced.py",),
 }
 ALL_ARE_ASKED = {"check.sql", "check_pace.sql"}
 """Whoever loads them goes through all that is in them."""

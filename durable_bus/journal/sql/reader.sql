@@ -118,6 +118,11 @@ ORDER BY b.buffer_seq LIMIT :limit;
 -- name: open_buffers_count
 SELECT count(*) AS buffers FROM buffer WHERE ended_commit IS NULL AND dropped_commit IS NULL;
 
+-- name: buffers_to_clear
+-- Pruned or given up, and a supervisor has not deleted all their rows yet.
+SELECT count(*) AS buffers FROM buffer INDEXED BY buffer_to_clear
+WHERE received > 0 AND (dropped_commit IS NOT NULL OR pruned_commit IS NOT NULL);
+
 -- name: last_ended_buffers
 SELECT v.*
 FROM (SELECT buffer_seq, buffer_id FROM buffer WHERE ended_commit IS NOT NULL ORDER BY buffer_seq DESC LIMIT :limit) b
