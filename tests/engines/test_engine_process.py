@@ -276,14 +276,15 @@ def test_a_worker_that_has_other_code_is_given_nothing_to_run(
     ) as service:
         with service.client() as client:
             assert client.start("answer", [0]).wait(60).successful == 1
-            changing.write_text(CHANGING.format(answer=2))
+            # Longer: of the same second and length, Python would take the bytecode of before.
+            changing.write_text(CHANGING.format(answer=22))
             client.start("answer", [-1], buffer_id="deadly")
             waits = client.start("answer", [0], buffer_id="waits")
             until(lambda: "has other code of the app" in service.log(), "the log says why")
             assert waits.status().completed == 0
             service.process.send_signal(signal.SIGHUP)
             assert waits.wait(60).successful == 1
-            assert [result.value for result in waits.results()] == [2]
+            assert [result.value for result in waits.results()] == [22]
             assert client.buffer("deadly").wait(60).successful == 0
 
 
