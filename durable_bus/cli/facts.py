@@ -71,6 +71,24 @@ def waits_for(reader: JournalReader, buffer_id: str) -> str | None:
     return found
 
 
+def why_nothing_runs(
+    reader: JournalReader, rows: list[dict[str, Any]], supervisor: dict[str, Any]
+) -> dict[str, str]:
+    """The same of several buffers, by their ids, where there is something to say. `rows` need `buffer_id`,
+    `state`; `supervisor`: what `supervisor_facts` has said.
+    """
+    found: dict[str, str] = {}
+    open_ones = [row["buffer_id"] for row in rows if row["state"] == "open"]
+    if not open_ones:
+        return found
+    waiting = _waiting(reader, supervisor)
+    for buffer_id in open_ones:
+        why = _buffer(reader.buffer(buffer_id), waiting)["waits_for"]
+        if why:
+            found[buffer_id] = why
+    return found
+
+
 def _size_bytes(path: Path) -> int:
     try:
         return path.stat().st_size
@@ -133,11 +151,13 @@ class _Waiting(NamedTuple):
     limits: list[dict[str, Any]]
 
 
-def _waiting(reader: JournalReader) -> _Waiting:
-    return _Waiting(reader, *_serving(reader), limit_facts(reader))
+def _waiting(reader: JournalReader, supervisor: dict[str, Any] | None = None) -> _Waiting:
+    return _Waiting(reader, *_serving(reader, supervisor), limit_facts(reader))
 
 
-def _serving(reader: JournalReader) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def _serving(
+    reader: JournalReader, supervisor: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Who serves the journal, and whom messages and items can go to; and the settings of the listeners.
 
     - `supervisor`: see `supervisor_facts`
@@ -146,7 +166,7 @@ def _serving(reader: JournalReader) -> tuple[dict[str, Any], dict[str, dict[str,
     - `listeners`: of that run; None before a worker has reported them
     - `absent_listeners`: names that have messages waiting, and are neither listeners nor mailboxes
     """
-    supervisor = supervisor_facts(reader.path)
+    supervisor = supervisor_facts(reader.path) if supervisor is None else supervisor
     told = reader.row("newest_run_facts") or {}
     settings = json.loads(told["listeners"]) if told.get("listeners") else None
     listeners = None if settings is None else sorted(settings)

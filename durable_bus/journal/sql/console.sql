@@ -1,0 +1,471 @@
+-- What the console's pages show, as it is or as it was after a commit (:at). Every transition is a column that names its
+-- commit, so one statement serves both. :is_now says that no later commit is there: then counters are right, which in the past
+-- must be counted from rows. Times are milliseconds since the epoch.
+
+-- name: newest
+SELECT commit_id, committed_at, run_id FROM journal_commit ORDER BY commit_id DESC LIMIT 1;
+
+-- name: oldest
+SELECT commit_id, committed_at FROM journal_commit ORDER BY commit_id LIMIT 1;
+
+-- name: commit_row
+SELECT commit_id, committed_at, run_id FROM journal_commit WHERE commit_id <= :commit_id ORDER BY commit_id DESC LIMIT 1;
+
+-- name: last_commit_until
+SELECT max(commit_id) FROM journal_commit WHERE committed_at <= :time_ms;
+
+-- name: newest_answer_id
+SELECT max(answer_id) FROM answer;
+
+-- name: newest_failure_id
+SELECT max(failure_id) FROM failure;
+
+-- name: newest_dispatch_id
+SELECT max(dispatch_id) FROM dispatch;
+
+-- name: newest_message_id
+SELECT max(message_seq) FROM message;
+
+-- name: answer_probe
+SELECT commit_id FROM answer WHERE answer_id >= :id ORDER BY answer_id LIMIT 1;
+
+-- name: failure_probe
+SELECT commit_id FROM failure WHERE failure_id >= :id ORDER BY failure_id LIMIT 1;
+
+-- name: dispatch_probe
+SELECT commit_id FROM dispatch WHERE dispatch_id >= :id ORDER BY dispatch_id LIMIT 1;
+
+-- name: message_probe
+SELECT created_commit FROM message WHERE message_seq >= :id ORDER BY message_seq LIMIT 1;
+
+-- name: newest_run
+SELECT run_id, pid, app, version, started_at, stopped_at, worker_error, listeners FROM run ORDER BY run_id DESC LIMIT 1;
+
+-- name: runs
+-- The last ones that had begun by then. Commits are numbered in order, so those of a run are a range.
+SELECT r.run_id, r.pid, r.app, r.version, r.started_at, r.stopped_at,
+    (SELECT c.commit_id FROM journal_commit c WHERE c.run_id = r.run_id ORDER BY c.commit_id LIMIT 1) AS first_commit,
+    (SELECT c.commit_id FROM journal_commit c WHERE c.run_id = r.run_id ORDER BY c.commit_id DESC LIMIT 1) AS last_commit,
+    (SELECT c.committed_at FROM journal_commit c WHERE c.run_id = r.run_id ORDER BY c.commit_id DESC LIMIT 1) AS last_commit_ms
+FROM run r
+ORDER BY r.run_id DESC LIMIT :limit;
+
+-- name: rate
+-- Results and failed attempts by time. What a clock that was set back has written later than :at is left out.
+SELECT (committed_at - :since_ms) / :step_ms AS bucket, sum(results) AS results, sum(failures) AS failures
+FROM journal_commit
+WHERE committed_at >= :since_ms AND committed_at < :until_ms AND commit_id <= :at
+GROUP BY 1 ORDER BY 1;
+
+-- name: density
+-- Results by commit, of one commit in :stride.
+SELECT (commit_id - :first) * :buckets / :commits AS bucket, sum(results) AS results, sum(failures) AS failures
+FROM journal_commit
+WHERE commit_id % :stride = 0
+GROUP BY 1 ORDER BY 1;
+
+-- name: states
+-- How many buffers were in which state.
+SELECT state, count(*) AS buffers FROM (
+    SELECT CASE
+        WHEN b.pruned_commit <= :at THEN 'pruned'
+        WHEN b.cancelled_commit <= :at AND coalesce(b.ended_how, 'cancelled') = 'cancelled' THEN 'cancelled'
+        WHEN b.ended_commit <= :at THEN 'complete'
+        WHEN b.opened_commit <= :at THEN 'open'
+        ELSE 'receiving'
+    END AS state
+    FROM buffer b
+    WHERE b.created_commit <= :at AND (b.dropped_commit IS NULL OR b.dropped_commit > :at)
+)
+GROUP BY state;
+
+-- name: open_seqs
+-- The newest ones that had not ended. Now by the index that holds only those; the second arm is for the past.
+SELECT buffer_seq FROM (
+    SELECT b.buffer_seq FROM buffer b INDEXED BY buffer_not_ended
+    WHERE b.ended_commit IS NULL AND b.created_commit <= :at AND (b.dropped_commit IS NULL OR b.dropped_commit > :at)
+    UNION ALL
+    SELECT b.buffer_seq FROM buffer b NOT INDEXED
+    WHERE NOT :is_now AND b.ended_commit > :at AND b.created_commit <= :at
+)
+ORDER BY buffer_seq DESC LIMIT :limit;
+
+-- name: ended_seqs
+SELECT b.buffer_seq FROM buffer b NOT INDEXED
+WHERE b.ended_commit <= :at ORDER BY b.buffer_seq DESC LIMIT :limit;
+
+-- name: buffer_seq_of
+SELECT buffer_seq FROM buffer
+WHERE buffer_id = :buffer_id AND created_commit <= :at AND (dropped_commit IS NULL OR dropped_commit > :at)
+ORDER BY buffer_seq DESC LIMIT 1;
+
+-- name: buffer_list
+-- A page of them, the newest first; what is NULL does not matter.
+SELECT buffer_seq FROM (
+    SELECT b.buffer_seq, b.failed, CASE
+        WHEN b.pruned_commit <= :at THEN 'pruned'
+        WHEN b.cancelled_commit <= :at AND coalesce(b.ended_how, 'cancelled') = 'cancelled' THEN 'cancelled'
+        WHEN b.ended_commit <= :at THEN 'complete'
+        WHEN b.opened_commit <= :at THEN 'open'
+        ELSE 'receiving'
+    END AS state
+    FROM buffer b NOT INDEXED
+    WHERE b.buffer_seq < :before AND b.created_commit <= :at AND (b.dropped_commit IS NULL OR b.dropped_commit > :at)
+        AND (:target IS NULL OR b.target = :target)
+        AND (:part IS NULL OR instr(b.buffer_id, :part) > 0)
+        AND (:with_failures IS NULL OR b.failed > 0)
+    ORDER BY b.buffer_seq DESC
+)
+WHERE :state IS NULL OR state = :state
+ORDER BY buffer_seq DESC LIMIT :limit;
+
+-- name: buffer_rows
+-- As they were: of those in the list :seqs. `total`: of a stream, what had come by then; NULL where nobody knows it any more.
+SELECT
+    b.buffer_seq, b.buffer_id, b.target, b.from_id, b.return_to, b.thread_id, b.starter_thread_id, b.collect,
+    CASE
+        WHEN b.pruned_commit <= :at THEN 'pruned'
+        WHEN b.cancelled_commit <= :at AND coalesce(b.ended_how, 'cancelled') = 'cancelled' THEN 'cancelled'
+        WHEN b.ended_commit <= :at THEN 'complete'
+        WHEN b.opened_commit <= :at THEN 'open'
+        ELSE 'receiving'
+    END AS state,
+    CASE
+        WHEN b.sealed_commit <= :at OR b.ended_commit <= :at THEN b.total
+        WHEN :is_now THEN coalesce(b.total, b.received)
+        WHEN b.opened_commit <= :at AND b.pruned_commit IS NULL THEN (
+            SELECT coalesce(sum(k.item_count), 0) FROM chunk k WHERE k.buffer_seq = b.buffer_seq AND k.commit_id <= :at
+        )
+    END AS total,
+    CASE
+        WHEN :is_now OR b.ended_commit <= :at THEN b.succeeded
+        WHEN b.pruned_commit IS NULL THEN (
+            SELECT coalesce(sum(a.recorded), 0) FROM answer a
+            WHERE a.buffer_seq = b.buffer_seq AND a.answer_id <= :last_answer AND a.success = 1
+        )
+    END AS successful,
+    CASE
+        WHEN :is_now OR b.ended_commit <= :at THEN b.failed
+        WHEN b.pruned_commit IS NULL THEN (
+            SELECT coalesce(sum(a.recorded), 0) FROM answer a
+            WHERE a.buffer_seq = b.buffer_seq AND a.answer_id <= :last_answer AND a.success = 0
+        )
+    END AS failed,
+    (
+        SELECT p.why FROM pause p
+        WHERE p.buffer_seq = b.buffer_seq AND p.paused_commit <= :at AND (p.resumed_commit IS NULL OR p.resumed_commit > :at)
+    ) AS paused_why,
+    CASE WHEN b.ended_commit <= :at
+        THEN coalesce(b.ended_how, CASE WHEN b.cancelled_commit IS NULL THEN 'all' ELSE 'cancelled' END)
+    END AS ended_how,
+    CASE WHEN b.sealed_commit <= :at THEN 1 ELSE 0 END AS sealed,
+    b.created_commit, created.committed_at AS created_ms,
+    CASE WHEN b.ended_commit <= :at THEN b.ended_commit END AS ended_commit,
+    CASE WHEN b.ended_commit <= :at THEN ended.committed_at END AS ended_ms,
+    b.priority, b.not_before AS not_before_ms, b.deadline_at AS deadline_ms, b.enough, b.max_failures,
+    CASE WHEN b.pruned_commit IS NULL THEN 0 ELSE 1 END AS rows_are_gone,
+    CASE WHEN :is_now THEN b.low_water ELSE 0 END AS low_water,
+    retried.buffer_id AS retry_of
+FROM json_each(:seqs) chosen
+CROSS JOIN buffer b ON b.buffer_seq = chosen.value
+JOIN journal_commit created ON created.commit_id = b.created_commit
+LEFT JOIN journal_commit ended ON ended.commit_id = b.ended_commit
+LEFT JOIN buffer retried ON retried.buffer_seq = b.retry_of
+ORDER BY chosen.key;
+
+-- name: retries_of
+SELECT b.buffer_id FROM buffer b WHERE b.retry_of = :buffer_seq AND b.created_commit <= :at ORDER BY b.buffer_seq LIMIT 20;
+
+-- name: last_failures
+SELECT f.failure_id, b.buffer_id, f.item_key & 4294967295 AS item_index, m.message_id, f.attempt, f.kind, f.message,
+    c.committed_at AS at_ms
+FROM failure f
+JOIN journal_commit c ON c.commit_id = f.commit_id
+LEFT JOIN buffer b ON b.buffer_seq = f.item_key >> 32
+LEFT JOIN message m ON m.message_seq = f.message_seq
+WHERE f.failure_id <= :last_failure
+ORDER BY f.failure_id DESC LIMIT :limit;
+
+-- name: failed_attempts
+-- At items of a buffer. `final`: the item has failed by it. From the failures, which are few, to the results.
+SELECT f.item_key & 4294967295 AS item_index, f.kind, f.message, a.answer_id IS NOT NULL AS final
+FROM failure f INDEXED BY failure_of_item
+LEFT JOIN result r ON r.item_key = f.item_key AND r.success = 0 AND r.answer_id <= :last_answer
+LEFT JOIN answer a ON a.answer_id = r.answer_id AND a.attempt = f.attempt
+WHERE f.item_key >= :first_key AND f.item_key <= :last_key AND f.commit_id <= :at
+ORDER BY f.item_key LIMIT :limit;
+
+-- name: failed_answers
+-- What handlers themselves have answered as a failure: it has no failed attempt.
+SELECT r.item_key & 4294967295 AS item_index, substr(r.payload, 1, 2000) AS payload
+FROM answer a INDEXED BY answer_of_buffer
+CROSS JOIN result r
+    ON r.item_key >= (a.buffer_seq << 32) + a.first_index
+        AND r.item_key < (a.buffer_seq << 32) + a.first_index + a.item_count
+        AND r.answer_id = a.answer_id
+WHERE a.buffer_seq = :buffer_seq AND a.answer_id <= :last_answer AND a.success = 0
+    AND NOT EXISTS (SELECT 1 FROM failure f WHERE f.item_key = r.item_key AND f.attempt = a.attempt)
+LIMIT :limit;
+
+-- name: answers_count
+SELECT count(*) FROM answer INDEXED BY answer_of_buffer WHERE buffer_seq = :buffer_seq AND answer_id <= :last_answer;
+
+-- name: answers_sample
+-- One in :stride, by a digest of its number, as the answers of two buffers may take turns.
+SELECT a.first_index, a.item_count, a.recorded, a.success, c.committed_at
+FROM answer a INDEXED BY answer_of_buffer
+JOIN journal_commit c ON c.commit_id = a.commit_id
+WHERE a.buffer_seq = :buffer_seq AND a.answer_id <= :last_answer
+    AND (:stride = 1 OR (a.answer_id * 2654435761 & 4294967295) % :stride = 0);
+
+-- name: durations_sample
+SELECT a.durations
+FROM answer a INDEXED BY answer_of_buffer
+WHERE a.buffer_seq = :buffer_seq AND a.answer_id <= :last_answer AND a.durations <> ''
+    AND (:stride = 1 OR (a.answer_id * 2654435761 & 4294967295) % :stride = 0)
+LIMIT :limit;
+
+-- name: in_hand_ranges
+-- What somebody had in hand, between two items of a buffer. A range holds 2,000 items at most.
+SELECT d.first_index, d.item_count, d.worker_pid, d.attempt, d.place, c.committed_at AS sent_ms
+FROM dispatch d INDEXED BY dispatch_of_buffer
+JOIN journal_commit c ON c.commit_id = d.commit_id
+WHERE d.buffer_seq = :buffer_seq AND d.first_index BETWEEN :first - 1999 AND :last
+    AND d.commit_id <= :at AND (d.ended_commit IS NULL OR d.ended_commit > :at)
+ORDER BY d.first_index LIMIT :limit;
+
+-- name: in_hand_ranges_now
+-- The same of all the buffer, by the index that holds only what has not ended.
+SELECT d.first_index, d.item_count, d.worker_pid, d.attempt, d.place, c.committed_at AS sent_ms
+FROM dispatch d INDEXED BY dispatch_not_ended
+JOIN journal_commit c ON c.commit_id = d.commit_id
+WHERE d.buffer_seq = :buffer_seq AND d.ended_commit IS NULL
+ORDER BY d.first_index LIMIT :limit;
+
+-- name: recorded_in_range
+SELECT count(*) AS items FROM result r
+WHERE r.item_key >= (:buffer_seq << 32) + :first AND r.item_key < (:buffer_seq << 32) + :first + :count
+    AND r.answer_id <= :last_answer;
+
+-- name: forwarded_count
+-- Passed on, and their answer had not come.
+SELECT count(*) AS items FROM forwarded_item o
+WHERE o.item_key >= :first_key AND o.item_key <= :last_key AND o.commit_id <= :at
+    AND NOT EXISTS (SELECT 1 FROM result r WHERE r.item_key = o.item_key AND r.answer_id <= :last_answer);
+
+-- name: items_page
+SELECT i.item_key & 4294967295 AS item_index, substr(i.payload, 1, 300) AS payload, i.form AS item_form,
+    r.success, substr(r.payload, 1, 300) AS answer, r.form AS answer_form, a.attempt, a.memo, c.committed_at AS recorded_ms,
+    CASE WHEN r.answer_id IS NOT NULL AND a.durations <> '' THEN CAST(CAST(
+        substr(CAST(a.durations AS BLOB), ((i.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
+    ) AS INTEGER) END AS took_us,
+    (SELECT f.commit_id FROM forwarded_item f WHERE f.item_key = i.item_key AND f.commit_id <= :at) IS NOT NULL AS forwarded,
+    (SELECT count(*) FROM failure f WHERE f.item_key = i.item_key AND f.commit_id <= :at) AS failures,
+    (
+        SELECT f.kind || ': ' || f.message FROM failure f
+        WHERE f.item_key = i.item_key AND f.commit_id <= :at ORDER BY f.failure_id DESC LIMIT 1
+    ) AS last_failure
+FROM item i
+LEFT JOIN result r ON r.item_key = i.item_key AND r.answer_id <= :last_answer
+LEFT JOIN answer a ON a.answer_id = r.answer_id
+LEFT JOIN journal_commit c ON c.commit_id = a.commit_id
+WHERE i.item_key > :after_key AND i.item_key <= :last_key
+ORDER BY i.item_key LIMIT :limit;
+
+-- name: failed_keys
+-- Items that had failed, in their order.
+SELECT r.item_key FROM result r
+WHERE r.item_key > :after_key AND r.item_key <= :last_key AND r.success = 0 AND r.answer_id <= :last_answer
+ORDER BY r.item_key LIMIT :limit;
+
+-- name: item
+SELECT i.item_key, i.payload, i.form AS item_form, r.success, r.payload AS answer, r.form AS answer_form, a.attempt, a.memo, a.worker_pid,
+    a.place, c.committed_at AS recorded_ms, c.commit_id AS recorded_commit, c.run_id,
+    CASE WHEN r.answer_id IS NOT NULL AND a.durations <> '' THEN CAST(CAST(
+        substr(CAST(a.durations AS BLOB), ((i.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
+    ) AS INTEGER) END AS took_us,
+    (SELECT f.commit_id FROM forwarded_item f WHERE f.item_key = i.item_key AND f.commit_id <= :at) AS forwarded_commit
+FROM item i
+LEFT JOIN result r ON r.item_key = i.item_key AND r.answer_id <= :last_answer
+LEFT JOIN answer a ON a.answer_id = r.answer_id
+LEFT JOIN journal_commit c ON c.commit_id = a.commit_id
+WHERE i.item_key = :item_key;
+
+-- name: dispatches_of_item
+-- A range holds 2,000 items at most.
+SELECT d.dispatch_id, d.first_index, d.item_count, d.attempt, d.worker_pid, d.place, c.committed_at AS sent_ms, d.commit_id,
+    CASE WHEN d.ended_commit <= :at THEN d.ended_how END AS ended_how,
+    CASE WHEN d.ended_commit <= :at THEN e.committed_at END AS ended_ms,
+    CASE WHEN d.ended_commit <= :at THEN d.ended_commit END AS ended_commit
+FROM dispatch d INDEXED BY dispatch_of_buffer
+JOIN journal_commit c ON c.commit_id = d.commit_id
+LEFT JOIN journal_commit e ON e.commit_id = d.ended_commit
+WHERE d.buffer_seq = :buffer_seq AND d.first_index BETWEEN :index - 1999 AND :index
+    AND d.first_index + d.item_count > :index AND d.commit_id <= :at
+ORDER BY d.dispatch_id LIMIT :limit;
+
+-- name: failures_of_item
+SELECT f.attempt, f.kind, f.message, f.commit_id, c.committed_at AS at_ms, t.body AS traceback, f.retry_at, f.place
+FROM failure f INDEXED BY failure_of_item
+JOIN journal_commit c ON c.commit_id = f.commit_id
+LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
+WHERE f.item_key = :item_key AND f.commit_id <= :at
+ORDER BY f.failure_id DESC LIMIT :limit;
+
+-- name: failures_of_message
+SELECT f.attempt, f.kind, f.message, c.committed_at AS at_ms, t.body AS traceback, f.place
+FROM failure f INDEXED BY failure_of_message
+JOIN journal_commit c ON c.commit_id = f.commit_id
+LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
+WHERE f.message_seq = :message_seq AND f.commit_id <= :at
+ORDER BY f.failure_id DESC LIMIT :limit;
+
+-- name: messages_of_thread
+SELECT m.message_seq, m.message_id, m.kind, m.from_id, m.to_id, m.thread_id, created.committed_at AS created_ms,
+    CASE
+        WHEN m.settled_commit <= :at AND m.failed THEN 'failed'
+        WHEN m.settled_commit <= :at THEN 'settled'
+        WHEN m.delivered_commit <= :at THEN 'delivered'
+        ELSE 'waiting'
+    END AS state
+FROM message m INDEXED BY message_of_thread
+JOIN journal_commit created ON created.commit_id = m.created_commit
+WHERE (m.thread_id = :thread_id OR (m.thread_id > :thread_prefix AND m.thread_id < :thread_prefix_end))
+    AND m.created_commit <= :at
+ORDER BY m.message_seq LIMIT :limit;
+
+-- name: messages_page
+-- The newest first; what is NULL does not matter.
+SELECT * FROM (
+    SELECT m.message_seq, m.message_id, m.kind, m.from_id, m.to_id, m.thread_id, substr(m.payload, 1, 300) AS payload, m.form AS message_form,
+        created.committed_at AS created_ms,
+        CASE
+            WHEN m.settled_commit <= :at AND m.failed THEN 'failed'
+            WHEN m.settled_commit <= :at THEN 'settled'
+            WHEN m.delivered_commit <= :at THEN 'delivered'
+            ELSE 'waiting'
+        END AS state
+    FROM message m
+    JOIN journal_commit created ON created.commit_id = m.created_commit
+    WHERE m.message_seq < :before AND m.created_commit <= :at AND (:to_id IS NULL OR m.to_id = :to_id)
+    ORDER BY m.message_seq DESC
+)
+WHERE :state IS NULL OR state = :state
+ORDER BY message_seq DESC LIMIT :limit;
+
+-- name: message
+SELECT m.message_seq, m.message_id, m.kind, m.from_id, m.to_id, m.thread_id, m.payload, m.form AS message_form, m.worker_pid,
+    created.committed_at AS created_ms, m.created_commit,
+    CASE WHEN m.delivered_commit <= :at THEN delivered.committed_at END AS delivered_ms,
+    CASE WHEN m.settled_commit <= :at THEN settled.committed_at END AS settled_ms,
+    CASE
+        WHEN m.settled_commit <= :at AND m.failed THEN 'failed'
+        WHEN m.settled_commit <= :at THEN 'settled'
+        WHEN m.delivered_commit <= :at THEN 'delivered'
+        ELSE 'waiting'
+    END AS state,
+    EXISTS (SELECT 1 FROM mailbox b WHERE b.name = m.to_id) AS in_mailbox,
+    (SELECT b.buffer_id FROM buffer b WHERE b.buffer_seq = m.buffer_seq) AS buffer_id
+FROM message m
+JOIN journal_commit created ON created.commit_id = m.created_commit
+LEFT JOIN journal_commit delivered ON delivered.commit_id = m.delivered_commit
+LEFT JOIN journal_commit settled ON settled.commit_id = m.settled_commit
+WHERE m.message_id = :message_id AND m.created_commit <= :at;
+
+-- name: waiting_by_name
+-- Now, by the indexes that hold only what is not settled.
+SELECT to_id, sum(waiting) AS waiting, sum(delivered) AS delivered, to_id IN (SELECT name FROM mailbox) AS is_mailbox FROM (
+    SELECT to_id, 1 AS waiting, 0 AS delivered FROM message INDEXED BY message_waiting
+    WHERE settled_commit IS NULL AND delivered_commit IS NULL
+    UNION ALL
+    SELECT to_id, 0, 1 FROM message INDEXED BY message_delivered WHERE settled_commit IS NULL AND delivered_commit IS NOT NULL
+)
+GROUP BY to_id ORDER BY to_id LIMIT :limit;
+
+-- name: hands
+-- Who had what in hand, among the last dispatches until then.
+SELECT d.worker_pid, d.place, count(*) AS batches, sum(d.item_count) AS items, min(c.committed_at) AS since_ms,
+    group_concat(DISTINCT b.target) AS listeners, min(b.buffer_id) AS buffer_id
+FROM dispatch d NOT INDEXED
+JOIN journal_commit c ON c.commit_id = d.commit_id
+JOIN buffer b ON b.buffer_seq = d.buffer_seq
+WHERE d.dispatch_id > :last_dispatch - :among AND d.dispatch_id <= :last_dispatch
+    AND (d.ended_commit IS NULL OR d.ended_commit > :at)
+GROUP BY d.worker_pid, d.place ORDER BY d.worker_pid LIMIT :limit;
+
+-- name: worker_deaths
+-- Among the last dispatches until then, the newest first.
+SELECT d.worker_pid, d.place, e.committed_at AS died_ms, d.ended_commit, b.buffer_id, d.first_index, d.item_count, d.attempt,
+    d.ended_how
+FROM dispatch d NOT INDEXED
+JOIN journal_commit e ON e.commit_id = d.ended_commit
+JOIN buffer b ON b.buffer_seq = d.buffer_seq
+WHERE d.dispatch_id > :last_dispatch - :among AND d.dispatch_id <= :last_dispatch
+    AND d.ended_commit <= :at AND d.ended_how IN ('died', 'crashed')
+ORDER BY d.dispatch_id DESC LIMIT :limit;
+
+-- name: limits_then
+-- Every limit as its last change until then has left it. One that the app had no more then has neither rate nor number.
+SELECT
+    last.name, last.rate, last.running, CAST(coalesce(last.allowed, last.running) AS INTEGER) AS allowed,
+    CASE WHEN last.rests_until > :at_ms THEN last.rests_until END AS rests_until_ms,
+    coalesce((
+        SELECT h.cause = 'hand' FROM limit_change h
+        WHERE h.name = last.name AND h.cause IN ('hand', 'reset') AND h.commit_id <= :at
+        ORDER BY h.change_id DESC LIMIT 1
+    ), 0) AS by_hand
+FROM limit_change last
+WHERE last.change_id IN (SELECT max(n.change_id) FROM limit_change n WHERE n.commit_id <= :at GROUP BY n.name)
+    AND (last.rate IS NOT NULL OR last.running IS NOT NULL)
+ORDER BY last.name LIMIT :limit;
+
+-- name: limit_changes
+SELECT l.name, l.cause, l.rate, l.running, CAST(l.allowed AS INTEGER) AS allowed, c.committed_at AS at_ms, l.commit_id
+FROM limit_change l
+JOIN journal_commit c ON c.commit_id = l.commit_id
+WHERE l.commit_id <= :at
+ORDER BY l.change_id DESC LIMIT :limit;
+
+-- name: spent_of_buffer
+SELECT s.listener, s.unit, sum(s.amount) AS amount, count(*) AS times
+FROM spent s
+WHERE s.buffer_seq = :buffer_seq AND s.commit_id <= :at
+GROUP BY s.listener, s.unit ORDER BY s.listener, s.unit LIMIT :limit;
+
+-- name: by_hand
+-- What people have asked for, the newest first. A retry and a prune have no row of their own: a buffer tells of them.
+SELECT what, subject, detail, commit_id, committed_at AS at_ms FROM (
+    SELECT * FROM (
+        SELECT 'paused' AS what, b.buffer_id AS subject, '' AS detail, p.paused_commit AS commit_id
+        FROM pause p JOIN buffer b ON b.buffer_seq = p.buffer_seq
+        WHERE p.why = 'asked' AND p.paused_commit <= :at ORDER BY p.pause_id DESC LIMIT :limit
+    )
+    UNION ALL
+    SELECT * FROM (
+        SELECT 'resumed', b.buffer_id, '', p.resumed_commit
+        FROM pause p JOIN buffer b ON b.buffer_seq = p.buffer_seq
+        WHERE p.resumed_commit <= :at ORDER BY p.pause_id DESC LIMIT :limit
+    )
+    UNION ALL
+    SELECT 'cancelled', b.buffer_id, '', b.cancelled_commit FROM buffer b
+    WHERE b.cancelled_commit <= :at AND coalesce(b.ended_how, 'cancelled') = 'cancelled'
+    UNION ALL
+    SELECT 'started again', r.buffer_id, b.buffer_id, b.created_commit
+    FROM buffer b JOIN buffer r ON r.buffer_seq = b.retry_of
+    WHERE b.created_commit <= :at
+    UNION ALL
+    SELECT * FROM (
+        SELECT CASE l.cause WHEN 'hand' THEN 'limit set' ELSE 'limit reset' END, l.name,
+            coalesce(l.rate, '') || coalesce(' ' || l.running || ' at once', ''), l.commit_id
+        FROM limit_change l
+        WHERE l.cause IN ('hand', 'reset') AND l.commit_id <= :at ORDER BY l.change_id DESC LIMIT :limit
+    )
+    UNION ALL
+    SELECT 'pruned', min(b.buffer_id), count(*) || ' buffers', b.pruned_commit FROM buffer b
+    WHERE b.pruned_commit <= :at GROUP BY b.pruned_commit
+)
+JOIN journal_commit USING (commit_id)
+ORDER BY commit_id DESC LIMIT :limit;
+
+-- name: targets
+SELECT DISTINCT target FROM buffer ORDER BY target LIMIT :limit;

@@ -1,0 +1,20 @@
+"""All commits: when which supervisor ran, where it crashed, and what people have asked for."""
+
+from starlette.responses import Response
+
+from durable_bus.web import drawings
+from durable_bus.web.pages.look import Look
+
+_PARTS = 100
+
+
+def times(look: Look) -> Response:
+    reader, moment = look.reader, look.moment
+    runs = reader.runs(served=look.supervisor["state"] != "dead")
+    at = moment.commit if look.at is not None else None
+    return look.render(
+        "time.html",
+        all_runs=runs,
+        timeline=drawings.timeline(reader.density(_PARTS), runs, moment.oldest, moment.newest, at),
+        by_hand=reader.by_hand(),
+    )

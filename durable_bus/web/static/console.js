@@ -1,0 +1,72 @@
+// What needs a script: keys, the slider, the pause button, questions before what cannot be undone. Every page works without.
+"use strict";
+
+document.documentElement.classList.add("js");
+
+let paused = false;
+
+function is_typing() {
+    const element = document.activeElement;
+    return element && element.matches("input:not([type=range]):not([type=checkbox]), textarea, select");
+}
+
+// A page does not change under the hands of somebody who types, nor while it is paused.
+document.addEventListener("htmx:sse:before:message", (event) => {
+    if (paused || is_typing()) event.preventDefault();
+});
+
+// With the daemon, or the console, gone, the page says so instead of looking alive.
+document.addEventListener("htmx:sse:error", () => document.body.classList.add("stale"));
+document.addEventListener("htmx:sse:after:connection", () => document.body.classList.remove("stale"));
+
+function pause() {
+    const button = document.getElementById("pause");
+    if (!button) return;
+    paused = !paused;
+    button.setAttribute("aria-pressed", String(paused));
+    button.textContent = paused ? "Go on" : "Pause";
+    document.body.classList.toggle("paused", paused);
+}
+
+document.addEventListener("click", (event) => {
+    if (event.target.id === "pause") pause();
+});
+
+document.addEventListener("submit", (event) => {
+    const question = event.target.dataset.confirm;
+    if (question && !window.confirm(question)) event.preventDefault();
+});
+
+// The slider: it says where it is while it moves, and goes there when it is let go. Its end is now.
+document.addEventListener("input", (event) => {
+    if (event.target.type === "range") document.getElementById("at").value = event.target.value;
+});
+
+document.addEventListener("change", (event) => {
+    const input = event.target;
+    if (input.name !== "at" || !input.form) return;
+    if (input.value === input.max) {
+        const url = new URL(window.location.href);
+        url.searchParams.delete("at");
+        window.location.assign(url);
+    } else {
+        input.form.submit();
+    }
+});
+
+document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || is_typing()) return;
+    const link = {"[": "earlier", "]": "later"}[event.key];
+    if (event.key === "p") {
+        pause();
+    } else if (event.key === "/") {
+        const search = document.getElementById("search") || document.getElementById("sql");
+        if (search) search.focus();
+        else window.location.assign(document.querySelector("nav a:nth-of-type(2)").href);
+        event.preventDefault();
+    } else if (link) {
+        document.getElementById(link)?.click();
+    } else if (event.key >= "1" && event.key <= "6") {
+        document.querySelectorAll("header nav a")[Number(event.key) - 1]?.click();
+    }
+});
