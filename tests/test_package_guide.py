@@ -28,7 +28,8 @@ def test_the_readme_of_a_room_names_all_that_is_in_it(room: Path) -> None:
 
 def test_the_package_has_few_rooms() -> None:
     entries = [path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"]
-    assert len(entries) <= 22, sorted(entries)
+    # 23 since the console: an HTTP server with pages, which only `cli` knows, fits into no other room.
+    assert len(entries) <= 23, sorted(entries)
 
 
 def test_the_walk_of_an_item_is_short_and_enters_no_file_twice() -> None:

@@ -43,6 +43,7 @@ COMMANDS = {
     "send": ("control", "Send a message to a listener or mailbox."),
     "receive": ("control", "Print the next message to a mailbox."),
     "metrics": ("metrics", "Print counters and gauges for Prometheus."),
+    "web": ("web", "Look at a journal in a browser."),
     "top": ("top", "Watch buffers and workers, live."),
     "query": ("journal", "Ask the journal in SQL, read-only."),
     "check": ("journal", "Look for anything wrong in the journal."),

@@ -1,12 +1,20 @@
 """What buffers are called: which ids may be, and those that we choose."""
 
 import hashlib
+from collections.abc import Collection
 
 from durable_bus.errors import BufferError, UsageError
 from durable_bus.journal.reader import BufferContent
 from durable_bus.payloads.messages import NAME_CHARS_MAX, check_name
 
-__all__ = ["KEY_ITEMS", "check_buffer_id", "default_buffer_id", "next_retry_id", "why_used"]
+__all__ = [
+    "KEY_ITEMS",
+    "check_buffer_id",
+    "default_buffer_id",
+    "next_retry_id",
+    "retry_id_of_some",
+    "why_used",
+]
 
 KEY_ITEMS = 256
 """So many items, the first ones, make the id of a buffer that was given none, and whose last item is not
@@ -16,6 +24,7 @@ _DIGEST_CHARS = 16
 _RETRY_BASE_CHARS = 80
 """How long the id before `.retry1` is where it had to be cut."""
 _RETRY_DIGEST_CHARS = 32
+_SOME_DIGEST_CHARS = 8
 
 
 def check_buffer_id(buffer_id: str) -> None:
@@ -35,7 +44,19 @@ def next_retry_id(content: BufferContent) -> str:
     base, dot, number = content.buffer_id.rpartition(".retry")
     if not (content.is_retry and dot and number.isdecimal()):
         base, number = content.buffer_id, "0"
-    suffix = f".retry{int(number) + 1}"
+    return _with_suffix(base, f".retry{int(number) + 1}")
+
+
+def retry_id_of_some(content: BufferContent, indexes: Collection[int]) -> str:
+    """What a retry of only these items of a buffer is called: `BUFFER.retry-` and a digest of their indexes.
+    It is cut as `next_retry_id` cuts.
+    """
+    text = ",".join(map(str, sorted(indexes)))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_SOME_DIGEST_CHARS]
+    return _with_suffix(content.buffer_id, f".retry-{digest}")
+
+
+def _with_suffix(base: str, suffix: str) -> str:
     if len(base) + len(suffix) > NAME_CHARS_MAX:
         digest = hashlib.sha256(base.encode()).hexdigest()[:_RETRY_DIGEST_CHARS]
         base = f"{base[: _RETRY_BASE_CHARS - len(digest) - 1]}.{digest}"

@@ -15,15 +15,16 @@ from typing import Any
 import msgspec
 
 from durable_bus.client.buffer import Buffer
-from durable_bus.client.buffer_ids import check_buffer_id, next_retry_id
+from durable_bus.client.buffer_ids import check_buffer_id, next_retry_id, retry_id_of_some
 from durable_bus.client.differences import first_difference
 from durable_bus.client.limits import Limit, LimitSetting, check_change, limits_of
 from durable_bus.client.mailbox import Mailbox, ReceivedMessage
+from durable_bus.client.retries import unsuccessful
 from durable_bus.client.session import Session
 from durable_bus.client.stream import AHEAD, Stream
 from durable_bus.client.terms import amounts_of, terms_of
 from durable_bus.client.upload import Upload
-from durable_bus.errors import BufferError, InsideHandler, NotFound, OtherItems, UsageError
+from durable_bus.errors import InsideHandler, NotFound, OtherItems, UsageError
 from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.messages import check_name
 from durable_bus.payloads.values import ValueWriter
@@ -238,27 +239,24 @@ class Client:
             return first_difference(recorded, first, all_given=are_all)
         return first_difference(recorded, map(self._writer.item, items))
 
-    def retry(self, buffer_id: str) -> Buffer:
+    def retry(self, buffer_id: str, *, indexes: Iterable[int] | None = None) -> Buffer:
         """Start the failed and missing items of an ended buffer again, in their order, as a buffer of their
         own: `BUFFER.retry1`, and what fails of that as `BUFFER.retry2` (see `next_retry_id` for an id of more
-        than 93 characters).
+        than 93 characters). `indexes`: only these of them, as `BUFFER.retry-DIGEST`.
 
         Called twice, the second gives the buffer that exists. Raises NotFound, or BufferError when the buffer
-        has not ended, nothing of it is to be started again, or its items were pruned.
+        has not ended, nothing of it is to be started again, some of `indexes` is not, or its items were
+        pruned.
         """
-        reader = self.reader()
+        reader, some = self.reader(), None if indexes is None else frozenset(indexes)
         content = reader.content(buffer_id)
         if content is None:
             raise NotFound(f"no buffer {buffer_id!r} in {self.journal}")
-        if not content.ended:
-            raise BufferError(buffer_id, "it has not ended yet: what failed of it is not known")
-        if content.succeeded == content.total:
-            raise BufferError(buffer_id, "every item has succeeded: nothing to start again")
-        if content.pruned:
-            raise BufferError(buffer_id, "its items and results were pruned: they cannot be started again")
-        retry_id, target, collect = next_retry_id(content), content.target, content.collect
-        start = protocol.Start(new_id(), retry_id, target, collect, content.return_to, retry_of=buffer_id)
-        return self._start(start, reader.unsuccessful_items(content))
+        items = unsuccessful(reader, content, some)
+        retry_id = next_retry_id(content) if some is None else retry_id_of_some(content, some)
+        target, collect, return_to = content.target, content.collect, content.return_to
+        start = protocol.Start(new_id(), retry_id, target, collect, return_to, retry_of=buffer_id)
+        return self._start(start, items)
 
     def wait_until(self, done: Callable[[], bool], buffer_id: str | None, deadline_s: float | None) -> None:
         """See `Session.wait_until`."""
@@ -283,21 +281,22 @@ class Client:
         """
         return self._mailbox.receive(timeout)
 
-    def respond(self, message: ReceivedMessage, payload: object) -> None:
+    def respond(self, message: ReceivedMessage | str, payload: object) -> None:
         """Answer a received message along its thread, which settles it. `payload` is what a handler may
         answer, and None the empty text. A Huh, SystemError or BufferError fails an item that waits for it, as
-        a handler's does.
+        a handler's does. A message's id stands for one to this client's name that nobody has received.
 
-        Raises MessageRefused when it was settled before, and UsageError for what a handler could not answer
-        either, such as XML that is not one element; then the message is as it was.
+        Raises MessageRefused when it was settled before, or, told by its id, somebody has it in hand; and
+        UsageError for what a handler could not answer either, such as XML that is not one element. Then the
+        message is as it was.
         """
-        self._mailbox.respond(message.message_id, payload)
+        self._mailbox.respond(message, payload)
 
-    def acknowledge(self, message: ReceivedMessage) -> None:
+    def acknowledge(self, message: ReceivedMessage | str) -> None:
         """Settle a received message without a response: an item that waits for one has failed, and that is in
-        the journal with it. Raises MessageRefused when it was settled before.
+        the journal with it. A message's id is as for `respond`. Raises MessageRefused as that does.
         """
-        self._mailbox.acknowledge(message.message_id)
+        self._mailbox.acknowledge(message)
 
     def cancel(self, buffer_id: str) -> str:
         """End a buffer as it is, and those that handlers of its items have started; its state now.

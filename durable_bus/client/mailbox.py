@@ -79,12 +79,19 @@ class Mailbox:
             finally:
                 connection.forget(receive.request)
 
-    def respond(self, message_id: str, payload: object) -> None:
+    def respond(self, message: ReceivedMessage | str, payload: object) -> None:
         try:
             text, form, success = self._writer.outcome(payload)
         except UnserialisableAnswer as error:
             raise UsageError(f"not an answer: {error}") from error
-        self._session.ask(protocol.Respond(new_id(), message_id, text, form, success), protocol.Settled)
+        message_id, waiting = _which(message)
+        respond = protocol.Respond(new_id(), message_id, text, form, success, waiting)
+        self._session.ask(respond, protocol.Settled)
 
-    def acknowledge(self, message_id: str) -> None:
-        self._session.ask(protocol.Acknowledge(new_id(), message_id), protocol.Settled)
+    def acknowledge(self, message: ReceivedMessage | str) -> None:
+        self._session.ask(protocol.Acknowledge(new_id(), *_which(message)), protocol.Settled)
+
+
+def _which(message: ReceivedMessage | str) -> tuple[str, bool]:
+    """A message's id, and whether it must be one that nobody has received."""
+    return (message, True) if isinstance(message, str) else (message.message_id, False)

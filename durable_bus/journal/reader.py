@@ -10,7 +10,7 @@ import json
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -153,11 +153,28 @@ class JournalReader:
 
     def items(self, buffer_seq: int) -> Iterator[Text | Xml | Json | Pickled]:
         """The items of a buffer as they were given, in their order."""
-        return self._item_pages("items_page", buffer_seq)
+        for page in self._pages_of_items("items_page", buffer_seq):
+            for _, payload, form in page:
+                yield as_said(payload, form, is_compact=True)
 
-    def unsuccessful_items(self, content: BufferContent) -> Iterator[Text | Xml | Json | Pickled]:
-        """Failed and missing items of an ended buffer, in their order and as they were given."""
-        return self._item_pages("unsuccessful_items", content.buffer_seq)
+    def unsuccessful_items(
+        self, content: BufferContent, indexes: Container[int] | None = None
+    ) -> Iterator[Text | Xml | Json | Pickled]:
+        """Failed and missing items of an ended buffer, in their order and as they were given. `indexes`: only
+        these of them.
+        """
+        for page in self._pages_of_items("unsuccessful_items", content.buffer_seq):
+            for item_key, payload, form in page:
+                if indexes is None or item_key & _INDEX_MASK in indexes:
+                    yield as_said(payload, form, is_compact=True)
+
+    def failed_items(self, buffer_seq: int) -> Iterator[tuple[int, str, str]]:
+        """Failed items of a buffer, in their order: index, kind and message of what failed it last. One that
+        a handler has answered with an error has no failure and is not among them.
+        """
+        for page in self._pages_of_items("failed_items_page", buffer_seq):
+            for item_key, message, kind in page:
+                yield item_key & _INDEX_MASK, kind, message
 
     def item_payloads(self, buffer_seq: int) -> Iterator[tuple[str, int]]:
         """The items of a buffer in their order: each as its text and the number of its form."""
@@ -165,11 +182,6 @@ class JournalReader:
             [(payload, form) for _, payload, form in page]
             for page in self._pages_of_items("items_page", buffer_seq)
         )
-
-    def _item_pages(self, name: str, buffer_seq: int) -> Iterator[Text | Xml | Json | Pickled]:
-        for page in self._pages_of_items(name, buffer_seq):
-            for _, payload, form in page:
-                yield as_said(payload, form, is_compact=True)
 
     def _pages_of_items(self, name: str, buffer_seq: int) -> Iterator[list[tuple[Any, ...]]]:
         first_key, last_key = self._keys(buffer_seq)

@@ -169,18 +169,24 @@ class AbandonReceiving(Request, tag="abandon_receiving"):
 
 
 class Respond(Request, tag="respond"):
-    """Answer a received message. `settled` answers it; on disk by then: the response, and what follows."""
+    """Answer a received message. `settled` answers it; on disk by then: the response, and what follows.
+    `waiting`: it was not received, and is refused when somebody has it.
+    """
 
     message_id: str
     payload: str
     form: Form
     success: bool
+    waiting: bool = False
 
 
 class Acknowledge(Request, tag="acknowledge"):
-    """Settle a received message without a response. `settled` answers it; on disk by then: that it is."""
+    """Settle a received message without a response. `settled` answers it; on disk by then: that it is.
+    `waiting`: as for `respond`.
+    """
 
     message_id: str
+    waiting: bool = False
 
 
 class Stop(Request, tag="stop"):

@@ -104,6 +104,12 @@ ORDER BY i.item_key LIMIT :limit;
 -- name: newest_run
 SELECT * FROM runs ORDER BY run_id DESC LIMIT 1;
 
+-- name: newest_run_version
+SELECT version FROM run ORDER BY run_id DESC LIMIT 1;
+
+-- name: newest_commit
+SELECT max(commit_id) FROM journal_commit;
+
 -- name: newest_run_facts
 SELECT listeners, worker_error FROM run ORDER BY run_id DESC LIMIT 1;
 
@@ -181,6 +187,16 @@ FROM failure f
 LEFT JOIN buffer b ON b.buffer_seq = f.item_key >> 32
 ORDER BY f.failure_id DESC LIMIT :limit;
 
+-- name: failed_items_page
+-- Failed items of a buffer that have failures, and of each what it failed with last: from the failures, which are few, to
+-- the results.
+SELECT f.item_key, f.message, f.kind
+FROM failure f INDEXED BY failure_of_item
+JOIN result r ON r.item_key = f.item_key AND r.success = 0
+WHERE f.item_key > :after_key AND f.item_key <= :last_key AND f.item_key IS NOT NULL
+    AND f.failure_id = (SELECT max(l.failure_id) FROM failure l WHERE l.item_key = f.item_key)
+ORDER BY f.item_key LIMIT :limit;
+
 -- name: failed_because
 -- Failed items of a buffer by what failed them: the kind, and the class of the exception or the first words. From the
 -- failures, which are few, to the results; what a handler itself answered as an error has no failure.
@@ -204,6 +220,13 @@ WHERE a.buffer_seq = :buffer_seq AND a.success = 0
     AND NOT EXISTS (SELECT 1 FROM failure f WHERE f.item_key = r.item_key AND f.attempt = a.attempt)
 GROUP BY r.payload
 ORDER BY items DESC LIMIT :limit;
+
+-- name: mailbox_of_message
+-- Where a message went, if that is the name of a client.
+SELECT m.to_id, b.name IS NOT NULL AS is_mailbox
+FROM message m
+LEFT JOIN mailbox b ON b.name = m.to_id
+WHERE m.message_id = :message_id;
 
 -- name: limits
 SELECT * FROM limits ORDER BY name;
