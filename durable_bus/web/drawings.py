@@ -165,7 +165,7 @@ def timeline(
     newest: int,
     at: int | None,
 ) -> Markup:
-    """All commits from the left to the right: how much was recorded, where runs began, and where they crashed."""
+    """All commits from the left to the right: how much was recorded, where runs began and crashed."""
     width, height = 10 * len(density), 48
     highest = max((results + failures for results, failures in density), default=0)
     body = [
@@ -240,7 +240,7 @@ def thread(messages: Sequence[dict[str, object]], link: Callable[[str], str]) ->
         head = f"M{head_x} {head_y}l{-8 * tip if begin != end else 8} -4v8z"
         body.append(
             f'<g class="m-{one["state"]}"><path class="arrow" d="{path}"/><path class="head" d="{head}"/>'
-            f'<a href="{href}"><text x="{x}" y="{y - 6 if begin != end else y + 2}" text-anchor="{anchor}">{text}'
-            f"<title>{escape(kind)}, {one['state']}</title></text></a></g>"
+            f'<a href="{href}"><text x="{x}" y="{y + 2 if begin == end else y - 6}" text-anchor="{anchor}">'
+            f"{text}<title>{escape(kind)}, {one['state']}</title></text></a></g>"
         )
     return _svg(max(1, len(names)) * step, height, f"{len(messages)} messages", body, kind="thread")

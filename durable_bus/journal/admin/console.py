@@ -6,8 +6,6 @@ its answers, which the page says. All reads of a page are one transaction, so it
 
 import contextlib
 import json
-import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -314,7 +312,7 @@ class ConsoleReader:
         return self._rows("spent_of_buffer", buffer_seq=row["buffer_seq"])
 
     def failure_groups(self, row: dict[str, Any]) -> tuple[list[FailureGroup], bool]:
-        """What failed in a buffer, by kind and pattern, the most items first; and whether all was looked at."""
+        """What failed in a buffer, by kind and pattern, the most items first; and whether that is all."""
         found: dict[tuple[str, str], list[Any]] = {}
 
         def count(kind: str, message: str, index: int, final: bool, attempts: int) -> None:

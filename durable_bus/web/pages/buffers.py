@@ -46,7 +46,8 @@ def buffer(look: Look) -> Response:
     if state is not None and state not in drawings.STATES:
         raise UsageError(f"no item has the state {state!r:.40}; there are: {', '.join(drawings.STATES)}")
     groups, all_groups = reader.failure_groups(row)
-    items, goes_on = [], None
+    items: list[dict[str, Any]] = []
+    goes_on = None
     if not row["rows_are_gone"]:
         items, goes_on = reader.items(row, after=-1 if after is None else after - 1, state=state)
     return look.render(
