@@ -26,9 +26,9 @@ __all__ = [
 
 PAGE_ROWS = 50
 _SAMPLE_ANSWERS = 20_000
-_SAMPLE_DURATIONS = 50_000
+_SAMPLE_DURATIONS = 20_000
 _FAILURES_LOOKED_AT = 20_000
-_ITEMS_LOOKED_AT = 20_000
+_ITEMS_LOOKED_AT = 50_000
 _DISPATCHES_LOOKED_AT = 20_000
 _NO_SEQ = (1 << 63) - 1
 _INDEX_MASK = (1 << INDEX_BITS) - 1
@@ -378,41 +378,41 @@ class ConsoleReader:
         With a `state` so many items are looked at and no more: a page may have fewer than there is room for,
         and another one behind it.
         """
-        keys = self._keys(row)
-        if state == "failed":
-            return self._failed_items(row, after)
-        first = row["buffer_seq"] << INDEX_BITS
+        first_key, last_key = self._keys(row).values()
         if state in ("waiting", "in_flight"):
             after = max(after, row["low_water"] - 1)
         found: list[dict[str, Any]] = []
-        looked_at = 0
-        while looked_at < _ITEMS_LOOKED_AT:
-            limit = PAGE_ROWS + 1 if state is None else 500
-            page = self._rows("items_page", after_key=first + after, last_key=keys["last_key"], limit=limit)
+        end = min(last_key, first_key + after + _ITEMS_LOOKED_AT)
+        after_key = first_key + after
+        while after_key < end:
+            page, after_key = self._next_items(row, state, after_key, last_key if state is None else end)
             self._say_states(row, page)
             for item in page:
                 if state is None or item["state"] == state:
                     if len(found) == PAGE_ROWS:
                         return found, found[-1]["item_index"]
                     found.append(item)
-            if len(page) < limit:
-                return found, None
-            after = page[-1]["item_index"]
-            looked_at += len(page)
-        return found, after
+            if state is None:
+                break
+        return found, after_key - first_key if after_key < last_key else None
 
-    def _failed_items(self, row: dict[str, Any], after: int) -> tuple[list[dict[str, Any]], int | None]:
-        first = row["buffer_seq"] << INDEX_BITS
-        keys = self._keys(row)
-        wanted = self._rows(
-            "failed_keys", after_key=first + after, last_key=keys["last_key"], limit=PAGE_ROWS + 1
-        )
-        found: list[dict[str, Any]] = []
-        for one in wanted[:PAGE_ROWS]:
+    def _next_items(
+        self, row: dict[str, Any], state: str | None, after_key: int, end_key: int
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Some items behind a key that may have a state, and the key to go on behind. Those with a result are
+        told from the others without looking at them closely.
+        """
+        span = {"after_key": after_key, "last_key": end_key, "limit": PAGE_ROWS + 1}
+        if state in (None, "succeeded"):
+            page = self._rows("items_page", **span)
+            first_key = self._keys(row)["first_key"]
+            return page, first_key + page[-1]["item_index"] if len(page) > PAGE_ROWS else end_key
+        wanted = self._rows("failed_keys" if state == "failed" else "unanswered_keys", **span)
+        page = []
+        for one in wanted:
             key = one["item_key"]
-            found += self._rows("items_page", after_key=key - 1, last_key=key, limit=1)
-        self._say_states(row, found)
-        return found, found[-1]["item_index"] if len(wanted) > PAGE_ROWS else None
+            page += self._rows("items_page", after_key=key - 1, last_key=key, limit=1)
+        return page, wanted[-1]["item_key"] if len(wanted) > PAGE_ROWS else end_key
 
     def _say_states(self, row: dict[str, Any], items: list[dict[str, Any]]) -> None:
         """What the view `items` would have said then."""

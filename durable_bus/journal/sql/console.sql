@@ -278,6 +278,13 @@ SELECT r.item_key FROM result r
 WHERE r.item_key > :after_key AND r.item_key <= :last_key AND r.success = 0 AND r.answer_id <= :last_answer
 ORDER BY r.item_key LIMIT :limit;
 
+-- name: unanswered_keys
+-- Items that had no result, in their order.
+SELECT i.item_key FROM item i
+WHERE i.item_key > :after_key AND i.item_key <= :last_key
+    AND NOT EXISTS (SELECT 1 FROM result r WHERE r.item_key = i.item_key AND r.answer_id <= :last_answer)
+ORDER BY i.item_key LIMIT :limit;
+
 -- name: item
 SELECT i.item_key, i.payload, i.form AS item_form, r.success, r.payload AS answer, r.form AS answer_form, a.attempt, a.memo, a.worker_pid,
     a.place, c.committed_at AS recorded_ms, c.commit_id AS recorded_commit, c.run_id,
