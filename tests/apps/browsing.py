@@ -32,9 +32,9 @@ def spend(text: str, metadata: HandlerMetadata) -> str:
 
 
 @bus.listener("ask")
-def ask(text: str) -> HandlerResponse:
-    """A person answers for it."""
-    return HandlerResponse(text, to="person")
+def ask(text: str, metadata: HandlerMetadata) -> str | HandlerResponse:
+    """Asks a person, and says what that says."""
+    return text if metadata.from_id == "person" else HandlerResponse(text, to="person")
 
 
 @bus.listener("slow")
