@@ -35,7 +35,6 @@ class Moment(NamedTuple):
     last_answer: int
     last_failure: int
     last_dispatch: int
-    last_message: int
 
 
 class MomentReader:
@@ -78,7 +77,7 @@ class MomentReader:
     def _moment(self, moment: str | None) -> Moment:
         newest = self.statements.one("newest")
         if newest is None:
-            return Moment(0, 0, 0, True, 0, 0, 0, 0, 0, 0, 0, 0)
+            return Moment(0, 0, 0, True, 0, 0, 0, 0, 0, 0, 0)
         oldest = self.statements.one("oldest")
         assert oldest is not None
         commit, at_ms, run_id = newest
@@ -89,7 +88,7 @@ class MomentReader:
                 raise UsageError(f"nothing had happened at {moment:.60}: the journal begins later")
             commit, at_ms, run_id = row
         is_now = commit == newest[0]
-        names = ("answer", "failure", "dispatch", "message")
+        names = ("answer", "failure", "dispatch")
         last = [self._last_until(name, commit, is_now) for name in names]
         return Moment(commit, at_ms, run_id, is_now, *oldest, *newest[:2], *last)
 

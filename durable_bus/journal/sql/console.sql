@@ -23,9 +23,6 @@ SELECT max(failure_id) FROM failure;
 -- name: newest_dispatch_id
 SELECT max(dispatch_id) FROM dispatch;
 
--- name: newest_message_id
-SELECT max(message_seq) FROM message;
-
 -- name: answer_probe
 SELECT commit_id FROM answer WHERE answer_id >= :id ORDER BY answer_id LIMIT 1;
 
@@ -34,9 +31,6 @@ SELECT commit_id FROM failure WHERE failure_id >= :id ORDER BY failure_id LIMIT 
 
 -- name: dispatch_probe
 SELECT commit_id FROM dispatch WHERE dispatch_id >= :id ORDER BY dispatch_id LIMIT 1;
-
--- name: message_probe
-SELECT created_commit FROM message WHERE message_seq >= :id ORDER BY message_seq LIMIT 1;
 
 -- name: newest_run
 SELECT run_id, pid, app, version, started_at, stopped_at, worker_error, listeners FROM run ORDER BY run_id DESC LIMIT 1;
