@@ -81,6 +81,11 @@ answers in SQL, one in a hundred of them failed: the shortest of three.
 **map**: `durable_bus.map` beside multiprocessing.Pool.imap (chunks of 256) and joblib.Parallel, with nothing
 running before and nothing after: items a second, processes started and ended within it, in paired rounds. Of
 --items that take no time, and of as many as keep all workers busy for --map-seconds.
+
+**console**: a journal of --journal-results results in 10,000 buffers, a daemon that does some 5,000 items/s on
+it, and the console: the first byte of each page, asked thirty times, and its size; the console's processor
+time while one page is open, which is fetched at each event; fifty event streams for a minute, and what is
+left of them; its peak memory. It needs the extra web, and httpx.
 """
 
 import argparse
@@ -95,6 +100,7 @@ from typing import Any
 
 from _bench.app import PAYLOADS
 from _bench.big_journal import big_journal, show_big_journal
+from _bench.console import console, show_console
 from _bench.cores import cores, doubled_cores, show_cores
 from _bench.cost import cost, show_cost
 from _bench.figures import progress
@@ -121,6 +127,7 @@ SECTIONS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any
     "small": (small, show_small),
     "forms": (forms, show_forms),
     "map": (mapping, show_mapping),
+    "console": (console, show_console),
 }
 """Each takes the options and gives a JSON object, which the other prints."""
 UNASKED = "throughput,latency"

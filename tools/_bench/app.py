@@ -93,6 +93,7 @@ JOBS = {
     "echo": Job("XML echo", echo_text, 20e-6, is_exact=False),
     "burn_100us": Job("100 us of CPU", partial(burn, 100e-6), 100e-6),
     "burn_1ms": Job("1 ms of CPU", partial(burn, 1e-3), 1e-3),
+    "sleep_250us": Job("250 us of sleep", partial(sleep, 250e-6), 250e-6, sleeps=True),
     "sleep_1ms": Job("1 ms of sleep", partial(sleep, 1e-3), 1e-3, sleeps=True),
     "sleep_10ms": Job("10 ms of sleep", partial(sleep, 10e-3), 10e-3, sleeps=True),
 }
@@ -105,7 +106,7 @@ def listen(name: str, function: Callable[[str], str]) -> None:
         return Text(function(text))
 
 
-for _name in ("burn_100us", "burn_1ms", "sleep_1ms", "sleep_10ms"):
+for _name in ("sleep_250us", "burn_100us", "burn_1ms", "sleep_1ms", "sleep_10ms"):
     listen(_name, JOBS[_name].function)
 
 
