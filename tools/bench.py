@@ -82,8 +82,8 @@ answers in SQL, one in a hundred of them failed: the shortest of three.
 running before and nothing after: items a second, processes started and ended within it, in paired rounds. Of
 --items that take no time, and of as many as keep all workers busy for --map-seconds.
 
-**console**: a journal of --journal-results results in 10,000 buffers, a daemon that does some 5,000 items/s on
-it, and the console: the first byte of each page, asked thirty times, and its size; the console's processor
+**console**: a journal of --journal-results results in 10,000 buffers, a daemon that does some 5,000 items/s
+on it, and the console: the first byte of each page, asked thirty times, and its size; the console's processor
 time while one page is open, which is fetched at each event; fifty event streams for a minute, and what is
 left of them; its peak memory. It needs the extra web, and httpx.
 """

@@ -1,4 +1,4 @@
-"""`console`: its pages on a journal with many buffers, beside a daemon that works on it, and its live updates."""
+"""`console`: its pages on a journal with many buffers, beside a daemon that works on it; live updates."""
 
 import argparse
 import contextlib
@@ -103,13 +103,8 @@ def _working(journal: Path) -> Iterator[None]:
 def _console(journal: Path, folder: Path) -> Iterator[Page]:
     token_file = folder / "token"
     command = [*DURABLE_BUS, "web", "--port", "0", "--token-file", str(token_file), "--journal", str(journal)]
-    process = subprocess.Popen(
-        command,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, **quiet)
     assert process.stdout is not None
     try:
         address = process.stdout.readline().decode().strip()
@@ -126,11 +121,12 @@ def _pages(page: Page, journal: Path) -> dict[str, Any]:
     (message,) = rows(journal, "SELECT message_id FROM messages LIMIT 1")[0]
     then = newest // 2
     paths = (
-        "/", f"/?at={then}", "/buffers", f"/buffers?at={then}", "/buffers?state=cancelled", "/buffers?part=b042",
+        "/", f"/?at={then}", "/buffers", f"/buffers?at={then}", "/buffers?state=cancelled",
+        "/buffers?part=b042",
         "/buffers/busy", "/buffers/busy?state=waiting", f"/buffers/busy?at={newest}", "/buffers/b04321",
         f"/buffers/b00042?at={then}", "/buffers/b04321/items/7", "/workers", f"/workers?at={then}",
-        "/messages", f"/messages/{message.replace('/', '%2F')}", "/questions", "/questions?name=slowest-items",
-        "/questions?sql=SELECT+count(*)+FROM+results", "/time", f"/time?at={then}",
+        "/messages", f"/messages/{message.replace('/', '%2F')}", "/questions",
+        "/questions?name=slowest-items", "/questions?sql=SELECT+count(*)+FROM+results", "/time", f"/time?at={then}",
     )  # fmt: skip
     measured = {}
     for path in paths:
@@ -168,7 +164,7 @@ def _one_page_open(page: Page, journal: Path) -> dict[str, Any]:
 
 
 def _streams(page: Page) -> dict[str, Any]:
-    """Fifty connections for a minute: the longest that one went without an event, and what is left of them."""
+    """The longest that one of fifty connections went without an event, and what is left of them."""
     before = _held(page.pid)
     stale = [0.0] * STREAMS
     events = [0] * STREAMS
@@ -225,8 +221,8 @@ def show_console(measured: dict[str, Any]) -> None:
     )
     streams = measured["streams"]
     print(
-        f"    {STREAMS} streams for {STREAMS_S:.0f} s: the longest without an event {streams['stale_s']} s (goal: "
-        f"{GOALS['stale_s']}), {streams['events'][0]} to {streams['events'][1]} events; held before "
+        f"    {STREAMS} streams for {STREAMS_S:.0f} s: the longest without an event {streams['stale_s']} s "
+        f"(goal: {GOALS['stale_s']}), {streams['events'][0]} to {streams['events'][1]} events; held before "
         f"{streams['before']}, after {streams['after']}"
     )
     print(f"    peak memory {measured['peak_mb']} MB (goal: {GOALS['peak_mb']})")
