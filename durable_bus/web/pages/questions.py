@@ -42,13 +42,15 @@ def questions_page(look: Look) -> Response:
 
 
 def _answer(look: Look, sql: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    found = ask(look.reader.path, sql, parameters, time_limit_s=_TIME_LIMIT_S)
+    found = ask(look.reader.path, sql, parameters, time_limit_s=_TIME_LIMIT_S, newer=True)
     try:
         rows = [*itertools.islice(found, _ROWS_MAX + 1)]
     finally:
         found.close()  # type: ignore[attr-defined]  # it is a generator, and holds a connection
     columns = (
-        [*rows[0]] if rows else column_names(look.reader.path, sql, parameters, time_limit_s=_TIME_LIMIT_S)
+        [*rows[0]]
+        if rows
+        else column_names(look.reader.path, sql, parameters, time_limit_s=_TIME_LIMIT_S, newer=True)
     )
     cells = [[_cell(value) for value in row.values()] for row in rows[:_ROWS_MAX]]
     return {"columns": columns, "rows": cells, "more": len(rows) > _ROWS_MAX}
