@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from durable_bus.errors import NotFound, UsageError
+from durable_bus.errors import JournalError, NotFound, UsageError
 from durable_bus.journal.connection import SCHEMA_VERSION, open_reader, transaction, translated
 from durable_bus.journal.formats import INDEX_BITS, micros_of
 from durable_bus.journal.patterns import message_pattern
@@ -81,7 +81,10 @@ class Picture(NamedTuple):
 
 
 class ConsoleReader:
-    """One look at a journal, at one moment. Raises NotFound, else a JournalError, as `open_reader` does."""
+    """One look at a journal, at one moment. Raises NotFound, else a JournalError, as `open_reader` does.
+
+    A journal of a newer version is read as far as it can be: what this one knows may be elsewhere there.
+    """
 
     def __init__(self, path: str | Path, moment: str | None = None) -> None:
         """`moment`: a commit's number, or a time in ISO 8601 (UTC unless it says otherwise); None: now.
@@ -89,7 +92,7 @@ class ConsoleReader:
         Raises UsageError for anything else, and for a commit that is not there yet.
         """
         self.path = Path(path)
-        self.connection = open_reader(path)
+        self.connection = open_reader(path, newer=True)
         self._ended = contextlib.ExitStack()
         try:
             with translated(path):
@@ -99,7 +102,8 @@ class ConsoleReader:
             self.reader = JournalReader(path, self.connection)
             """The same state, for whoever reads with its methods."""
         except BaseException:
-            self.connection.close()
+            with contextlib.suppress(JournalError):  # what is raised already says more
+                self.close()
             raise
 
     def close(self) -> None:
@@ -120,6 +124,8 @@ class ConsoleReader:
     def _moment(self, moment: str | None) -> Moment:
         newest = self._statements.one("newest")
         if newest is None:
+            if moment is not None:
+                raise UsageError(f"nothing had happened at {moment:.60}: the journal is empty")
             return Moment(0, 0, 0, True, 0, 0, 0, 0, 0, 0, 0, 0)
         oldest = self._statements.one("oldest")
         assert oldest is not None
@@ -136,7 +142,7 @@ class ConsoleReader:
         return Moment(commit, at_ms, run_id, is_now, *oldest, *newest[:2], *last)
 
     def _commit_named(self, moment: str, newest: int) -> int:
-        if moment.isdecimal() and len(moment) < 19:
+        if moment.isascii() and moment.isdecimal() and len(moment) < 19:
             if int(moment) > newest:
                 raise UsageError(f"there is no commit {moment} yet: the newest is {newest}")
             return int(moment)
@@ -357,16 +363,20 @@ class ConsoleReader:
         last = row["total"] or 0
         return self._rows(name, buffer_seq=row["buffer_seq"], first=0, last=last, limit=1_000)
 
-    def recorded(self, row: dict[str, Any], held: dict[str, Any]) -> int:
-        """How many items of such a range have their result already."""
+    def done(self, row: dict[str, Any], held: dict[str, Any]) -> int:
+        """How many items of such a range have their result already, or were passed on."""
         span = {"first": held["first_index"], "count": held["item_count"]}
-        found = self._row("recorded_in_range", buffer_seq=row["buffer_seq"], **span)
+        found = self._row("done_in_range", buffer_seq=row["buffer_seq"], **span)
         return 0 if found is None else int(found["items"])
 
-    def forwarded(self, row: dict[str, Any]) -> int:
-        """Items whose handler has passed its work on, and which wait for the answer."""
-        found = self._row("forwarded_count", **self._keys(row))
-        return 0 if found is None else int(found["items"])
+    def forwarded(self, row: dict[str, Any], size: int) -> dict[int, int]:
+        """Items whose handler has passed its work on, and which wait for the answer: how many there are in
+        each part of `size` items, by the number of the part.
+        """
+        if row["state"] != "open" or row["rows_are_gone"]:
+            return {}
+        found = self._rows("forwarded_parts", **self._keys(row), size=size)
+        return {one["part"]: one["items"] for one in found}
 
     # Items
 
