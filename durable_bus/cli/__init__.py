@@ -27,6 +27,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "demo": ("demo", "Audit every module of Python's own standard library."),
+    "tour": ("tour", "Open a browser on the demo while it runs."),
     "run": ("run", "Fan items out, with a supervisor of its own."),
     "map": ("map", "Call a function with each item of a file."),
     "serve": ("serve", "Serve a journal, in the foreground."),

@@ -99,6 +99,17 @@ def _size_bytes(path: Path) -> int:
 # Words that `status` and `top` share
 
 
+def supervisor_text(supervisor: dict[str, Any], run: dict[str, Any]) -> str:
+    """`alive` or `hung`. Of one that is gone how it went, by its run: `ended`, or `crashed` where it has not
+    said that it ends; `not running` where nobody ever served the journal.
+    """
+    if supervisor["state"] != "dead":
+        return str(supervisor["state"])
+    if not run.get("run_id"):
+        return "not running"
+    return "ended" if run["ended"] == "clean" else "crashed"
+
+
 def state_text(row: dict[str, Any]) -> str:
     """The state of a buffer; one that is paused, or not sealed, is open as far as the view `buffers` goes."""
     if row["state"] != "open":

@@ -20,6 +20,7 @@ from durable_bus.cli.facts import (
     journal_facts,
     running_text,
     state_text,
+    supervisor_text,
     why_text,
 )
 from durable_bus.cli.limits import limit_text
@@ -124,12 +125,13 @@ def _journal_lines(facts: dict[str, Any]) -> Iterator[str]:
 
 def _supervisor_text(facts: dict[str, Any]) -> str:
     supervisor, run = facts["supervisor"], facts["run"]
-    if supervisor["state"] == "dead":
-        if not run.get("run_id"):
-            return "not running"
-        how = "ended" if run["ended"] == "clean" else "was lost after"
-        return f"not running; run {run['run_id']} {how} {run['stopped_at'] or run['last_commit_at']}"
-    state = "alive" if supervisor["state"] == "alive" else f"hung: {supervisor['reason']}"
+    how = supervisor_text(supervisor, run)
+    if how == "not running":
+        return how
+    if how in ("ended", "crashed"):
+        since = run["stopped_at"] or f"after {run['last_commit_at']}"
+        return f"not running; run {run['run_id']} {how} {since}"
+    state = how if how == "alive" else f"{how}: {supervisor['reason']}"
     process = f"{state}, process {supervisor['pid']}"
     if run.get("pid") != supervisor["pid"]:
         return f"{process}, just starting"

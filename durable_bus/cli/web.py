@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -48,13 +49,9 @@ def web_command(host: str, port: int, read_only: bool, token_file: Path | None, 
     durable-bus web
     durable-bus web --port 0 --read-only --journal audit.db
     """
-    try:
-        from durable_bus.web.addresses import is_loopback
-        from durable_bus.web.server import serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        raise UsageError("durable-bus web needs the extra web: pip install 'durable-bus[web]'") from None
+    serve = console_server("web")
+    from durable_bus.web.addresses import is_loopback
+
     token = secrets.token_urlsafe(32) if token_file is None else _token_in(token_file)
 
     def ready(address: str) -> None:
@@ -68,6 +65,19 @@ def web_command(host: str, port: int, read_only: bool, token_file: Path | None, 
 
     serve(journal, host=host, port=port, read_only=read_only, token=token, on_ready=ready, ends_process=True)
     return 0
+
+
+def console_server(command: str) -> Callable[..., None]:
+    """`serve` of the console, see there. Raises UsageError when the extra is not installed."""
+    try:
+        from durable_bus.web.server import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        raise UsageError(
+            f"durable-bus {command} needs the extra web: pip install 'durable-bus[web]'"
+        ) from None
+    return serve
 
 
 def _token_in(path: Path) -> str:

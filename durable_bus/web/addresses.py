@@ -72,8 +72,8 @@ def with_parameter(path: str, name: str, value: str) -> str:
 
 def without_parameter(path: str, name: str) -> str:
     """A local path whose query does not say this. What else it says stays as it is written."""
-    before, mark, query = local_path(path).partition("?")
-    query, hash_mark, fragment = query.partition("#")
+    path, hash_mark, fragment = local_path(path).partition("#")
+    before, mark, query = path.partition("?")
     kept = [part for part in query.split("&") if part and not _says(part, name)]
     mark = mark if kept else ""
     return f"{before}{mark}{'&'.join(kept)}{hash_mark}{fragment}"

@@ -36,21 +36,22 @@ _REFUSALS = (UsageError, BufferError, LimitExceeded, MessageRefused)
 
 
 class Console(Guard):
-    """The whole app. `live` must be told when the server ends."""
+    """The whole app. `inside.state.live` must be told when the server ends."""
 
-    def __init__(self, inside: Starlette, live: Live, *, token: str, host: str, port: int) -> None:
+    def __init__(self, inside: Starlette, *, token: str, host: str, port: int) -> None:
         super().__init__(inside, token=token, host=host, port=port)
-        self.live = live
+        self.inside = inside
 
 
 def make_app(journal: Path, *, token: str, host: str, port: int, read_only: bool) -> Console:
     """`host` and `port`: where it listens, as it was told to. `read_only`: it has no actions at all."""
+    live = Live(journal)
     inside = Starlette(
         routes=[
             *pages.routes,
             *([] if read_only else actions.routes),
             Route("/metrics", _metrics, methods=["GET"]),
-            Route("/live", live := Live(journal), methods=["GET"]),
+            Route("/live", live, methods=["GET"]),
             Mount("/static", StaticFiles(directory=_STATIC, check_dir=False)),
         ],
         exception_handlers={HTTPException: _http_error, DurableBusError: _error, Exception: _bug},
@@ -61,7 +62,7 @@ def make_app(journal: Path, *, token: str, host: str, port: int, read_only: bool
     inside.state.live = live
     inside.state.notices = Notices()
     inside.state.acting = CapacityLimiter(actions.AT_ONCE_MAX)
-    return Console(inside, live, token=token, host=host, port=port)
+    return Console(inside, token=token, host=host, port=port)
 
 
 def _metrics(request: Request) -> Response:

@@ -1,7 +1,9 @@
 """Drawings as SVG, made here: they need no script, and take their colours from the page's style sheet."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -64,10 +66,9 @@ def _rect(kind: str, x: float, y: float, width: float, height: float) -> str:
 def histogram(durations_us: Sequence[int]) -> Markup:
     """By steps of 1, 2 and 5, so that microseconds and minutes fit into one picture."""
     bounds = _bounds(min(durations_us), max(durations_us))
-    counts = [0] * len(bounds)
-    for micros in durations_us:
-        position = next((n for n, bound in enumerate(bounds) if micros < bound), len(bounds) - 1)
-        counts[position] += 1
+    ordered = sorted(durations_us)
+    below = [bisect_left(ordered, bound) for bound in bounds]
+    counts = [upper - lower for lower, upper in pairwise([0, *below])]
     highest, height, step = max(counts), 110, max(46, 640 // len(bounds))
     body = []
     for position, count in enumerate(counts):

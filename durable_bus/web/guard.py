@@ -74,7 +74,8 @@ class Guard:
         self._is_ours = host_check(host, port)
         self._token = token
         self._cookie = _derived(token, "cookie")
-        self._csrf = _derived(token, "csrf")
+        self.csrf = _derived(token, "csrf")
+        """What forms must have."""
         # Browsers send a cookie to every port of a host: two consoles need two names.
         self._cookie_name = f"durable_bus_{port}"
 
@@ -125,7 +126,7 @@ class Guard:
             raise _Refused(401, _ONLY_FOR_PEOPLE)
         elif _only(headers, "origin") != f"http://{host.lower()}":
             raise _Refused(403, "this did not come from a page of this console")
-        scope.setdefault("state", {})["csrf"] = self._csrf
+        scope.setdefault("state", {})["csrf"] = self.csrf
         return None
 
     def _moves_on(self, scope: Scope) -> Response:
@@ -166,7 +167,7 @@ class Guard:
         form: dict[str, list[str]] = {}
         for name, value in pairs:
             form.setdefault(name, []).append(value)
-        if not any(_same(value, self._csrf) for value in form.pop("csrf", [])):
+        if not any(_same(value, self.csrf) for value in form.pop("csrf", [])):
             raise _Refused(403, "this form is not of this console, or an older one's: load its page again")
         scope["state"]["form"] = form
         return _read_already(receive)
@@ -174,7 +175,7 @@ class Guard:
     def _log(self, scope: Scope) -> None:
         """What has failed, with its traceback. No secret of ours is in it, whatever an exception says."""
         text = f"{scope['method']} {quote(scope['path'])}\n{traceback.format_exc()}"
-        for secret in (self._token, self._cookie, self._csrf):
+        for secret in (self._token, self._cookie, self.csrf):
             text = text.replace(secret, "…")
         _LOG.error("%s", text.rstrip())
 

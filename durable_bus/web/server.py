@@ -107,7 +107,7 @@ class _Server(uvicorn.Server):
         self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._console.live.end()
+        self._console.inside.state.live.end()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager

@@ -71,18 +71,6 @@ def between(begin_ms: int | None, end_ms: int | None) -> str:
     return f"{milliseconds} ms" if milliseconds < 1_000 else long_duration(milliseconds / 1000)
 
 
-def percent(part: float, whole: float) -> str:
-    """Never 100 % of what is not all, nor 0 % of what is something."""
-    if not whole:
-        return "—"
-    share = 100 * part / whole
-    if part < whole and share > 99.9:
-        return "99.9 %"
-    if part and share < 0.1:
-        return "0.1 %"
-    return f"{share:.1f} %" if share < 10 or 90 < share < 100 else f"{share:.0f} %"
-
-
 def form_name(form: int) -> str:
     return FORM_NAMES[form]
 

@@ -257,7 +257,7 @@ def test_status_tells_a_living_a_hung_and_a_dead_supervisor_apart(
     assert told["supervisor"] == {"state": "dead", "pid": None, "reason": None}
     assert told["in_flight"]["items"] == 2  # type: ignore[index]
     text = durable_bus("status", cwd=tmp_path).out
-    assert "not running; run 1 was lost after" in text
+    assert "not running; run 1 crashed after 20" in text
     assert "interrupted 2 items in" in text
     assert "waits: nobody serves the journal" in text
 

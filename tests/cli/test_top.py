@@ -35,16 +35,16 @@ def plain(journal: Path, *, columns: int = 80) -> str:
 
 
 class Screen:
-    """`durable-bus top` in a terminal of its own, 80 x 24."""
+    """`durable-bus top` in a terminal of its own, 80 x 24. Its variables say something else."""
 
     def __init__(self, journal: Path) -> None:
         self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.resize(80)
         self.before = termios.tcgetattr(slave)
         self.slave = slave
         self.process = subprocess.Popen(
             [sys.executable, "-m", "durable_bus", "top", "--journal", str(journal)],
-            env=environment(TERM="xterm-256color"),
+            env=environment(TERM="xterm-256color", COLUMNS="50", LINES="10"),
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -53,13 +53,16 @@ class Screen:
         )
         self.seen = ""
 
+    def resize(self, columns: int) -> None:
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
     def until(self, pattern: str) -> "re.Match[str]":
-        """Read on until what was drawn since the last time holds this."""
+        """Read on until what was drawn since the last time holds this. Colours are left out."""
         deadline_s = time.monotonic() + PATIENCE_S
         while not (match := re.search(pattern, self.seen)):
             ready, _, _ = select.select([self.master], [], [], max(0.0, deadline_s - time.monotonic()))
             assert ready, f"{pattern!r} was never drawn:\n{self.seen}"
-            self.seen += os.read(self.master, 65536).decode(errors="replace")
+            self.seen += re.sub(r"\x1b\[[\d;]*m", "", os.read(self.master, 65536).decode(errors="replace"))
         self.seen = self.seen[match.end() :]
         return match
 
@@ -130,7 +133,15 @@ def test_it_tells_of_a_supervisor_that_is_stopped_gone_or_cannot_import(journal:
         stopped(service.pid)
         assert "hung: the process is stopped" in plain(journal)
         service.kill()
-        assert "supervisor dead" in plain(journal)
+        assert "supervisor crashed, run 1 of broken:bus" in plain(journal)
+
+
+def test_a_run_that_ended_well_is_not_called_a_crash(journal: Path) -> None:
+    with Service(journal, "apps.plain:bus") as service:
+        service.until_ready()
+        service.send(signal.SIGTERM)
+        service.process.wait(60)
+    assert "supervisor ended, run 1 of apps.plain:bus" in plain(journal)
 
 
 def test_a_journal_that_is_not_there_is_exit_code_3(tmp_path: Path) -> None:
@@ -157,6 +168,15 @@ def test_it_draws_again_and_again_until_a_key_ends_it(screen: Screen, key: str) 
 
 
 @pytest.mark.slow
+def test_it_is_as_wide_as_the_terminal_is_now(screen: Screen) -> None:
+    screen.until(r"2 open +state +done +failed +rate +left")
+    screen.resize(160)
+    screen.until(rf"{LONG[:30]}\S+ +complete +misbehave +━+")
+    screen.resize(50)
+    screen.until(r"2 open +state +done +failed[ \r]*\n")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_the_terminal_as_it_was(screen: Screen, number: signal.Signals) -> None:
     screen.until("q quits")
@@ -168,7 +188,7 @@ def test_a_signal_leaves_the_terminal_as_it_was(screen: Screen, number: signal.S
 def test_it_goes_on_while_the_daemon_goes_and_comes_back(screen: Screen, service: Service) -> None:
     screen.until(f"process {service.pid}")
     service.kill()
-    screen.until("supervisor dead")
+    screen.until("supervisor crashed")
     service.process = service.spawn()
     screen.until("supervisor alive")
     os.write(screen.master, b"q")

@@ -4,52 +4,30 @@ Every look is bounded. A page shows a screenful, and what is drawn of a large bu
 its answers, which the page says. All reads of a page are one transaction, so its numbers belong together.
 """
 
-import contextlib
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from durable_bus.errors import JournalError, NotFound, UsageError
-from durable_bus.journal.connection import SCHEMA_VERSION, open_reader, transaction, translated
+from durable_bus.errors import NotFound
+from durable_bus.journal.admin.moment import PAGE_ROWS, MomentReader
+from durable_bus.journal.connection import translated
 from durable_bus.journal.formats import INDEX_BITS, micros_of
 from durable_bus.journal.patterns import message_pattern
-from durable_bus.journal.reader import JournalReader
-from durable_bus.journal.statements import statements_of_its_version, threads_below
+from durable_bus.journal.statements import threads_below
 
 __all__ = [
+    "PAGE_ROWS",
     "ConsoleReader",
     "FailureGroup",
-    "Moment",
     "Picture",
-    "message_pattern",
 ]
 
-PAGE_ROWS = 50
 _SAMPLE_ANSWERS = 20_000
-_SAMPLE_DURATIONS = 50_000
+_SAMPLE_DURATIONS = 20_000
 _FAILURES_LOOKED_AT = 20_000
-_ITEMS_LOOKED_AT = 20_000
+_ITEMS_LOOKED_AT = 50_000
 _DISPATCHES_LOOKED_AT = 20_000
 _NO_SEQ = (1 << 63) - 1
 _INDEX_MASK = (1 << INDEX_BITS) - 1
-
-
-class Moment(NamedTuple):
-    """A commit, and the last rows of each kind that were there by then."""
-
-    commit: int
-    at_ms: int
-    run_id: int
-    is_now: bool
-    oldest: int
-    """The first commit that the journal still has."""
-    oldest_ms: int
-    newest: int
-    newest_ms: int
-    last_answer: int
-    last_failure: int
-    last_dispatch: int
-    last_message: int
 
 
 class FailureGroup(NamedTuple):
@@ -80,139 +58,19 @@ class Picture(NamedTuple):
     """First index and number of items that somebody has."""
 
 
-class ConsoleReader:
-    """One look at a journal, at one moment. Raises NotFound, else a JournalError, as `open_reader` does.
-
-    A journal of a newer version is read as far as it can be: what this one knows may be elsewhere there.
-    """
-
-    def __init__(self, path: str | Path, moment: str | None = None) -> None:
-        """`moment`: a commit's number, or a time in ISO 8601 (UTC unless it says otherwise); None: now.
-
-        Raises UsageError for anything else, and for a commit that is not there yet.
-        """
-        self.path = Path(path)
-        self.connection = open_reader(path, newer=True)
-        self._ended = contextlib.ExitStack()
-        try:
-            with translated(path):
-                self._statements = statements_of_its_version(self.connection, "console.sql")
-                self._ended.enter_context(transaction(self.connection, "DEFERRED"))
-                self.moment = self._moment(moment)
-            self.reader = JournalReader(path, self.connection)
-            """The same state, for whoever reads with its methods."""
-        except BaseException:
-            with contextlib.suppress(JournalError):  # what is raised already says more
-                self.close()
-            raise
-
-    def close(self) -> None:
-        try:
-            with translated(self.path):
-                self._ended.close()
-        finally:
-            self.connection.close()
-
-    def __enter__(self) -> "ConsoleReader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    # The moment
-
-    def _moment(self, moment: str | None) -> Moment:
-        newest = self._statements.one("newest")
-        if newest is None:
-            if moment is not None:
-                raise UsageError(f"nothing had happened at {moment:.60}: the journal is empty")
-            return Moment(0, 0, 0, True, 0, 0, 0, 0, 0, 0, 0, 0)
-        oldest = self._statements.one("oldest")
-        assert oldest is not None
-        commit, at_ms, run_id = newest
-        if moment is not None:
-            wanted = self._commit_named(moment, newest[0])
-            row = self._statements.one("commit_row", commit_id=wanted)
-            if row is None:
-                raise UsageError(f"nothing had happened at {moment:.60}: the journal begins later")
-            commit, at_ms, run_id = row
-        is_now = commit == newest[0]
-        names = ("answer", "failure", "dispatch", "message")
-        last = [self._last_until(name, commit, is_now) for name in names]
-        return Moment(commit, at_ms, run_id, is_now, *oldest, *newest[:2], *last)
-
-    def _commit_named(self, moment: str, newest: int) -> int:
-        if moment.isascii() and moment.isdecimal() and len(moment) < 19:
-            if int(moment) > newest:
-                raise UsageError(f"there is no commit {moment} yet: the newest is {newest}")
-            return int(moment)
-        from datetime import UTC, datetime
-
-        try:
-            time = datetime.fromisoformat(moment)
-        except ValueError:
-            raise UsageError(
-                f"{moment!r:.60} is neither a commit's number nor a time such as 2026-01-31T12:00:00Z"
-            ) from None
-        time = time if time.tzinfo else time.replace(tzinfo=UTC)
-        found = self._statements.value("last_commit_until", time_ms=int(time.timestamp() * 1000))
-        if found is None:
-            raise UsageError(f"nothing had happened at {moment:.60}: the journal begins later")
-        return int(found)
-
-    def _last_until(self, table: str, commit: int, is_now: bool) -> int:
-        """The highest key of the rows that were there. Keys grow with commits, so halving finds it."""
-        highest = self._statements.value(f"newest_{table}_id") or 0
-        if is_now or not highest:
-            return highest
-        low, high = 0, highest + 1  # of `low` is known that it was there, of `high` that it was not
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self._statements.value(f"{table}_probe", id=middle) <= commit:
-                low = middle
-            else:
-                high = middle
-        return low
-
-    # Rows
-
-    def _rows(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
-        moment = self.moment
-        at = {
-            "at": moment.commit,
-            "at_ms": moment.at_ms,
-            "is_now": moment.is_now,
-            "last_answer": moment.last_answer,
-            "last_failure": moment.last_failure,
-            "last_dispatch": moment.last_dispatch,
-            "limit": PAGE_ROWS,
-        }
-        with translated(self.path):
-            return [dict(row) for row in self._statements.rows(name, **{**at, **parameters})]
-
-    def _row(self, name: str, /, **parameters: Any) -> dict[str, Any] | None:
-        rows = self._rows(name, **parameters)
-        return rows[0] if rows else None
-
-    @property
-    def schema_version(self) -> int:
-        with translated(self.path):
-            return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
-
-    @property
-    def is_of_a_newer_version(self) -> bool:
-        return self.schema_version > SCHEMA_VERSION
+class ConsoleReader(MomentReader):
+    """One look at a journal, for a page."""
 
     # Runs and time
 
     def newest_run(self) -> dict[str, Any] | None:
-        return self._row("newest_run")
+        return self.row_of("newest_run")
 
     def runs(self, *, served: bool, limit: int = 200) -> list[dict[str, Any]]:
         """The last runs, the newest first, also those that began after the moment. `ended`: `clean`,
         `crashed`, or `running`, as it is now.
         """
-        runs = self._rows("runs", limit=limit)
+        runs = self.rows_of("runs", limit=limit)
         for position, run in enumerate(runs):
             alive = served and position == 0 and run["stopped_at"] is None
             run["ended"] = "running" if alive else "crashed" if run["stopped_at"] is None else "clean"
@@ -224,7 +82,7 @@ class ConsoleReader:
         step_ms = max(1, seconds * 1000 // buckets)
         since = until - step_ms * buckets
         rates = [(0, 0)] * buckets
-        for row in self._rows("rate", since_ms=since, until_ms=until, step_ms=step_ms):
+        for row in self.rows_of("rate", since_ms=since, until_ms=until, step_ms=step_ms):
             rates[row["bucket"]] = (row["results"], row["failures"])
         return rates
 
@@ -235,21 +93,21 @@ class ConsoleReader:
         stride = commits // 50_000 + 1
         counts = [(0, 0)] * buckets
         span = {"first": moment.oldest, "commits": commits, "buckets": buckets, "stride": stride}
-        for row in self._rows("density", **span):
+        for row in self.rows_of("density", **span):
             counts[row["bucket"]] = (row["results"] * stride, row["failures"] * stride)
         return counts
 
     def by_hand(self) -> list[dict[str, Any]]:
         """What people have asked for until the moment, the newest first."""
-        return self._rows("by_hand")
+        return self.rows_of("by_hand")
 
     # Buffers
 
     def states(self) -> dict[str, int]:
-        return {row["state"]: row["buffers"] for row in self._rows("states")}
+        return {row["state"]: row["buffers"] for row in self.rows_of("states")}
 
     def _buffers(self, seqs: list[int]) -> list[dict[str, Any]]:
-        rows = self._rows("buffer_rows", seqs=json.dumps(seqs))
+        rows = self.rows_of("buffer_rows", seqs=json.dumps(seqs))
         for row in rows:
             known = row["successful"] is not None
             row["completed"] = row["successful"] + row["failed"] if known else None
@@ -259,7 +117,7 @@ class ConsoleReader:
         return rows
 
     def _listed(self, name: str, limit: int) -> list[dict[str, Any]]:
-        return self._buffers([row["buffer_seq"] for row in self._rows(name, limit=limit)])
+        return self._buffers([row["buffer_seq"] for row in self.rows_of(name, limit=limit)])
 
     def open_buffers(self, limit: int) -> list[dict[str, Any]]:
         return self._listed("open_seqs", limit)
@@ -280,7 +138,7 @@ class ConsoleReader:
         """A page, the newest first; one row more than a page says that there is another. `before`: the
         `buffer_seq` to go on from. `part`: of the id.
         """
-        seqs = self._rows(
+        seqs = self.rows_of(
             "buffer_list",
             before=_NO_SEQ if before is None else before,
             state=state,
@@ -292,18 +150,18 @@ class ConsoleReader:
         return self._buffers([row["buffer_seq"] for row in seqs])
 
     def targets(self) -> list[str]:
-        return [row["target"] for row in self._rows("targets")]
+        return [row["target"] for row in self.rows_of("targets")]
 
     def buffer(self, buffer_id: str) -> dict[str, Any]:
         """Raises NotFound when there was none at the moment."""
-        seq = self._row("buffer_seq_of", buffer_id=buffer_id)
+        seq = self.row_of("buffer_seq_of", buffer_id=buffer_id)
         rows = self._buffers([seq["buffer_seq"]]) if seq else []
         if not rows:
             then = "" if self.moment.is_now else f" at commit {self.moment.commit}"
             raise NotFound(f"no buffer {buffer_id!r:.120} in {self.path}{then}")
         row = rows[0]
         row["retries"] = [
-            retry["buffer_id"] for retry in self._rows("retries_of", buffer_seq=row["buffer_seq"])
+            retry["buffer_id"] for retry in self.rows_of("retries_of", buffer_seq=row["buffer_seq"])
         ]
         return row
 
@@ -315,7 +173,7 @@ class ConsoleReader:
         return {"first_key": first_key, "last_key": first_key + last}
 
     def spent(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        return self._rows("spent_of_buffer", buffer_seq=row["buffer_seq"])
+        return self.rows_of("spent_of_buffer", buffer_seq=row["buffer_seq"])
 
     def failure_groups(self, row: dict[str, Any]) -> tuple[list[FailureGroup], bool]:
         """What failed in a buffer, by kind and pattern, the most items first; and whether that is all."""
@@ -328,12 +186,12 @@ class ConsoleReader:
             if final and group[0] == 1:
                 group[2:] = [index, message]
 
-        attempts = self._rows("failed_attempts", **self._keys(row), limit=_FAILURES_LOOKED_AT)
+        attempts = self.rows_of("failed_attempts", **self._keys(row), limit=_FAILURES_LOOKED_AT)
         for one in attempts:
             count(one["kind"], one["message"], one["item_index"], bool(one["final"]), 1)
         answers = []
         if row["failed"]:
-            answers = self._rows("failed_answers", buffer_seq=row["buffer_seq"], limit=_FAILURES_LOOKED_AT)
+            answers = self.rows_of("failed_answers", buffer_seq=row["buffer_seq"], limit=_FAILURES_LOOKED_AT)
         for one in answers:
             count("answered", one["payload"], one["item_index"], True, 0)
         groups = [FailureGroup(kind, pattern, *rest) for (kind, pattern), rest in found.items()]
@@ -343,14 +201,14 @@ class ConsoleReader:
     def picture(self, row: dict[str, Any]) -> Picture:
         seq = {"buffer_seq": row["buffer_seq"]}
         with translated(self.path):
-            count = self._statements.value("answers_count", **seq, last_answer=self.moment.last_answer)
+            count = self.statements.value("answers_count", **seq, last_answer=self.moment.last_answer)
             stride = count // _SAMPLE_ANSWERS + 1
             sample = {**seq, "last_answer": self.moment.last_answer}
-            spans = self._statements.all("answers_sample", **sample, stride=stride)
+            spans = self.statements.all("answers_sample", **sample, stride=stride)
             items_an_answer = max(1, (row["completed"] or 0) // max(1, count))
             coarser = max(stride, (row["completed"] or 0) // _SAMPLE_DURATIONS + 1)
             limit = _SAMPLE_DURATIONS // items_an_answer + 1
-            texts = self._statements.all("durations_sample", **sample, stride=coarser, limit=limit)
+            texts = self.statements.all("durations_sample", **sample, stride=coarser, limit=limit)
         durations = [micros for (text,) in texts for micros in micros_of(text)]
         in_hand = [(one["first_index"], one["item_count"]) for one in self.in_hand(row)]
         return Picture(stride, spans, durations, in_hand)
@@ -361,12 +219,12 @@ class ConsoleReader:
             return []
         name = "in_hand_ranges_now" if self.moment.is_now else "in_hand_ranges"
         last = row["total"] or 0
-        return self._rows(name, buffer_seq=row["buffer_seq"], first=0, last=last, limit=1_000)
+        return self.rows_of(name, buffer_seq=row["buffer_seq"], first=0, last=last, limit=1_000)
 
     def done(self, row: dict[str, Any], held: dict[str, Any]) -> int:
         """How many items of such a range have their result already, or were passed on."""
         span = {"first": held["first_index"], "count": held["item_count"]}
-        found = self._row("done_in_range", buffer_seq=row["buffer_seq"], **span)
+        found = self.row_of("done_in_range", buffer_seq=row["buffer_seq"], **span)
         return 0 if found is None else int(found["items"])
 
     def forwarded(self, row: dict[str, Any], size: int) -> dict[int, int]:
@@ -375,7 +233,7 @@ class ConsoleReader:
         """
         if row["state"] != "open" or row["rows_are_gone"]:
             return {}
-        found = self._rows("forwarded_parts", **self._keys(row), size=size)
+        found = self.rows_of("forwarded_parts", **self._keys(row), size=size)
         return {one["part"]: one["items"] for one in found}
 
     # Items
@@ -388,41 +246,41 @@ class ConsoleReader:
         With a `state` so many items are looked at and no more: a page may have fewer than there is room for,
         and another one behind it.
         """
-        keys = self._keys(row)
-        if state == "failed":
-            return self._failed_items(row, after)
-        first = row["buffer_seq"] << INDEX_BITS
+        first_key, last_key = self._keys(row).values()
         if state in ("waiting", "in_flight"):
             after = max(after, row["low_water"] - 1)
         found: list[dict[str, Any]] = []
-        looked_at = 0
-        while looked_at < _ITEMS_LOOKED_AT:
-            limit = PAGE_ROWS + 1 if state is None else 500
-            page = self._rows("items_page", after_key=first + after, last_key=keys["last_key"], limit=limit)
+        end = min(last_key, first_key + after + _ITEMS_LOOKED_AT)
+        after_key = first_key + after
+        while after_key < end:
+            page, after_key = self._next_items(row, state, after_key, last_key if state is None else end)
             self._say_states(row, page)
             for item in page:
                 if state is None or item["state"] == state:
                     if len(found) == PAGE_ROWS:
                         return found, found[-1]["item_index"]
                     found.append(item)
-            if len(page) < limit:
-                return found, None
-            after = page[-1]["item_index"]
-            looked_at += len(page)
-        return found, after
+            if state is None:
+                break
+        return found, after_key - first_key if after_key < last_key else None
 
-    def _failed_items(self, row: dict[str, Any], after: int) -> tuple[list[dict[str, Any]], int | None]:
-        first = row["buffer_seq"] << INDEX_BITS
-        keys = self._keys(row)
-        wanted = self._rows(
-            "failed_keys", after_key=first + after, last_key=keys["last_key"], limit=PAGE_ROWS + 1
-        )
-        found: list[dict[str, Any]] = []
-        for one in wanted[:PAGE_ROWS]:
+    def _next_items(
+        self, row: dict[str, Any], state: str | None, after_key: int, end_key: int
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Some items behind a key that may have a state, and the key to go on behind. Those with a result are
+        told from the others without looking at them closely.
+        """
+        span = {"after_key": after_key, "last_key": end_key, "limit": PAGE_ROWS + 1}
+        if state in (None, "succeeded"):
+            page = self.rows_of("items_page", **span)
+            first_key = self._keys(row)["first_key"]
+            return page, first_key + page[-1]["item_index"] if len(page) > PAGE_ROWS else end_key
+        wanted = self.rows_of("failed_keys" if state == "failed" else "unanswered_keys", **span)
+        page = []
+        for one in wanted:
             key = one["item_key"]
-            found += self._rows("items_page", after_key=key - 1, last_key=key, limit=1)
-        self._say_states(row, found)
-        return found, found[-1]["item_index"] if len(wanted) > PAGE_ROWS else None
+            page += self.rows_of("items_page", after_key=key - 1, last_key=key, limit=1)
+        return page, wanted[-1]["item_key"] if len(wanted) > PAGE_ROWS else end_key
 
     def _say_states(self, row: dict[str, Any], items: list[dict[str, Any]]) -> None:
         """What the view `items` would have said then."""
@@ -430,7 +288,7 @@ class ConsoleReader:
         held: set[int] = set()
         if unknown and row["state"] == "open":
             span = {"first": unknown[0]["item_index"], "last": unknown[-1]["item_index"]}
-            for one in self._rows("in_hand_ranges", buffer_seq=row["buffer_seq"], **span, limit=10_000):
+            for one in self.rows_of("in_hand_ranges", buffer_seq=row["buffer_seq"], **span, limit=10_000):
                 held.update(range(one["first_index"], one["first_index"] + one["item_count"]))
         for item in items:
             if item["success"] is not None:
@@ -447,7 +305,9 @@ class ConsoleReader:
         keys = self._keys(row)
         key = keys["first_key"] + index
         item = (
-            self._row("item", item_key=key) if 0 <= index <= _INDEX_MASK and key <= keys["last_key"] else None
+            self.row_of("item", item_key=key)
+            if 0 <= index <= _INDEX_MASK and key <= keys["last_key"]
+            else None
         )
         if item is None:
             gone = ": its items were pruned" if row["rows_are_gone"] else ""
@@ -455,47 +315,49 @@ class ConsoleReader:
         item["item_index"] = index
         item["forwarded"] = item["forwarded_commit"] is not None
         self._say_states(row, [item])
-        item["failures"] = self._rows("failures_of_item", item_key=key)[::-1]
-        item["dispatches"] = self._rows("dispatches_of_item", buffer_seq=row["buffer_seq"], index=index)
+        item["failures"] = self.rows_of("failures_of_item", item_key=key)[::-1]
+        item["dispatches"] = self.rows_of("dispatches_of_item", buffer_seq=row["buffer_seq"], index=index)
         return item
 
     # Messages, workers, limits
 
     def thread(self, thread_id: str, limit: int = 100) -> list[dict[str, Any]]:
         """Messages on a thread and below it, in the order they were written."""
-        return self._rows("messages_of_thread", thread_id=thread_id, **threads_below(thread_id), limit=limit)
+        return self.rows_of(
+            "messages_of_thread", thread_id=thread_id, **threads_below(thread_id), limit=limit
+        )
 
     def messages(
         self, *, before: int | None = None, state: str | None = None, to_id: str | None = None
     ) -> list[dict[str, Any]]:
         """A page, the newest first; one row more than a page says that there is another."""
         before = _NO_SEQ if before is None else before
-        return self._rows("messages_page", before=before, state=state, to_id=to_id, limit=PAGE_ROWS + 1)
+        return self.rows_of("messages_page", before=before, state=state, to_id=to_id, limit=PAGE_ROWS + 1)
 
     def message(self, message_id: str) -> dict[str, Any]:
         """Raises NotFound when there was none at the moment."""
-        row = self._row("message", message_id=message_id)
+        row = self.row_of("message", message_id=message_id)
         if row is None:
             raise NotFound(f"no message {message_id!r:.120} in {self.path}")
-        row["failures"] = self._rows("failures_of_message", message_seq=row["message_seq"])[::-1]
+        row["failures"] = self.rows_of("failures_of_message", message_seq=row["message_seq"])[::-1]
         return row
 
     def waiting_by_name(self) -> list[dict[str, Any]]:
         """Who has messages waiting now."""
-        return self._rows("waiting_by_name")
+        return self.rows_of("waiting_by_name")
 
     def last_failures(self, limit: int) -> list[dict[str, Any]]:
-        return self._rows("last_failures", limit=limit)
+        return self.rows_of("last_failures", limit=limit)
 
     def hands(self) -> list[dict[str, Any]]:
         """Who had items in hand, among the last dispatches."""
-        return self._rows("hands", among=_DISPATCHES_LOOKED_AT)
+        return self.rows_of("hands", among=_DISPATCHES_LOOKED_AT)
 
     def deaths(self) -> list[dict[str, Any]]:
-        return self._rows("worker_deaths", among=_DISPATCHES_LOOKED_AT, limit=20)
+        return self.rows_of("worker_deaths", among=_DISPATCHES_LOOKED_AT, limit=20)
 
     def limits_then(self) -> list[dict[str, Any]]:
-        return self._rows("limits_then")
+        return self.rows_of("limits_then")
 
     def limit_changes(self) -> list[dict[str, Any]]:
-        return self._rows("limit_changes", limit=20)
+        return self.rows_of("limit_changes", limit=20)

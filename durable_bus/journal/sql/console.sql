@@ -24,9 +24,6 @@ SELECT max(failure_id) FROM failure;
 -- name: newest_dispatch_id
 SELECT max(dispatch_id) FROM dispatch;
 
--- name: newest_message_id
-SELECT max(message_seq) FROM message;
-
 -- name: answer_probe
 SELECT commit_id FROM answer WHERE answer_id >= :id ORDER BY answer_id LIMIT 1;
 
@@ -35,9 +32,6 @@ SELECT commit_id FROM failure WHERE failure_id >= :id ORDER BY failure_id LIMIT 
 
 -- name: dispatch_probe
 SELECT commit_id FROM dispatch WHERE dispatch_id >= :id ORDER BY dispatch_id LIMIT 1;
-
--- name: message_probe
-SELECT created_commit FROM message WHERE message_seq >= :id ORDER BY message_seq LIMIT 1;
 
 -- name: newest_run
 SELECT run_id, pid, app, version, started_at, stopped_at, worker_error, listeners FROM run ORDER BY run_id DESC LIMIT 1;
@@ -293,6 +287,13 @@ ORDER BY i.item_key LIMIT :limit;
 SELECT r.item_key FROM result r
 WHERE r.item_key > :after_key AND r.item_key <= :last_key AND r.success = 0 AND r.answer_id <= :last_answer
 ORDER BY r.item_key LIMIT :limit;
+
+-- name: unanswered_keys
+-- Items that had no result, in their order.
+SELECT i.item_key FROM item i
+WHERE i.item_key > :after_key AND i.item_key <= :last_key
+    AND NOT EXISTS (SELECT 1 FROM result r WHERE r.item_key = i.item_key AND r.answer_id <= :last_answer)
+ORDER BY i.item_key LIMIT :limit;
 
 -- name: item
 SELECT i.item_key, i.payload, i.form AS item_form, r.success, r.payload AS answer, r.form AS answer_form, a.attempt, a.memo AS memo, a.worker_pid,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
@@ -149,49 +149,37 @@ def item(look: Look) -> Response:
     )
 
 
-def _history(one: dict[str, Any]) -> list[dict[str, Any]]:
-    """What happened to an item, in the order of commits."""
-    events: list[dict[str, Any]] = []
+class _Event(NamedTuple):
+    """Something that happened to an item. Of one commit, what ended comes before what began."""
+
+    commit: int
+    rank: int
+    at_ms: int
+    what: str
+    kind: str = ""
+    traceback: str | None = None
+
+
+def _history(one: dict[str, Any]) -> list[_Event]:
+    """In the order of commits."""
+    events: list[_Event] = []
     for sent in one["dispatches"]:
-        place = f" at {sent['place']}" if sent["place"] else ""
-        who = f"process {sent['worker_pid']}{place}"
-        events.append(
-            {
-                "commit": sent["commit_id"],
-                "at_ms": sent["sent_ms"],
-                "what": f"attempt {sent['attempt']}: handed to {who}",
-            }
-        )
-        if sent["ended_how"] in ("died", "crashed", "returned"):
-            how = {
-                "died": f"{who} died",
-                "crashed": "the supervisor crashed",
-                "returned": "taken back before it began",
-            }[sent["ended_how"]]
-            events.append(
-                {"commit": sent["ended_commit"], "at_ms": sent["ended_ms"], "what": how, "kind": "bad"}
-            )
+        who = f"process {sent['worker_pid']}" + (f" at {sent['place']}" if sent["place"] else "")
+        handed = f"attempt {sent['attempt']}: handed to {who}"
+        events.append(_Event(sent["commit_id"], 1, sent["sent_ms"], handed))
+        how = {"died": f"{who} died", "crashed": "the supervisor crashed", "returned": "taken back unbegun"}
+        if sent["ended_how"] in how:
+            end = how[sent["ended_how"]]
+            events.append(_Event(sent["ended_commit"], 0, sent["ended_ms"], end, "bad"))
     for failed in one["failures"]:
-        events.append(
-            {
-                "commit": failed["commit_id"],
-                "at_ms": failed["at_ms"],
-                "what": f"attempt {failed['attempt']} failed: {failed['kind']}: {failed['message']}",
-                "kind": "bad",
-                "traceback": failed["traceback"],
-            }
-        )
+        why = f"attempt {failed['attempt']} failed: {failed['kind']}: {failed['message']}"
+        events.append(_Event(failed["commit_id"], 0, failed["at_ms"], why, "bad", failed["traceback"]))
     if one["success"] is not None:
-        memo = ", given again from an equal item" if one["memo"] else ""
-        events.append(
-            {
-                "commit": one["recorded_commit"],
-                "at_ms": one["recorded_ms"],
-                "what": ("succeeded" if one["success"] else "failed for good") + memo,
-                "kind": "ok" if one["success"] else "bad",
-            }
-        )
-    return sorted(events, key=lambda event: event["commit"])
+        end = "succeeded" if one["success"] else "failed for good"
+        end += ", given again from an equal item" if one["memo"] else ""
+        kind = "ok" if one["success"] else "bad"
+        events.append(_Event(one["recorded_commit"], 2, one["recorded_ms"], end, kind))
+    return sorted(events, key=lambda event: event[:2])
 
 
 def payload(look: Look) -> Response:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from durable_bus import __version__
 from durable_bus.cli.facts import supervisor_facts
@@ -22,6 +22,7 @@ from durable_bus.web.shown import FILTERS, moment_ago
 
 __all__ = ["Look", "error_response", "page"]
 
+_PIECES_AT_ONCE = 40
 _ASKED_AGAIN_AFTER_S = 1.0
 _FIRST_ANSWER_WITHIN_S = 0.1
 """A page does not wait longer for a daemon that may hang."""
@@ -125,7 +126,17 @@ class Look:
     def render(self, template: str, *, status: int = 200, **values: Any) -> Response:
         return HTMLResponse(self._html(template, values), status)
 
+    def stream(self, template: str, **values: Any) -> Response:
+        """The same, sent as it is made: what the template calls must not need our reader, which is closed."""
+        made = _environment().get_template(template).stream(**self._base(), **values)
+        made.enable_buffering(_PIECES_AT_ONCE)
+        return StreamingResponse(made, media_type="text/html")
+
     def _html(self, template: str, values: dict[str, Any]) -> str:
+        return _environment().get_template(template).render(**self._base(), **values)
+
+    def _base(self) -> dict[str, Any]:
+        """What every page shows."""
         state, query = self.request.app.state, self.request.query_params
         run = self.reader.newest_run()
         served = self.supervisor["state"] != "dead"
@@ -137,7 +148,7 @@ class Look:
         crashes = sorted(
             one["last_commit"] for one in runs if one["ended"] == "crashed" and one["last_commit"]
         )
-        base = {
+        return {
             "look": self,
             "url": self.url,
             "ago": self.ago,
@@ -165,7 +176,6 @@ class Look:
             "crash_before": max((c for c in crashes if c < moment.commit), default=None),
             "crash_after": min((c for c in crashes if c > moment.commit), default=None),
         }
-        return _environment().get_template(template).render(**base, **values)
 
 
 def page(show: Callable[[Look], Response]) -> Callable[[Request], Response]:

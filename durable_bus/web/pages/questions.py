@@ -2,11 +2,12 @@
 
 import itertools
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
-from durable_bus.errors import DurableBusError, JournalError
+from durable_bus.errors import DurableBusError, UsageError
 from durable_bus.journal.admin.query import ask, column_names, question, questions
 from durable_bus.web.pages.look import Look
 from durable_bus.web.shown import one_line
@@ -14,46 +15,64 @@ from durable_bus.web.shown import one_line
 _ROWS_MAX = 200
 _CELL_CHARS = 300
 _TIME_LIMIT_S = 10.0
+_SQL_CHARS_MAX = 20_000
 _PARAMETER = re.compile(r"(?<!:):([a-z]\w*)")
 
 
 def questions_page(look: Look) -> Response:
-    name, sql = look.query("name"), look.request.query_params.get("sql", "").strip()[:20_000]
+    """Its head is sent before the question is asked, because an answer may take seconds."""
+    name, sql = look.query("name"), look.request.query_params.get("sql", "").strip()[:_SQL_CHARS_MAX]
     given = {
-        key[2:]: value for key, value in look.request.query_params.items() if key.startswith("p.") and value
+        key.removeprefix("p."): value
+        for key, value in look.request.query_params.items()
+        if key.startswith("p.") and value
     }
-    shown: dict[str, Any] = {"columns": [], "rows": None, "more": False, "error": None, "parameters": {}}
-    try:
-        if name is not None:
+    parameters: dict[str, Any] = {}
+    error = None
+    if name is not None:
+        try:
             sql, parameters = question(name, given)
-            shown["parameters"] = parameters
-            shown |= _answer(look, sql, parameters)
-        elif sql:
-            wanted = dict.fromkeys(_PARAMETER.findall(sql))
-            shown["parameters"] = {**wanted, **{key: value for key, value in given.items() if key in wanted}}
-            shown |= _answer(look, sql, shown["parameters"])
-    except JournalError:
-        raise
-    except DurableBusError as error:
-        shown["error"] = str(error).replace("; --timeout allows more", "")
-    return look.render(
-        "questions.html", questions=questions(), name=name, sql=sql, rows_max=_ROWS_MAX, **shown
+        except UsageError as refused:
+            error = str(refused)
+    elif sql:
+        wanted = dict.fromkeys(_PARAMETER.findall(sql))
+        parameters = {**wanted, **{key: value for key, value in given.items() if key in wanted}}
+    asks = bool(sql) and error is None
+    journal = look.reader.path
+    return look.stream(
+        "questions.html",
+        questions=questions(),
+        name=name,
+        sql=sql,
+        parameters=parameters,
+        rows_max=_ROWS_MAX,
+        answer=lambda: _answer(journal, sql, parameters) if asks else _Answered(error=error),
     )
 
 
-def _answer(look: Look, sql: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    found = ask(look.reader.path, sql, parameters, time_limit_s=_TIME_LIMIT_S, newer=True)
+class _Answered(NamedTuple):
+    columns: tuple[str, ...] = ()
+    rows: list[list[tuple[str, bool]]] | None = None
+    """Each cell as text, and whether it is a number; None: nothing was asked."""
+    more: bool = False
+    error: str | None = None
+
+
+def _answer(journal: Path, sql: str, parameters: dict[str, Any]) -> _Answered:
+    found = ask(journal, sql, parameters, time_limit_s=_TIME_LIMIT_S, newer=True)
     try:
         rows = [*itertools.islice(found, _ROWS_MAX + 1)]
+        columns = (
+            [*rows[0]]
+            if rows
+            else column_names(journal, sql, parameters, time_limit_s=_TIME_LIMIT_S, newer=True)
+        )
+    except DurableBusError as error:
+        return _Answered(error=str(error).replace("; --timeout allows more", ""))
     finally:
-        found.close()  # type: ignore[attr-defined]  # it is a generator, and holds a connection
-    columns = (
-        [*rows[0]]
-        if rows
-        else column_names(look.reader.path, sql, parameters, time_limit_s=_TIME_LIMIT_S, newer=True)
-    )
+        del found  # it is a generator, and ends its connection
     cells = [[_cell(value) for value in row.values()] for row in rows[:_ROWS_MAX]]
-    return {"columns": columns, "rows": cells, "more": len(rows) > _ROWS_MAX}
+    return _Answered(tuple(columns), cells, len(rows) > _ROWS_MAX)
 
 
 def _cell(value: Any) -> tuple[str, bool]:

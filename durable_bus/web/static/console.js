@@ -15,6 +15,17 @@ document.addEventListener("htmx:sse:before:message", (event) => {
     if (paused || is_typing()) event.preventDefault();
 });
 
+// The slider's end goes with the journal.
+document.addEventListener("changed", (event) => {
+    const commit = JSON.parse(event.detail.data).commit;
+    const range = document.querySelector("#slider input[type=range]");
+    if (!range || paused || range === document.activeElement || is_typing()) return;
+    for (const input of [range, document.getElementById("at")]) {
+        input.max = commit;
+        input.value = commit;
+    }
+});
+
 // With the daemon, or the console, gone, the page says so instead of looking alive.
 document.addEventListener("htmx:sse:error", () => document.body.classList.add("stale"));
 document.addEventListener("htmx:sse:after:connection", () => document.body.classList.remove("stale"));
