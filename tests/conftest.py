@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import eventful
+import everything
 import pytest
 from hypothesis import settings
 from support import Facts, RunLog
@@ -54,6 +55,12 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> eventful.Story:
     """A journal in which much has happened, closed cleanly. Not to be written to: see `copied`."""
     folder = tmp_path_factory.mktemp("eventful")
     return eventful.make(folder / "journal.db", folder)
+
+
+@pytest.fixture(scope="session")
+def everything_told(tmp_path_factory: pytest.TempPathFactory) -> everything.Everything:
+    """A journal with all in it that the console shows, and copies of it. Not to be written to."""
+    return everything.make(tmp_path_factory.mktemp("everything"))
 
 
 @pytest.fixture

@@ -89,8 +89,11 @@ def translated(path: str | Path) -> Iterator[None]:
         raise translate(error, path) from error
 
 
-def check_identity(connection: sqlite3.Connection, path: str | Path) -> int:
-    """The journal's schema version (0: an empty file). Only reads. Raises NotAJournal or JournalTooNew."""
+def check_identity(connection: sqlite3.Connection, path: str | Path, *, newer: bool = False) -> int:
+    """The journal's schema version (0: an empty file). Only reads. Raises NotAJournal or JournalTooNew.
+
+    `newer`: a version that we do not know is no error. Who asks for that reads what it knows and can find.
+    """
     with translated(path):
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -99,7 +102,7 @@ def check_identity(connection: sqlite3.Connection, path: str | Path) -> int:
         return 0
     if application_id != APPLICATION_ID:
         raise NotAJournal(f"{path} is not a durable_bus journal: it is another program's SQLite database")
-    if version > SCHEMA_VERSION:
+    if version > SCHEMA_VERSION and not newer:
         raise JournalTooNew(
             f"the journal {path} has schema version {version}, this durable_bus "
             f"knows {SCHEMA_VERSION}: upgrade durable_bus"
@@ -151,8 +154,9 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
     return connection
 
 
-def open_reader(path: str | Path, *, timeout_s: float = 5.0) -> sqlite3.Connection:
-    """Open the journal read-only. Raises NotFound when there is none, else a JournalError.
+def open_reader(path: str | Path, *, timeout_s: float = 5.0, newer: bool = False) -> sqlite3.Connection:
+    """Open the journal read-only. Raises NotFound when there is none, else a JournalError. `newer`: see
+    `check_identity`.
 
     In a folder that we may not write to, SQLite cannot open a journal in WAL mode that lacks its -shm file;
     nobody can be serving it then. Without a -wal, which a clean end leaves, it is read as immutable; with
@@ -171,7 +175,7 @@ def open_reader(path: str | Path, *, timeout_s: float = 5.0) -> sqlite3.Connecti
                 raise
             connection = _connect_reader(_uri_without_writing(path), timeout_s)
     try:
-        if check_identity(connection, path) == 0:
+        if check_identity(connection, path, newer=newer) == 0:
             raise NotFound(f"the journal {path} is empty")
     except BaseException:
         connection.close()

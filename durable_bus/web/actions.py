@@ -116,11 +116,15 @@ def _retry_matching(asked: _Asked) -> str:
         if not indexes:
             raise NotFound(f"no item of {asked.name} has failed like this: {kind}: {pattern}")
         buffer = client.retry(asked.name, indexes=indexes)
-        return f"{_started(buffer.buffer_id, buffer.existed)}, with {len(indexes):,} items"
+        return f"{_started(buffer.buffer_id, buffer.existed)}, with {_count(len(indexes), 'item')}"
 
 
 def _started(buffer_id: str, existed: bool) -> str:
     return f"{buffer_id} was started before" if existed else f"{buffer_id} has started"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 # Limits, messages, the journal
@@ -169,7 +173,7 @@ def _receiver(asked: _Asked) -> Client:
 def _prune(asked: _Asked) -> str:
     before_ms = asked.fields.before_ms("older_than")
     with asked.client() as client:
-        return f"{client.prune(before_ms):,} buffers pruned"
+        return f"{_count(client.prune(before_ms), 'buffer')} pruned"
 
 
 _ACTIONS: Final[dict[str, Action]] = {

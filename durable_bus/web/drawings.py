@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -10,8 +10,19 @@ from markupsafe import Markup, escape
 
 from durable_bus.web.shown import took
 
-__all__ = ["Cell", "bars", "cells_of", "heat_map", "histogram", "runs_strip", "thread", "timeline"]
+__all__ = [
+    "Cell",
+    "bars",
+    "cell_items",
+    "cells_of",
+    "heat_map",
+    "histogram",
+    "runs_strip",
+    "thread",
+    "timeline",
+]
 
+_CELLS_MAX = 400
 STATES = ("succeeded", "failed", "in_flight", "forwarded", "waiting", "missing")
 
 
@@ -100,17 +111,24 @@ class Cell(NamedTuple):
         return max(STATES, key=lambda state: self.counts.get(state, 0))
 
 
+def cell_items(total: int) -> int:
+    """How many items of a buffer a cell stands for."""
+    return -(-total // _CELLS_MAX) or 1
+
+
 def cells_of(
     total: int,
     spans: Iterable[tuple[int, int, int, int, int]],
     stride: int,
     in_hand: Iterable[tuple[int, int]],
+    forwarded: Mapping[int, int],
     *,
     ended: bool,
-    cells_max: int = 400,
 ) -> list[Cell]:
-    """The items of a buffer in so many cells at most. Of a sample, counts are estimates."""
-    size = -(-total // cells_max) or 1
+    """The items of a buffer in a few cells. Of a sample, counts are estimates. `forwarded`: items that were
+    passed on, by cell.
+    """
+    size = cell_items(total)
     count = -(-total // size)
     done = [[0.0] * count, [0.0] * count]  # failed, succeeded
     for first, items, recorded, success, _ in spans:
@@ -124,9 +142,11 @@ def cells_of(
         items = last - first + 1
         failed, succeeded = (min(items, math.ceil(done[success][position] - 1e-6)) for success in (0, 1))
         succeeded = min(succeeded, items - failed)
-        flying = min(round(held[position]), items - failed - succeeded)
-        rest = items - failed - succeeded - flying
-        counts = {"failed": failed, "succeeded": succeeded, "in_flight": flying}
+        passed = min(forwarded.get(position, 0), items - failed - succeeded)
+        # Of a batch that is in hand some may be done.
+        flying = min(round(held[position]), items - failed - succeeded - passed)
+        rest = items - failed - succeeded - passed - flying
+        counts = {"failed": failed, "succeeded": succeeded, "in_flight": flying, "forwarded": passed}
         counts["missing" if ended else "waiting"] = rest
         cells.append(Cell(first, last, {state: number for state, number in counts.items() if number}))
     return cells

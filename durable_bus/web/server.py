@@ -15,7 +15,7 @@ from typing import Final
 import uvicorn
 
 from durable_bus.errors import UsageError, said
-from durable_bus.journal.reader import JournalReader
+from durable_bus.journal.connection import open_reader
 from durable_bus.web.app import Console, make_app
 
 __all__ = ["serve"]
@@ -46,7 +46,7 @@ def serve(
 
     Raises NotFound when there is no journal, else a JournalError; UsageError when it cannot listen there.
     """
-    JournalReader(journal).close()
+    open_reader(journal, newer=True).close()
     with contextlib.closing(_listening(host, port)) as listening:
         port = listening.getsockname()[1]
         app = make_app(journal, token=token, host=host, port=port, read_only=read_only)

@@ -27,8 +27,8 @@ class Seen(NamedTuple):
 
 
 class JournalChanges:
-    """Looks at a journal through a connection of its own, which it keeps. Between two looks it reads nothing,
-    so that the write-ahead log can shrink.
+    """Looks at a journal, also at one of a newer version, through a connection of its own, which it keeps.
+    Between two looks it reads nothing, so that the write-ahead log can shrink.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class JournalChanges:
         if served != self._served:
             self.close()  # where we may not write it was opened as a file that nobody changes
         if self._connection is None or self._statements is None:
-            self._connection = open_reader(self._path)
+            self._connection = open_reader(self._path, newer=True)
             with translated(self._path):
                 self._statements = statements_of_its_version(self._connection, "reader.sql")
             self._file, self._served = file, served

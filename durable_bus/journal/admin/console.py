@@ -221,16 +221,20 @@ class ConsoleReader(MomentReader):
         last = row["total"] or 0
         return self.rows_of(name, buffer_seq=row["buffer_seq"], first=0, last=last, limit=1_000)
 
-    def recorded(self, row: dict[str, Any], held: dict[str, Any]) -> int:
-        """How many items of such a range have their result already."""
+    def done(self, row: dict[str, Any], held: dict[str, Any]) -> int:
+        """How many items of such a range have their result already, or were passed on."""
         span = {"first": held["first_index"], "count": held["item_count"]}
-        found = self.row_of("recorded_in_range", buffer_seq=row["buffer_seq"], **span)
+        found = self.row_of("done_in_range", buffer_seq=row["buffer_seq"], **span)
         return 0 if found is None else int(found["items"])
 
-    def forwarded(self, row: dict[str, Any]) -> int:
-        """Items whose handler has passed its work on, and which wait for the answer."""
-        found = self.row_of("forwarded_count", **self._keys(row))
-        return 0 if found is None else int(found["items"])
+    def forwarded(self, row: dict[str, Any], size: int) -> dict[int, int]:
+        """Items whose handler has passed its work on, and which wait for the answer: how many there are in
+        each part of `size` items, by the number of the part.
+        """
+        if row["state"] != "open" or row["rows_are_gone"]:
+            return {}
+        found = self.rows_of("forwarded_parts", **self._keys(row), size=size)
+        return {one["part"]: one["items"] for one in found}
 
     # Items
 

@@ -5,17 +5,18 @@ past. All reads are one transaction, so what is read belongs together.
 """
 
 import contextlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from durable_bus.errors import UsageError
+from durable_bus.errors import JournalError, UsageError
 from durable_bus.journal.connection import SCHEMA_VERSION, open_reader, transaction, translated
 from durable_bus.journal.reader import JournalReader
 from durable_bus.journal.statements import statements_of_its_version
 
 __all__ = ["PAGE_ROWS", "Moment", "MomentReader"]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PAGE_ROWS = 50
 """So many rows a statement gives that is not told otherwise."""
 
@@ -38,7 +39,10 @@ class Moment(NamedTuple):
 
 
 class MomentReader:
-    """Reads a journal at one moment. Raises NotFound, else a JournalError, as `open_reader` does."""
+    """Reads a journal at one moment. Raises NotFound, else a JournalError, as `open_reader` does.
+
+    A journal of a newer version is read as far as it can be: what this one knows may be elsewhere there.
+    """
 
     def __init__(self, path: str | Path, moment: str | None = None) -> None:
         """`moment`: a commit's number, or a time in ISO 8601 (UTC unless it says otherwise); None: now.
@@ -46,7 +50,7 @@ class MomentReader:
         Raises UsageError for anything else, and for a commit that is not there yet.
         """
         self.path = Path(path)
-        self.connection = open_reader(path)
+        self.connection = open_reader(path, newer=True)
         self._ended = contextlib.ExitStack()
         try:
             with translated(path):
@@ -56,7 +60,8 @@ class MomentReader:
             self.reader = JournalReader(path, self.connection)
             """The same state, for whoever reads with its methods."""
         except BaseException:
-            self.connection.close()
+            with contextlib.suppress(JournalError):  # what is raised already says more
+                self.close()
             raise
 
     def close(self) -> None:
@@ -77,6 +82,8 @@ class MomentReader:
     def _moment(self, moment: str | None) -> Moment:
         newest = self.statements.one("newest")
         if newest is None:
+            if moment is not None:
+                raise UsageError(f"nothing had happened at {moment:.60}: the journal is empty")
             return Moment(0, 0, 0, True, 0, 0, 0, 0, 0, 0, 0)
         oldest = self.statements.one("oldest")
         assert oldest is not None
@@ -93,7 +100,7 @@ class MomentReader:
         return Moment(commit, at_ms, run_id, is_now, *oldest, *newest[:2], *last)
 
     def _commit_named(self, moment: str, newest: int) -> int:
-        if moment.isdecimal() and len(moment) < 19:
+        if moment.isascii() and moment.isdecimal() and len(moment) < 19:
             if int(moment) > newest:
                 raise UsageError(f"there is no commit {moment} yet: the newest is {newest}")
             return int(moment)
@@ -104,7 +111,9 @@ class MomentReader:
                 f"{moment!r:.60} is neither a commit's number nor a time such as 2026-01-31T12:00:00Z"
             ) from None
         time = time if time.tzinfo else time.replace(tzinfo=UTC)
-        found = self.statements.value("last_commit_until", time_ms=int(time.timestamp() * 1000))
+        found = self.statements.value(
+            "last_commit_until", time_ms=(time - _EPOCH) // timedelta(milliseconds=1)
+        )
         if found is None:
             raise UsageError(f"nothing had happened at {moment:.60}: the journal begins later")
         return int(found)

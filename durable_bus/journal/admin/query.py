@@ -71,29 +71,39 @@ def question(name: str, parameters: dict[str, Any]) -> tuple[str, dict[str, Any]
 
 
 def ask(
-    journal: str | Path, sql: str, parameters: dict[str, Any], *, time_limit_s: float | None
+    journal: str | Path,
+    sql: str,
+    parameters: dict[str, Any],
+    *,
+    time_limit_s: float | None,
+    newer: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """The rows, by column name; to be taken all at once.
+    """The rows, by column name; to be taken all at once. `newer`: as for `open_reader`.
 
     Raises UsageError for SQL that cannot be run or would write, TimedOut, or a JournalError.
     """
-    with _reading(journal, time_limit_s) as database:
+    with _reading(journal, time_limit_s, newer) as database:
         yield from database.query(sql, parameters)
 
 
 def column_names(
-    journal: str | Path, sql: str, parameters: dict[str, Any], *, time_limit_s: float | None
+    journal: str | Path,
+    sql: str,
+    parameters: dict[str, Any],
+    *,
+    time_limit_s: float | None,
+    newer: bool = False,
 ) -> list[str]:
     """The columns of SQL for which `ask` found no row: only a row tells it their names. Raises as it does."""
-    with _reading(journal, time_limit_s) as database:
+    with _reading(journal, time_limit_s, newer) as database:
         return [column[0] for column in database.execute(sql, parameters).description]
 
 
 @contextlib.contextmanager
-def _reading(journal: str | Path, time_limit_s: float | None) -> "Iterator[Database]":
+def _reading(journal: str | Path, time_limit_s: float | None, newer: bool) -> "Iterator[Database]":
     from sqlite_utils import Database  # costs 0.14 s
 
-    with contextlib.closing(open_reader(journal)) as connection:
+    with contextlib.closing(open_reader(journal, newer=newer)) as connection:
         database = Database(connection, execute_plugins=False)
         deadline_s = None if time_limit_s is None else time.monotonic() + time_limit_s
         if deadline_s is not None:

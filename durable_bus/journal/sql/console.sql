@@ -1,6 +1,7 @@
 -- What the console's pages show, as it is or as it was after a commit (:at). Every transition is a column that names its
 -- commit, so one statement serves both. :is_now says that no later commit is there: then counters are right, which in the past
--- must be counted from rows. Times are milliseconds since the epoch.
+-- must be counted from rows. Times are milliseconds since the epoch. A column that older journals lack has its name once more: NULL
+-- stands in its place there.
 
 -- name: newest
 SELECT commit_id, committed_at, run_id FROM journal_commit ORDER BY commit_id DESC LIMIT 1;
@@ -107,7 +108,12 @@ SELECT buffer_seq FROM (
     WHERE b.buffer_seq < :before AND b.created_commit <= :at AND (b.dropped_commit IS NULL OR b.dropped_commit > :at)
         AND (:target IS NULL OR b.target = :target)
         AND (:part IS NULL OR instr(b.buffer_id, :part) > 0)
-        AND (:with_failures IS NULL OR b.failed > 0)
+        AND (:with_failures IS NULL OR b.failed > 0 AND (
+            :is_now OR b.ended_commit <= :at OR EXISTS (
+                SELECT 1 FROM answer a INDEXED BY answer_of_buffer
+                WHERE a.buffer_seq = b.buffer_seq AND a.answer_id <= :last_answer AND a.success = 0
+            )
+        ))
     ORDER BY b.buffer_seq DESC
 )
 WHERE :state IS NULL OR state = :state
@@ -156,7 +162,7 @@ SELECT
     b.created_commit, created.committed_at AS created_ms,
     CASE WHEN b.ended_commit <= :at THEN b.ended_commit END AS ended_commit,
     CASE WHEN b.ended_commit <= :at THEN ended.committed_at END AS ended_ms,
-    b.priority, b.not_before AS not_before_ms, b.deadline_at AS deadline_ms, b.enough, b.max_failures,
+    b.priority AS priority, b.not_before AS not_before_ms, b.deadline_at AS deadline_ms, b.enough AS enough, b.max_failures AS max_failures,
     CASE WHEN b.pruned_commit IS NULL THEN 0 ELSE 1 END AS rows_are_gone,
     CASE WHEN :is_now THEN b.low_water ELSE 0 END AS low_water,
     retried.buffer_id AS retry_of
@@ -221,7 +227,7 @@ LIMIT :limit;
 
 -- name: in_hand_ranges
 -- What somebody had in hand, between two items of a buffer. A range holds 2,000 items at most.
-SELECT d.first_index, d.item_count, d.worker_pid, d.attempt, d.place, c.committed_at AS sent_ms
+SELECT d.first_index, d.item_count, d.worker_pid, d.attempt, d.place AS place, c.committed_at AS sent_ms
 FROM dispatch d INDEXED BY dispatch_of_buffer
 JOIN journal_commit c ON c.commit_id = d.commit_id
 WHERE d.buffer_seq = :buffer_seq AND d.first_index BETWEEN :first - 1999 AND :last
@@ -230,26 +236,36 @@ ORDER BY d.first_index LIMIT :limit;
 
 -- name: in_hand_ranges_now
 -- The same of all the buffer, by the index that holds only what has not ended.
-SELECT d.first_index, d.item_count, d.worker_pid, d.attempt, d.place, c.committed_at AS sent_ms
+SELECT d.first_index, d.item_count, d.worker_pid, d.attempt, d.place AS place, c.committed_at AS sent_ms
 FROM dispatch d INDEXED BY dispatch_not_ended
 JOIN journal_commit c ON c.commit_id = d.commit_id
 WHERE d.buffer_seq = :buffer_seq AND d.ended_commit IS NULL
 ORDER BY d.first_index LIMIT :limit;
 
--- name: recorded_in_range
-SELECT count(*) AS items FROM result r
-WHERE r.item_key >= (:buffer_seq << 32) + :first AND r.item_key < (:buffer_seq << 32) + :first + :count
-    AND r.answer_id <= :last_answer;
+-- name: done_in_range
+-- Who has a range in hand is done with these: they have their result, or were passed on.
+SELECT
+    (
+        SELECT count(*) FROM result r
+        WHERE r.item_key >= (:buffer_seq << 32) + :first AND r.item_key < (:buffer_seq << 32) + :first + :count
+            AND r.answer_id <= :last_answer
+    ) + (
+        SELECT count(*) FROM forwarded_item o
+        WHERE o.item_key >= (:buffer_seq << 32) + :first AND o.item_key < (:buffer_seq << 32) + :first + :count
+            AND o.commit_id <= :at
+            AND NOT EXISTS (SELECT 1 FROM result r WHERE r.item_key = o.item_key AND r.answer_id <= :last_answer)
+    ) AS items;
 
--- name: forwarded_count
--- Passed on, and their answer had not come.
-SELECT count(*) AS items FROM forwarded_item o
+-- name: forwarded_parts
+-- Passed on, and their answer had not come: how many in each part of :size items.
+SELECT (o.item_key & 4294967295) / :size AS part, count(*) AS items FROM forwarded_item o
 WHERE o.item_key >= :first_key AND o.item_key <= :last_key AND o.commit_id <= :at
-    AND NOT EXISTS (SELECT 1 FROM result r WHERE r.item_key = o.item_key AND r.answer_id <= :last_answer);
+    AND NOT EXISTS (SELECT 1 FROM result r WHERE r.item_key = o.item_key AND r.answer_id <= :last_answer)
+GROUP BY part ORDER BY part;
 
 -- name: items_page
 SELECT i.item_key & 4294967295 AS item_index, substr(i.payload, 1, 300) AS payload, i.form AS item_form,
-    r.success, substr(r.payload, 1, 300) AS answer, r.form AS answer_form, a.attempt, a.memo, c.committed_at AS recorded_ms,
+    r.success, substr(r.payload, 1, 300) AS answer, r.form AS answer_form, a.attempt, a.memo AS memo, c.committed_at AS recorded_ms,
     CASE WHEN r.answer_id IS NOT NULL AND a.durations <> '' THEN CAST(CAST(
         substr(CAST(a.durations AS BLOB), ((i.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
     ) AS INTEGER) END AS took_us,
@@ -280,8 +296,8 @@ WHERE i.item_key > :after_key AND i.item_key <= :last_key
 ORDER BY i.item_key LIMIT :limit;
 
 -- name: item
-SELECT i.item_key, i.payload, i.form AS item_form, r.success, r.payload AS answer, r.form AS answer_form, a.attempt, a.memo, a.worker_pid,
-    a.place, c.committed_at AS recorded_ms, c.commit_id AS recorded_commit, c.run_id,
+SELECT i.item_key, i.payload, i.form AS item_form, r.success, r.payload AS answer, r.form AS answer_form, a.attempt, a.memo AS memo, a.worker_pid,
+    a.place AS place, c.committed_at AS recorded_ms, c.commit_id AS recorded_commit, c.run_id,
     CASE WHEN r.answer_id IS NOT NULL AND a.durations <> '' THEN CAST(CAST(
         substr(CAST(a.durations AS BLOB), ((i.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
     ) AS INTEGER) END AS took_us,
@@ -294,7 +310,7 @@ WHERE i.item_key = :item_key;
 
 -- name: dispatches_of_item
 -- A range holds 2,000 items at most.
-SELECT d.dispatch_id, d.first_index, d.item_count, d.attempt, d.worker_pid, d.place, c.committed_at AS sent_ms, d.commit_id,
+SELECT d.dispatch_id, d.first_index, d.item_count, d.attempt, d.worker_pid, d.place AS place, c.committed_at AS sent_ms, d.commit_id,
     CASE WHEN d.ended_commit <= :at THEN d.ended_how END AS ended_how,
     CASE WHEN d.ended_commit <= :at THEN e.committed_at END AS ended_ms,
     CASE WHEN d.ended_commit <= :at THEN d.ended_commit END AS ended_commit
@@ -306,7 +322,7 @@ WHERE d.buffer_seq = :buffer_seq AND d.first_index BETWEEN :index - 1999 AND :in
 ORDER BY d.dispatch_id LIMIT :limit;
 
 -- name: failures_of_item
-SELECT f.attempt, f.kind, f.message, f.commit_id, c.committed_at AS at_ms, t.body AS traceback, f.retry_at, f.place
+SELECT f.attempt, f.kind, f.message, f.commit_id, c.committed_at AS at_ms, t.body AS traceback, f.retry_at, f.place AS place
 FROM failure f INDEXED BY failure_of_item
 JOIN journal_commit c ON c.commit_id = f.commit_id
 LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
@@ -314,7 +330,7 @@ WHERE f.item_key = :item_key AND f.commit_id <= :at
 ORDER BY f.failure_id DESC LIMIT :limit;
 
 -- name: failures_of_message
-SELECT f.attempt, f.kind, f.message, c.committed_at AS at_ms, t.body AS traceback, f.place
+SELECT f.attempt, f.kind, f.message, c.committed_at AS at_ms, t.body AS traceback, f.place AS place
 FROM failure f INDEXED BY failure_of_message
 JOIN journal_commit c ON c.commit_id = f.commit_id
 LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
@@ -385,7 +401,7 @@ GROUP BY to_id ORDER BY to_id LIMIT :limit;
 
 -- name: hands
 -- Who had what in hand, among the last dispatches until then.
-SELECT d.worker_pid, d.place, count(*) AS batches, sum(d.item_count) AS items, min(c.committed_at) AS since_ms,
+SELECT d.worker_pid, d.place AS place, count(*) AS batches, sum(d.item_count) AS items, min(c.committed_at) AS since_ms,
     group_concat(DISTINCT b.target) AS listeners, min(b.buffer_id) AS buffer_id
 FROM dispatch d NOT INDEXED
 JOIN journal_commit c ON c.commit_id = d.commit_id
@@ -396,7 +412,7 @@ GROUP BY d.worker_pid, d.place ORDER BY d.worker_pid LIMIT :limit;
 
 -- name: worker_deaths
 -- Among the last dispatches until then, the newest first.
-SELECT d.worker_pid, d.place, e.committed_at AS died_ms, d.ended_commit, b.buffer_id, d.first_index, d.item_count, d.attempt,
+SELECT d.worker_pid, d.place AS place, e.committed_at AS died_ms, d.ended_commit, b.buffer_id, d.first_index, d.item_count, d.attempt,
     d.ended_how
 FROM dispatch d NOT INDEXED
 JOIN journal_commit e ON e.commit_id = d.ended_commit
@@ -462,11 +478,11 @@ SELECT what, subject, detail, commit_id, committed_at AS at_ms FROM (
         WHERE l.cause IN ('hand', 'reset') AND l.commit_id <= :at ORDER BY l.change_id DESC LIMIT :limit
     )
     UNION ALL
-    SELECT 'pruned', min(b.buffer_id), count(*) || ' buffers', b.pruned_commit FROM buffer b
+    SELECT 'pruned', min(b.buffer_id), count(*) || CASE count(*) WHEN 1 THEN ' buffer' ELSE ' buffers' END, b.pruned_commit FROM buffer b
     WHERE b.pruned_commit <= :at GROUP BY b.pruned_commit
 )
 JOIN journal_commit USING (commit_id)
 ORDER BY commit_id DESC LIMIT :limit;
 
 -- name: targets
-SELECT DISTINCT target FROM buffer ORDER BY target LIMIT :limit;
+SELECT DISTINCT target FROM buffer WHERE created_commit <= :at ORDER BY target LIMIT :limit;

@@ -1,5 +1,6 @@
 """Buffers, one buffer, one item, and a whole payload."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,10 +51,11 @@ def buffer(look: Look) -> Response:
     goes_on = None
     if not row["rows_are_gone"]:
         items, goes_on = reader.items(row, after=-1 if after is None else after - 1, state=state)
+    forwarded = reader.forwarded(row, drawings.cell_items(row["total"] or 0))
     return look.render(
         "buffer.html",
         row=with_reasons(look, [row])[0],
-        counts=_counts(reader, row),
+        counts=_counts(reader, row, sum(forwarded.values())),
         groups=groups[:_GROUPS_MAX],
         more_groups=max(0, len(groups) - _GROUPS_MAX),
         all_groups=all_groups,
@@ -63,7 +65,7 @@ def buffer(look: Look) -> Response:
         filter_state=state,
         begins_at=after,
         older=None if goes_on is None else _items_url(look, row, goes_on + 1, state),
-        **_charts(look, reader, row),
+        **_charts(look, reader, row, forwarded),
     )
 
 
@@ -71,14 +73,13 @@ def _items_url(look: Look, row: dict[str, Any], index: int, state: str | None) -
     return look.url("buffers", row["buffer_id"], **{"from": index, "state": state}) + "#items"
 
 
-def _counts(reader: ConsoleReader, row: dict[str, Any]) -> dict[str, int | None]:
-    """Items by state, exactly; None where nobody knows any more. What is in a batch and answered counts as
-    answered.
+def _counts(reader: ConsoleReader, row: dict[str, Any], forwarded: int) -> dict[str, int | None]:
+    """Items by state, exactly; None where nobody knows any more. What is in a batch and answered, or passed
+    on, counts as that.
     """
     if row["completed"] is None or row["total"] is None:
         return dict.fromkeys(drawings.STATES)
-    in_flight = sum(one["item_count"] - reader.recorded(row, one) for one in reader.in_hand(row))
-    forwarded = reader.forwarded(row) if row["state"] == "open" else 0
+    in_flight = sum(one["item_count"] - reader.done(row, one) for one in reader.in_hand(row))
     rest = row["total"] - row["completed"]
     ended = row["ended_commit"] is not None
     return {
@@ -91,7 +92,9 @@ def _counts(reader: ConsoleReader, row: dict[str, Any]) -> dict[str, int | None]
     }
 
 
-def _charts(look: Look, reader: ConsoleReader, row: dict[str, Any]) -> dict[str, Any]:
+def _charts(
+    look: Look, reader: ConsoleReader, row: dict[str, Any], forwarded: dict[int, int]
+) -> dict[str, Any]:
     charts: dict[str, Any] = dict.fromkeys(("rate", "rate_ms", "histogram", "heat", "stride", "quantiles"))
     if row["rows_are_gone"] or not row["total"]:
         return charts
@@ -111,8 +114,13 @@ def _charts(look: Look, reader: ConsoleReader, row: dict[str, Any]) -> dict[str,
     if picture.durations_us:
         charts["histogram"] = drawings.histogram(picture.durations_us)
         ordered = sorted(picture.durations_us)
-        charts["quantiles"] = [(name, ordered[int(share * (len(ordered) - 1))]) for name, share in _QUANTILES]
-    cells = drawings.cells_of(row["total"], picture.spans, picture.stride, picture.in_hand, ended=ended)
+        # The shortest within which really so many are: of five items "95 % within" is the longest.
+        charts["quantiles"] = [
+            (name, ordered[max(0, math.ceil(share * len(ordered)) - 1)]) for name, share in _QUANTILES
+        ]
+    cells = drawings.cells_of(
+        row["total"], picture.spans, picture.stride, picture.in_hand, forwarded, ended=ended
+    )
     link: Callable[[int], str] = lambda index: _items_url(look, row, index, None)  # noqa: E731
     charts["heat"] = drawings.heat_map(cells, link)
     return charts

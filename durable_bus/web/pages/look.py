@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, Response, StreamingResponse
 
 from durable_bus import __version__
 from durable_bus.cli.facts import supervisor_facts
+from durable_bus.errors import JournalTooNew, StorageFailed
 from durable_bus.journal.admin.console import ConsoleReader
 from durable_bus.web import drawings
 from durable_bus.web.shown import FILTERS, moment_ago
@@ -94,7 +95,7 @@ class Look:
     def number(self, name: str) -> int | None:
         """The same as a whole number; None for what is none."""
         text = self.query(name) or ""
-        return int(text) if text.isdecimal() and len(text) < 19 else None
+        return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
     def url(self, *parts: object, **parameters: object) -> str:
         """A page's address, at the same moment."""
@@ -183,7 +184,15 @@ def page(show: Callable[[Look], Response]) -> Callable[[Request], Response]:
     def endpoint(request: Request) -> Response:
         began = time.perf_counter()
         with ConsoleReader(request.app.state.journal, request.query_params.get("at") or None) as reader:
-            response = show(Look(request, reader))
+            try:
+                response = show(Look(request, reader))
+            except StorageFailed as error:
+                if not reader.is_of_a_newer_version:
+                    raise
+                raise JournalTooNew(
+                    f"the journal {reader.path} was made by a newer durable_bus, and lacks what this page of "
+                    f"{__version__} reads: start the console anew, of the same version"
+                ) from error
         request.app.state.live.page_took(time.perf_counter() - began)
         return response
 

@@ -59,10 +59,14 @@ class _Answered(NamedTuple):
 
 
 def _answer(journal: Path, sql: str, parameters: dict[str, Any]) -> _Answered:
-    found = ask(journal, sql, parameters, time_limit_s=_TIME_LIMIT_S)
+    found = ask(journal, sql, parameters, time_limit_s=_TIME_LIMIT_S, newer=True)
     try:
         rows = [*itertools.islice(found, _ROWS_MAX + 1)]
-        columns = [*rows[0]] if rows else column_names(journal, sql, parameters, time_limit_s=_TIME_LIMIT_S)
+        columns = (
+            [*rows[0]]
+            if rows
+            else column_names(journal, sql, parameters, time_limit_s=_TIME_LIMIT_S, newer=True)
+        )
     except DurableBusError as error:
         return _Answered(error=str(error).replace("; --timeout allows more", ""))
     finally:
