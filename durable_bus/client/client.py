@@ -287,8 +287,8 @@ class Client:
         a handler's does. A message's id stands for one to this client's name that nobody has received.
 
         Raises MessageRefused when it was settled before, or, told by its id, another client has it in hand;
-        and UsageError for what a handler could not answer either, such as XML that is not one element. Then the
-        message is as it was.
+        and UsageError for what a handler could not answer either, such as XML that is not one element. Then
+        the message is as it was.
         """
         self._mailbox.respond(message, payload)
 
