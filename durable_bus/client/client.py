@@ -286,9 +286,9 @@ class Client:
         answer, and None the empty text. A Huh, SystemError or BufferError fails an item that waits for it, as
         a handler's does. A message's id stands for one to this client's name that nobody has received.
 
-        Raises MessageRefused when it was settled before, or, told by its id, somebody has it in hand; and
-        UsageError for what a handler could not answer either, such as XML that is not one element. Then the
-        message is as it was.
+        Raises MessageRefused when it was settled before, or, told by its id, another client has it in hand;
+        and UsageError for what a handler could not answer either, such as XML that is not one element. Then
+        the message is as it was.
         """
         self._mailbox.respond(message, payload)
 

@@ -27,9 +27,9 @@ _APOSTROPHE = re.compile(r"(?<=\w)'(?=\w)")
 
 def message_pattern(text: str) -> str:
     """The message with `#` for each number, hexadecimal number of 8 digits or more, and UUID, and `'…'` for
-    each quoted text: one line of at most PATTERN_CHARS_MAX characters. Of a pattern it is the pattern itself.
+    each quoted text: one line of at most PATTERN_CHARS_MAX characters.
     """
-    line = one_line(text[:_LOOKED_AT_CHARS])
-    kept = _APOSTROPHE.sub("\0", line.replace("\0", " "))
+    line = one_line(text[:_LOOKED_AT_CHARS].replace("\0", " "))
+    kept = _APOSTROPHE.sub("\0", line)
     pattern = _VARIES.sub(lambda found: "'…'" if found["quoted"] else "#", kept).replace("\0", "'")
     return pattern if len(pattern) <= PATTERN_CHARS_MAX else pattern[: PATTERN_CHARS_MAX - 1] + "…"

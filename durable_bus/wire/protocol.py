@@ -170,7 +170,7 @@ class AbandonReceiving(Request, tag="abandon_receiving"):
 
 class Respond(Request, tag="respond"):
     """Answer a received message. `settled` answers it; on disk by then: the response, and what follows.
-    `waiting`: it was not received, and is refused when somebody has it.
+    `waiting`: it was not received, and is refused when another client has it.
     """
 
     message_id: str

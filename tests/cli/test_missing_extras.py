@@ -8,7 +8,7 @@ import pytest
 from command_line import durable_bus
 from support import environment
 
-EXTRAS = ("pyarrow", "pandas", "numpy", "pydantic")
+EXTRAS = ("pyarrow", "pandas", "numpy", "pydantic", "starlette", "uvicorn", "jinja2")
 
 
 @pytest.fixture

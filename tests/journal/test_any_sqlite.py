@@ -74,6 +74,7 @@ INSERT INTO result (item_key, payload, success, form, answer_id) VALUES ((12 << 
 UPDATE buffer SET failed = 1 WHERE buffer_seq = 12;
 INSERT INTO request (request_id, commit_id, answer) VALUES ('asked', 60, '{}');
 INSERT INTO traceback (digest, body) VALUES ('seen', 'b');
+UPDATE buffer SET retry_of = 12 WHERE buffer_seq = 18;
 UPDATE buffer SET budget_of = 12 WHERE buffer_seq = 12;
 INSERT INTO budget (buffer_seq, unit, commit_id, amount) VALUES (12, 'usd', 1, 5.0), (15, 'usd', 1, 1.0);
 INSERT INTO spent (
@@ -118,6 +119,10 @@ VALUES: dict[str, Any] = {
     "not_begun": 0, "in_hand": 0, "rests_until": 0, "cause": "app", "unit": "new", "amount": 1.0,
     "item_index": 10, "place": "node7:4711", "last_id": 1 << 40,
     "until_commit": 60, "first_run": 1, "last_run": 100,
+    "among": 1000, "at": 60, "at_ms": 1, "before": 1 << 40, "buckets": 10, "commits": 60, "count": 20,
+    "first": 1, "id": 1, "size": 1, "index": 15, "is_now": 1, "last": 20, "last_answer": 1000, "last_dispatch": 1000,
+    "last_failure": 1000, "part": None, "seqs": "[1, 12, 16]", "state": None, "step_ms": 1 << 40, "stride": 1,
+    "until_ms": 1 << 50, "with_failures": None,
 }  # fmt: skip
 """What each parameter is, unless a statement says otherwise."""
 
@@ -145,12 +150,14 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "count_last_results": {"succeeded": 17},
     "drop_buffer": {"buffer_seq": 13},
     "failed_because": {"first_key": 2 << 32, "last_key": (2 << 32) + 3},
+    "failed_items_page": {"after_key": 0, "last_key": 1 << 62},
     "failures_of": {"item_key": HALTED + 15, "message_seq": None},
     "forget_threads": {"thread_ids": '["gone"]'},
     "forward_item": {"item_key": HALTED + 18},
     "forwarded_attempt": {"item_key": HALTED + 16},
     "has_forwarded": OF_HALTED,
     "message_by_id": {"message_id": "waiting"},
+    "mailbox_of_message": {"message_id": "waiting"},
     "next_message_due_at": {"now_ms": 0},
     "outstanding_items": OF_HALTED,
     "pause_buffer": {"buffer_seq": 13},
@@ -164,6 +171,14 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "undeliver_message": {"message_seq": 102},
     "unsuccessful_items": OF_HALTED,
     "worker-of-item": {"buffer": "plain"},
+    "dispatches_of_item": {"index": 12},
+    "failed_attempts": OF_HALTED,
+    "failed_keys": OF_HALTED,
+    "failures_of_item": {"item_key": HALTED + 15},
+    "failures_of_message": {"message_seq": 103},
+    "forwarded_parts": OF_HALTED,
+    "message": {"message_id": "waiting"},
+    "unanswered_keys": OF_HALTED,
 }
 """Where a statement finds something with other values only."""
 
@@ -186,6 +201,7 @@ FILES = (
     "metrics.sql",
     "salvage.sql",
     "trace.sql",
+    "console.sql",
     "check.sql",
     "check_pace.sql",
 )
@@ -261,7 +277,7 @@ def test_every_statement_of_the_supervisor_runs_and_finds_something(writer: Jour
     ("file_name", "name"),
     [
         (file, name)
-        for file in ("reader.sql", "history.sql", "metrics.sql", "salvage.sql", "trace.sql")
+        for file in ("reader.sql", "history.sql", "metrics.sql", "salvage.sql", "trace.sql", "console.sql")
         for name in load(file)
     ],
 )

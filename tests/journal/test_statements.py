@@ -15,17 +15,24 @@ PACKAGE = REPOSITORY / "durable_bus"
 FILES = sorted(path.name for path in Path(PACKAGE, "journal", "sql").glob("*.sql"))
 EXECUTED_BY = {
     **dict.fromkeys(WRITER_SQL, ("journal/*.py",)),
-    "reader.sql": ("journal/reader.py", "journal/results.py", "cli/*.py"),
+    "reader.sql": (
+        "journal/reader.py",
+        "journal/results.py",
+        "journal/admin/changes.py",
+        "cli/*.py",
+        "web/*.py",
+    ),
     "history.sql": ("journal/admin/history.py", "journal/admin/check.py", "journal/completeness.py"),
     "metrics.sql": ("journal/admin/metrics.py",),
     "salvage.sql": ("journal/admin/salvage.py",),
     "trace.sql": ("journal/admin/traced.py",),
+    "console.sql": ("journal/admin/moment.py", "journal/admin/console.py"),
 }
 ALL_ARE_ASKED = {"check.sql", "check_pace.sql"}
 """Whoever loads them goes through all that is in them."""
 METHODS = {
     "run", "run_rows", "run_each", "insert", "all", "all_of", "some", "one", "value", "row", "rows",
-    "write", "_write", "_rows", "_value", "_item_pages", "_pages",
+    "write", "_write", "_rows", "_value", "_pages_of_items", "_pages", "rows_of", "row_of", "_listed",
 }  # fmt: skip
 """Of `Statements`, and of those who pass on a name to one of them."""
 

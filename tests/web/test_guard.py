@@ -278,7 +278,7 @@ serve(
 """
 
 
-@pytest.mark.parametrize("how", ["bad", "worse"])
+@pytest.mark.parametrize("how", ["bad", pytest.param("worse", marks=pytest.mark.slow)])
 def test_a_bug_is_told_without_its_traceback_and_logged_without_a_secret(
     tmp_path: Path, story: eventful.Story, how: str
 ) -> None:
@@ -311,6 +311,7 @@ def test_a_bug_is_told_without_its_traceback_and_logged_without_a_secret(
         assert secret not in err
 
 
+@pytest.mark.slow
 def test_nothing_secret_is_ever_said_on_stderr(copied: Path) -> None:
     with Console(copied) as console:
         console.enter()

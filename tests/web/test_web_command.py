@@ -18,6 +18,7 @@ from support import environment
 ENDS_WITHIN_S = 2.0
 
 
+@pytest.mark.slow
 def test_it_prints_one_address_and_nothing_else(story: eventful.Story) -> None:
     with Console(story.journal) as console:
         assert console.printed == f"http://127.0.0.1:{console.port}/?token={console.token}"
@@ -27,7 +28,7 @@ def test_it_prints_one_address_and_nothing_else(story: eventful.Story) -> None:
     assert (ran.code, ran.out, ran.err) == (0, "", "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_it_ends_soon_with_pages_that_listen(story: eventful.Story, number: signal.Signals) -> None:
     with Console(story.journal) as console:
         console.enter()
@@ -76,6 +77,7 @@ def test_a_journal_must_be_there(tmp_path: Path) -> None:
     assert durable_bus("web", "--port", 0, "--journal", "text.db", cwd=tmp_path).code == 5
 
 
+@pytest.mark.slow
 def test_beyond_this_machine_it_warns(story: eventful.Story) -> None:
     with Console(story.journal, "--host", "0.0.0.0") as console:
         assert console.host == f"127.0.0.1:{console.port}"
@@ -103,6 +105,7 @@ def test_without_the_extra_it_names_it(tmp_path: Path, story: eventful.Story) ->
 # The token file
 
 
+@pytest.mark.slow
 def test_a_token_file_is_made_and_kept(story: eventful.Story, tmp_path: Path) -> None:
     path = tmp_path / "token"
     command = Command("web", "--port", 0, "--token-file", path, "--journal", story.journal, cwd=tmp_path)

@@ -126,7 +126,8 @@ def _pages(page: Page, journal: Path) -> dict[str, Any]:
         "/buffers/busy", "/buffers/busy?state=waiting", f"/buffers/busy?at={newest}", "/buffers/b04321",
         f"/buffers/b00042?at={then}", "/buffers/b04321/items/7", "/workers", f"/workers?at={then}",
         "/messages", f"/messages/{message.replace('/', '%2F')}", "/questions",
-        "/questions?name=slowest-items", "/questions?sql=SELECT+count(*)+FROM+results", "/time", f"/time?at={then}",
+        "/questions?name=slowest-items", "/questions?sql=SELECT+count(*)+FROM+results",
+        "/time", f"/time?at={then}",
     )  # fmt: skip
     measured = {}
     for path in paths:

@@ -217,9 +217,10 @@ class ConsoleReader(MomentReader):
         """Ranges of a buffer's items that somebody has, in their order."""
         if row["state"] != "open" or row["rows_are_gone"]:
             return []
-        name = "in_hand_ranges_now" if self.moment.is_now else "in_hand_ranges"
-        last = row["total"] or 0
-        return self.rows_of(name, buffer_seq=row["buffer_seq"], first=0, last=last, limit=1_000)
+        span = {"buffer_seq": row["buffer_seq"], "first": 0, "last": row["total"] or 0, "limit": 1_000}
+        if self.moment.is_now:
+            return self.rows_of("in_hand_ranges_now", **span)
+        return self.rows_of("in_hand_ranges", **span)
 
     def done(self, row: dict[str, Any], held: dict[str, Any]) -> int:
         """How many items of such a range have their result already, or were passed on."""
@@ -275,7 +276,10 @@ class ConsoleReader(MomentReader):
             page = self.rows_of("items_page", **span)
             first_key = self._keys(row)["first_key"]
             return page, first_key + page[-1]["item_index"] if len(page) > PAGE_ROWS else end_key
-        wanted = self.rows_of("failed_keys" if state == "failed" else "unanswered_keys", **span)
+        if state == "failed":
+            wanted = self.rows_of("failed_keys", **span)
+        else:
+            wanted = self.rows_of("unanswered_keys", **span)
         page = []
         for one in wanted:
             key = one["item_key"]

@@ -196,7 +196,10 @@ class _Measuring:
             page = self._statements.all(name, after_commit=self._after_commit, **span)
             yield page
             after_id += rows
-            if not (page and isinstance(page[0][0], str) and len(page[0][0]) > _PAGE_CHARS):
+            chars = len(page[0][0]) if page and isinstance(page[0][0], str) else 0
+            if chars > 2 * _PAGE_CHARS:
+                rows = max(1, rows // 2)
+            elif chars <= _PAGE_CHARS:
                 rows = min(rows * 2, _PAGE_ROWS_MAX)
 
 

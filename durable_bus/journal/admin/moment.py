@@ -5,6 +5,7 @@ past. All reads are one transaction, so what is read belongs together.
 """
 
 import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -95,9 +96,17 @@ class MomentReader:
                 raise UsageError(f"nothing had happened at {moment:.60}: the journal begins later")
             commit, at_ms, run_id = row
         is_now = commit == newest[0]
-        names = ("answer", "failure", "dispatch")
-        last = [self._last_until(name, commit, is_now) for name in names]
-        return Moment(commit, at_ms, run_id, is_now, *oldest, *newest[:2], *last)
+        sql, until = self.statements, None if is_now else commit
+        last_ones = [
+            _last_until(until, sql.value("newest_answer_id"), lambda key: sql.value("answer_probe", id=key)),
+            _last_until(
+                until, sql.value("newest_failure_id"), lambda key: sql.value("failure_probe", id=key)
+            ),
+            _last_until(
+                until, sql.value("newest_dispatch_id"), lambda key: sql.value("dispatch_probe", id=key)
+            ),
+        ]
+        return Moment(commit, at_ms, run_id, is_now, *oldest, *newest[:2], *last_ones)
 
     def _commit_named(self, moment: str, newest: int) -> int:
         if moment.isascii() and moment.isdecimal() and len(moment) < 19:
@@ -117,20 +126,6 @@ class MomentReader:
         if found is None:
             raise UsageError(f"nothing had happened at {moment:.60}: the journal begins later")
         return int(found)
-
-    def _last_until(self, table: str, commit: int, is_now: bool) -> int:
-        """The highest key of the rows that were there. Keys grow with commits, so halving finds it."""
-        highest = self.statements.value(f"newest_{table}_id") or 0
-        if is_now or not highest:
-            return highest
-        low, high = 0, highest + 1  # of `low` is known that it was there, of `high` that it was not
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.statements.value(f"{table}_probe", id=middle) <= commit:
-                low = middle
-            else:
-                high = middle
-        return low
 
     # Rows
 
@@ -160,3 +155,19 @@ class MomentReader:
     @property
     def is_of_a_newer_version(self) -> bool:
         return self.schema_version > SCHEMA_VERSION
+
+
+def _last_until(commit: int | None, newest: int | None, commit_from: Callable[[int], int]) -> int:
+    """The highest key of the rows that were there after a commit; None: after the newest. Keys grow with
+    commits, so halving finds it. `commit_from`: of the first row that has this key or a higher one.
+    """
+    if commit is None or not newest:
+        return newest or 0
+    low, high = 0, newest + 1  # of `low` is known that it was there, of `high` that it was not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if commit_from(middle) <= commit:
+            low = middle
+        else:
+            high = middle
+    return low

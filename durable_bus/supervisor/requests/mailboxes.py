@@ -148,7 +148,7 @@ def _abandon_receiving(
 def _respond(context: Context, connection_id: int, respond: Respond, bodies: list[bytes]) -> Answer:
     _check_payload(respond.payload)
     name = _own_name(context, connection_id)
-    row, _ = _settle(context, name, respond, responds=True)
+    row, _ = _settle(context, connection_id, respond, responds=True)
     _answer(context, name, row, respond)
     return _kept(context, Settled(respond.request, respond.message_id))
 
@@ -157,7 +157,7 @@ def _acknowledge(
     context: Context, connection_id: int, acknowledge: Acknowledge, bodies: list[bytes]
 ) -> Answer:
     name = _own_name(context, connection_id)
-    row, chain = _settle(context, name, acknowledge, responds=False)
+    row, chain = _settle(context, connection_id, acknowledge, responds=False)
     if chain.last == name:
         payload = error_payload("acknowledged", f"{name} acknowledged the message without responding")
         # Between clients an acknowledgement is the ordinary end of a message, as None is of a listener's:
@@ -167,14 +167,15 @@ def _acknowledge(
 
 
 def _settle(
-    context: Context, name: str, request: Respond | Acknowledge, *, responds: bool
+    context: Context, connection_id: int, request: Respond | Acknowledge, *, responds: bool
 ) -> tuple[MessageRow, Chain]:
-    """Settle a message to `name`; it, and the chain of its thread. Raises NotFound or MessageRefused."""
-    message_id = request.message_id
+    """Settle a message to this client; it, and the chain of its thread. Raises NotFound or MessageRefused."""
+    name, message_id = _own_name(context, connection_id), request.message_id
     row = context.journal.messages.by_id(message_id)
     if row is None or row.to_id != name:
         raise NotFound(f"no message {message_id!r:.120} to {name}")
-    if request.waiting and row.message_seq in context.state.delivered:
+    holder, _ = context.state.delivered.get(row.message_seq, (connection_id, ""))
+    if request.waiting and holder != connection_id:
         raise MessageRefused(f"another client called {name} has message {message_id} in hand")
     if not context.journal.messages.settle(row.message_seq):  # first: the chain says nothing of it then
         raise MessageRefused(f"message {message_id} was settled before")

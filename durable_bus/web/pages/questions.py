@@ -1,6 +1,5 @@
 """The named questions, and anybody's SQL. Both only read, and both are of now."""
 
-import itertools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 from starlette.responses import Response
 
 from durable_bus.errors import DurableBusError, UsageError
-from durable_bus.journal.admin.query import ask, column_names, question, questions
+from durable_bus.journal.admin.query import first_rows, question, questions
 from durable_bus.web.pages.look import Look
 from durable_bus.web.shown import one_line
 
@@ -59,19 +58,12 @@ class _Answered(NamedTuple):
 
 
 def _answer(journal: Path, sql: str, parameters: dict[str, Any]) -> _Answered:
-    found = ask(journal, sql, parameters, time_limit_s=_TIME_LIMIT_S, newer=True)
+    bounds: dict[str, Any] = {"rows_max": _ROWS_MAX + 1, "time_limit_s": _TIME_LIMIT_S}
     try:
-        rows = [*itertools.islice(found, _ROWS_MAX + 1)]
-        columns = (
-            [*rows[0]]
-            if rows
-            else column_names(journal, sql, parameters, time_limit_s=_TIME_LIMIT_S, newer=True)
-        )
+        columns, rows = first_rows(journal, sql, parameters, **bounds, newer=True)
     except DurableBusError as error:
         return _Answered(error=str(error).replace("; --timeout allows more", ""))
-    finally:
-        del found  # it is a generator, and ends its connection
-    cells = [[_cell(value) for value in row.values()] for row in rows[:_ROWS_MAX]]
+    cells = [[_cell(value) for value in row] for row in rows[:_ROWS_MAX]]
     return _Answered(tuple(columns), cells, len(rows) > _ROWS_MAX)
 
 
