@@ -5,6 +5,7 @@ its name says.
 """
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,20 +56,28 @@ def texts(*lines: str) -> list[Text]:
 
 
 def make(folder: Path) -> Everything:
+    with served(folder) as story:
+        pass
+    story.copy()
+    return story
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[Everything]:
+    """The same while its daemon goes on: it serves what is left."""
     story = Everything(folder / "everything.db", folder)
     with Daemon(story.journal, APP, workers=2) as daemon:
-        with client_of(story.journal) as client, client_of(story.journal, "person") as person:
-            _before_the_crash(story, client, person)
+        with client_of(story.journal) as client, client_of(story.journal, "person"):
+            _before_the_crash(story, client)
         daemon.kill()
     story.copy()
     with Daemon(story.journal, APP, workers=2):
         with client_of(story.journal) as client, client_of(story.journal, "person") as person:
             _after_the_crash(story, client, person)
-    story.copy()
-    return story
+        yield story
 
 
-def _before_the_crash(story: Everything, client: Client, person: Client) -> None:
+def _before_the_crash(story: Everything, client: Client) -> None:
     facts = story.facts
     client.start("work", texts("fine", "bad 0", "pass old"), buffer_id="old").wait(60)
     story.copy()
