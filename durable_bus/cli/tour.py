@@ -26,7 +26,8 @@ from durable_bus.cli.web import console_server
 from durable_bus.client.buffer_ids import default_buffer_id
 from durable_bus.client.client import Client
 from durable_bus.client.upload import digest_items, items_of_bus
-from durable_bus.errors import DurableBusError, JournalUnreachable, SupervisorLost
+from durable_bus.errors import DurableBusError, JournalUnreachable, NotFound, SupervisorLost
+from durable_bus.journal.reader import JournalReader
 
 _APP = "durable_bus.examples.code_audit:bus"
 _TARGET = "audit"
@@ -78,6 +79,8 @@ def _daemon(journal: Path, workers: int | None) -> Iterator[None]:
     """A daemon of the demo's app, unless somebody serves the journal already. It ends when this block does,
     or this process. What it prints is shown only when it does not begin.
     """
+    with contextlib.suppress(NotFound), JournalReader(journal):
+        pass  # what is no journal is refused
     with contextlib.suppress(JournalUnreachable), Client(journal):
         yield
         return

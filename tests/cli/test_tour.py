@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from command_line import Command, Ran, durable_bus
-from support import children_of, command_of, rows, until
+from support import Facts, children_of, command_of, until
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +27,7 @@ class Tour:
 
     def __init__(self, folder: Path, *arguments: object, **variables: str) -> None:
         self.journal = folder / "code-audit.db"
+        self.facts = Facts(self.journal)
         self.command = Command("tour", "--workers", 2, *arguments, cwd=folder, **variables)
         stdout = self.command.process.stdout
         assert stdout is not None
@@ -36,9 +37,6 @@ class Tour:
     def daemon(self) -> int:
         (pid,) = (pid for pid in children_of(self.command.process.pid) if "serve" in command_of(pid))
         return pid
-
-    def all_audited(self) -> bool:
-        return rows(self.journal, "SELECT count(*) FROM buffers WHERE state = 'complete'") == [(1,)]
 
     def end(self) -> Ran:
         self.command.ctrl_c()
@@ -51,24 +49,24 @@ def test_it_shows_the_demo_while_it_runs_and_leaves_only_the_journal(tmp_path: P
     parts = urlsplit(tour.address)
     with httpx.Client(base_url=f"http://{parts.netloc}", trust_env=False) as browser:
         assert browser.get(f"/?{parts.query}").status_code == 200
-        until(lambda: "/buffers/audit-" in browser.get("/").text)
+        until(lambda: "/buffers/audit-" in browser.get("/").text, "the page shows the buffer")
     ran = tour.end()
     assert ran.code == 0, ran
     assert ran.out == ""
     assert "durable-bus web --journal code-audit.db" in ran.err
-    until(lambda: not Path(f"/proc/{daemon}").exists())
-    assert rows(tour.journal, "SELECT ended FROM runs") == [("clean",)]
+    until(lambda: not command_of(daemon), "the daemon has ended")
     assert {path.name for path in tmp_path.iterdir()} == {"code-audit.db", "code-audit.db.lock"}
+    assert tour.facts.rows("SELECT ended FROM runs") == [("clean",)]
     assert durable_bus("check", "--journal", tour.journal, cwd=tmp_path).code == 0
 
 
 def test_the_same_command_goes_on_and_demo_finds_its_buffer(tmp_path: Path) -> None:
     tour = Tour(tmp_path, "--no-browser")
-    until(lambda: tour.journal.exists() and rows(tour.journal, "SELECT count(*) FROM buffers") == [(1,)])
+    tour.facts.until("SELECT count(*) FROM buffers")
     tour.command.kill()
     tour.command.ended()
     again = Tour(tmp_path, "--no-browser")
-    until(again.all_audited, patience_s=240)
+    again.facts.until("SELECT count(*) FROM buffers WHERE state = 'complete'")
     ran = again.end()
     assert "was started before: delete" in ran.err
     demo = durable_bus("demo", "--quiet", cwd=tmp_path)
@@ -80,7 +78,7 @@ def test_a_kill_of_the_tour_ends_its_daemon(tmp_path: Path) -> None:
     daemon = tour.daemon()
     os.kill(tour.command.process.pid, signal.SIGKILL)
     tour.command.ended()
-    until(lambda: not Path(f"/proc/{daemon}").exists())
+    until(lambda: not command_of(daemon), "the daemon has ended")
 
 
 def test_the_browser_gets_a_file_that_only_we_can_read_and_no_token(tmp_path: Path) -> None:
@@ -90,7 +88,7 @@ def test_the_browser_gets_a_file_that_only_we_can_read_and_no_token(tmp_path: Pa
     program.write_text(BROWSER)
     program.chmod(0o700)
     tour = Tour(work, BROWSER=f"{program} %s", TOUR_SEEN=str(seen))
-    until((seen / "address").exists)
+    until((seen / "address").exists, "the browser was opened")
     address = (seen / "address").read_text().strip()
     assert address.startswith("file:///")
     assert tour.address.partition("?token=")[2] not in address
@@ -102,7 +100,7 @@ def test_the_browser_gets_a_file_that_only_we_can_read_and_no_token(tmp_path: Pa
     assert not page.exists()
 
 
-def test_a_daemon_that_cannot_begin_is_said_in_a_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_journal_is_refused_before_anything_begins(tmp_path: Path) -> None:
     (tmp_path / "code-audit.db").write_text("this is no journal, and it is long enough to be looked at")
     ran = durable_bus("tour", "--no-browser", cwd=tmp_path)
     assert ran.code == 5

@@ -97,14 +97,12 @@ class MomentReader:
             commit, at_ms, run_id = row
         is_now = commit == newest[0]
         sql, until = self.statements, None if is_now else commit
+        answer, failure = sql.value("newest_answer_id"), sql.value("newest_failure_id")
+        dispatch = sql.value("newest_dispatch_id")
         last_ones = [
-            _last_until(until, sql.value("newest_answer_id"), lambda key: sql.value("answer_probe", id=key)),
-            _last_until(
-                until, sql.value("newest_failure_id"), lambda key: sql.value("failure_probe", id=key)
-            ),
-            _last_until(
-                until, sql.value("newest_dispatch_id"), lambda key: sql.value("dispatch_probe", id=key)
-            ),
+            _last_until(until, answer, lambda key: sql.value("answer_probe", id=key)),
+            _last_until(until, failure, lambda key: sql.value("failure_probe", id=key)),
+            _last_until(until, dispatch, lambda key: sql.value("dispatch_probe", id=key)),
         ]
         return Moment(commit, at_ms, run_id, is_now, *oldest, *newest[:2], *last_ones)
 

@@ -125,7 +125,7 @@ def _reading(
     *,
     newer: bool = False,
 ) -> Iterator[Asked]:
-    """`wrapped`: makes what is asked. It may do more than a query may, so it is called before that is bound."""
+    """`wrapped`: makes what is asked. It may do more than a query, so it comes before that is bound."""
     with contextlib.closing(open_reader(journal, newer=newer)) as connection:
         deadline_s = None if time_limit_s is None else time.monotonic() + time_limit_s
         if deadline_s is not None:
