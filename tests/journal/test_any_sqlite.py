@@ -120,7 +120,8 @@ VALUES: dict[str, Any] = {
     "item_index": 10, "place": "node7:4711", "last_id": 1 << 40,
     "until_commit": 60, "first_run": 1, "last_run": 100,
     "among": 1000, "at": 60, "at_ms": 1, "before": 1 << 40, "buckets": 10, "commits": 60, "count": 20,
-    "first": 1, "id": 1, "size": 1, "index": 15, "is_now": 1, "last": 20, "last_answer": 1000, "last_dispatch": 1000,
+    "first": 1, "id": 1, "size": 1, "index": 15, "is_now": 1, "last": 20, "last_answer": 1000,
+    "last_dispatch": 1000,
     "last_failure": 1000, "part": None, "seqs": "[1, 12, 16]", "state": None, "step_ms": 1 << 40, "stride": 1,
     "until_ms": 1 << 50, "with_failures": None,
 }  # fmt: skip

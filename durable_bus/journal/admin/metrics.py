@@ -174,8 +174,10 @@ class _Measuring:
     def _durations(self) -> Histogram:
         histogram = Histogram(DURATION_BOUNDS_US)
         for ((text,),) in self._pages("metrics_durations", "metrics_last_answer"):
-            if text:
-                fields = struct.unpack(f"{DURATION_DIGITS}s" * (len(text) // DURATION_DIGITS), text.encode())
+            # In pieces, as numbers take ten times the room of their digits.
+            for begin in range(0, len(text or ""), _PAGE_CHARS):
+                piece = text[begin : begin + _PAGE_CHARS].encode()
+                fields = struct.unpack(f"{DURATION_DIGITS}s" * (len(piece) // DURATION_DIGITS), piece)
                 histogram.add_all([*map(int, fields)])
         return histogram
 
