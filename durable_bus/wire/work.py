@@ -41,6 +41,8 @@ class WorkItems(Frame, tag="items"):
     ordinal: int
     """The first item's ordinal (see `slot`); the others follow."""
     forms: Forms
+    traceparent: str | None = None
+    """The span that the buffer was started in. A worker passes over one that is none."""
 
 
 class WorkMessage(Frame, tag="message"):
