@@ -77,6 +77,8 @@ class Ready(Frame, tag="ready"):
     limits: dict[str, LimitSettings] = msgspec.field(default_factory=dict)
     places: Count = 0
     """Of an engine: how many dispatches it may hold at once. 0: it is a worker, and runs what it gets."""
+    traces: bool = False
+    """It may have spans to export when its pipe ends, and wants a moment for that before it is killed."""
 
 
 class AppNotImportable(Frame, tag="import_error"):
