@@ -250,7 +250,7 @@ def test_a_refused_start_is_an_error(traces: Traces) -> None:
     assert (send["status"], send["attributes"]["error.type"]) == ({"status_code": "ERROR"}, "BufferError")
 
 
-NESTED = "wait(60)\n        client.buffer('nested').wait(60)"
+NESTED = "wait(60)\n        client.buffer('nested').wait(60)"  # the outer one waits for the nested one
 STREAM_AND_MAP = """
 import sys
 import durable_bus
@@ -301,6 +301,7 @@ def test_who_does_not_trace_has_no_spans_and_keeps_the_traces_of_others(traces: 
         assert told["k"] == "opened", told
         with service.client() as client:
             client.start("imported", ["a"], buffer_id="untraced").wait(60)
+            traces.facts.until("SELECT count(*) = 1 FROM buffers WHERE buffer_id = 'nested'")
             client.buffer("nested").wait(60)
     rows = dict(traces.facts.rows("SELECT buffer_id, traceparent FROM buffers"))
     assert rows == {"raw": PARENT, "nested": PARENT, "untraced": None}
