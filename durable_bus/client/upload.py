@@ -19,6 +19,7 @@ from durable_bus.payloads.settings import ValueForms
 from durable_bus.payloads.values import Payload, ValueWriter
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml
 from durable_bus.wire import protocol
+from durable_bus.wire.telemetry import Sending
 
 __all__ = [
     "BATCH_ITEMS",
@@ -95,6 +96,13 @@ class Upload:
 
         Raises SupervisorLost when no daemon comes back, and whatever the start is refused with.
         """
+        with Sending(self._start.target, self._start.buffer_id) as span:
+            self._start.traceparent = span.traceparent
+            opened = self._send_whole(items)
+            span.sent(opened.total, existed=opened.existed)
+            return opened
+
+    def _send_whole(self, items: Iterable[object]) -> protocol.Opened:
         self._connection.expect_end(self._start.buffer_id)
         try:
             chunks = self._numbered(items)
@@ -136,8 +144,10 @@ class Upload:
     def begin(self) -> protocol.Receiving:
         """Begin a stream, or go on with it: what is there of it. Raises what it is refused with."""
         try:
-            self._say_start()
-            receiving = self._next_answer()
+            with Sending(self._start.target, self._start.buffer_id) as span:
+                self._start.traceparent = span.traceparent
+                self._say_start()
+                receiving = self._next_answer()
             assert isinstance(receiving, protocol.Receiving)
         except BaseException:
             self.abandon()

@@ -20,7 +20,7 @@ _PRUNE_BUFFERS_MAX = 500
 
 class BufferRow(NamedTuple):
     """A row of the table `buffer`; its columns are explained in `migrations/0001_journal.sql`, the last ones
-    in `0003_streams.sql` and `0004_pace.sql`.
+    in `0003_streams.sql`, `0004_pace.sql` and `0006_traces.sql`.
     """
 
     buffer_seq: int
@@ -55,6 +55,7 @@ class BufferRow(NamedTuple):
     max_failures: int | None = None
     budget_of: int | None = None
     ended_how: str | None = None
+    traceparent: str | None = None
 
     @property
     def item_count(self) -> int:

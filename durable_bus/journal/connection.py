@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 APPLICATION_ID = int.from_bytes(b"DBUS", "big")
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 SQLITE_OLDEST = (3, 38, 0)
 DURABILITIES = {"full": "FULL", "normal": "NORMAL"}
 

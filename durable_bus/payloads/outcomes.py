@@ -16,12 +16,29 @@ from durable_bus.payloads.packing import pack
 from durable_bus.payloads.values import ValueWriter
 from durable_bus.payloads.xml_reading import split_items
 
-__all__ = ["End", "Form", "Forms", "Forward", "Outcome", "Respond", "Start", "message_outcome", "passed_on"]
+__all__ = [
+    "End",
+    "Form",
+    "Forms",
+    "Forward",
+    "Outcome",
+    "Respond",
+    "Start",
+    "TraceParent",
+    "message_outcome",
+    "passed_on",
+]
 
 Form = Annotated[int, msgspec.Meta(ge=0, le=3)]
 """See `payloads.forms`."""
 Forms = Annotated[str, msgspec.Meta(pattern=r"^[0-3]*\Z")]
 """One digit for all payloads of a body, or one for each (`payloads.forms.digits_of`)."""
+TraceParent = Annotated[
+    str, msgspec.Meta(pattern=r"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
+]
+"""The header `traceparent` of W3C Trace Context, version 00: in which trace, and by which span of it,
+something was started.
+"""
 
 
 class _Outcome(msgspec.Struct, tag_field="do", forbid_unknown_fields=True, frozen=True, gc=False):
@@ -59,6 +76,8 @@ class Start(_Outcome, tag="start", frozen=True):
     forms: Forms
     digest: str
     """See `items.ItemsDigest`."""
+    traceparent: TraceParent | None = None
+    """The span of the handler that starts it; None: nobody traces there."""
 
 
 Outcome = Respond | End | Forward | Start

@@ -215,6 +215,8 @@ class OpenBuffer(NamedTuple):
     """It ends when so many items have succeeded, or failed."""
     budget_of: int | None = None
     """The buffer whose budget it spends of."""
+    traceparent: str | None = None
+    """The span that it was started in."""
 
     @property
     def rest(self) -> int:

@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from durable_bus.errors import RETRY_AFTER_S_MAX
-from durable_bus.payloads.outcomes import Form, Forms, Outcome
+from durable_bus.payloads.outcomes import Form, Forms, Outcome, TraceParent
 
 __all__ = [
     "DEADLINE_S_MAX",
@@ -24,6 +24,7 @@ __all__ = [
     "Segment",
     "Spent",
     "Terms",
+    "TraceParent",
     "Where",
     "WorkerStatus",
 ]

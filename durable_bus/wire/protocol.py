@@ -15,7 +15,18 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from durable_bus.payloads.settings import ListenerSettings, ValueForms
-from durable_bus.wire.parts import Count, Figures, Form, Forms, Frame, Misfit, Place, Terms, WorkerStatus
+from durable_bus.wire.parts import (
+    Count,
+    Figures,
+    Form,
+    Forms,
+    Frame,
+    Misfit,
+    Place,
+    Terms,
+    TraceParent,
+    WorkerStatus,
+)
 
 # ---- client → supervisor
 
@@ -47,6 +58,7 @@ class Start(Request, tag="start"):
     `return_to`: "" stands for who starts it. `retry_of`: the ended buffer whose unsuccessful items these are.
     `stream`: it opens with its first chunk; one that is there and not sealed is gone on with. `again`: it was
     answered before, over a connection that was lost; if somebody else has gone on with the stream, refuse.
+    `traceparent`: the span that sends it; it is no part of its identity, that of its first start holds.
     """
 
     buffer_id: str
@@ -57,6 +69,7 @@ class Start(Request, tag="start"):
     stream: bool = False
     again: bool = False
     terms: Terms | None = None
+    traceparent: TraceParent | None = None
 
 
 class Chunk(Request, tag="chunk"):

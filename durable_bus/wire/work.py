@@ -41,6 +41,8 @@ class WorkItems(Frame, tag="items"):
     ordinal: int
     """The first item's ordinal (see `slot`); the others follow."""
     forms: Forms
+    traceparent: str | None = None
+    """The span that the buffer was started in. A worker passes over one that is none."""
 
 
 class WorkMessage(Frame, tag="message"):
@@ -75,6 +77,8 @@ class Ready(Frame, tag="ready"):
     limits: dict[str, LimitSettings] = msgspec.field(default_factory=dict)
     places: Count = 0
     """Of an engine: how many dispatches it may hold at once. 0: it is a worker, and runs what it gets."""
+    traces: bool = False
+    """It may have spans to export when its pipe ends, and wants a moment for that before it is killed."""
 
 
 class AppNotImportable(Frame, tag="import_error"):

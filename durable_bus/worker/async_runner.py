@@ -10,28 +10,24 @@ of an item is noted in the slot: so the supervisor knows which one does not end,
 
 import asyncio
 import contextlib
-import inspect
 import os
 import time
 import traceback
 from collections import deque
-from collections.abc import Coroutine, Generator
-from typing import Any
 
-from durable_bus.app.bus import Bus, Listener
+from durable_bus.app.bus import Bus
 from durable_bus.errors import WorkerSilent
-from durable_bus.payloads.forms import form_of_each
-from durable_bus.payloads.messages import HandlerMetadata, HandlerResponse
+from durable_bus.payloads.messages import HandlerResponse
 from durable_bus.payloads.outcomes import Outcome, message_outcome, passed_on
-from durable_bus.payloads.packing import unpack
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader
-from durable_bus.wire.slot import CURRENT, LIMIT, SINCE, STARTED
+from durable_bus.wire.slot import LIMIT, SINCE, STARTED
 from durable_bus.wire.work import Work, WorkMessage
+from durable_bus.worker.async_items import Batch, Item, Steps
 from durable_bus.worker.failing import RestingLimits, describe
-from durable_bus.worker.handling import MessageHandling, metadata_of
+from durable_bus.worker.handling import MessageHandling
 from durable_bus.worker.prints import RUNNING, Prints
-from durable_bus.worker.replies import FLUSH_S, Replies, Spending, end_worker
+from durable_bus.worker.replies import FLUSH_S, Replies, end_worker
 from durable_bus.worker.sync_runner import SyncRunner
 
 __all__ = ["AsyncRunner"]
@@ -43,104 +39,6 @@ place of an item before the supervisor knows that it has ended; and what a kill 
 """
 _CANCEL_GRACE_S = 1.0
 """How long a handler that was cancelled for being late may take to give in; then it is left to itself."""
-
-
-class _Item:
-    """An item or a message, from its start until it is settled, which happens once."""
-
-    __slots__ = ("batch", "begun_ns", "is_late", "position", "settled", "spending", "task", "timer")
-
-    def __init__(self, batch: "_Batch", replies: Replies) -> None:
-        self.batch = batch
-        self.position = batch.position
-        self.begun_ns = time.monotonic_ns()
-        self.spending = Spending(replies, batch.work.dispatch, self.index)
-        self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.is_late = False
-        self.settled = False
-
-    @property
-    def index(self) -> int:
-        work = self.batch.work
-        return 0 if isinstance(work, WorkMessage) else work.first + self.position
-
-    @property
-    def micros(self) -> int:
-        return (time.monotonic_ns() - self.begun_ns) // 1000
-
-
-class _Steps(Coroutine[Any, Any, None]):
-    """An item's coroutine, which says in the slot when a step of it begins and ends: 0.7 us a step."""
-
-    __slots__ = ("_inner", "_item", "_ordinal", "_words")
-
-    def __init__(self, item: _Item, inner: Coroutine[Any, Any, None], words: "memoryview[int]") -> None:
-        self._item = item
-        self._ordinal = item.batch.work.ordinal + item.position
-        self._inner = inner
-        self._words = words
-
-    def send(self, value: Any) -> Any:
-        self._begin()
-        try:
-            return self._inner.send(value)
-        finally:
-            self._end()
-
-    def throw(self, *error: Any) -> Any:
-        if inspect.getcoroutinestate(self._inner) == inspect.CORO_CREATED:
-            return self.send(None)  # cancelled by a neighbour before it began: nobody would settle it
-        self._begin()
-        try:
-            return self._inner.throw(*error)
-        finally:
-            self._end()
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        return self._inner.__await__()
-
-    def __getattr__(self, name: str) -> Any:
-        """What libraries ask the coroutine of a task, such as whether it has begun (anyio does)."""
-        return getattr(self._inner, name)
-
-    def _begin(self) -> None:
-        if not self._item.settled:  # or an idle worker would say that it is busy
-            self._words[SINCE] = time.monotonic_ns()
-        self._words[CURRENT] = self._ordinal + 1
-
-    def _end(self) -> None:
-        try:
-            self._words[CURRENT] = 0
-        except ValueError:
-            os._exit(0)  # a child that the handler forked has no slot, and its loop is its parent's
-
-
-class _Batch:
-    """What one frame has brought, and how far it is started."""
-
-    def __init__(self, listener: Listener, frame: Frame[Work]) -> None:
-        self.listener = listener
-        self.work, self.bodies = frame.header, frame.bodies
-        self.payloads = unpack(frame.bodies[0])
-        digits = str(self.work.form) if isinstance(self.work, WorkMessage) else self.work.forms
-        self.forms = form_of_each(digits, len(self.payloads))
-        self.position = 0
-
-    @property
-    def ordinal(self) -> int:
-        """Of what is started next."""
-        return self.work.ordinal + self.position
-
-    def arguments(self, item: _Item, messages: MessageHandling) -> tuple[Any, HandlerMetadata]:
-        """What the handler is given. Raises MalformedItem."""
-        if isinstance(self.work, WorkMessage):
-            return messages.arguments(self.listener, self.work, self.bodies, item.spending)
-        argument = self.listener.payload_type.load(self.payloads[item.position], self.forms[item.position])
-        return argument, metadata_of(self.work, item.index, item.spending)
 
 
 class AsyncRunner:
@@ -166,7 +64,7 @@ class AsyncRunner:
         self._last_frame = False
         """Nothing comes behind what it has: the loop stops when that has ended."""
         self._frames: deque[Frame[Work]] = deque()
-        self._batch: _Batch | None = None
+        self._batch: Batch | None = None
         """The one that is being started: what has come behind it waits."""
         self._feed_planned = False
         self._room = {name: one.settings.concurrency for name, one in bus.listeners.items()}
@@ -180,7 +78,7 @@ class AsyncRunner:
         }
         """Listeners under a limit on how many run."""
         self._flush_timer: asyncio.TimerHandle | None = None
-        self._items: set[_Item] = set()
+        self._items: set[Item] = set()
         """Those that are not settled: a loop holds its tasks weakly."""
 
     def serve(self, read_fd: int) -> None:
@@ -270,7 +168,7 @@ class AsyncRunner:
                     self._run_sync(frame)
                     self._plan_feed()  # the loop turns in between
                     return
-                self._batch = _Batch(listener, frame)
+                self._batch = Batch(listener, frame)
             batch = self._batch
             if self._resting.returns(batch.listener):
                 self._discard(batch)  # at once, also where there is no room
@@ -281,10 +179,10 @@ class AsyncRunner:
             if batch.position == len(batch.payloads):
                 self._batch = None
 
-    def _discard(self, batch: _Batch) -> None:
+    def _discard(self, batch: Batch) -> None:
         """Throw away what has not begun of a batch. Said at once: what comes behind it may begin."""
         self._replies.discard(batch.ordinal, batch.work.ordinal + len(batch.payloads))
-        batch.position = len(batch.payloads)
+        batch.drop()
         self._batch = None
         self._flush()
 
@@ -294,24 +192,24 @@ class AsyncRunner:
         if self._items:  # the sync runner says that it is idle, but the coroutines go on
             self._words[SINCE] = time.monotonic_ns()
 
-    def _start_next(self, batch: _Batch) -> None:
+    def _start_next(self, batch: Batch) -> None:
         ordinal = batch.ordinal
         self._words[STARTED] = ordinal + 1  # before looking at the limit, see sync_runner.SyncRunner.run
         if ordinal >= self._words[LIMIT]:
             self._words[STARTED] = ordinal
             self._discard(batch)
             return
-        item = _Item(batch, self._replies)
-        batch.position += 1
+        item = Item(batch, self._replies)
+        batch.begin()
         self._room[batch.listener.settings.name] -= 1
         self._items.add(item)
         if not self._beating:
             self._beat()
         elif len(self._items) == 1:
             self._words[SINCE] = time.monotonic_ns()  # the next beat may never come
-        item.task = self._loop.create_task(_Steps(item, self._run(item), self._words))
+        item.task = self._loop.create_task(Steps(item, self._run(item), self._words))
 
-    async def _run(self, item: _Item) -> None:
+    async def _run(self, item: Item) -> None:
         """Handle one item or message. Whatever it raises stays in here: SystemExit and KeyboardInterrupt, let
         out of a task, would end the whole loop and with it every neighbour.
 
@@ -320,6 +218,9 @@ class AsyncRunner:
         listener, work = item.batch.listener, item.batch.work
         if Prints.installed:  # 0.5 us, which nobody else is to pay
             RUNNING.set((work, item.index))
+        span = item.batch.span
+        if span is not None:
+            span.attach()  # until the task ends, whose context it is
         outcome: tuple[Outcome, bytes] | None = None
         try:
             awaitable = listener.call(*item.batch.arguments(item, self._messages))
@@ -338,12 +239,20 @@ class AsyncRunner:
             if item.is_late:
                 self._give_up(item)
             elif not item.settled:
+                described = self._resting.failed(listener, error)
+                if span is not None:
+                    span.failed(item.index, described.kind, error)
                 self._settled(item)
-                self._replies.add_failed(work, item.index, self._resting.failed(listener, error), item.micros)
+                self._replies.add_failed(work, item.index, described, item.micros)
         else:
             if item.is_late:  # what it answers all the same is too late
                 self._give_up(item)
                 return
+            if span is not None:
+                if outcome is not None:
+                    outcome = span.carried_by(outcome[0]), outcome[1]
+                elif not answer[2]:
+                    span.failed(item.index, "answered")
             self._settled(item)
             if outcome is not None:
                 self._replies.add_outcome(work, item.index, *outcome)
@@ -353,28 +262,31 @@ class AsyncRunner:
             if os.getpid() != self._pid:
                 os._exit(0)  # a child that the handler forked, see process.py
 
-    def _late(self, item: _Item) -> None:
+    def _late(self, item: Item) -> None:
         """Its time is over. A handler that will not be cancelled is left to itself after a while."""
         item.is_late = True
         assert item.task is not None
         item.task.cancel()
         item.timer = self._loop.call_later(_CANCEL_GRACE_S, self._give_up, item)
 
-    def _give_up(self, item: _Item) -> None:
+    def _give_up(self, item: Item) -> None:
         if not item.settled:
+            if item.batch.span is not None:
+                item.batch.span.failed(item.index, "timeout")
             self._settled(item)
             timeout_s = item.batch.listener.settings.timeout_s
             assert timeout_s is not None
             silent = describe(WorkerSilent(timeout_s))
             self._replies.add_failed(item.batch.work, item.index, silent, item.micros)
 
-    def _settled(self, item: _Item) -> None:
+    def _settled(self, item: Item) -> None:
         """Its outcome is known: make room for another, and say so soon, with what else comes."""
         item.settled = item.spending.ended = True
         item.task = None  # or they would hold each other, for the garbage collector to find
         if item.timer is not None:
             item.timer.cancel()
         self._items.discard(item)
+        item.batch.settled()
         self._room[item.batch.listener.settings.name] += 1
         if self._batch is not None:
             self._plan_feed()

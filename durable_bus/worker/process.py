@@ -18,6 +18,7 @@ from durable_bus.app.finding import load_app
 from durable_bus.errors import DurableBusError, encodable
 from durable_bus.wire.slot import Slot
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments
+from durable_bus.wire.telemetry import has_sdk
 from durable_bus.wire.work import AppNotImportable, Ready
 from durable_bus.worker.failing import RestingLimits, describe
 from durable_bus.worker.handling import MessageHandling
@@ -101,7 +102,7 @@ def main(arguments: WorkerArguments) -> int:
     for stream in prints:
         stream.name_items(runner.at_work if isinstance(runner, SyncRunner) else runner.sync.at_work)
     # Whoever is ready and begins nothing is ended after a few seconds: no import comes after this.
-    replies.send(Ready(listeners, bus.forms, bus.limits))
+    replies.send(Ready(listeners, bus.forms, bus.limits, traces=has_sdk()))
     pid = os.getpid()
     try:
         runner.serve(read_fd)

@@ -14,6 +14,7 @@ from durable_bus.payloads.values import quick_answer
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import Frame, read_frame
 from durable_bus.wire.slot import LIMIT, SINCE, STARTED
+from durable_bus.wire.telemetry import Processing, processing
 from durable_bus.wire.work import Work, WorkItems, WorkMessage
 from durable_bus.worker.failing import RestingLimits
 from durable_bus.worker.handling import MessageHandling, metadata_of
@@ -63,6 +64,8 @@ class SyncRunner:
         self._resting = resting
         self._writers = bus.writers
         self._work: Work | None = None
+        self._span: Processing | None = None
+        """Of the dispatch that runs, where somebody traces."""
 
     def at_work(self) -> tuple[Work, int] | None:
         """What runs now, and the index of the item of it. The slot says so: an item costs nothing more."""
@@ -88,12 +91,28 @@ class SyncRunner:
             self._replies.discard(work.ordinal, work.ordinal + len(split(frame.bodies[0])))
         elif isinstance(work, WorkMessage):
             self._run_message(listener, work, frame.bodies)
-        else:
+        elif (span := processing(work)) is None:
             self._run_items(listener, work, frame.bodies)
+        else:
+            self._run_traced(span, listener, work, frame.bodies)
         self._work = None
         self._words[SINCE] = 0
         self._replies.flush()
         self._replies.idle()
+
+    def _run_traced(self, span: Processing, listener: Listener, work: WorkItems, bodies: list[bytes]) -> None:
+        """With its span as the current one. What is answered leaves before the span: to export it may take
+        long, and whoever dies meanwhile shall lose the span alone.
+        """
+        self._span = span
+        try:
+            with span:
+                self._run_items(listener, work, bodies)
+        finally:
+            self._span = None
+        begun = self._words[STARTED] - work.ordinal
+        self._replies.flush()
+        span.end(begun)
 
     def _run_items(self, listener: Listener, work: WorkItems, bodies: list[bytes]) -> None:
         """The hot path: what is here runs for every item."""
@@ -142,6 +161,8 @@ class SyncRunner:
                         value = value.payload
                     if found is None:
                         text, form, success = writer.outcome(value)
+                        if not success and self._span is not None:
+                            self._span.failed(index, "answered")
             except BaseException as error:  # a handler's SystemExit ends its item, not the worker
                 ended_ns = monotonic_ns()
                 bytes_added += self._add_failed(listener, work, index, error, ended_ns - begun_ns)
@@ -152,7 +173,7 @@ class SyncRunner:
             else:
                 ended_ns = monotonic_ns()
                 if found is not None:
-                    replies.add_outcome(work, index, *found)
+                    self._add_outcome(work, index, *found)
                     segment = None
                     begun_ns = ended_ns
                     continue
@@ -173,8 +194,15 @@ class SyncRunner:
     ) -> int:
         """What a handler has raised, or why there is no answer. Returns how many characters that takes."""
         described = self._resting.failed(listener, error)
+        if self._span is not None:
+            self._span.failed(index, described.kind, error)
         self._replies.add_failed(work, index, described, duration_ns // 1000)
         return len(described.traceback) + len(described.answer)
+
+    def _add_outcome(self, work: WorkItems, index: int, outcome: Forward | Start, body: bytes) -> None:
+        if self._span is not None:
+            outcome = self._span.carried_by(outcome)
+        self._replies.add_outcome(work, index, outcome, body)
 
     def _run_message(self, listener: Listener, work: WorkMessage, bodies: list[bytes]) -> None:
         words, replies = self._words, self._replies

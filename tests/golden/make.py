@@ -2,7 +2,8 @@
 
 Once, when a schema version is final; it is never made again, because what matters is that an old one can be
 read. It is the journal of tests/eventful.py, and of a run with limits, budgets, ends and memos after it, of
-which one buffer's items ran elsewhere, closed cleanly, without free pages, compressed.
+which one buffer's items ran elsewhere and one was started by a client that traces, closed cleanly, without
+free pages, compressed.
 """
 
 import gzip
@@ -42,6 +43,11 @@ ELSEWHERE = (
     "UPDATE failure SET place = 'node7:4711' WHERE item_key >> 32 = :buffer",
 )
 """No engine runs here: the rows of one buffer are made what an engine's would be."""
+TRACED = (
+    "UPDATE buffer SET traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'"
+    " WHERE buffer_seq = :buffer"
+)
+"""Nor does anybody trace."""
 
 
 def main() -> None:
@@ -54,7 +60,7 @@ def main() -> None:
             (buffer,) = connection.execute(
                 "SELECT buffer_seq FROM buffer WHERE buffer_id = 'returned'"
             ).fetchone()
-            for sql in ELSEWHERE:
+            for sql in (*ELSEWHERE, TRACED):
                 assert connection.execute(sql, {"buffer": buffer}).rowcount > 0
             connection.commit()
             connection.execute("VACUUM INTO ?", (str(folder / "small.db"),))

@@ -114,6 +114,7 @@ VALUES: dict[str, Any] = {
     "thread_prefix_end": "~", "time_ms": 1 << 50, "to_id": "nobody", "total": 1, "traceback_id": None,
     "version": "v", "with_items": 1, "worker_pid": 1,
     "priority": 3, "not_before": 1, "deadline_at": 1 << 50, "enough": 1, "max_failures": 1, "budget_of": None,
+    "traceparent": None,
     "why": "budget", "memo": 0, "declared": 1, "app_rate": "1/s", "app_running": 1, "adaptive": 0,
     "by_hand": 0, "rate": "1/s", "running": 1, "allowed": None, "tokens": 1.0, "tokens_at_ns": 1,
     "not_begun": 0, "in_hand": 0, "rests_until": 0, "cause": "app", "unit": "new", "amount": 1.0,
@@ -302,7 +303,7 @@ def test_every_view_runs_and_shows_something(reader: JournalReader) -> None:
         assert reader.connection.execute(f"SELECT * FROM {name}").fetchall(), name
 
 
-def test_the_newest_golden_journal_has_limits_budgets_ends_memos_and_places(tmp_path: Path) -> None:
+def test_the_newest_golden_journal_has_limits_budgets_ends_memos_places_and_traces(tmp_path: Path) -> None:
     """What the next step must keep."""
     with JournalReader(golden_journal(tmp_path / "journal.db")) as reader:
         rows = {row["buffer_id"]: row for row in reader.buffers()}
@@ -315,6 +316,7 @@ def test_the_newest_golden_journal_has_limits_budgets_ends_memos_and_places(tmp_
         for sql in (
             "SELECT 1 FROM failures WHERE kind = 'retry_after'",
             "SELECT 1 FROM results WHERE memo = 1",
+            "SELECT 1 FROM buffers WHERE length(traceparent) = 55",
             "SELECT 1 FROM memo",
             'SELECT 1 FROM results r WHERE r."where" IS NOT NULL',
             'SELECT 1 FROM failures f WHERE f."where" IS NOT NULL',

@@ -32,7 +32,7 @@ COLUMNS = {
         "sealed_at": {"text"},
         "ended_how": {"text", "null"},
         "priority": {"integer"},
-        **{name: {"null"} for name in ("not_before", "deadline", "paused_why")},
+        **{name: {"null"} for name in ("not_before", "deadline", "paused_why", "traceparent")},
     },
     "items": {
         "buffer_id": {"text"},

@@ -38,7 +38,7 @@ from durable_bus.wire.protocol import (
 )
 from simulation.connections import Link
 from simulation.handlers import FORMS
-from simulation.records import Content, Violation
+from simulation.records import Content, Violation, traceparent_of
 
 if TYPE_CHECKING:
     from simulation.machine import Machine
@@ -227,7 +227,7 @@ class Starter(Producer):
             self.send(AskForms(f"{self.name}/forms"))  # a client that has a dataclass among its items
         start = Start(
             self.request_id, content.buffer_id, content.target, content.collect, content.return_to,
-            terms=content.terms,
+            terms=content.terms, traceparent=traceparent_of(content.buffer_id),
         )  # fmt: skip
         self.send(start)
         if not self.world.chance(0.3):

@@ -20,7 +20,7 @@ from durable_bus.wire.work import Work, WorkItems, WorkMessage
 from simulation.handlers import UNWRITABLE, Answers, Handling, Outcome
 from simulation.invariants import ALWAYS, IN_THE_END
 from simulation.pace_invariants import PACE
-from simulation.records import INDEX_BITS, Answer, Content, Execution, Violation, key_of
+from simulation.records import INDEX_BITS, Answer, Content, Execution, Violation, key_of, traceparent_of
 from simulation.told import Told
 
 __all__ = ["Model"]
@@ -105,6 +105,7 @@ class Model:
             raise Violation(f"{name} holds items {recorded}, which have their outcome")
         if self.query("SELECT 1 FROM pause WHERE buffer_seq = ? AND resumed_commit IS NULL", work.buffer):
             raise Violation(f"{name} was sent while the buffer is paused")
+        self._traced(work, name)
         content = self.content(work.buffer)
         forms = tuple(form_of_each(work.forms, count))
         end = first + count
@@ -114,6 +115,17 @@ class Model:
         for index in range(first, end):
             self.item_of_thread[f"{work.thread}/{index}"] = (work.buffer << INDEX_BITS) + index
         self.dispatched += count
+
+    def _traced(self, work: WorkItems, name: str) -> None:
+        """It says which span the buffer was started in: its client's, or that of an outer buffer."""
+        ((starter, on_disk),) = self.query(
+            "SELECT starter_thread_id, traceparent FROM buffer WHERE buffer_seq = ?", work.buffer
+        )
+        by_client = "/" not in starter and not self.query(
+            "SELECT 1 FROM message WHERE thread_id = ?", starter
+        )
+        if work.traceparent != on_disk or (by_client and on_disk != traceparent_of(work.buffer_id)):
+            raise Violation(f"{name} was sent with the span {work.traceparent}, on disk {on_disk}")
 
     def _message_sent(self, work: WorkMessage, bodies: list[bytes], pid: int) -> None:
         """It is journaled as delivered to this worker, and nobody has settled it."""

@@ -26,7 +26,7 @@ from durable_bus.wire.protocol import (
 )
 from simulation.clients import TRY_AGAIN, UNACKNOWLEDGED_CHUNKS_MAX, Producer
 from simulation.connections import Link
-from simulation.records import Content, Violation
+from simulation.records import Content, Violation, traceparent_of
 
 if TYPE_CHECKING:
     from simulation.machine import Machine
@@ -98,6 +98,7 @@ class Streamer(Producer):
         start = Start(
             self.request_id, content.buffer_id, content.target, content.collect, content.return_to,
             stream=True, again=self._begun, terms=content.terms,
+            traceparent=traceparent_of(content.buffer_id),
         )  # fmt: skip
         self.send(start)
         if self._begun:

@@ -5,13 +5,13 @@
 INSERT INTO buffer (
     buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect, request_id, retry_of,
     touched_at, created_commit, received, next_chunk, total, digest, opened_commit, sealed_commit,
-    priority, not_before, deadline_at, enough, max_failures, budget_of
+    priority, not_before, deadline_at, enough, max_failures, budget_of, traceparent
 ) VALUES (
     :buffer_seq, :buffer_id, :target, :return_to, :from_id, :thread_id, :starter_thread_id, :collect, :request_id,
     :retry_of, :now_ms, :commit_id, :received, :next_chunk, :total, :digest, :opened_commit,
     :opened_commit,
     :priority, :not_before, :deadline_at, :enough, :max_failures,
-    CASE :budget_of WHEN 0 THEN :buffer_seq ELSE :budget_of END
+    CASE :budget_of WHEN 0 THEN :buffer_seq ELSE :budget_of END, :traceparent
 );
 
 -- name: buffer_by_id

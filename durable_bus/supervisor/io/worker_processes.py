@@ -12,6 +12,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled, WorkerUnintelligible, said
@@ -22,7 +23,7 @@ from durable_bus.wire.decoding import decode_report
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, Outgoing
 from durable_bus.wire.slot import ORDINAL_MAX, SLOT_BYTES, Slot
 from durable_bus.wire.spawning import EngineSpec, WorkerArguments, spawn
-from durable_bus.wire.work import Answers, Report
+from durable_bus.wire.work import Answers, Ready, Report
 
 __all__ = ["READ_BYTES_MAX", "WorkerPool"]
 
@@ -30,6 +31,8 @@ PIPE_BYTES = 1024 * 1024
 READ_BYTES_MAX = 2 * 1024 * 1024
 """How much one turn takes from all workers together."""
 ENGINE_CLOSE_S = 3.0
+_EXPORT_S = 1.0
+"""How long workers that trace may take at the end to export the spans that they have."""
 _GONE_SLOTS_MAX = 1000
 
 
@@ -47,6 +50,8 @@ class _Worker:
     ) -> None:
         self.process = process
         self.is_engine = is_engine
+        self.traces = False
+        """It said so (`Ready.traces`)."""
         self.slot = slot
         self.read_fd = read_fd
         self.pid_fd = os.pidfd_open(process.pid)
@@ -192,6 +197,8 @@ class WorkerPool:
             try:
                 for frame in worker.reader.feed(data):
                     _check_bodies(frame)
+                    if isinstance(frame.header, Ready):
+                        worker.traces = frame.header.traces
                     self._events.append(WorkerSpoke(worker_id, frame))
             except (ValueError, RecursionError) as error:
                 worker.unintelligible = WorkerUnintelligible(said(error))
@@ -233,17 +240,21 @@ class WorkerPool:
         self._events.append(WorkerEnded(worker_id, death, worker.slot.started, worker.slot.current))
 
     def close(self) -> None:
-        """Kill every worker and wait for it. An engine process may end what it has begun elsewhere, for a
-        moment: its pipe ends.
+        """Kill every worker and wait for it. An engine process may end what it has begun elsewhere, and who
+        traces may export its spans, for a moment: its pipe ends.
         """
         for worker in self._workers.values():
-            if worker.is_engine:
+            if worker.traces:
+                worker.slot.limit = 0  # nothing that lies in its pipe begins any more
+            if worker.is_engine or worker.traces:
                 os.close(worker.outgoing.fd)
             else:
                 worker.process.kill()
+        export_until_s = time.monotonic() + _EXPORT_S
         for worker in self._workers.values():
-            if worker.is_engine:
+            if worker.is_engine or worker.traces:
+                left_s = ENGINE_CLOSE_S if worker.is_engine else max(0.0, export_until_s - time.monotonic())
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    worker.process.wait(ENGINE_CLOSE_S)
+                    worker.process.wait(left_s)
                 worker.process.kill()
             worker.process.wait()

@@ -238,6 +238,7 @@ def _open(context: Context, own_name: str, thread_id: str, start: Start, body: b
             request_id=context.ports.new_id(),
             **_inherited(context, thread_id),
         )
+        new = new._replace(traceparent=start.traceparent or new.traceparent)
         opening.open_whole(context, new, split(body), start.forms, start.digest)
     else:
         _compare(row, own_name, thread_id, start)
@@ -254,14 +255,21 @@ def _open(context: Context, own_name: str, thread_id: str, start: Start, body: b
 
 
 def _inherited(context: Context, thread_id: str) -> dict[str, Any]:
-    """What a buffer has of the one that it is started in: priority, deadline and budget."""
+    """What a buffer has of the one that it is started in: priority, deadline and budget; and the span, where
+    the worker that starts it has none of its own.
+    """
     below = (threads.lookup(context.journal, thread_id) or Chain()).down_to_item()
     row = None
     if below is not None and isinstance(below.last, ItemHop):
         row = context.journal.buffers.by_id(below.last.buffer_id)
     if row is None:
         return {}
-    return {"priority": row.priority, "deadline_at": row.deadline_at, "budget_of": row.budget_of}
+    return {
+        "priority": row.priority,
+        "deadline_at": row.deadline_at,
+        "budget_of": row.budget_of,
+        "traceparent": row.traceparent,
+    }
 
 
 def _compare(row: BufferRow, own_name: str, thread_id: str, start: Start) -> None:

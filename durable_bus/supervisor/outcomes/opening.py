@@ -35,6 +35,7 @@ class NewBuffer(NamedTuple):
     budget_of: int | None = None
     """0: its own."""
     budget: Mapping[str, float] = {}
+    traceparent: str | None = None
 
     @property
     def thread_id(self) -> str:
@@ -103,6 +104,7 @@ def take_in(context: Context, row: BufferRow, *, recovered: bool = False, **more
         enough=row.enough,
         max_failures=row.max_failures,
         budget_of=row.budget_of,
+        traceparent=row.traceparent,
         **more,
     )
     budgets.take_in(context, buffer)

@@ -179,6 +179,7 @@ def _new_buffer(context: Context, connection_id: int, start: Start) -> NewBuffer
         max_failures=terms.max_failures,
         budget_of=0 if terms.budget else None,
         budget=terms.budget,
+        traceparent=start.traceparent,
     )
 
 

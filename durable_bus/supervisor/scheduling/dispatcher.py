@@ -275,6 +275,7 @@ class _Round:
             attempt=found.attempt,
             ordinal=worker.next_ordinal,
             forms=items.forms,
+            traceparent=buffer.traceparent,
         )
         self._context.outbox.to_worker(worker.worker_id, encode(work, items.payloads))
 
