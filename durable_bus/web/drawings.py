@@ -27,12 +27,20 @@ STATES = ("succeeded", "failed", "in_flight", "forwarded", "waiting", "missing")
 
 
 def _svg(
-    width: int, height: int, label: str, body: Iterable[str], *, kind: str, stretch: bool = False
+    width: int,
+    height: int,
+    label: str,
+    body: Iterable[str],
+    *,
+    kind: str,
+    stretch: bool = False,
+    links: bool = False,
 ) -> Markup:
     ratio = ' preserveAspectRatio="none"' if stretch else ""
+    role = "group" if links else "img"  # what is in an image is nothing by itself for who hears the page
     return Markup(
-        f'<svg class="drawing {kind}" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}"'
-        f"{ratio}>{''.join(body)}</svg>"
+        f'<svg class="drawing {kind}" viewBox="0 0 {width} {height}" role="{role}"'
+        f' aria-label="{escape(label)}"{ratio}>{"".join(body)}</svg>'
     )
 
 
@@ -173,7 +181,9 @@ def heat_map(cells: Sequence[Cell], link: Callable[[int], str]) -> Markup:
         )
     rows = -(-len(cells) // columns)
     width = min(len(cells), columns) * side
-    return _svg(width, rows * side, "Items by state, from the first to the last", body, kind="heat")
+    return _svg(
+        width, rows * side, "Items by state, from the first to the last", body, kind="heat", links=True
+    )
 
 
 # Time
@@ -264,4 +274,6 @@ def thread(messages: Sequence[dict[str, object]], link: Callable[[str], str]) ->
             f'<a href="{href}"><text x="{x}" y="{y + 2 if begin == end else y - 6}" text-anchor="{anchor}">'
             f"{text}<title>{escape(kind)}, {one['state']}</title></text></a></g>"
         )
-    return _svg(max(1, len(names)) * step, height, f"{len(messages)} messages", body, kind="thread")
+    return _svg(
+        max(1, len(names)) * step, height, f"{len(messages)} messages", body, kind="thread", links=True
+    )

@@ -89,7 +89,8 @@ class Browser:
         """What it says, also where nobody sees it, with single spaces."""
         return str(
             self.run(
-                "return (document.querySelector(arguments[0])?.textContent ?? '').replace(/\\s+/g, ' ').trim()",
+                "const e = document.querySelector(arguments[0]);"
+                "return (e?.textContent ?? '').replace(/\\s+/g, ' ').trim()",
                 selector,
             )
         )
@@ -137,7 +138,8 @@ class Browser:
         return str(
             self.run(
                 "const e = document.activeElement;"
-                "return `${e.tagName} ${e.id || e.getAttribute('aria-label') || e.textContent.trim().slice(0, 40)}`"
+                "const name = e.id || e.getAttribute('aria-label') || e.textContent.trim().slice(0, 40);"
+                "return `${e.tagName} ${name}`"
             )
         )
 

@@ -26,9 +26,20 @@ document.addEventListener("changed", (event) => {
     }
 });
 
-// With the daemon, or the console, gone, the page says so instead of looking alive.
-document.addEventListener("htmx:sse:error", () => document.body.classList.add("stale"));
-document.addEventListener("htmx:sse:after:connection", () => document.body.classList.remove("stale"));
+// With the console gone the page says so instead of looking alive. The first connection that fails has events of its own.
+function is_live(live) {
+    document.body.classList.toggle("live", live);
+    document.body.classList.toggle("stale", !live);
+    document.getElementById("lost").textContent = live ? "" : "The console does not answer: this is not live.";
+}
+
+document.addEventListener("htmx:sse:after:connection", () => is_live(true));
+document.addEventListener("htmx:sse:error", () => is_live(false));
+for (const name of ["htmx:error", "htmx:response:error"]) {
+    document.addEventListener(name, (event) => {
+        if (event.target === document.body) is_live(false);
+    });
+}
 
 function pause() {
     const button = document.getElementById("pause");
