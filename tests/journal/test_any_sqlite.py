@@ -96,31 +96,30 @@ PLAIN, HALTED = 1 << 32, 12 << 32
 
 VALUES: dict[str, Any] = {
     "after": 0, "after_commit": 0, "after_id": 0, "after_key": PLAIN - 1, "after_seq": 0, "alone": 0,
-    "answer": "{}", "answer_id": 1, "app": "app", "at_most": 10, "attempt": 1, "base": HALTED, "before_commit": 60,
-    "before_ms": 1 << 50, "body": "b", "buffer": None, "buffer_id": "halted", "buffer_seq": 12, "collect":
-    1, "commit_id": 60, "digest": "d", "dispatch_id": 101, "due_at": 5, "durations": "", "end_key": PLAIN
-    + 10, "error": "e", "failed": 0, "failure_id": 101, "failures": 0, "first_commit": 1, "first_index":
-    0, "first_key": PLAIN, "form": 0, "from_id": "f", "how": "answered", "interrupted": 1, "item": 5,
-    "item_count": 1, "item_key": HALTED + 17, "kind": "lost", "last_commit": 60, "last_key": PLAIN + 9,
-    "last_seq": 1000, "limit": 100, "listeners": "[]", "low_water": 2, "message": "m", "message_id":
-    "new", "message_seq": 101, "name": "cli", "names": '["nobody"]', "next_chunk": 1, "now_ms": 1 << 50,
-    "number": 1, "opened_commit": 60, "payload": "p", "pid": 1, "received": 0, "recorded": 1,
-    "request_id": "new", "results": 0, "retry_at": None, "retry_of": None, "return_to": "",
-    "returned_from": 12, "returned_id": 201, "run_id": 4, "settled": 0, "since_ms": 0,
-    "starter_thread_id": "s", "succeeded": 0, "success": 1, "streams": 0, "success_max": 1,
-    "supervisor_died": 0, "target": "work", "thread": "talk", "thread_id": "talk", "thread_ids":
-    '["silent"]', "thread_prefix": "",
-    "thread_prefix_end": "~", "time_ms": 1 << 50, "to_id": "nobody", "total": 1, "traceback_id": None,
-    "version": "v", "with_items": 1, "worker_pid": 1,
-    "priority": 3, "not_before": 1, "deadline_at": 1 << 50, "enough": 1, "max_failures": 1, "budget_of": None,
-    "traceparent": None, "why": "budget", "memo": 0, "declared": 1, "app_rate": "1/s", "app_running": 1, "adaptive": 0,
-    "by_hand": 0, "rate": "1/s", "running": 1, "allowed": None, "tokens": 1.0, "tokens_at_ns": 1,
-    "not_begun": 0, "in_hand": 0, "rests_until": 0, "cause": "app", "unit": "new", "amount": 1.0,
-    "item_index": 10, "place": "node7:4711", "last_id": 1 << 40,
-    "until_commit": 60, "first_run": 1, "last_run": 100,
-    "among": 999, "at": 60, "at_ms": 1, "before": 1 << 40, "buckets": 10, "commits": 60, "count": 20, "first":
-    1, "id": 1, "index": 15, "is_now": 1, "last": 20, "last_answer": 999, "last_dispatch": 999, "last_failure":
-    999, "part": None, "seqs": "[1, 12, 16]", "size": 1, "state": None, "step_ms": 1 << 40, "stride": 1,
+    "answer": "{}", "answer_id": 1, "app": "app", "at_most": 10, "attempt": 1, "base": HALTED,
+    "before_commit": 60, "before_ms": 1 << 50, "body": "b", "buffer": None, "buffer_id": "halted",
+    "buffer_seq": 12, "collect": 1, "commit_id": 60, "digest": "d", "dispatch_id": 101, "due_at": 5,
+    "durations": "", "end_key": PLAIN + 10, "error": "e", "failed": 0, "failure_id": 101, "failures": 0,
+    "first_commit": 1, "first_index": 0, "first_key": PLAIN, "form": 0, "from_id": "f", "how": "answered",
+    "interrupted": 1, "item": 5, "item_count": 1, "item_key": HALTED + 17, "kind": "lost",
+    "last_commit": 60, "last_key": PLAIN + 9, "last_seq": 1000, "limit": 100, "listeners": "[]",
+    "low_water": 2, "message": "m", "message_id": "new", "message_seq": 101, "name": "cli",
+    "names": '["nobody"]', "next_chunk": 1, "now_ms": 1 << 50, "number": 1, "opened_commit": 60,
+    "payload": "p", "pid": 1, "received": 0, "recorded": 1, "request_id": "new", "results": 0,
+    "retry_at": None, "retry_of": None, "return_to": "", "returned_from": 12, "returned_id": 201,
+    "run_id": 4, "settled": 0, "since_ms": 0, "starter_thread_id": "s", "succeeded": 0, "success": 1,
+    "streams": 0, "success_max": 1, "supervisor_died": 0, "target": "work", "thread": "talk",
+    "thread_id": "talk", "thread_ids": '["silent"]', "thread_prefix": "", "thread_prefix_end": "~",
+    "time_ms": 1 << 50, "to_id": "nobody", "total": 1, "traceback_id": None, "version": "v",
+    "with_items": 1, "worker_pid": 1, "priority": 3, "not_before": 1, "deadline_at": 1 << 50, "enough": 1,
+    "max_failures": 1, "budget_of": None, "traceparent": None, "why": "budget", "memo": 0, "declared": 1,
+    "app_rate": "1/s", "app_running": 1, "adaptive": 0, "by_hand": 0, "rate": "1/s", "running": 1,
+    "allowed": None, "tokens": 1.0, "tokens_at_ns": 1, "not_begun": 0, "in_hand": 0, "rests_until": 0,
+    "cause": "app", "unit": "new", "amount": 1.0, "item_index": 10, "place": "node7:4711",
+    "last_id": 1 << 40, "until_commit": 60, "first_run": 1, "last_run": 100, "among": 999, "at": 60,
+    "at_ms": 1, "before": 1 << 40, "buckets": 10, "commits": 60, "count": 20, "first": 1, "id": 1,
+    "index": 15, "is_now": 1, "last": 20, "last_answer": 999, "last_dispatch": 999, "last_failure": 999,
+    "part": None, "seqs": "[1, 12, 16]", "size": 1, "state": None, "step_ms": 1 << 40, "stride": 1,
     "until_ms": 1 << 50, "with_failures": None,
 }  # fmt: skip
 """What each parameter is, unless a statement says otherwise."""
