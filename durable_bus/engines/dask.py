@@ -28,7 +28,7 @@ import dask.config
 from distributed import Client
 
 from durable_bus.engines.engine import Call, CountsAhead, EngineGone, Fate
-from durable_bus.errors import EngineError, said
+from durable_bus.errors import EngineError, engine_says, said
 
 __all__ = ["DaskEngine"]
 
@@ -125,10 +125,10 @@ def _connect(name: str, address: str) -> Any:
     try:
         client = Client(address, timeout=_CONNECT_S, set_as_default=False, name="durable-bus")
     except (OSError, ValueError, ImportError) as error:  # nobody there, no address, no such protocol
-        raise EngineError(f"engine {name}: no scheduler answers: {said(error)}") from error
+        raise EngineError(engine_says(name, f"no scheduler answers: {said(error)}")) from error
     try:
         client.wait_for_workers(1, timeout=_WORKERS_S)
     except Exception as error:  # TimeoutError, or whatever ends the connection meanwhile
         client.close(timeout=1)
-        raise EngineError(f"engine {name}: the scheduler has no worker: {said(error)}") from error
+        raise EngineError(engine_says(name, f"the scheduler has no worker: {said(error)}")) from error
     return client

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from durable_bus.engines.engine import CountsAhead, EngineGone
-from durable_bus.errors import EngineError, said
+from durable_bus.errors import EngineError, engine_says, said
 
 __all__ = ["FactoryEngine", "executor_capacity"]
 
@@ -69,12 +69,14 @@ class FactoryEngine(CountsAhead):
             executor = self._factory()
         except Exception as error:
             raise EngineError(
-                f"engine {self.name}: the factory raised {type(error).__name__}: {said(error)}"
+                engine_says(self.name, f"the factory raised {type(error).__name__}: {said(error)}")
             ) from error
         if not isinstance(executor, concurrent.futures.Executor):
             raise EngineError(
-                f"engine {self.name}: the factory returned a {type(executor).__name__}, "
-                "not a concurrent.futures.Executor"
+                engine_says(
+                    self.name,
+                    f"the factory returned a {type(executor).__name__}, not a concurrent.futures.Executor",
+                )
             )
         return executor
 

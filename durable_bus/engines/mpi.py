@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from durable_bus.engines.engine import CountsAhead, EngineGone
-from durable_bus.errors import EngineError, said
+from durable_bus.errors import EngineError, engine_says, said
 
 __all__ = ["MpiEngine"]
 
@@ -49,7 +49,7 @@ class MpiEngine(CountsAhead):
             raise
         except Exception as error:  # no MPI library, no rank
             raise EngineError(
-                f"engine {name}: MPI does not start: {said(error) or 'no rank answers'}"
+                engine_says(name, f"MPI does not start: {said(error) or 'no rank answers'}")
             ) from error
         self.capacity = max(1, self._executor.num_workers)
 
@@ -83,5 +83,5 @@ def _prepare_process(name: str) -> None:
     os.environ["PATH"] = os.pathsep.join(folders)
     if shutil.which("mpiexec") is None:
         raise EngineError(
-            f"engine {name}: there is no mpiexec; pip install 'durable-bus[mpi]', or load your MPI"
+            engine_says(name, "there is no mpiexec; pip install 'durable-bus[mpi]', or load your MPI")
         )

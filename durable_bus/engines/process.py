@@ -26,7 +26,7 @@ from durable_bus.app.bus import Bus
 from durable_bus.app.finding import load_app
 from durable_bus.engines.batch import Reply, code_of, greet, run_batch
 from durable_bus.engines.executors import Engine, Fate, open_engine
-from durable_bus.errors import DurableBusError, EngineError, encodable, said
+from durable_bus.errors import DurableBusError, EngineError, encodable, engine_says, said
 from durable_bus.payloads.packing import split
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, encode, write_all
@@ -103,7 +103,7 @@ class _EngineProcess:
         except Exception as error:
             refusal = f"its workers run no batch: {type(error).__name__}: {said(error)}"
         if refusal:
-            raise EngineError(f"engine {self._engine.name}: {refusal}")
+            raise EngineError(engine_says(self._engine.name, refusal))
 
     def serve(self) -> None:
         """Until the supervisor closes the pipe, or the engine is gone."""
