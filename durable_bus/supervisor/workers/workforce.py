@@ -42,7 +42,6 @@ def fill(context: Context) -> None:
                 booting_since_s=context.now_s(),
                 engine=engine.name if engine is not None and is_engine else "",
                 gets_items=engine is None or is_engine,
-                gets_messages=not is_engine,
             )
             state.commit()
 
