@@ -165,14 +165,22 @@ def is_alive(pid: int) -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    """Children that live, of every thread of the process."""
+    """Children that live.
+
+    Every process is asked for its parent. The lists of children that the kernel keeps for each thread lack
+    some while a thread ends: its children go to another thread, which may have been read already.
+    """
     children = []
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            children += [int(child) for child in (task / "children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [child for child in children if is_alive(child)]
+    for entry in os.listdir("/proc"):
+        if not entry.isdecimal():
+            continue
+        try:
+            state, parent, *_ = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(parent) == pid and state not in "ZX":
+            children.append(int(entry))
+    return children
 
 
 def command_of(pid: int) -> str:

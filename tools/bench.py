@@ -94,7 +94,6 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +107,13 @@ from _bench.flood import flood, show_flood
 from _bench.forms import forms, show_forms
 from _bench.machine import machine
 from _bench.mapping import mapping, show_mapping
+from _bench.sections import INTERRUPTED, Sections
 from _bench.small import show_small, small
 from _bench.submissions import CONNECTIONS_MAX, show_submissions, submissions
 from _bench.throughput import million, show_million, show_throughput, throughput
 from _bench.waiting import awaits, beside, latency, show_awaits, show_beside, show_latency
 
-SECTIONS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any]], None]]] = {
+SECTIONS: Sections = {
     "throughput": (throughput, show_throughput),
     "latency": (latency, show_latency),
     "awaits": (awaits, show_awaits),
@@ -129,9 +129,7 @@ SECTIONS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any
     "map": (mapping, show_mapping),
     "console": (console, show_console),
 }
-"""Each takes the options and gives a JSON object, which the other prints."""
 UNASKED = "throughput,latency"
-INTERRUPTED = 130
 COUNTS = {
     "items": (200_000, "throughput's, and the fewer of million's"),
     "workers": (len(os.sched_getaffinity(0)), "default: the usable cores"),

@@ -17,26 +17,18 @@ the time.
 """
 
 import argparse
-import json
-import shlex
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from _bench.figures import progress
-from _bench.machine import machine
+from _bench.sections import Sections, measured
 from _engines.measures import bare, kills, show_bare, show_kills, show_tiny, tiny
 
-INTERRUPTED = 130
-
-SECTIONS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any]], None]]] = {
+SECTIONS: Sections = {
     "kills": (kills, show_kills),
     "tiny": (tiny, show_tiny),
     "bare": (bare, show_bare),
 }
-"""Each takes the options and gives a JSON object, which the other prints."""
 ENGINES = ("local", "process", "loky", "dask")
 
 
@@ -63,29 +55,8 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = options_of(arguments)
     words = sys.argv[1:] if arguments is None else arguments
-    report: dict[str, Any] = {
-        "command": shlex.join(["tools/engines.py", *words]),
-        "machine": machine(options.folder),
-    }
-    if not options.json:
-        print(f"$ {report['command']}")
-        print(", ".join(f"{name} {value}" for name, value in report["machine"].items()), flush=True)
-    for name in options.only:
-        measure, show = SECTIONS[name]
-        try:
-            report[name] = measure(options)
-        except KeyboardInterrupt:
-            progress(f"interrupted in {name}")
-            return INTERRUPTED
-        if not options.json:
-            print()
-            show(report[name])
-            sys.stdout.flush()
-    if options.json:
-        print(json.dumps(report, indent=2))
-    return 0
+    return measured("tools/engines.py", words, options_of(words), SECTIONS)
 
 
 if __name__ == "__main__":

@@ -31,29 +31,21 @@ many items a second another listener does before, beside them, and when they are
 """
 
 import argparse
-import json
-import shlex
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from _bench.figures import progress
-from _bench.machine import machine
+from _bench.sections import Sections, measured
 from _pace.calls import adaptive, example, limit, show_adaptive, show_example, show_limit
 from _pace.waiting import priority, show_priority, show_waiting, waiting
 
-INTERRUPTED = 130
-
-SECTIONS: dict[str, tuple[Callable[..., dict[str, Any]], Callable[[dict[str, Any]], None]]] = {
+SECTIONS: Sections = {
     "example": (example, show_example),
     "limit": (limit, show_limit),
     "adaptive": (adaptive, show_adaptive),
     "priority": (priority, show_priority),
     "waiting": (waiting, show_waiting),
 }
-"""Each takes the options and gives a JSON object, which the other prints."""
 
 
 def options_of(arguments: list[str] | None) -> argparse.Namespace:
@@ -83,29 +75,8 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = options_of(arguments)
     words = sys.argv[1:] if arguments is None else arguments
-    report: dict[str, Any] = {
-        "command": shlex.join(["tools/pace.py", *words]),
-        "machine": machine(options.folder),
-    }
-    if not options.json:
-        print(f"$ {report['command']}")
-        print(", ".join(f"{name} {value}" for name, value in report["machine"].items()), flush=True)
-    for name in options.only:
-        measure, show = SECTIONS[name]
-        try:
-            report[name] = measure(options)
-        except KeyboardInterrupt:
-            progress(f"interrupted in {name}")
-            return INTERRUPTED
-        if not options.json:
-            print()
-            show(report[name])
-            sys.stdout.flush()
-    if options.json:
-        print(json.dumps(report, indent=2))
-    return 0
+    return measured("tools/pace.py", words, options_of(words), SECTIONS)
 
 
 if __name__ == "__main__":

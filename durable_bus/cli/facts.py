@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from durable_bus.cli.limits import limit_facts, wait_for_limits
 from durable_bus.cli.printing import amount, buffer_row, duration
+from durable_bus.errors import is_of_engine
 from durable_bus.journal.admin.wal_readers import wal_readers
 from durable_bus.journal.lock import holder_pid
 from durable_bus.journal.reader import JournalReader
@@ -227,7 +228,7 @@ def _waits_for(row: dict[str, Any], waiting: _Waiting) -> str | None:
 
 def cannot_work(error: str, what: str) -> str:
     """Why nothing can run: `what`, by this error of a worker; an engine's says itself what it is about."""
-    return error if error.startswith("engine ") else f"{what}: {error}"
+    return error if is_of_engine(error) else f"{what}: {error}"
 
 
 def budget_spent(reader: JournalReader, buffer_id: str) -> str:

@@ -27,8 +27,8 @@ from typing import Any
 import dask.config
 from distributed import Client
 
-from durable_bus.engines.engine import Call, EngineGone, Fate
-from durable_bus.errors import EngineError, said
+from durable_bus.engines.engine import Call, CountsAhead, EngineGone, Fate
+from durable_bus.errors import EngineError, engine_says, said
 
 __all__ = ["DaskEngine"]
 
@@ -44,10 +44,10 @@ _CONFIG = {
 }
 
 
-class DaskEngine:
-    """An Engine on a cluster. It never starts a scheduler or a worker, nor ends one."""
-
-    grace_s = 10.0
+class DaskEngine(CountsAhead):
+    """An Engine on a cluster. It never starts a scheduler or a worker, nor ends one, which may run tasks of
+    others.
+    """
 
     def __init__(self, name: str, address: str, prepare: Call) -> None:
         """Connect. Raises EngineError when no scheduler answers within 30 s, or it has no worker 30 s
@@ -80,24 +80,13 @@ class DaskEngine:
             raise EngineGone(f"{self.name}: {said(error)}") from error
         return future
 
-    def has_begun(self, future: "concurrent.futures.Future[Any]", ahead: int) -> bool:
-        """Whether those ahead of it leave it a thread of the workers there are."""
-        return ahead < self.capacity
-
     def fate(self, error: BaseException) -> Fate:
         """KilledWorker makes a suspect. What was cancelled comes back, alone or with the whole engine.
         So does what a broken connection has kept from us, before the client says that the scheduler is lost.
         """
-        if isinstance(error, EngineGone) or not self._is_connected():
+        if not self._is_connected():
             return Fate.GONE
-        is_returned = isinstance(error, (concurrent.futures.CancelledError, OSError))
-        return Fate.RETURNED if is_returned else Fate.LOST
-
-    def abandon(self, future: "concurrent.futures.Future[Any]") -> None:
-        """Cancel it. If it runs it goes on to its end: the worker is not ours to kill, and may run other
-        tasks.
-        """
-        future.cancel()
+        return Fate.RETURNED if isinstance(error, OSError) else super().fate(error)
 
     def _is_connected(self) -> bool:
         """Once the scheduler is lost, it is always lost: the one with which the client connects again knows
@@ -136,10 +125,10 @@ def _connect(name: str, address: str) -> Any:
     try:
         client = Client(address, timeout=_CONNECT_S, set_as_default=False, name="durable-bus")
     except (OSError, ValueError, ImportError) as error:  # nobody there, no address, no such protocol
-        raise EngineError(f"engine {name}: no scheduler answers: {said(error)}") from error
+        raise EngineError(engine_says(name, f"no scheduler answers: {said(error)}")) from error
     try:
         client.wait_for_workers(1, timeout=_WORKERS_S)
     except Exception as error:  # TimeoutError, or whatever ends the connection meanwhile
         client.close(timeout=1)
-        raise EngineError(f"engine {name}: the scheduler has no worker: {said(error)}") from error
+        raise EngineError(engine_says(name, f"the scheduler has no worker: {said(error)}")) from error
     return client

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["Engine", "EngineGone", "Fate"]
+__all__ = ["Call", "CountsAhead", "Engine", "EngineGone", "Fate"]
 
 
 class Fate(enum.Enum):
@@ -67,3 +67,24 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Cancel what waits, kill what runs. Takes two seconds at most, may be called twice, never raises."""
+
+
+class CountsAhead:
+    """What engines have alike that say of no future that it runs, and kill no worker for a late batch."""
+
+    grace_s = 10.0
+    capacity: int
+
+    def has_begun(self, future: "concurrent.futures.Future[Any]", ahead: int) -> bool:
+        """Whether those ahead of it leave it a worker."""
+        return ahead < self.capacity
+
+    def fate(self, error: BaseException) -> Fate:
+        """What was cancelled comes back. Any other batch is a suspect: what ran it says no more."""
+        if isinstance(error, EngineGone):
+            return Fate.GONE
+        return Fate.RETURNED if isinstance(error, concurrent.futures.CancelledError) else Fate.LOST
+
+    def abandon(self, future: "concurrent.futures.Future[Any]") -> None:
+        """Cancel it where it waits. What runs goes on, and keeps its worker to its end."""
+        future.cancel()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from durable_bus.engines.engine import Call, Engine, EngineGone, Fate
-from durable_bus.errors import EngineError, said
+from durable_bus.errors import EngineError, engine_says, said
 
 __all__ = ["KINDS", "Engine", "EngineGone", "Fate", "check_spec", "open_engine"]
 
@@ -55,7 +55,7 @@ def open_engine(spec: str, prepare: Call) -> Engine:
         if package == "factory" or (error.name or "").startswith("durable_bus"):
             raise
         raise EngineError(
-            f"engine {spec}: {error.name} is not installed; pip install 'durable-bus[{package}]'"
+            engine_says(spec, f"{error.name} is not installed; pip install 'durable-bus[{package}]'")
         ) from error
 
 
@@ -66,7 +66,7 @@ def _parse(spec: str) -> _Spec:
     if kind == "dask":
         if not rest or rest.split() != [rest]:
             raise EngineError(
-                f"engine {spec}: dask needs the scheduler's address, as in dask:tcp://127.0.0.1:8786"
+                engine_says(spec, "dask needs the scheduler's address, as in dask:tcp://127.0.0.1:8786")
             )
         return _Spec(kind, rest=rest)
     if kind == "executorlib":
@@ -84,7 +84,7 @@ def _count(spec: str, text: str, colon: str) -> int | None:
     if not colon:
         return None
     if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= _COUNT_MAX):
-        raise EngineError(f"engine {spec}: {text!r} is not a number of workers from 1 to {_COUNT_MAX}")
+        raise EngineError(engine_says(spec, f"{text!r} is not a number of workers from 1 to {_COUNT_MAX}"))
     return int(text)
 
 
@@ -139,10 +139,10 @@ def _find_factory(spec: str, path: str) -> Callable[[], Any]:
             found = getattr(found, attribute)
     except Exception as error:  # the user's module may raise anything
         raise EngineError(
-            f"engine {spec}: {type(error).__name__}: {said(error)}; there are {KINDS}"
+            engine_says(spec, f"{type(error).__name__}: {said(error)}; there are {KINDS}")
         ) from error
     if not callable(found) or isinstance(found, concurrent.futures.Executor):
-        raise EngineError(f"engine {spec}: {path} is no callable that returns an Executor")
+        raise EngineError(engine_says(spec, f"{path} is no callable that returns an Executor"))
     factory: Callable[[], Any] = found
     return factory
 

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from durable_bus.engines.engine import EngineGone, Fate
-from durable_bus.errors import EngineError, said
+from durable_bus.engines.engine import CountsAhead, EngineGone
+from durable_bus.errors import EngineError, engine_says, said
 
 __all__ = ["FactoryEngine", "executor_capacity"]
 
@@ -21,10 +21,11 @@ def executor_capacity(executor: concurrent.futures.Executor) -> int:
     return os.cpu_count() or 1
 
 
-class FactoryEngine:
-    """An Engine on whatever Executor the factory makes; another one is made when that breaks."""
+class FactoryEngine(CountsAhead):
+    """An Engine on whatever Executor the factory makes; another one is made when that breaks.
 
-    grace_s = 10.0
+    All that a broken one held are suspects: it does not say which of them did it.
+    """
 
     def __init__(self, name: str, factory: Callable[[], Any]) -> None:
         """Raises EngineError when the factory makes no Executor."""
@@ -51,20 +52,6 @@ class FactoryEngine:
             except (EngineError, RuntimeError) as error:
                 raise EngineGone(said(error)) from error
 
-    def has_begun(self, future: "concurrent.futures.Future[Any]", ahead: int) -> bool:
-        """Whether those ahead of it leave it a worker: not every Executor says that a call runs."""
-        return ahead < self.capacity
-
-    def fate(self, error: BaseException) -> Fate:
-        """All that a broken executor held are suspects: it does not say which of them did it."""
-        if isinstance(error, EngineGone):
-            return Fate.GONE
-        return Fate.RETURNED if isinstance(error, concurrent.futures.CancelledError) else Fate.LOST
-
-    def abandon(self, future: "concurrent.futures.Future[Any]") -> None:
-        """Cancel it. An Executor has no other means: what runs goes on, and its worker is busy until then."""
-        future.cancel()
-
     def is_alive(self) -> bool:
         """Whether there is an executor, or the hope that the factory makes one."""
         return not self._is_closed and self._executor is not None
@@ -82,12 +69,14 @@ class FactoryEngine:
             executor = self._factory()
         except Exception as error:
             raise EngineError(
-                f"engine {self.name}: the factory raised {type(error).__name__}: {said(error)}"
+                engine_says(self.name, f"the factory raised {type(error).__name__}: {said(error)}")
             ) from error
         if not isinstance(executor, concurrent.futures.Executor):
             raise EngineError(
-                f"engine {self.name}: the factory returned a {type(executor).__name__}, "
-                "not a concurrent.futures.Executor"
+                engine_says(
+                    self.name,
+                    f"the factory returned a {type(executor).__name__}, not a concurrent.futures.Executor",
+                )
             )
         return executor
 

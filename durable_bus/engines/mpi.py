@@ -3,8 +3,7 @@
 What mpi4py 4.1 with MPICH 5.0 does, as seen:
 
 - A rank dies: `mpiexec` kills all ranks and the engine process with SIGKILL, **and its whole process
-group**. So an
-  engine process becomes a group of its own first; else the supervisor would die with it.
+  group**. So an engine process becomes a group of its own first; else the supervisor would die with it.
 - The engine process dies, or exits while a rank is busy: all ranks are killed.
 - `mpiexec` is not found: the spawn prints to stderr and never returns.
 - Only what waits can be cancelled; what runs cannot be stopped.
@@ -20,20 +19,20 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from durable_bus.engines.engine import EngineGone, Fate
-from durable_bus.errors import EngineError, said
+from durable_bus.engines.engine import CountsAhead, EngineGone
+from durable_bus.errors import EngineError, engine_says, said
 
 __all__ = ["MpiEngine"]
 
 _BOOT_S = 60
 
 
-class MpiEngine:
+class MpiEngine(CountsAhead):
     """An Engine of MPI ranks. Its process should end by `os._exit`: MPI waits for busy ranks at a usual
     exit.
-    """
 
-    grace_s = 10.0
+    A batch that is late keeps its rank: to kill a rank is to kill all.
+    """
 
     def __init__(self, name: str, ranks: int | None) -> None:
         """Spawn so many ranks, or as many as MPI says that there are. Raises EngineError."""
@@ -50,7 +49,7 @@ class MpiEngine:
             raise
         except Exception as error:  # no MPI library, no rank
             raise EngineError(
-                f"engine {name}: MPI does not start: {said(error) or 'no rank answers'}"
+                engine_says(name, f"MPI does not start: {said(error) or 'no rank answers'}")
             ) from error
         self.capacity = max(1, self._executor.num_workers)
 
@@ -63,20 +62,6 @@ class MpiEngine:
         except RuntimeError as error:
             self._is_closed = True
             raise EngineGone(f"{self.name}: {said(error)}") from error
-
-    def has_begun(self, future: "concurrent.futures.Future[Any]", ahead: int) -> bool:
-        """Whether those ahead of it leave it a rank."""
-        return ahead < self.capacity
-
-    def fate(self, error: BaseException) -> Fate:
-        """What waited was cancelled. No death comes this way."""
-        if isinstance(error, EngineGone):
-            return Fate.GONE
-        return Fate.RETURNED if isinstance(error, concurrent.futures.CancelledError) else Fate.LOST
-
-    def abandon(self, future: "concurrent.futures.Future[Any]") -> None:
-        """Cancel it. If it runs it keeps its rank to its end: to kill a rank is to kill all."""
-        future.cancel()
 
     def is_alive(self) -> bool:
         """Whether it is open: we are dead when a rank is."""
@@ -98,5 +83,5 @@ def _prepare_process(name: str) -> None:
     os.environ["PATH"] = os.pathsep.join(folders)
     if shutil.which("mpiexec") is None:
         raise EngineError(
-            f"engine {name}: there is no mpiexec; pip install 'durable-bus[mpi]', or load your MPI"
+            engine_says(name, "there is no mpiexec; pip install 'durable-bus[mpi]', or load your MPI")
         )

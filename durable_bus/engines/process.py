@@ -8,10 +8,8 @@ back, the supervisor hears `Lost`, and decides.
 """
 
 import contextlib
-import ctypes
 import os
 import selectors
-import signal
 import sys
 import time
 import traceback
@@ -26,17 +24,17 @@ from durable_bus.app.bus import Bus
 from durable_bus.app.finding import load_app
 from durable_bus.engines.batch import Reply, code_of, greet, run_batch
 from durable_bus.engines.executors import Engine, Fate, open_engine
-from durable_bus.errors import DurableBusError, EngineError, encodable, said
+from durable_bus.errors import DurableBusError, EngineError, encodable, engine_says, said
 from durable_bus.payloads.packing import split
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, encode, write_all
 from durable_bus.wire.slot import LIMIT, SINCE, STARTED, Slot
-from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments
+from durable_bus.wire.spawning import WorkerArguments
 from durable_bus.wire.work import Answers, AppNotImportable, Lost, Places, Ready, Work, WorkItems
+from durable_bus.worker.beginning import begin
 
 __all__ = ["main"]
 
-_PR_SET_PDEATHSIG = 1
 _TURN_S = 0.25
 """How often it looks at what nothing tells: time-outs, and whether the engine is there."""
 _ALIVE_S = 1.0
@@ -103,7 +101,7 @@ class _EngineProcess:
         except Exception as error:
             refusal = f"its workers run no batch: {type(error).__name__}: {said(error)}"
         if refusal:
-            raise EngineError(f"engine {self._engine.name}: {refusal}")
+            raise EngineError(engine_says(self._engine.name, refusal))
 
     def serve(self) -> None:
         """Until the supervisor closes the pipe, or the engine is gone."""
@@ -261,17 +259,8 @@ def _refuse(write_fd: int, error: DurableBusError) -> int:
 
 def main(arguments: WorkerArguments) -> int:
     """The engine process."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != arguments.parent_pid:
-        os._exit(1)  # it had died before we asked to be killed with it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _, write_fd, slot_fd = arguments.fds
-    for fd in arguments.fds:
-        os.set_inheritable(fd, False)
-    slot = Slot(slot_fd)
-    sys.argv = [sys.argv[0]]
-    os.environ[INSIDE_HANDLER_VARIABLE] = arguments.journal
-    spec = arguments.engine
+    slot = begin(arguments)
+    write_fd, spec = arguments.fds[1], arguments.engine
     assert spec is not None
     try:
         bus = load_app(arguments.app)

@@ -71,7 +71,7 @@ class Worker(NamedTuple):
     places: int = 0
     """Of an engine process that is ready: how many dispatches it may hold at once."""
     gets_items: bool = True
-    gets_messages: bool = True
+    """Not the worker beside an engine."""
     unanswered: int = 0
     """How many items and messages it holds that it has not answered."""
     messages: int = 0
@@ -92,6 +92,11 @@ class Worker(NamedTuple):
     """Of what comes before this ordinal nothing is left in its pipe: it has started it, or thrown it away."""
     leaving: bool = False
     """Never gets anything again."""
+
+    @property
+    def gets_messages(self) -> bool:
+        """An engine's workers may be where no message of the daemon's machine comes."""
+        return not self.engine
 
     @property
     def recalled(self) -> bool:

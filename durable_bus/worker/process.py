@@ -8,18 +8,15 @@ A handler may do anything to its process. What it raises, returns or prints is d
 deals the supervisor, to which the slot says which item was started last.
 """
 
-import ctypes
 import os
-import signal
-import sys
 import traceback
 
 from durable_bus.app.finding import load_app
 from durable_bus.errors import DurableBusError, encodable
-from durable_bus.wire.slot import Slot
-from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments
+from durable_bus.wire.spawning import WorkerArguments
 from durable_bus.wire.telemetry import has_sdk
 from durable_bus.wire.work import AppNotImportable, Ready
+from durable_bus.worker.beginning import begin
 from durable_bus.worker.failing import RestingLimits, describe
 from durable_bus.worker.handling import MessageHandling
 from durable_bus.worker.prints import Prints
@@ -27,8 +24,6 @@ from durable_bus.worker.replies import Replies
 from durable_bus.worker.sync_runner import SyncRunner
 
 __all__ = ["main"]
-
-_PR_SET_PDEATHSIG = 1
 
 
 def _disown_forks(fds: tuple[int, int], words: "memoryview[int]", replies: Replies) -> None:
@@ -71,18 +66,10 @@ def _where(error: BaseException | None) -> str:
 
 def main(arguments: WorkerArguments) -> int:
     """The worker process."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != arguments.parent_pid:
-        os._exit(1)  # it had died before we asked to be killed with it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    read_fd, write_fd, slot_fd = arguments.fds
-    for fd in (read_fd, write_fd, slot_fd):
-        os.set_inheritable(fd, False)
-    words = Slot(slot_fd).words
+    words = begin(arguments).words
+    read_fd, write_fd, _ = arguments.fds
     replies = Replies(write_fd)
     _disown_forks((read_fd, write_fd), words, replies)
-    sys.argv = [sys.argv[0]]
-    os.environ[INSIDE_HANDLER_VARIABLE] = arguments.journal
     prints = Prints.install() if arguments.json_log else []
     try:
         bus = load_app(arguments.app)

@@ -214,7 +214,7 @@ def keep_no_engine_free(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def send_messages_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def freest(workers: Iterable[Worker], listener: str, *, alone: bool) -> Worker | None:
-        return find([one._replace(gets_messages=True) for one in workers], listener, alone=alone)
+        return find([one._replace(engine="") for one in workers], listener, alone=alone)
 
     find = turns.freest
     monkeypatch.setattr(turns, "freest", freest)

@@ -69,37 +69,51 @@ def warm_up(client: Any, workers: int) -> None:
             return
 
 
+class Daemon:
+    """`durable-bus serve` with an app of the tools, which can be killed and started again."""
+
+    def __init__(self, app: str, journal: Path, *options: str) -> None:
+        self.journal = journal
+        self._command = [*DURABLE_BUS, "serve", app, "--journal", str(journal), *options]
+        self._log = journal.with_suffix(".log")
+        self.start()
+
+    def start(self) -> None:
+        with open(self._log, "ab") as log:
+            self.process = subprocess.Popen(
+                self._command, env=environment(), stdin=subprocess.DEVNULL, stderr=log
+            )
+
+    def client(self) -> Client:
+        """As soon as it greets one. Raises RuntimeError when it never does."""
+        deadline_s = time.monotonic() + DAEMON_PATIENCE_S
+        while self.process.poll() is None and time.monotonic() < deadline_s:
+            try:
+                return Client(self.journal)
+            except DurableBusError:
+                time.sleep(0.05)
+        raise RuntimeError(f"no daemon: {self._log.read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
 @contextmanager
 def daemon(folder: Path, workers: int) -> Iterator[tuple[Path, int]]:
-    """`durable-bus serve` on a fresh journal, its workers up; the journal and its pid."""
+    """A daemon on a fresh journal, its workers up; the journal and its pid."""
     with scratch(folder) as own:
-        journal, log = own / "journal.db", own / "daemon.log"
-        command = [*DURABLE_BUS, "serve", "_bench.app:bus", "--journal", str(journal)]
-        with open(log, "wb") as stderr:
-            process = subprocess.Popen(
-                [*command, "--workers", str(workers)],
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stderr=stderr,
-            )
+        one = Daemon("_bench.app:bus", own / "journal.db", "--workers", str(workers))
         try:
-            with first_client(journal, process, log) as client:
+            with one.client() as client:
                 warm_up(client, workers)
-            yield journal, process.pid
+            yield one.journal, one.process.pid
         finally:
-            process.terminate()
-            process.wait()
-
-
-def first_client(journal: Path, process: "subprocess.Popen[bytes]", log: Path) -> Client:
-    """A client of a daemon, as soon as that greets one. Raises RuntimeError when it never does."""
-    deadline_s = time.monotonic() + DAEMON_PATIENCE_S
-    while process.poll() is None and time.monotonic() < deadline_s:
-        try:
-            return Client(journal)
-        except DurableBusError:
-            time.sleep(0.05)
-    raise RuntimeError(f"no daemon: {log.read_text()[-2000:]}")
+            one.stop()
 
 
 def rows(journal: Path, sql: str) -> list[tuple[Any, ...]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from _bench.figures import progress
-from _bench.processes import DURABLE_BUS, environment, first_client, rows, scratch
+from _bench.processes import DURABLE_BUS, Daemon, environment, rows, scratch
 from _soak.processes import children_of
 
 from _engines.app import POISON
@@ -24,44 +24,18 @@ from _engines.cluster import Cluster, is_worker
 LOOK_EVERY_S = 0.05
 
 
-class Daemon:
-    """`durable-bus serve` with an engine, which can be killed and started again."""
+def serve(journal: Path, engine: str) -> Daemon:
+    where = ("--workers", "2") if engine == "local" else ("--engine", engine)
+    return Daemon("_engines.app:bus", journal, *where)
 
-    def __init__(self, journal: Path, engine: str) -> None:
-        self.journal, self.engine = journal, engine
-        self._log = journal.with_suffix(".log")
-        self.process = self._start()
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        where = ("--workers", "2") if self.engine == "local" else ("--engine", self.engine)
-        with open(self._log, "ab") as log:
-            return subprocess.Popen(
-                [*DURABLE_BUS, "serve", "_engines.app:bus", "--journal", str(self.journal), *where],
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stderr=log,
-            )
-
-    def restart(self) -> None:
-        """Kill it and all that it has started, as a machine that goes down would, and start another one."""
-        self.process.kill()
-        self.process.wait()
-        self.process = self._start()
-
-    def client(self) -> Any:
-        return first_client(self.journal, self.process, self._log)
-
-    def engine_process(self) -> int | None:
-        """Its pid."""
-        for pid in children_of(self.process.pid):
-            with contextlib.suppress(OSError):
-                if b"durable_bus.engines" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    return pid
-        return None
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
+def engine_process(daemon: Daemon) -> int | None:
+    """Its pid."""
+    for pid in children_of(daemon.process.pid):
+        with contextlib.suppress(OSError):
+            if b"durable_bus.engines" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+    return None
 
 
 @contextmanager
@@ -94,8 +68,8 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
 def _killed(
     options: argparse.Namespace, journal: Path, engine: str, cluster: Cluster | None
 ) -> dict[str, Any]:
-    daemon = Daemon(journal, engine)
-    killer = _Killer(daemon, cluster, options.kill_every)
+    daemon = serve(journal, engine)
+    killer = _Killer(daemon, engine, cluster, options.kill_every)
     try:
         with daemon.client() as client:
             client.start("work", range(options.items), buffer_id="work")
@@ -117,9 +91,9 @@ def _killed(
 class _Killer(threading.Thread):
     """Kills a worker every so many seconds."""
 
-    def __init__(self, daemon: Daemon, cluster: Cluster | None, every_s: float) -> None:
+    def __init__(self, daemon: Daemon, engine: str, cluster: Cluster | None, every_s: float) -> None:
         super().__init__(daemon=True)
-        self._daemon, self._cluster, self._every_s = daemon, cluster, every_s
+        self._daemon, self._engine, self._cluster, self._every_s = daemon, engine, cluster, every_s
         self._over = threading.Event()
         self._turns = itertools.count()
         self.counts = {"workers_killed": 0, "supervisors_killed": 0, "schedulers_killed": 0}
@@ -143,14 +117,15 @@ class _Killer(threading.Thread):
     def _workers(self) -> list[int]:
         if self._cluster is not None:
             return self._cluster.workers()
-        if self._daemon.engine == "local":
+        if self._engine == "local":
             return children_of(self._daemon.process.pid)
-        pid = self._daemon.engine_process()
+        pid = engine_process(self._daemon)
         return [] if pid is None else [child for child in children_of(pid) if is_worker_of_pool(child)]
 
     def supervisor(self) -> None:
         self.counts["supervisors_killed"] += 1
-        self._daemon.restart()
+        self._daemon.kill()  # and all that it has started, as a machine that goes down would
+        self._daemon.start()
 
     def scheduler(self) -> None:
         if self._cluster is not None:
@@ -216,7 +191,7 @@ def tiny(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _rate(options: argparse.Namespace, journal: Path, engine: str, cluster: Cluster | None) -> dict[str, Any]:
-    daemon = Daemon(journal, engine)
+    daemon = serve(journal, engine)
     try:
         with daemon.client() as client:
             client.start("tiny", range(20_000), buffer_id="warm").wait(120)
@@ -243,7 +218,7 @@ def _rate(options: argparse.Namespace, journal: Path, engine: str, cluster: Clus
 
 def _note_memory(memory: dict[str, list[float]], daemon: Daemon, cluster: Cluster | None) -> None:
     pids = {"supervisor": daemon.process.pid, **(cluster.memory_pids() if cluster is not None else {})}
-    if (engine := daemon.engine_process()) is not None:
+    if (engine := engine_process(daemon)) is not None:
         pids["engine process"] = engine
     for name, pid in pids.items():
         with contextlib.suppress(OSError, LookupError):

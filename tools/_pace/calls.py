@@ -19,7 +19,7 @@ from _bench.processes import environment, rows, scratch
 from _soak.processes import children_of
 
 from _pace.app import CALLED_RATE, PROBED_MAX
-from _pace.processes import LOOK_EVERY_S, counts_of, daemon, service, sleep_until
+from _pace.processes import LOOK_EVERY_S, completed, counts_of, daemon, service, sleep_until
 
 
 def excess_of(times_s: list[float], rate: float) -> float:
@@ -124,7 +124,7 @@ def limit(options: argparse.Namespace) -> dict[str, Any]:
         one.kill()
         one.start()
         sleep_until(end_s)
-        completed = [one.completed(buffer_id) for buffer_id in ids]
+        recorded = [completed(one.journal, buffer_id) for buffer_id in ids]
         begun_s = [float(text) for (text,) in rows(one.journal, "SELECT payload FROM results WHERE success")]
         counts = counts_of(url)
     arrived_s = [call.arrived_s for call in counts.calls if call.arrived_s <= end_s]
@@ -138,7 +138,7 @@ def limit(options: argparse.Namespace) -> dict[str, Any]:
         "excess_as_arrived": round(excess_of(arrived_s, CALLED_RATE), 1),
         "excess_as_begun": round(excess_of(begun_s, CALLED_RATE), 1),
         "longest_gap_s": round(max(gaps_s), 3),
-        "completed": completed,
+        "completed": recorded,
     }
 
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from _bench.processes import DURABLE_BUS, environment, first_client, rows, scratch
+from _bench.processes import Daemon, environment, rows, scratch
 
-from durable_bus import Client
 from durable_bus.examples import limited_service
 from durable_bus.examples.limited_service import Call, Counts
 
@@ -39,45 +38,19 @@ def counts_of(url: str) -> Counts:
     return counts
 
 
-class Daemon:
-    """`durable-bus serve` on a fresh journal, which may be killed and started again."""
-
-    def __init__(self, folder: Path, workers: int) -> None:
-        self.journal = folder / "journal.db"
-        self.workers = workers
-        self.log = folder / "daemon.log"
-        self.start()
-
-    def start(self) -> None:
-        command = [*DURABLE_BUS, "serve", "_pace.app:bus", "--journal", str(self.journal)]
-        with open(self.log, "ab") as stderr:
-            self.process = subprocess.Popen(
-                [*command, "--workers", str(self.workers)],
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stderr=stderr,
-            )
-
-    def client(self) -> Client:
-        return first_client(self.journal, self.process, self.log)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def completed(self, buffer_id: str) -> int:
-        ((completed,),) = rows(self.journal, f"SELECT completed FROM buffers WHERE buffer_id = '{buffer_id}'")
-        return int(completed)
-
-
 @contextmanager
 def daemon(folder: Path, workers: int) -> Iterator[Daemon]:
     with scratch(folder) as own:
-        one = Daemon(own, workers)
+        one = Daemon("_pace.app:bus", own / "journal.db", "--workers", str(workers))
         try:
             yield one
         finally:
             one.kill()
+
+
+def completed(journal: Path, buffer_id: str) -> int:
+    ((count,),) = rows(journal, f"SELECT completed FROM buffers WHERE buffer_id = '{buffer_id}'")
+    return int(count)
 
 
 def sleep_until(time_s: float) -> None:

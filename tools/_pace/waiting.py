@@ -11,7 +11,7 @@ from _bench.figures import of_rounds, percentiles, progress, show_percentiles
 from _bench.processes import peak_mb
 
 from _pace.app import NAP_S, SHARED_RATE
-from _pace.processes import LOOK_EVERY_S, daemon
+from _pace.processes import LOOK_EVERY_S, completed, daemon
 from durable_bus import Client
 
 # ---- priority
@@ -45,12 +45,12 @@ def priority(options: argparse.Namespace) -> dict[str, Any]:
         texts = [str(n) for n in range(int(SHARED_RATE * options.fair_seconds * 2))]
         for name in "ab":
             client.start("share", texts, buffer_id=name)
-        while not all(one.completed(name) for name in "ab"):
+        while not all(completed(one.journal, name) for name in "ab"):
             time.sleep(LOOK_EVERY_S)
         time.sleep(1)  # the first has had a bucketful before the second was there
-        before = [one.completed(name) for name in "ab"]
+        before = [completed(one.journal, name) for name in "ab"]
         time.sleep(options.fair_seconds)
-        fair = [one.completed(name) - then for name, then in zip("ab", before, strict=True)]
+        fair = [completed(one.journal, name) - then for name, then in zip("ab", before, strict=True)]
     return {
         "urgent": percentiles(urgent_s),
         "low_first_s": round(low_first_s, 1),
@@ -89,7 +89,7 @@ def waiting(options: argparse.Namespace) -> dict[str, Any]:
         before = [echo_rate(client) for _ in rounds]
         alone_mb = memory_mb(one.process.pid)
         client.start("seldom", map(str, range(options.waiting_items)), buffer_id="waiting")
-        while not one.completed("waiting"):
+        while not completed(one.journal, "waiting"):
             time.sleep(LOOK_EVERY_S)
         asked_s = []
         end_s = time.monotonic() + options.status_seconds

@@ -59,23 +59,29 @@ def answered(context: Context, lease_id: int, first: int, count: int) -> Lease |
 
 def _replace(context: Context, before: Lease, after: Lease) -> None:
     """A lease is shorter now, or more of it is answered. It ends when nothing of it is left."""
-    state, worker = context.state, context.state.workers.get(before.worker_id)
-    fewer = before.open_count - after.open_count
-    done = after.answered == after.all_answered
-    if done:
-        state.leases.discard(before.lease_id)
-        if isinstance(before, ItemLease):
-            how = "answered" if after.item_count else "returned"
-            context.journal.work.end_dispatch(before.lease_id, how)
-    else:
-        state.leases[before.lease_id] = after
+    state, fewer = context.state, before.open_count - after.open_count
+    if after.answered == after.all_answered:
+        _end(context, before, "answered" if after.item_count else "returned", fewer)
+        return
+    state.leases[before.lease_id] = after
+    worker = state.workers.get(before.worker_id)
+    if worker is not None:
+        state.workers.change(worker.worker_id, unanswered=worker.unanswered - fewer)
+
+
+def _end(context: Context, lease: Lease, how: str, fewer: int) -> None:
+    """A lease is over, and its worker has so many fewer to answer."""
+    state, worker = context.state, context.state.workers.get(lease.worker_id)
+    state.leases.discard(lease.lease_id)
+    if isinstance(lease, ItemLease):
+        context.journal.work.end_dispatch(lease.lease_id, how)
     if worker is not None:
         state.workers.change(
             worker.worker_id,
             unanswered=worker.unanswered - fewer,
-            messages=worker.messages - (done and isinstance(before, MessageLease)),
-            held=tuple(one for one in worker.held if one != before.lease_id) if done else worker.held,
-            exclusive=worker.exclusive and not (done and before.alone),
+            messages=worker.messages - isinstance(lease, MessageLease),
+            held=tuple(one for one in worker.held if one != lease.lease_id),
+            exclusive=worker.exclusive and not lease.alone,
         )
 
 
@@ -136,16 +142,7 @@ def lost(context: Context, lease: ItemLease, *, suspected: bool) -> list[Suspect
     positions = lease.open_positions()
     if not suspected:
         _give_back(context, lease, positions, alone=lease.alone)
-    context.state.leases.discard(lease.lease_id)
-    context.journal.work.end_dispatch(lease.lease_id, "died" if suspected else "returned")
-    worker = context.state.workers.get(lease.worker_id)
-    if worker is not None:
-        context.state.workers.change(
-            worker.worker_id,
-            unanswered=worker.unanswered - len(positions),
-            held=tuple(one for one in worker.held if one != lease.lease_id),
-            exclusive=worker.exclusive and not lease.alone,
-        )
+    _end(context, lease, "died" if suspected else "returned", len(positions))
     return [(lease, position) for position in positions] if suspected else []
 
 

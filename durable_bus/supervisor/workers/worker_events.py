@@ -1,6 +1,6 @@
 """What workers say, and how they end: answers, failures and outcomes on their way into the journal."""
 
-from durable_bus.errors import EngineLost, WorkerDeath, WorkerSilent
+from durable_bus.errors import EngineLost, WorkerDeath, WorkerSilent, is_of_engine
 from durable_bus.journal.work import Failure
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import budgets, collector, conversations
@@ -48,7 +48,7 @@ def spoke(context: Context, event: WorkerSpoke) -> None:
 
 def _cannot_import(context: Context, error: str, **facts: str) -> None:
     context.journal.set_worker_error(error)
-    what = "engine cannot be had" if error.startswith("engine ") else "worker cannot import the app"
+    what = "engine cannot be had" if is_of_engine(error) else "worker cannot import the app"
     context.outbox.log(what, error=error, **facts)
 
 

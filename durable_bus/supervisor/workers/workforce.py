@@ -2,7 +2,7 @@
 when.
 """
 
-from durable_bus.errors import BusNotImportable, EngineError, WorkerDeath
+from durable_bus.errors import BusNotImportable, EngineError, WorkerDeath, engine_says
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.scheduling import pacing, recall
@@ -42,7 +42,6 @@ def fill(context: Context) -> None:
                 booting_since_s=context.now_s(),
                 engine=engine.name if engine is not None and is_engine else "",
                 gets_items=engine is None or is_engine,
-                gets_messages=not is_engine,
             )
             state.commit()
 
@@ -151,7 +150,7 @@ def died_in_boot(context: Context, worker: Worker, death: WorkerDeath) -> str | 
         if worker.hangs_in_boot:
             reason = f"a worker had not imported the app after {BOOT_TIMEOUT_S:g} s"
         if worker.engine:
-            reason = f"engine {worker.engine}: its process died as it started: {how}"
+            reason = engine_says(worker.engine, f"its process died as it started: {how}")
         _note_error(state, worker, reason)
     now_s = context.now_s()
     if now_s >= state.spawn_at_s:  # else it belongs to those who were spawned together, and died so

@@ -24,7 +24,7 @@ def settings(name: str, concurrency: int) -> ListenerSettings:
 
 
 def engine(worker_id: int, *names: str, places: int = 4, **fields: Any) -> Worker:
-    return worker(worker_id, *names, engine="dask", places=places, gets_messages=False, **fields)
+    return worker(worker_id, *names, engine="dask", places=places, **fields)
 
 
 def beside(worker_id: int, *names: str, **fields: Any) -> Worker:
@@ -128,7 +128,7 @@ def test_a_worker_that_has_not_reported_gets_nothing() -> None:
         ([engine(1, "other"), beside(2, "work")], 0),
         ([engine(1, "work", leaving=True), engine(2, "work", places=8)], 8),
         # Before it has said how many places it has, it has not said what it runs either.
-        ([Worker(1, 100, engine="dask", gets_messages=False), beside(2, "work")], 0),
+        ([Worker(1, 100, engine="dask"), beside(2, "work")], 0),
     ],
 )
 def test_each_place_of_an_engine_counts_and_the_worker_beside_it_does_not(
