@@ -82,8 +82,6 @@ __all__ = [
     "WorkerUnintelligible",
     "WorkerUnresponsive",
     "encodable",
-    "engine_says",
-    "is_of_engine",
     "one_line",
     "said",
 ]
@@ -193,20 +191,6 @@ class UnsupportedPlatform(DurableBusError):
 
 class EngineError(DurableBusError):
     """The engine cannot be used: its name, what it needs installed, or what it connects to is wrong."""
-
-
-def engine_says(name: str, why: str) -> str:
-    """What an EngineError says: it is told where an app's errors are told, too."""
-    return f"engine {name}: {why}"
-
-
-def is_of_engine(worker_error: str) -> bool:
-    """Whether why nothing runs is an engine's affair, and not that the app cannot be imported.
-
-    Its text says so, as `engine_says` made it: the journal keeps nothing but the text (`run.worker_error`),
-    also of supervisors that are gone.
-    """
-    return worker_error.startswith("engine ")
 
 
 class NotFound(DurableBusError):

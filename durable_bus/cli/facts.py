@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from durable_bus.cli.limits import limit_facts, wait_for_limits
 from durable_bus.cli.printing import amount, buffer_row, duration
-from durable_bus.errors import is_of_engine
 from durable_bus.journal.admin.wal_readers import wal_readers
 from durable_bus.journal.lock import holder_pid
 from durable_bus.journal.reader import JournalReader
+from durable_bus.wire.engine_errors import is_of_engine
 
 DISK_IS_FULL = "full: starts are refused, results wait in the workers until there is room"
 """What `storage_full` means."""

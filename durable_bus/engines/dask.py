@@ -28,7 +28,8 @@ import dask.config
 from distributed import Client
 
 from durable_bus.engines.engine import Call, CountsAhead, EngineGone, Fate
-from durable_bus.errors import EngineError, engine_says, said
+from durable_bus.errors import EngineError, said
+from durable_bus.wire.engine_errors import engine_says
 
 __all__ = ["DaskEngine"]
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from durable_bus.engines.engine import Call, Engine, EngineGone, Fate
-from durable_bus.errors import EngineError, engine_says, said
+from durable_bus.errors import EngineError, said
+from durable_bus.wire.engine_errors import engine_says
 
 __all__ = ["KINDS", "Engine", "EngineGone", "Fate", "check_spec", "open_engine"]
 

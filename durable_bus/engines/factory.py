@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from durable_bus.engines.engine import CountsAhead, EngineGone
-from durable_bus.errors import EngineError, engine_says, said
+from durable_bus.errors import EngineError, said
+from durable_bus.wire.engine_errors import engine_says
 
 __all__ = ["FactoryEngine", "executor_capacity"]
 

@@ -20,7 +20,8 @@ from collections.abc import Callable
 from typing import Any
 
 from durable_bus.engines.engine import CountsAhead, EngineGone
-from durable_bus.errors import EngineError, engine_says, said
+from durable_bus.errors import EngineError, said
+from durable_bus.wire.engine_errors import engine_says
 
 __all__ = ["MpiEngine"]
 

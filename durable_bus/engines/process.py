@@ -24,9 +24,10 @@ from durable_bus.app.bus import Bus
 from durable_bus.app.finding import load_app
 from durable_bus.engines.batch import Reply, code_of, greet, run_batch
 from durable_bus.engines.executors import Engine, Fate, open_engine
-from durable_bus.errors import DurableBusError, EngineError, encodable, engine_says, said
+from durable_bus.errors import DurableBusError, EngineError, encodable, said
 from durable_bus.payloads.packing import split
 from durable_bus.wire.decoding import decode_work
+from durable_bus.wire.engine_errors import engine_says
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, encode, write_all
 from durable_bus.wire.slot import LIMIT, SINCE, STARTED, Slot
 from durable_bus.wire.spawning import WorkerArguments

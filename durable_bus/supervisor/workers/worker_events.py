@@ -1,6 +1,6 @@
 """What workers say, and how they end: answers, failures and outcomes on their way into the journal."""
 
-from durable_bus.errors import EngineLost, WorkerDeath, WorkerSilent, is_of_engine
+from durable_bus.errors import EngineLost, WorkerDeath, WorkerSilent
 from durable_bus.journal.work import Failure
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import budgets, collector, conversations
@@ -10,6 +10,7 @@ from durable_bus.supervisor.scheduling import leases, memo, pacing, recall
 from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, State, Worker
 from durable_bus.supervisor.workers import workforce
 from durable_bus.supervisor.workers.blame import guilty
+from durable_bus.wire.engine_errors import is_of_engine
 from durable_bus.wire.work import Answers, Lost, Places, Ready
 
 __all__ = ["ended", "spoke"]
