@@ -82,10 +82,10 @@ answers in SQL, one in a hundred of them failed: the shortest of three.
 running before and nothing after: items a second, processes started and ended within it, in paired rounds. Of
 --items that take no time, and of as many as keep all workers busy for --map-seconds.
 
-**console**: a journal of --journal-results results in 10,000 buffers, a daemon that does some 5,000 items/s
-on it, and the console: the first byte of each page, asked thirty times, and its size; the console's processor
-time while one page is open, which is fetched at each event; fifty event streams for a minute, and what is
-left of them; its peak memory. It needs the extra web, and httpx.
+**console**: a journal of --journal-results results in --console-buffers buffers, a daemon that does some
+5,000 items/s on it, and the console: the first byte of each page, asked thirty times, and its size; the
+console's processor time while one page is open, which is fetched at each event; fifty event streams for
+--console-seconds, and what is left of them; its peak memory. It needs the extra web, and httpx.
 """
 
 import argparse
@@ -143,6 +143,7 @@ COUNTS = {
     "journal_results": (1_000_000, ""),
     "small_samples": (100, "buffers of each kind of small"),
     "million_items": (1_000_000, "the more of million's"),
+    "console_buffers": (10_000, "that have the --journal-results of console's journal"),
 }
 """Options that take a whole number: the default, and what it is for."""
 
@@ -195,6 +196,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--map-seconds", type=float, default=10.0, help="how long the items of map that take time take"
     )
+    parser.add_argument("--console-seconds", type=float, default=60.0, help="how long console's streams last")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where journals go")
     parser.add_argument("--json", action="store_true", help="print JSON, at the end")
     options = parser.parse_args(arguments)
@@ -207,8 +209,9 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if options.connections > CONNECTIONS_MAX:
         parser.error(f"--connections: a daemon takes {CONNECTIONS_MAX}")
-    if min(options.submit_rate, options.submit_seconds, options.cores_seconds, options.map_seconds) <= 0:
-        parser.error("--submit-rate, --submit-seconds, --cores-seconds and --map-seconds must be above 0")
+    for name in ("submit_rate", "submit_seconds", "cores_seconds", "map_seconds", "console_seconds"):
+        if getattr(options, name) <= 0:
+            parser.error(f"--{name.replace('_', '-')} must be above 0")
     if not options.variants or not set(options.variants) <= set("abcde"):
         parser.error("--variants takes letters from a to e")
     return options

@@ -64,7 +64,8 @@ def long_report(tmp_path_factory: pytest.TempPathFactory) -> Any:
     few += ["--cores-list", "1", "--sleepers-list", "2", "--cores-seconds", "0.01"]
     few += ["--small-list", "2,3", "--small-samples", "2", "--map-seconds", "0.01"]
     few += ["--submit-rate", "48", "--submit-seconds", "0.5"]
-    asked = ["--only", "awaits,beside,submissions,flood,journal,million,cost,cores,small,forms,map"]
+    few += ["--console-buffers", "5", "--console-seconds", "1"]
+    asked = ["--only", "awaits,beside,submissions,flood,journal,million,cost,cores,small,forms,map,console"]
     return report_made_once(tmp_path_factory, "long", *few, *asked)
 
 
@@ -319,3 +320,15 @@ def test_ctrl_c_while_it_removes_its_folder_does_not_leave_it(
     with pytest.raises(KeyboardInterrupt), scratch(tmp_path):
         monkeypatch.setattr(os, "rmdir", interrupted)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_console_was_asked_for_every_page_and_listened_to(long_report: Any) -> None:
+    console = long_report["sections"]["console"]
+    assert (console["results"], console["buffers"]) == (50, 5)
+    assert {path.split("?")[0].split("/")[1] for path in console["pages"]} == {
+        "", "buffers", "workers", "messages", "questions", "time",
+    }  # fmt: skip
+    assert all(0 < page["kb"] < 200 for page in console["pages"].values())
+    assert console["one_page_open"]["fetched"] >= 1
+    assert console["streams"]["events"][0] >= 1
+    assert console["streams"]["after"]["descriptors"] <= console["streams"]["before"]["descriptors"]

@@ -14,14 +14,12 @@ import httpx
 
 from _bench.app import bus
 from _bench.figures import progress
-from _bench.processes import DURABLE_BUS, cpu_s, environment, first_client, peak_mb, rows, scratch
+from _bench.processes import DURABLE_BUS, Daemon, cpu_s, environment, peak_mb, rows, scratch
 
-BUFFERS = 10_000
 WORK = "sleep_250us"
 SAMPLES = 30
-WATCHED_S = 20.0
+WATCHED_S_MAX = 20.0
 STREAMS = 50
-STREAMS_S = 60.0
 GOALS = {
     "first_byte_p95_ms": "150 ms at most; the past's overview 1,000",
     "largest_page_kb": "below 200",
@@ -32,21 +30,22 @@ GOALS = {
 
 
 def console(options: argparse.Namespace) -> dict[str, Any]:
+    buffers, seconds = options.console_buffers, options.console_seconds
+    count = max(1, options.journal_results // buffers)
     with scratch(options.folder) as own:
         journal = own / "journal.db"
-        count = options.journal_results // BUFFERS
-        progress(f"console: making {BUFFERS:,} buffers of {count:,} results")
+        progress(f"console: making {buffers:,} buffers of {count:,} results")
         with bus.running(journal=journal, workers=options.workers) as client:
-            for number in range(BUFFERS):
+            for number in range(buffers):
                 items = (f"item {number} {index}" for index in range(count))
                 client.start("keep", items, buffer_id=f"b{number:05d}").wait()
-        with _served(journal, own, options.workers), _working(journal), _console(journal, own) as page:
+        with _served(journal, options.workers), _working(journal), _console(journal, own) as page:
             return {
-                "results": BUFFERS * count,
-                "buffers": BUFFERS,
-                "pages": _pages(page, journal),
-                "one_page_open": _one_page_open(page, journal),
-                "streams": _streams(page),
+                "results": buffers * count,
+                "buffers": buffers,
+                "pages": _pages(page, journal, f"b{buffers // 2:05d}"),
+                "one_page_open": _one_page_open(page, journal, min(seconds, WATCHED_S_MAX)),
+                "streams": _streams(page, seconds),
                 "peak_mb": round(peak_mb(page.pid), 1),
             }
 
@@ -73,17 +72,13 @@ class Page:
 
 
 @contextlib.contextmanager
-def _served(journal: Path, folder: Path, workers: int) -> Iterator[None]:
-    log = folder / "daemon.log"
-    command = [*DURABLE_BUS, "serve", "_bench.app:bus", "--journal", str(journal), "--workers", str(workers)]
-    with open(log, "wb") as stderr:
-        process = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stderr=stderr)
+def _served(journal: Path, workers: int) -> Iterator[None]:
+    daemon = Daemon("_bench.app:bus", journal, "--workers", str(workers))
     try:
-        first_client(journal, process, log).close()
+        daemon.client().close()
         yield
     finally:
-        process.terminate()
-        process.wait()
+        daemon.stop()
 
 
 @contextlib.contextmanager
@@ -115,16 +110,16 @@ def _console(journal: Path, folder: Path) -> Iterator[Page]:
         process.stdout.close()
 
 
-def _pages(page: Page, journal: Path) -> dict[str, Any]:
+def _pages(page: Page, journal: Path, buffer_id: str) -> dict[str, Any]:
     """Each page so often: the 95th percentile, by nearest rank, and its size."""
     (newest,) = rows(journal, "SELECT max(commit_id) FROM journal_commit")[0]
     (message,) = rows(journal, "SELECT message_id FROM messages LIMIT 1")[0]
     then = newest // 2
     paths = (
         "/", f"/?at={then}", "/buffers", f"/buffers?at={then}", "/buffers?state=cancelled",
-        "/buffers?part=b042",
-        "/buffers/busy", "/buffers/busy?state=waiting", f"/buffers/busy?at={newest}", "/buffers/b04321",
-        f"/buffers/b00042?at={then}", "/buffers/b04321/items/7", "/workers", f"/workers?at={then}",
+        "/buffers?part=b00",
+        "/buffers/busy", "/buffers/busy?state=waiting", f"/buffers/busy?at={newest}", f"/buffers/{buffer_id}",
+        f"/buffers/{buffer_id}?at={then}", f"/buffers/{buffer_id}/items/0", "/workers", f"/workers?at={then}",
         "/messages", f"/messages/{message.replace('/', '%2F')}", "/questions",
         "/questions?name=slowest-items", "/questions?sql=SELECT+count(*)+FROM+results",
         "/time", f"/time?at={then}",
@@ -142,10 +137,10 @@ def _pages(page: Page, journal: Path) -> dict[str, Any]:
     return measured
 
 
-def _one_page_open(page: Page, journal: Path) -> dict[str, Any]:
+def _one_page_open(page: Page, journal: Path, watched_s: float) -> dict[str, Any]:
     """What a browser with the overview open costs: it fetches the page at each event."""
     done = "SELECT completed FROM buffers WHERE buffer_id = 'busy'"
-    stop_s = time.monotonic() + WATCHED_S
+    stop_s = time.monotonic() + watched_s
     begun_s, cpu_before, items_before = time.monotonic(), cpu_s(page.pid), rows(journal, done)[0][0]
     fetched = 0
     with page.client.stream("GET", "/live") as events:
@@ -164,7 +159,7 @@ def _one_page_open(page: Page, journal: Path) -> dict[str, Any]:
     }
 
 
-def _streams(page: Page) -> dict[str, Any]:
+def _streams(page: Page, seconds: float) -> dict[str, Any]:
     """The longest that one of fifty connections went without an event, and what is left of them."""
     before = _held(page.pid)
     stale = [0.0] * STREAMS
@@ -183,7 +178,7 @@ def _streams(page: Page) -> dict[str, Any]:
                         stale[number] = max(stale[number], now_s - last_s)
                     last_s = now_s
                     events[number] += 1
-                if now_s - begun_s > STREAMS_S:
+                if now_s - begun_s > seconds:
                     return
 
     threads = [threading.Thread(target=follow, args=(number,)) for number in range(STREAMS)]
@@ -195,6 +190,7 @@ def _streams(page: Page) -> dict[str, Any]:
     while (after := _held(page.pid)) != before and time.monotonic() < deadline_s:
         time.sleep(0.1)
     return {
+        "seconds": seconds,
         "stale_s": round(max(stale), 2),
         "events": [min(events), max(events)],
         "before": before,
@@ -222,8 +218,8 @@ def show_console(measured: dict[str, Any]) -> None:
     )
     streams = measured["streams"]
     print(
-        f"    {STREAMS} streams for {STREAMS_S:.0f} s: the longest without an event {streams['stale_s']} s "
-        f"(goal: {GOALS['stale_s']}), {streams['events'][0]} to {streams['events'][1]} events; held before "
-        f"{streams['before']}, after {streams['after']}"
+        f"    {STREAMS} streams for {streams['seconds']:.0f} s: the longest without an event "
+        f"{streams['stale_s']} s (goal: {GOALS['stale_s']}), {streams['events'][0]} to "
+        f"{streams['events'][1]} events; held before {streams['before']}, after {streams['after']}"
     )
     print(f"    peak memory {measured['peak_mb']} MB (goal: {GOALS['peak_mb']})")
