@@ -35,12 +35,14 @@ def _svg(
     kind: str,
     stretch: bool = False,
     links: bool = False,
+    grows: bool = True,
 ) -> Markup:
     ratio = ' preserveAspectRatio="none"' if stretch else ""
+    size = "" if grows else f' width="{width}" height="{height}"'
     role = "group" if links else "img"  # what is in an image is nothing by itself for who hears the page
     return Markup(
         f'<svg class="drawing {kind}" viewBox="0 0 {width} {height}" role="{role}"'
-        f' aria-label="{escape(label)}"{ratio}>{"".join(body)}</svg>'
+        f' aria-label="{escape(label)}"{ratio}{size}>{"".join(body)}</svg>'
     )
 
 
@@ -275,5 +277,11 @@ def thread(messages: Sequence[dict[str, object]], link: Callable[[str], str]) ->
             f"{text}<title>{escape(kind)}, {one['state']}</title></text></a></g>"
         )
     return _svg(
-        max(1, len(names)) * step, height, f"{len(messages)} messages", body, kind="thread", links=True
+        max(1, len(names)) * step,
+        height,
+        f"{len(messages)} messages",
+        body,
+        kind="thread",
+        links=True,
+        grows=False,
     )

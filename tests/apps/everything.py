@@ -59,3 +59,8 @@ def remembered(text: str) -> str:
 @bus.listener("Odd.name_-9")
 def odd(text: str) -> str:
     return text
+
+
+@bus.listener("echo")
+def echo(text: str) -> str:
+    return text

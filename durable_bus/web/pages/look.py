@@ -170,8 +170,6 @@ class Look:
             "notice": notice,
             "kept": kept,
             "here": self.request.url.path + (f"?{urlencode(kept)}" if kept else ""),
-            "live_url": self.request.url.path
-            + (f"?{self.request.url.query}" if self.request.url.query else ""),
             "strip": drawings.runs_strip(runs, moment.oldest, moment.newest),
             "crash_before": max((c for c in crashes if c < moment.commit), default=None),
             "crash_after": min((c for c in crashes if c > moment.commit), default=None),

@@ -11,6 +11,8 @@ from support import Facts
 
 from durable_bus.client.client import Client
 
+pytest.register_assert_rewrite("acting")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
