@@ -167,7 +167,11 @@ def _history(one: dict[str, Any]) -> list[_Event]:
         who = f"process {sent['worker_pid']}" + (f" at {sent['place']}" if sent["place"] else "")
         handed = f"attempt {sent['attempt']}: handed to {who}"
         events.append(_Event(sent["commit_id"], 1, sent["sent_ms"], handed))
-        how = {"died": f"{who} died", "crashed": "the supervisor crashed", "returned": "taken back unbegun"}
+        how = {
+            "died": f"{who} died",
+            "crashed": "the supervisor crashed",
+            "returned": "taken back before it began",
+        }
         if sent["ended_how"] in how:
             end = how[sent["ended_how"]]
             events.append(_Event(sent["ended_commit"], 0, sent["ended_ms"], end, "bad"))
