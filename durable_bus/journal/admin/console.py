@@ -354,7 +354,9 @@ class ConsoleReader(MomentReader):
         return self.rows_of("last_failures", limit=limit)
 
     def hands(self) -> list[dict[str, Any]]:
-        """Who had items in hand, among the last dispatches."""
+        """Who has items in hand; of the past, among the last dispatches."""
+        if self.moment.is_now:
+            return self.rows_of("hands_now")
         return self.rows_of("hands", among=_DISPATCHES_LOOKED_AT)
 
     def deaths(self) -> list[dict[str, Any]]:

@@ -31,13 +31,16 @@ SELECT commit_id FROM answer WHERE answer_id >= :id ORDER BY answer_id LIMIT 1;
 SELECT commit_id FROM failure WHERE failure_id >= :id ORDER BY failure_id LIMIT 1;
 
 -- name: dispatch_probe
-SELECT commit_id FROM dispatch WHERE dispatch_id >= :id ORDER BY dispatch_id LIMIT 1;
+-- What came back has perhaps a row that was made then, of the commit of the dispatch that it was part of: it is passed over.
+SELECT coalesce((
+    SELECT commit_id FROM dispatch WHERE dispatch_id >= :id AND ended_how IS NOT 'returned' ORDER BY dispatch_id LIMIT 1
+), 9223372036854775807);
 
 -- name: newest_run
 SELECT run_id, pid, app, version, started_at, stopped_at, worker_error, listeners FROM run ORDER BY run_id DESC LIMIT 1;
 
 -- name: runs
--- The last ones that had begun by then. Commits are numbered in order, so those of a run are a range.
+-- The last ones, also those that began later. Commits are numbered in order, so those of a run are a range.
 SELECT r.run_id, r.pid, r.app, r.version, r.started_at, r.stopped_at,
     (SELECT c.commit_id FROM journal_commit c WHERE c.run_id = r.run_id ORDER BY c.commit_id LIMIT 1) AS first_commit,
     (SELECT c.commit_id FROM journal_commit c WHERE c.run_id = r.run_id ORDER BY c.commit_id DESC LIMIT 1) AS last_commit,
@@ -273,7 +276,8 @@ SELECT i.item_key & 4294967295 AS item_index, substr(i.payload, 1, 300) AS paylo
     (SELECT count(*) FROM failure f WHERE f.item_key = i.item_key AND f.commit_id <= :at) AS failures,
     (
         SELECT f.kind || ': ' || f.message FROM failure f
-        WHERE f.item_key = i.item_key AND f.commit_id <= :at ORDER BY f.failure_id DESC LIMIT 1
+        WHERE f.item_key = i.item_key AND f.commit_id <= :at AND f.attempt = coalesce(a.attempt, f.attempt)
+        ORDER BY f.failure_id DESC LIMIT 1
     ) AS last_failure
 FROM item i
 LEFT JOIN result r ON r.item_key = i.item_key AND r.answer_id <= :last_answer
@@ -400,14 +404,24 @@ SELECT to_id, sum(waiting) AS waiting, sum(delivered) AS delivered, to_id IN (SE
 GROUP BY to_id ORDER BY to_id LIMIT :limit;
 
 -- name: hands
--- Who had what in hand, among the last dispatches until then.
+-- Who had what in hand, among the last dispatches until then. What came back later has a row that is newer than those.
 SELECT d.worker_pid, d.place AS place, count(*) AS batches, sum(d.item_count) AS items, min(c.committed_at) AS since_ms,
-    group_concat(DISTINCT b.target) AS listeners, min(b.buffer_id) AS buffer_id
+    group_concat(DISTINCT b.target) AS listeners
 FROM dispatch d NOT INDEXED
 JOIN journal_commit c ON c.commit_id = d.commit_id
 JOIN buffer b ON b.buffer_seq = d.buffer_seq
-WHERE d.dispatch_id > :last_dispatch - :among AND d.dispatch_id <= :last_dispatch
-    AND (d.ended_commit IS NULL OR d.ended_commit > :at)
+WHERE d.dispatch_id > :last_dispatch - :among AND d.dispatch_id <= :last_dispatch + :among
+    AND d.commit_id <= :at AND (d.ended_commit IS NULL OR d.ended_commit > :at)
+GROUP BY d.worker_pid, d.place ORDER BY d.worker_pid LIMIT :limit;
+
+-- name: hands_now
+-- The same of all dispatches, by the index that holds only what has not ended.
+SELECT d.worker_pid, d.place AS place, count(*) AS batches, sum(d.item_count) AS items, min(c.committed_at) AS since_ms,
+    group_concat(DISTINCT b.target) AS listeners
+FROM dispatch d INDEXED BY dispatch_not_ended
+JOIN journal_commit c ON c.commit_id = d.commit_id
+JOIN buffer b ON b.buffer_seq = d.buffer_seq
+WHERE d.ended_commit IS NULL
 GROUP BY d.worker_pid, d.place ORDER BY d.worker_pid LIMIT :limit;
 
 -- name: worker_deaths
