@@ -464,7 +464,8 @@ WHERE s.buffer_seq = :buffer_seq AND s.commit_id <= :at
 GROUP BY s.listener, s.unit ORDER BY s.listener, s.unit LIMIT :limit;
 
 -- name: by_hand
--- What people have asked for, the newest first. A retry and a prune have no row of their own: a buffer tells of them.
+-- What people have asked for, the newest first. A retry and a prune have no row of their own: a buffer tells of them. Nothing
+-- tells a prune that somebody asked for from those of `serve --retain`.
 SELECT what, subject, detail, commit_id, committed_at AS at_ms FROM (
     SELECT * FROM (
         SELECT 'paused' AS what, b.buffer_id AS subject, '' AS detail, p.paused_commit AS commit_id
@@ -492,7 +493,8 @@ SELECT what, subject, detail, commit_id, committed_at AS at_ms FROM (
         WHERE l.cause IN ('hand', 'reset') AND l.commit_id <= :at ORDER BY l.change_id DESC LIMIT :limit
     )
     UNION ALL
-    SELECT 'pruned', min(b.buffer_id), count(*) || CASE count(*) WHEN 1 THEN ' buffer' ELSE ' buffers' END, b.pruned_commit FROM buffer b
+    SELECT 'pruned', min(b.buffer_id), count(*) || CASE count(*) WHEN 1 THEN ' buffer' ELSE ' buffers' END
+        || ', by hand or by serve --retain', b.pruned_commit FROM buffer b
     WHERE b.pruned_commit <= :at GROUP BY b.pruned_commit
 )
 JOIN journal_commit USING (commit_id)

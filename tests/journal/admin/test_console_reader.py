@@ -89,3 +89,15 @@ def test_an_item_that_is_answered_with_a_failure_has_not_failed_by_what_an_earli
         ("answered", 1, 0),
     ]
     assert [item["last_failure"] for item in items] == [None, "exception: raised"]
+
+
+def test_rates_are_of_equal_parts_of_the_time_before_and_nothing_falls_out(opened: Journal) -> None:
+    for at_ms in (10_000, 14_999, 15_000, 20_000):
+        with opened.commit(at_ms):
+            seq = add_buffer(opened, f"b{at_ms}", ["x"], "0")
+            answered(opened, opened.work.dispatch(seq, 0, 1, 1, False, 9), seq, 0)
+    with ConsoleReader(opened.path) as reader:
+        assert reader.rate(seconds=10, buckets=2, until_ms=19_998) == [(1, 0), (2, 0)]
+        assert reader.rate(seconds=10, buckets=2, until_ms=19_999) == [(2, 0), (1, 0)]
+        assert reader.rate(seconds=10, buckets=2) == [(2, 0), (1, 0)]
+        assert [results for results, _ in reader.density(5)] == [0, 1, 1, 1, 1]
