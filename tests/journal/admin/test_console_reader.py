@@ -101,3 +101,16 @@ def test_rates_are_of_equal_parts_of_the_time_before_and_nothing_falls_out(opene
         assert reader.rate(seconds=10, buckets=2, until_ms=19_999) == [(2, 0), (1, 0)]
         assert reader.rate(seconds=10, buckets=2) == [(2, 0), (1, 0)]
         assert [results for results, _ in reader.density(5)] == [0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("results", "stride"), [(1, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
+def test_a_drawing_is_of_a_sample_where_there_are_more_answers_than_it_looks_at(
+    opened: Journal, monkeypatch: pytest.MonkeyPatch, results: int, stride: int
+) -> None:
+    monkeypatch.setattr(console, "_SAMPLE_ANSWERS", 4)
+    with opened.commit(2):
+        seq = add_buffer(opened, "b", ["x"] * results, "0")
+        for index in range(results):
+            answered(opened, opened.work.dispatch(seq, index, 1, 1, False, 9), seq, index)
+    with ConsoleReader(opened.path) as reader:
+        assert reader.picture(reader.buffer("b")).stride == stride
