@@ -177,7 +177,9 @@ LEFT JOIN buffer retried ON retried.buffer_seq = b.retry_of
 ORDER BY chosen.key;
 
 -- name: retries_of
-SELECT b.buffer_id FROM buffer b WHERE b.retry_of = :buffer_seq AND b.created_commit <= :at ORDER BY b.buffer_seq LIMIT 20;
+SELECT b.buffer_id FROM buffer b
+WHERE b.retry_of = :buffer_seq AND b.created_commit <= :at AND (b.dropped_commit IS NULL OR b.dropped_commit > :at)
+ORDER BY b.buffer_seq LIMIT 20;
 
 -- name: last_failures
 SELECT f.failure_id, b.buffer_id, f.item_key & 4294967295 AS item_index, m.message_id, f.attempt, f.kind, f.message,
@@ -356,7 +358,8 @@ WHERE (m.thread_id = :thread_id OR (m.thread_id > :thread_prefix AND m.thread_id
 ORDER BY m.message_seq LIMIT :limit;
 
 -- name: messages_page
--- The newest first; what is NULL does not matter.
+-- The newest first; what is NULL does not matter. Of a message that was delivered, or settled, and came back only the last time
+-- is known: until then it is shown as waiting.
 SELECT * FROM (
     SELECT m.message_seq, m.message_id, m.kind, m.from_id, m.to_id, m.thread_id, substr(m.payload, 1, 300) AS payload, m.form AS message_form,
         created.committed_at AS created_ms,
@@ -375,8 +378,8 @@ WHERE :state IS NULL OR state = :state
 ORDER BY message_seq DESC LIMIT :limit;
 
 -- name: message
-SELECT m.message_seq, m.message_id, m.kind, m.from_id, m.to_id, m.thread_id, m.payload, m.form AS message_form, m.worker_pid,
-    created.committed_at AS created_ms, m.created_commit,
+SELECT m.message_seq, m.message_id, m.kind, m.from_id, m.to_id, m.thread_id, m.payload, m.form AS message_form,
+    created.committed_at AS created_ms,
     CASE WHEN m.delivered_commit <= :at THEN delivered.committed_at END AS delivered_ms,
     CASE WHEN m.settled_commit <= :at THEN settled.committed_at END AS settled_ms,
     CASE

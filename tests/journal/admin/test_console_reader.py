@@ -114,3 +114,21 @@ def test_a_drawing_is_of_a_sample_where_there_are_more_answers_than_it_looks_at(
             answered(opened, opened.work.dispatch(seq, index, 1, 1, False, 9), seq, index)
     with ConsoleReader(opened.path) as reader:
         assert reader.picture(reader.buffer("b")).stride == stride
+
+
+def test_a_retry_that_was_given_up_is_none_of_those_that_it_was_tried_again_in(opened: Journal) -> None:
+    facts = {"target": "work", "return_to": "", "from_id": "cli", "collect": True, "starter_thread_id": "t"}
+    with opened.commit(2):
+        seq = add_buffer(opened, "b", ["x"], "0")
+        given_up = opened.buffers.add(
+            buffer_id="b.retry1", thread_id="t/r", request_id="r", retry_of=seq, **facts
+        )
+    with opened.commit(3):
+        opened.buffers.drop(given_up)
+    with opened.commit(4):
+        opened.buffers.add(buffer_id="b.retry1", thread_id="t/s", request_id="s", retry_of=seq, **facts)
+    told = []
+    for commit in (2, 3, 4):
+        with ConsoleReader(opened.path, str(commit)) as reader:
+            told.append(reader.buffer("b")["retries"])
+    assert told == [["b.retry1"], [], ["b.retry1"]]
