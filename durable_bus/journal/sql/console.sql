@@ -125,7 +125,7 @@ ORDER BY buffer_seq DESC LIMIT :limit;
 -- name: buffer_rows
 -- As they were: of those in the list :seqs. `total`: of a stream, what had come by then; NULL where nobody knows it any more.
 SELECT
-    b.buffer_seq, b.buffer_id, b.target, b.from_id, b.return_to, b.thread_id, b.starter_thread_id, b.collect,
+    b.buffer_seq, b.buffer_id, b.target, b.from_id, b.return_to, b.thread_id,
     CASE
         WHEN b.pruned_commit <= :at THEN 'pruned'
         WHEN b.cancelled_commit <= :at AND coalesce(b.ended_how, 'cancelled') = 'cancelled' THEN 'cancelled'
@@ -182,7 +182,7 @@ WHERE b.retry_of = :buffer_seq AND b.created_commit <= :at AND (b.dropped_commit
 ORDER BY b.buffer_seq LIMIT 20;
 
 -- name: last_failures
-SELECT f.failure_id, b.buffer_id, f.item_key & 4294967295 AS item_index, m.message_id, f.attempt, f.kind, f.message,
+SELECT b.buffer_id, f.item_key & 4294967295 AS item_index, m.message_id, f.attempt, f.kind, f.message,
     c.committed_at AS at_ms
 FROM failure f
 JOIN journal_commit c ON c.commit_id = f.commit_id
@@ -269,8 +269,8 @@ WHERE o.item_key >= :first_key AND o.item_key <= :last_key AND o.commit_id <= :a
 GROUP BY part ORDER BY part;
 
 -- name: items_page
-SELECT i.item_key & 4294967295 AS item_index, substr(i.payload, 1, 300) AS payload, i.form AS item_form,
-    r.success, substr(r.payload, 1, 300) AS answer, r.form AS answer_form, a.attempt, a.memo AS memo, c.committed_at AS recorded_ms,
+SELECT i.item_key & 4294967295 AS item_index, substr(i.payload, 1, 300) AS payload,
+    r.success, substr(r.payload, 1, 300) AS answer, a.attempt,
     CASE WHEN r.answer_id IS NOT NULL AND a.durations <> '' THEN CAST(CAST(
         substr(CAST(a.durations AS BLOB), ((i.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
     ) AS INTEGER) END AS took_us,
@@ -284,7 +284,6 @@ SELECT i.item_key & 4294967295 AS item_index, substr(i.payload, 1, 300) AS paylo
 FROM item i
 LEFT JOIN result r ON r.item_key = i.item_key AND r.answer_id <= :last_answer
 LEFT JOIN answer a ON a.answer_id = r.answer_id
-LEFT JOIN journal_commit c ON c.commit_id = a.commit_id
 WHERE i.item_key > :after_key AND i.item_key <= :last_key
 ORDER BY i.item_key LIMIT :limit;
 
@@ -302,8 +301,8 @@ WHERE i.item_key > :after_key AND i.item_key <= :last_key
 ORDER BY i.item_key LIMIT :limit;
 
 -- name: item
-SELECT i.item_key, i.payload, i.form AS item_form, r.success, r.payload AS answer, r.form AS answer_form, a.attempt, a.memo AS memo, a.worker_pid,
-    a.place AS place, c.committed_at AS recorded_ms, c.commit_id AS recorded_commit, c.run_id,
+SELECT i.payload, i.form AS item_form, r.success, r.payload AS answer, r.form AS answer_form, a.attempt, a.memo AS memo,
+    a.worker_pid, a.place AS place, c.committed_at AS recorded_ms, c.commit_id AS recorded_commit,
     CASE WHEN r.answer_id IS NOT NULL AND a.durations <> '' THEN CAST(CAST(
         substr(CAST(a.durations AS BLOB), ((i.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
     ) AS INTEGER) END AS took_us,
@@ -316,7 +315,7 @@ WHERE i.item_key = :item_key;
 
 -- name: dispatches_of_item
 -- A range holds 2,000 items at most.
-SELECT d.dispatch_id, d.first_index, d.item_count, d.attempt, d.worker_pid, d.place AS place, c.committed_at AS sent_ms, d.commit_id,
+SELECT d.attempt, d.worker_pid, d.place AS place, c.committed_at AS sent_ms, d.commit_id,
     CASE WHEN d.ended_commit <= :at THEN d.ended_how END AS ended_how,
     CASE WHEN d.ended_commit <= :at THEN e.committed_at END AS ended_ms,
     CASE WHEN d.ended_commit <= :at THEN d.ended_commit END AS ended_commit
@@ -328,7 +327,7 @@ WHERE d.buffer_seq = :buffer_seq AND d.first_index BETWEEN :index - 1999 AND :in
 ORDER BY d.dispatch_id LIMIT :limit;
 
 -- name: failures_of_item
-SELECT f.attempt, f.kind, f.message, f.commit_id, c.committed_at AS at_ms, t.body AS traceback, f.retry_at, f.place AS place
+SELECT f.attempt, f.kind, f.message, f.commit_id, c.committed_at AS at_ms, t.body AS traceback
 FROM failure f INDEXED BY failure_of_item
 JOIN journal_commit c ON c.commit_id = f.commit_id
 LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
@@ -336,7 +335,7 @@ WHERE f.item_key = :item_key AND f.commit_id <= :at
 ORDER BY f.failure_id DESC LIMIT :limit;
 
 -- name: failures_of_message
-SELECT f.attempt, f.kind, f.message, c.committed_at AS at_ms, t.body AS traceback, f.place AS place
+SELECT f.attempt, f.kind, f.message, c.committed_at AS at_ms, t.body AS traceback
 FROM failure f INDEXED BY failure_of_message
 JOIN journal_commit c ON c.commit_id = f.commit_id
 LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
@@ -361,7 +360,7 @@ ORDER BY m.message_seq LIMIT :limit;
 -- The newest first; what is NULL does not matter. Of a message that was delivered, or settled, and came back only the last time
 -- is known: until then it is shown as waiting.
 SELECT * FROM (
-    SELECT m.message_seq, m.message_id, m.kind, m.from_id, m.to_id, m.thread_id, substr(m.payload, 1, 300) AS payload, m.form AS message_form,
+    SELECT m.message_seq, m.message_id, m.kind, m.from_id, m.to_id, m.thread_id, substr(m.payload, 1, 300) AS payload,
         created.committed_at AS created_ms,
         CASE
             WHEN m.settled_commit <= :at AND m.failed THEN 'failed'
