@@ -81,7 +81,7 @@ def _daemon(journal: Path, workers: int | None) -> Iterator[None]:
     """
     with contextlib.suppress(NotFound), JournalReader(journal):
         pass  # what is no journal is refused
-    with contextlib.suppress(JournalUnreachable), Client(journal):
+    if _is_served(journal):
         yield
         return
     command = [sys.executable, "-m", "durable_bus", "serve", _APP, "--journal", str(journal)]
@@ -109,19 +109,23 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
+def _is_served(journal: Path) -> bool:
+    try:
+        Client(journal).close()
+    except JournalUnreachable:
+        return False
+    return True
+
+
 def _wait_for(process: subprocess.Popen[bytes], journal: Path, log: int) -> None:
     deadline_s = time.monotonic() + _BEGINS_WITHIN_S
-    while True:
-        try:
-            Client(journal).close()
-            return
-        except JournalUnreachable:
-            if process.poll() is not None or time.monotonic() > deadline_s:
-                lines = os.pread(log, 64 * 1024, 0).decode(errors="replace").strip().splitlines()
-                raise SupervisorLost(
-                    f"the daemon of the tour did not begin: {lines[-1] if lines else 'it says nothing'}"
-                ) from None
-            time.sleep(_LOOK_EVERY_S)
+    while not _is_served(journal):
+        if process.poll() is not None or time.monotonic() > deadline_s:
+            lines = os.pread(log, 64 * 1024, 0).decode(errors="replace").strip().splitlines()
+            raise SupervisorLost(
+                f"the daemon of the tour did not begin: {lines[-1] if lines else 'it says nothing'}"
+            )
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _submit(journal: Path) -> None:

@@ -169,8 +169,9 @@ class JournalReader:
                     yield as_said(payload, form, is_compact=True)
 
     def failed_items(self, buffer_seq: int) -> Iterator[tuple[int, str, str]]:
-        """Failed items of a buffer, in their order: index, kind and message of what failed it last. One that
-        a handler has answered with an error has no failure and is not among them.
+        """Failed items of a buffer, in their order: index, kind and message of what their last attempt failed
+        by. One whose last attempt a handler has answered with an error has no such failure, and is not among
+        them.
         """
         for page in self._pages_of_items("failed_items_page", buffer_seq):
             for item_key, message, kind in page:

@@ -124,15 +124,18 @@ class Batch:
     def drop(self) -> None:
         """Nothing more of it is started."""
         self.position = len(self.payloads)
-        self._end_span()
 
     def settled(self) -> None:
         """One of it has its outcome."""
         self._running -= 1
-        self._end_span()
 
-    def _end_span(self) -> None:
-        if self.span is not None and not self._running and self.position == len(self.payloads):
+    @property
+    def has_traced_all(self) -> bool:
+        """Its span may end: no item of it runs, and none is started any more."""
+        return self.span is not None and not self._running and self.position == len(self.payloads)
+
+    def end_span(self) -> None:
+        if self.span is not None and self.has_traced_all:
             self.span.end(self._begun)
 
     def arguments(self, item: Item, messages: MessageHandling) -> tuple[Any, HandlerMetadata]:

@@ -184,7 +184,14 @@ class AsyncRunner:
         self._replies.discard(batch.ordinal, batch.work.ordinal + len(batch.payloads))
         batch.drop()
         self._batch = None
+        self._end_span(batch)
+
+    def _end_span(self, batch: Batch) -> None:
+        """What is answered leaves first: to export a span may take long, and whoever dies meanwhile shall
+        lose the span alone.
+        """
         self._flush()
+        batch.end_span()
 
     def _run_sync(self, frame: Frame[Work]) -> None:
         self._replies.flush()  # what coroutines have answered must not wait until it ends
@@ -287,6 +294,8 @@ class AsyncRunner:
             item.timer.cancel()
         self._items.discard(item)
         item.batch.settled()
+        if item.batch.has_traced_all:
+            self._loop.call_soon(self._end_span, item.batch)  # its answer is said a line later
         self._room[item.batch.listener.settings.name] += 1
         if self._batch is not None:
             self._plan_feed()

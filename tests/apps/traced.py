@@ -4,6 +4,7 @@ Spans are JSON lines, written as each ends, so that a test reads them whatever i
 """
 
 import os
+import signal
 import sys
 import time
 
@@ -38,11 +39,21 @@ if "TRACES" in os.environ:
         def on_start(self, *_: object, **__: object) -> None:
             raise RuntimeError("a span processor that raises")
 
+    class Fatal(SimpleSpanProcessor):
+        """An export during which the worker is killed, once."""
+
+        def on_end(self, span: ReadableSpan) -> None:
+            if span.name.startswith("process") and not os.path.exists(os.environ["FATAL"]):
+                open(os.environ["FATAL"], "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            super().on_end(span)
+
     provider = TracerProvider(sampler=ALWAYS_OFF if "SAMPLED_OUT" in os.environ else ALWAYS_ON)
     if "BATCHED" in os.environ:
         provider.add_span_processor(BatchSpanProcessor(Lines(), schedule_delay_millis=600_000))
     else:
-        provider.add_span_processor((Broken if "BROKEN" in os.environ else SimpleSpanProcessor)(Lines()))
+        kind = Broken if "BROKEN" in os.environ else Fatal if "FATAL" in os.environ else SimpleSpanProcessor
+        provider.add_span_processor(kind(Lines()))
     trace.set_tracer_provider(provider)
 
 

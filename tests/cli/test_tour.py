@@ -4,12 +4,16 @@ import os
 import signal
 import stat
 from pathlib import Path
+from unittest.mock import MagicMock
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from command_line import Command, Ran, durable_bus
 from support import Facts, children_of, command_of, until
+
+from durable_bus.cli import tour as tour_module
+from durable_bus.errors import JournalUnreachable
 
 pytestmark = pytest.mark.slow
 
@@ -105,3 +109,14 @@ def test_a_file_that_is_no_journal_is_refused_before_anything_begins(tmp_path: P
     ran = durable_bus("tour", "--no-browser", cwd=tmp_path)
     assert ran.code == 5
     assert "is not a durable_bus journal" in ran.error
+
+
+def test_what_ends_a_tour_of_a_journal_that_somebody_serves_is_said_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tour_module, "Client", MagicMock())
+    with (
+        pytest.raises(JournalUnreachable, match="gone meanwhile"),
+        tour_module._daemon(tmp_path / "code-audit.db", None),
+    ):
+        raise JournalUnreachable("gone meanwhile")

@@ -26,8 +26,14 @@ _SAMPLE_DURATIONS = 20_000
 _FAILURES_LOOKED_AT = 20_000
 _ITEMS_LOOKED_AT = 50_000
 _DISPATCHES_LOOKED_AT = 20_000
+_COMMITS_LOOKED_AT = 50_000
 _NO_SEQ = (1 << 63) - 1
 _INDEX_MASK = (1 << INDEX_BITS) - 1
+
+
+def _one_in(count: int, looked_at: int) -> int:
+    """Of so many, one in how many is looked at, so that it is no more than that."""
+    return max(1, -(-count // looked_at))
 
 
 class FailureGroup(NamedTuple):
@@ -90,7 +96,7 @@ class ConsoleReader(MomentReader):
         """The same by commit, over all of the journal, of a sample of the commits of a long one."""
         moment = self.moment
         commits = max(1, moment.newest - moment.oldest + 1)
-        stride = commits // 50_000 + 1
+        stride = _one_in(commits, _COMMITS_LOOKED_AT)
         counts = [(0, 0)] * buckets
         span = {"first": moment.oldest, "commits": commits, "buckets": buckets, "stride": stride}
         for row in self.rows_of("density", **span):
@@ -202,11 +208,11 @@ class ConsoleReader(MomentReader):
         seq = {"buffer_seq": row["buffer_seq"]}
         with translated(self.path):
             count = self.statements.value("answers_count", **seq, last_answer=self.moment.last_answer)
-            stride = count // _SAMPLE_ANSWERS + 1
+            stride = _one_in(count, _SAMPLE_ANSWERS)
             sample = {**seq, "last_answer": self.moment.last_answer}
             spans = self.statements.all("answers_sample", **sample, stride=stride)
             items_an_answer = max(1, (row["completed"] or 0) // max(1, count))
-            coarser = max(stride, (row["completed"] or 0) // _SAMPLE_DURATIONS + 1)
+            coarser = max(stride, _one_in(row["completed"] or 0, _SAMPLE_DURATIONS))
             limit = _SAMPLE_DURATIONS // items_an_answer + 1
             texts = self.statements.all("durations_sample", **sample, stride=coarser, limit=limit)
         durations = [micros for (text,) in texts for micros in micros_of(text)]
@@ -354,7 +360,9 @@ class ConsoleReader(MomentReader):
         return self.rows_of("last_failures", limit=limit)
 
     def hands(self) -> list[dict[str, Any]]:
-        """Who had items in hand, among the last dispatches."""
+        """Who has items in hand; of the past, among the last dispatches."""
+        if self.moment.is_now:
+            return self.rows_of("hands_now")
         return self.rows_of("hands", among=_DISPATCHES_LOOKED_AT)
 
     def deaths(self) -> list[dict[str, Any]]:

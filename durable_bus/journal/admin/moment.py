@@ -157,7 +157,8 @@ class MomentReader:
 
 def _last_until(commit: int | None, newest: int | None, commit_from: Callable[[int], int]) -> int:
     """The highest key of the rows that were there after a commit; None: after the newest. Keys grow with
-    commits, so halving finds it. `commit_from`: of the first row that has this key or a higher one.
+    commits, so halving finds it. `commit_from`: of the first row that has this key or a higher one. Of
+    dispatches it passes over those that were returned, and some of them may have been there, too.
     """
     if commit is None or not newest:
         return newest or 0

@@ -31,13 +31,16 @@ SELECT commit_id FROM answer WHERE answer_id >= :id ORDER BY answer_id LIMIT 1;
 SELECT commit_id FROM failure WHERE failure_id >= :id ORDER BY failure_id LIMIT 1;
 
 -- name: dispatch_probe
-SELECT commit_id FROM dispatch WHERE dispatch_id >= :id ORDER BY dispatch_id LIMIT 1;
+-- What came back has perhaps a row that was made then, of the commit of the dispatch that it was part of: it is passed over.
+SELECT coalesce((
+    SELECT commit_id FROM dispatch WHERE dispatch_id >= :id AND ended_how IS NOT 'returned' ORDER BY dispatch_id LIMIT 1
+), 9223372036854775807);
 
 -- name: newest_run
 SELECT run_id, pid, app, version, started_at, stopped_at, worker_error, listeners FROM run ORDER BY run_id DESC LIMIT 1;
 
 -- name: runs
--- The last ones that had begun by then. Commits are numbered in order, so those of a run are a range.
+-- The last ones, also those that began later. Commits are numbered in order, so those of a run are a range.
 SELECT r.run_id, r.pid, r.app, r.version, r.started_at, r.stopped_at,
     (SELECT c.commit_id FROM journal_commit c WHERE c.run_id = r.run_id ORDER BY c.commit_id LIMIT 1) AS first_commit,
     (SELECT c.commit_id FROM journal_commit c WHERE c.run_id = r.run_id ORDER BY c.commit_id DESC LIMIT 1) AS last_commit,
@@ -122,7 +125,7 @@ ORDER BY buffer_seq DESC LIMIT :limit;
 -- name: buffer_rows
 -- As they were: of those in the list :seqs. `total`: of a stream, what had come by then; NULL where nobody knows it any more.
 SELECT
-    b.buffer_seq, b.buffer_id, b.target, b.from_id, b.return_to, b.thread_id, b.starter_thread_id, b.collect,
+    b.buffer_seq, b.buffer_id, b.target, b.from_id, b.return_to, b.thread_id,
     CASE
         WHEN b.pruned_commit <= :at THEN 'pruned'
         WHEN b.cancelled_commit <= :at AND coalesce(b.ended_how, 'cancelled') = 'cancelled' THEN 'cancelled'
@@ -174,10 +177,12 @@ LEFT JOIN buffer retried ON retried.buffer_seq = b.retry_of
 ORDER BY chosen.key;
 
 -- name: retries_of
-SELECT b.buffer_id FROM buffer b WHERE b.retry_of = :buffer_seq AND b.created_commit <= :at ORDER BY b.buffer_seq LIMIT 20;
+SELECT b.buffer_id FROM buffer b
+WHERE b.retry_of = :buffer_seq AND b.created_commit <= :at AND (b.dropped_commit IS NULL OR b.dropped_commit > :at)
+ORDER BY b.buffer_seq LIMIT 20;
 
 -- name: last_failures
-SELECT f.failure_id, b.buffer_id, f.item_key & 4294967295 AS item_index, m.message_id, f.attempt, f.kind, f.message,
+SELECT b.buffer_id, f.item_key & 4294967295 AS item_index, m.message_id, f.attempt, f.kind, f.message,
     c.committed_at AS at_ms
 FROM failure f
 JOIN journal_commit c ON c.commit_id = f.commit_id
@@ -264,8 +269,8 @@ WHERE o.item_key >= :first_key AND o.item_key <= :last_key AND o.commit_id <= :a
 GROUP BY part ORDER BY part;
 
 -- name: items_page
-SELECT i.item_key & 4294967295 AS item_index, substr(i.payload, 1, 300) AS payload, i.form AS item_form,
-    r.success, substr(r.payload, 1, 300) AS answer, r.form AS answer_form, a.attempt, a.memo AS memo, c.committed_at AS recorded_ms,
+SELECT i.item_key & 4294967295 AS item_index, substr(i.payload, 1, 300) AS payload,
+    r.success, substr(r.payload, 1, 300) AS answer, a.attempt,
     CASE WHEN r.answer_id IS NOT NULL AND a.durations <> '' THEN CAST(CAST(
         substr(CAST(a.durations AS BLOB), ((i.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
     ) AS INTEGER) END AS took_us,
@@ -273,12 +278,12 @@ SELECT i.item_key & 4294967295 AS item_index, substr(i.payload, 1, 300) AS paylo
     (SELECT count(*) FROM failure f WHERE f.item_key = i.item_key AND f.commit_id <= :at) AS failures,
     (
         SELECT f.kind || ': ' || f.message FROM failure f
-        WHERE f.item_key = i.item_key AND f.commit_id <= :at ORDER BY f.failure_id DESC LIMIT 1
+        WHERE f.item_key = i.item_key AND f.commit_id <= :at AND f.attempt = coalesce(a.attempt, f.attempt)
+        ORDER BY f.failure_id DESC LIMIT 1
     ) AS last_failure
 FROM item i
 LEFT JOIN result r ON r.item_key = i.item_key AND r.answer_id <= :last_answer
 LEFT JOIN answer a ON a.answer_id = r.answer_id
-LEFT JOIN journal_commit c ON c.commit_id = a.commit_id
 WHERE i.item_key > :after_key AND i.item_key <= :last_key
 ORDER BY i.item_key LIMIT :limit;
 
@@ -296,8 +301,8 @@ WHERE i.item_key > :after_key AND i.item_key <= :last_key
 ORDER BY i.item_key LIMIT :limit;
 
 -- name: item
-SELECT i.item_key, i.payload, i.form AS item_form, r.success, r.payload AS answer, r.form AS answer_form, a.attempt, a.memo AS memo, a.worker_pid,
-    a.place AS place, c.committed_at AS recorded_ms, c.commit_id AS recorded_commit, c.run_id,
+SELECT i.payload, i.form AS item_form, r.success, r.payload AS answer, r.form AS answer_form, a.attempt, a.memo AS memo,
+    a.worker_pid, a.place AS place, c.committed_at AS recorded_ms, c.commit_id AS recorded_commit,
     CASE WHEN r.answer_id IS NOT NULL AND a.durations <> '' THEN CAST(CAST(
         substr(CAST(a.durations AS BLOB), ((i.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
     ) AS INTEGER) END AS took_us,
@@ -310,7 +315,7 @@ WHERE i.item_key = :item_key;
 
 -- name: dispatches_of_item
 -- A range holds 2,000 items at most.
-SELECT d.dispatch_id, d.first_index, d.item_count, d.attempt, d.worker_pid, d.place AS place, c.committed_at AS sent_ms, d.commit_id,
+SELECT d.attempt, d.worker_pid, d.place AS place, c.committed_at AS sent_ms, d.commit_id,
     CASE WHEN d.ended_commit <= :at THEN d.ended_how END AS ended_how,
     CASE WHEN d.ended_commit <= :at THEN e.committed_at END AS ended_ms,
     CASE WHEN d.ended_commit <= :at THEN d.ended_commit END AS ended_commit
@@ -322,7 +327,7 @@ WHERE d.buffer_seq = :buffer_seq AND d.first_index BETWEEN :index - 1999 AND :in
 ORDER BY d.dispatch_id LIMIT :limit;
 
 -- name: failures_of_item
-SELECT f.attempt, f.kind, f.message, f.commit_id, c.committed_at AS at_ms, t.body AS traceback, f.retry_at, f.place AS place
+SELECT f.attempt, f.kind, f.message, f.commit_id, c.committed_at AS at_ms, t.body AS traceback
 FROM failure f INDEXED BY failure_of_item
 JOIN journal_commit c ON c.commit_id = f.commit_id
 LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
@@ -330,7 +335,7 @@ WHERE f.item_key = :item_key AND f.commit_id <= :at
 ORDER BY f.failure_id DESC LIMIT :limit;
 
 -- name: failures_of_message
-SELECT f.attempt, f.kind, f.message, c.committed_at AS at_ms, t.body AS traceback, f.place AS place
+SELECT f.attempt, f.kind, f.message, c.committed_at AS at_ms, t.body AS traceback
 FROM failure f INDEXED BY failure_of_message
 JOIN journal_commit c ON c.commit_id = f.commit_id
 LEFT JOIN traceback t ON t.traceback_id = f.traceback_id
@@ -352,9 +357,10 @@ WHERE (m.thread_id = :thread_id OR (m.thread_id > :thread_prefix AND m.thread_id
 ORDER BY m.message_seq LIMIT :limit;
 
 -- name: messages_page
--- The newest first; what is NULL does not matter.
+-- The newest first; what is NULL does not matter. Of a message that was delivered, or settled, and came back only the last time
+-- is known: until then it is shown as waiting.
 SELECT * FROM (
-    SELECT m.message_seq, m.message_id, m.kind, m.from_id, m.to_id, m.thread_id, substr(m.payload, 1, 300) AS payload, m.form AS message_form,
+    SELECT m.message_seq, m.message_id, m.kind, m.from_id, m.to_id, m.thread_id, substr(m.payload, 1, 300) AS payload,
         created.committed_at AS created_ms,
         CASE
             WHEN m.settled_commit <= :at AND m.failed THEN 'failed'
@@ -371,8 +377,8 @@ WHERE :state IS NULL OR state = :state
 ORDER BY message_seq DESC LIMIT :limit;
 
 -- name: message
-SELECT m.message_seq, m.message_id, m.kind, m.from_id, m.to_id, m.thread_id, m.payload, m.form AS message_form, m.worker_pid,
-    created.committed_at AS created_ms, m.created_commit,
+SELECT m.message_seq, m.message_id, m.kind, m.from_id, m.to_id, m.thread_id, m.payload, m.form AS message_form,
+    created.committed_at AS created_ms,
     CASE WHEN m.delivered_commit <= :at THEN delivered.committed_at END AS delivered_ms,
     CASE WHEN m.settled_commit <= :at THEN settled.committed_at END AS settled_ms,
     CASE
@@ -400,14 +406,24 @@ SELECT to_id, sum(waiting) AS waiting, sum(delivered) AS delivered, to_id IN (SE
 GROUP BY to_id ORDER BY to_id LIMIT :limit;
 
 -- name: hands
--- Who had what in hand, among the last dispatches until then.
+-- Who had what in hand, among the last dispatches until then. What came back later has a row that is newer than those.
 SELECT d.worker_pid, d.place AS place, count(*) AS batches, sum(d.item_count) AS items, min(c.committed_at) AS since_ms,
-    group_concat(DISTINCT b.target) AS listeners, min(b.buffer_id) AS buffer_id
+    group_concat(DISTINCT b.target) AS listeners
 FROM dispatch d NOT INDEXED
 JOIN journal_commit c ON c.commit_id = d.commit_id
 JOIN buffer b ON b.buffer_seq = d.buffer_seq
-WHERE d.dispatch_id > :last_dispatch - :among AND d.dispatch_id <= :last_dispatch
-    AND (d.ended_commit IS NULL OR d.ended_commit > :at)
+WHERE d.dispatch_id > :last_dispatch - :among AND d.dispatch_id <= :last_dispatch + :among
+    AND d.commit_id <= :at AND (d.ended_commit IS NULL OR d.ended_commit > :at)
+GROUP BY d.worker_pid, d.place ORDER BY d.worker_pid LIMIT :limit;
+
+-- name: hands_now
+-- The same of all dispatches, by the index that holds only what has not ended.
+SELECT d.worker_pid, d.place AS place, count(*) AS batches, sum(d.item_count) AS items, min(c.committed_at) AS since_ms,
+    group_concat(DISTINCT b.target) AS listeners
+FROM dispatch d INDEXED BY dispatch_not_ended
+JOIN journal_commit c ON c.commit_id = d.commit_id
+JOIN buffer b ON b.buffer_seq = d.buffer_seq
+WHERE d.ended_commit IS NULL
 GROUP BY d.worker_pid, d.place ORDER BY d.worker_pid LIMIT :limit;
 
 -- name: worker_deaths
@@ -450,7 +466,8 @@ WHERE s.buffer_seq = :buffer_seq AND s.commit_id <= :at
 GROUP BY s.listener, s.unit ORDER BY s.listener, s.unit LIMIT :limit;
 
 -- name: by_hand
--- What people have asked for, the newest first. A retry and a prune have no row of their own: a buffer tells of them.
+-- What people have asked for, the newest first. A retry and a prune have no row of their own: a buffer tells of them. Nothing
+-- tells a prune that somebody asked for from those of `serve --retain`.
 SELECT what, subject, detail, commit_id, committed_at AS at_ms FROM (
     SELECT * FROM (
         SELECT 'paused' AS what, b.buffer_id AS subject, '' AS detail, p.paused_commit AS commit_id
@@ -478,7 +495,8 @@ SELECT what, subject, detail, commit_id, committed_at AS at_ms FROM (
         WHERE l.cause IN ('hand', 'reset') AND l.commit_id <= :at ORDER BY l.change_id DESC LIMIT :limit
     )
     UNION ALL
-    SELECT 'pruned', min(b.buffer_id), count(*) || CASE count(*) WHEN 1 THEN ' buffer' ELSE ' buffers' END, b.pruned_commit FROM buffer b
+    SELECT 'pruned', min(b.buffer_id), count(*) || CASE count(*) WHEN 1 THEN ' buffer' ELSE ' buffers' END
+        || ', by hand or by serve --retain', b.pruned_commit FROM buffer b
     WHERE b.pruned_commit <= :at GROUP BY b.pruned_commit
 )
 JOIN journal_commit USING (commit_id)

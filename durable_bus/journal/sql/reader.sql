@@ -188,13 +188,13 @@ LEFT JOIN buffer b ON b.buffer_seq = f.item_key >> 32
 ORDER BY f.failure_id DESC LIMIT :limit;
 
 -- name: failed_items_page
--- Failed items of a buffer that have failures, and of each what it failed with last: from the failures, which are few, to
--- the results.
+-- Failed items of a buffer whose last attempt is a failure, and which one: from the failures, which are few, to the results.
 SELECT f.item_key, f.message, f.kind
 FROM failure f INDEXED BY failure_of_item
 JOIN result r ON r.item_key = f.item_key AND r.success = 0
+JOIN answer a ON a.answer_id = r.answer_id AND a.attempt = f.attempt
 WHERE f.item_key > :after_key AND f.item_key <= :last_key AND f.item_key IS NOT NULL
-    AND f.failure_id = (SELECT max(l.failure_id) FROM failure l WHERE l.item_key = f.item_key)
+    AND f.failure_id = (SELECT max(l.failure_id) FROM failure l WHERE l.item_key = f.item_key AND l.attempt = f.attempt)
 ORDER BY f.item_key LIMIT :limit;
 
 -- name: failed_because

@@ -164,11 +164,12 @@ def _history(one: dict[str, Any]) -> list[_Event]:
     """In the order of commits."""
     events: list[_Event] = []
     for sent in one["dispatches"]:
-        who = f"process {sent['worker_pid']}" + (f" at {sent['place']}" if sent["place"] else "")
+        # Of an engine the process is the one that speaks for it: what died is a worker of the engine's own.
+        who = f"engine {sent['place']}" if sent["place"] else f"process {sent['worker_pid']}"
         handed = f"attempt {sent['attempt']}: handed to {who}"
         events.append(_Event(sent["commit_id"], 1, sent["sent_ms"], handed))
         how = {
-            "died": f"{who} died",
+            "died": f"{who} lost it" if sent["place"] else f"{who} died",
             "crashed": "the supervisor crashed",
             "returned": "taken back before it began",
         }

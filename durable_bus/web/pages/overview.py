@@ -22,7 +22,7 @@ def overview(look: Look) -> Response:
     open_buffers = with_reasons(look, reader.open_buffers(_OPEN_MAX))
     rates = reader.rate(seconds=RATE_SECONDS, buckets=_RATE_BUCKETS, until_ms=look.now_ms)
     seconds = RATE_SECONDS / _RATE_BUCKETS
-    recent = [results + failures for results, failures in rates[-3:-1]]  # the last is not over
+    recent = [results + failures for results, failures in rates[-2:]]
     return look.render(
         "overview.html",
         states=states,
