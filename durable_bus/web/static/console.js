@@ -26,7 +26,10 @@ document.addEventListener("changed", (event) => {
     }
 });
 
-// With the console gone the page says so instead of looking alive. The first connection that fails has events of its own.
+// With the console gone the page says so instead of looking alive. A first connection that fails has events of its own, and
+// htmx does not try again by itself: "again" is the other trigger of the body's connection.
+const AGAIN_MS = 3000;
+
 function is_live(live) {
     document.body.classList.toggle("live", live);
     document.body.classList.toggle("stale", !live);
@@ -37,7 +40,9 @@ document.addEventListener("htmx:sse:after:connection", () => is_live(true));
 document.addEventListener("htmx:sse:error", () => is_live(false));
 for (const name of ["htmx:error", "htmx:response:error"]) {
     document.addEventListener(name, (event) => {
-        if (event.target === document.body) is_live(false);
+        if (event.target !== document.body) return;
+        is_live(false);
+        setTimeout(() => htmx.trigger(document.body, "again"), AGAIN_MS);
     });
 }
 

@@ -1,6 +1,8 @@
 """A page goes with the journal while somebody looks at it, and leaves alone who types, pauses or leaves."""
 
+import contextlib
 import re
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +13,7 @@ from support import Facts, until
 
 from durable_bus import Text
 from durable_bus.client.client import Client
+from durable_bus.web.live import CONNECTIONS_MAX
 
 
 @pytest.fixture
@@ -132,4 +135,19 @@ def test_who_looks_is_told_when_the_console_has_gone(browser: Browser, alive: Ev
         until(lambda: browser.all("body.live"), "the page listens")
         other.end()
         browser.says("does not answer", "#lost")
+        browser.log()
+
+
+def test_a_first_connection_that_fails_is_tried_again(browser: Browser, alive: Everything) -> None:
+    with Console(alive.journal) as other, contextlib.ExitStack() as taken:
+        other.enter()
+        for _ in range(CONNECTIONS_MAX):
+            connection = taken.enter_context(socket.create_connection(("127.0.0.1", other.port)))
+            lines = ["GET /live HTTP/1.1", f"Host: {other.host}", other.cookie, "", ""]
+            connection.sendall("\r\n".join(lines).encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        browser.enter(other)
+        browser.says("does not answer", "#lost")
+        taken.close()
+        until(lambda: browser.all("body.live"), "the page listens")
         browser.log()
