@@ -48,8 +48,13 @@ Passed = TypeVar("Passed", bound=Outcome)
 
 @functools.cache
 def _print_once() -> None:
+    error = sys.exc_info()[1]
     with contextlib.suppress(OSError, ValueError):  # nobody reads what we print
-        traceback.print_exc()
+        try:
+            traceback.print_exc()
+        except Exception:
+            # Python 3.15 looks for the module that an ImportError names, and may raise that once more.
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
 
 
 def _harmless(
