@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from functools import partial
 from html import escape
 from typing import Final
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +26,7 @@ __all__ = ["BODY_BYTES_MAX", "FIELDS_MAX", "HEADERS", "Guard"]
 BODY_BYTES_MAX: Final = 9 * 1024 * 1024
 """A payload has up to 8 MiB. Percent-encoded it may be longer: then the command line has to do it."""
 FIELDS_MAX: Final = 100
+_UNQUOTED_AT_ONCE: Final = 64 * 1024
 METHODS: Final = ("GET", "HEAD", "POST")
 
 HEADERS: Final = {
@@ -79,6 +80,7 @@ class Guard:
         """What forms must have."""
         # Browsers send a cookie to every port of a host: two consoles need two names.
         self._cookie_name = f"durable_bus_{port}"
+        self._parsing = CapacityLimiter(1)  # of a form of 9 MB much is made for a moment
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -162,7 +164,7 @@ class Guard:
             raise _Refused(415, f"a form is {_FORM_TYPE}")
         body = await _body(headers, receive)
         try:
-            pairs = await run_in_threadpool(_fields, body)
+            pairs = await to_thread.run_sync(_fields, body, limiter=self._parsing)
         except ValueError:
             raise _Refused(400, f"this is no form of at most {FIELDS_MAX} fields in UTF-8") from None
         form: dict[str, list[str]] = {}
@@ -255,7 +257,25 @@ async def _body(headers: Mapping[str, list[str]], receive: Receive) -> bytes:
 
 
 def _fields(body: bytes) -> list[tuple[str, str]]:
-    return parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
+    """As `parse_qsl` does it, which makes two objects of each escape: 9 MB of them took 300 MB."""
+    parts = body.split(b"&", FIELDS_MAX)
+    if len(parts) > FIELDS_MAX:
+        raise ValueError
+    pairs = [part.partition(b"=") for part in parts if part]
+    return [(_unquoted(name), _unquoted(value)) for name, _, value in pairs]
+
+
+def _unquoted(text: bytes) -> str:
+    """A little at a time. An escape is not cut in two."""
+    made = bytearray()
+    begin = 0
+    while begin < len(text):
+        end = begin + _UNQUOTED_AT_ONCE
+        escape = text.rfind(b"%", end - 2, end)
+        end = end if escape < 0 else escape
+        made += unquote_to_bytes(text[begin:end].replace(b"+", b" "))
+        begin = end
+    return made.decode()
 
 
 def _read_already(receive: Receive) -> Receive:

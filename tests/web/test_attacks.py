@@ -4,6 +4,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from services import Service
 from support import until
 
 from durable_bus import Text
+from durable_bus.web.guard import _fields
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
 AT_ONCE = 45
@@ -77,6 +79,16 @@ def test_a_cell_shows_the_beginning_of_what_is_long(console: Console) -> None:
 
 
 @pytest.mark.slow
+def test_large_forms_take_little_memory(console: Console) -> None:
+    before = mib_of(console)
+    payload = "é" * 1_400_000
+    with ThreadPoolExecutor(3) as pool:
+        sent = [pool.submit(console.post, "/messages/none/respond", payload=payload) for _ in range(3)]
+    assert {one.result().status_code for one in sent} == {303}
+    assert mib_of(console) - before < 200
+
+
+@pytest.mark.slow
 def test_large_payloads_do_not_stay_in_memory(tmp_path: Path) -> None:
     """Whoever reads them does not, for a while."""
     text = "x" * 8_000_000
@@ -97,3 +109,15 @@ def test_large_payloads_do_not_stay_in_memory(tmp_path: Path) -> None:
         assert console.browser.get("/buffers/large/items/0/payload").text == text
         until(lambda: mib_of(console, "VmRSS") - before < 40, "the memory is given back")
         assert mib_of(console) - before < 350
+
+
+def test_a_form_is_read_as_it_was_sent() -> None:
+    edge = 64 * 1024
+    for length in range(edge - 4, edge + 3):
+        text = "x" * length + "é%&=+ " + "\U0001f600" * edge
+        body = f"a={'x' * length}%C3%A9%25%26%3D%2B+{'%F0%9F%98%80' * edge}&b=&&c"
+        assert _fields(body.encode()) == [("a", text), ("b", ""), ("c", "")]
+    assert _fields(b"a=%zz%4&b=%") == [("a", "%zz%4"), ("b", "%")]
+    for wrong in (b"a=%ff", b"\xff=1"):
+        with pytest.raises(ValueError, match="utf-8"):
+            _fields(wrong)
