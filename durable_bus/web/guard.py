@@ -19,6 +19,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from durable_bus.cli.printing import escaped
 from durable_bus.web.addresses import host_check, local_path, without_parameter
 
 __all__ = ["BODY_BYTES_MAX", "FIELDS_MAX", "HEADERS", "Guard"]
@@ -26,6 +27,7 @@ __all__ = ["BODY_BYTES_MAX", "FIELDS_MAX", "HEADERS", "Guard"]
 BODY_BYTES_MAX: Final = 9 * 1024 * 1024
 """A payload has up to 8 MiB. Percent-encoded it may be longer: then the command line has to do it."""
 FIELDS_MAX: Final = 100
+_PATH_CHARS_LOGGED: Final = 300
 _UNQUOTED_AT_ONCE: Final = 64 * 1024
 METHODS: Final = ("GET", "HEAD", "POST")
 
@@ -48,6 +50,7 @@ _MOVES_ON = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <title>durable-bus</title>
+<link rel="icon" href="/static/icon.svg">
 <meta http-equiv="refresh" content="0; url={target}">
 </head>
 <body><p><a href="{target}">Go on to the console.</a></p></body>
@@ -56,11 +59,12 @@ _MOVES_ON = """<!doctype html>
 
 
 class _Refused(Exception):
-    """A request goes no further."""
+    """A request goes no further, and its connection ends: who does not know the token keeps none."""
 
     def __init__(self, status: int, line: str, **headers: str) -> None:
         super().__init__(line)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
+        named["Connection"] = "close"
         self.response = PlainTextResponse(f"{line}\n", status, headers=named)
 
 
@@ -177,7 +181,8 @@ class Guard:
 
     def _log(self, scope: Scope) -> None:
         """What has failed, with its traceback. No secret of ours is in it, whatever an exception says."""
-        text = f"{scope['method']} {quote(scope['path'])}\n{traceback.format_exc()}"
+        path = quote(scope["path"])[:_PATH_CHARS_LOGGED]
+        text = escaped(f"{scope['method']} {path}\n{traceback.format_exc()}")
         for secret in (self._token, self._cookie, self.csrf):
             text = text.replace(secret, "…")
         _LOG.error("%s", text.rstrip())
@@ -240,7 +245,7 @@ def _token_in_query(scope: Scope) -> str | None:
 
 async def _body(headers: Mapping[str, list[str]], receive: Receive) -> bytes:
     """Raises _Refused as soon as it is known to be too long."""
-    too_long = partial(_Refused, 413, f"a form has at most {BODY_BYTES_MAX} bytes", Connection="close")
+    too_long = partial(_Refused, 413, f"a form has at most {BODY_BYTES_MAX} bytes")
     length = _only(headers, "content-length") or "0"
     if not length.isdecimal() or len(length) > 15 or int(length) > BODY_BYTES_MAX:
         raise too_long()

@@ -20,6 +20,7 @@ from durable_bus.errors import UsageError, said
 from durable_bus.journal.admin.query import bound_memory
 from durable_bus.journal.connection import open_reader
 from durable_bus.web.app import Console, make_app
+from durable_bus.web.connection import Connection
 
 __all__ = ["serve"]
 
@@ -105,7 +106,7 @@ class _Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,

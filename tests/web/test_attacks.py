@@ -18,6 +18,7 @@ from services import Service
 from support import until
 
 from durable_bus import Text
+from durable_bus.web.connection import REQUEST_WITHIN_S
 from durable_bus.web.guard import _fields
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
@@ -121,3 +122,24 @@ def test_a_form_is_read_as_it_was_sent() -> None:
     for wrong in (b"a=%ff", b"\xff=1"):
         with pytest.raises(ValueError, match="utf-8"):
             _fields(wrong)
+
+
+@pytest.mark.slow
+def test_who_says_nothing_does_not_stay(console: Console) -> None:
+    begun = [b"", b"GET / HTTP/1.1\r\nHost: ", f"GET / HTTP/1.1\r\nHost: {console.host}\r\n\r\nG".encode()]
+    with ExitStack() as open_ones, ThreadPoolExecutor(len(begun)) as pool:
+
+        def stays_s(head: bytes) -> float:
+            connection = socket.create_connection(("127.0.0.1", console.port), 3 * REQUEST_WITHIN_S)
+            open_ones.enter_context(connection)
+            connection.sendall(head)
+            began = time.monotonic()
+            while connection.recv(4096):
+                pass
+            return time.monotonic() - began
+
+        live = open_ones.enter_context(console.browser.stream("GET", "/live"))
+        for stayed in pool.map(stays_s, begun):
+            assert stayed < REQUEST_WITHIN_S + 3
+        lines = live.iter_lines()
+        until(lambda: next(lines) == ": alive", "who listens stays")
