@@ -143,3 +143,10 @@ def test_who_says_nothing_does_not_stay(console: Console) -> None:
             assert stayed < REQUEST_WITHIN_S + 3
         lines = live.iter_lines()
         until(lambda: next(lines) == ": alive", "who listens stays")
+
+
+def test_a_number_with_thousands_of_digits_is_no_bug(console: Console) -> None:
+    for path in ("/buffers/x/items/{}", "/buffers/x/items/{}/payload"):
+        for digits in (11, 5_000, 60_000):
+            assert console.browser.get(path.format("9" * digits)).status_code == 404
+    assert console.end().err == ""
