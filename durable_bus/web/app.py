@@ -32,6 +32,7 @@ from durable_bus.web.notices import Notices
 __all__ = ["Console", "make_app"]
 
 _STATIC = Path(__file__).with_name("static")
+_QUESTIONS_AT_ONCE_MAX = 4
 _REFUSALS = (UsageError, BufferError, LimitExceeded, MessageRefused)
 
 
@@ -54,7 +55,12 @@ def make_app(journal: Path, *, token: str, host: str, port: int, read_only: bool
             Route("/live", live, methods=["GET"]),
             Mount("/static", StaticFiles(directory=_STATIC, check_dir=False)),
         ],
-        exception_handlers={HTTPException: _http_error, DurableBusError: _error, Exception: _bug},
+        exception_handlers={
+            HTTPException: _http_error,
+            DurableBusError: _error,
+            MemoryError: _no_memory,
+            Exception: _bug,
+        },
     )
     inside.router.redirect_slashes = False  # each page has one address
     inside.state.journal = journal
@@ -62,6 +68,7 @@ def make_app(journal: Path, *, token: str, host: str, port: int, read_only: bool
     inside.state.live = live
     inside.state.notices = Notices()
     inside.state.acting = CapacityLimiter(actions.AT_ONCE_MAX)
+    inside.state.asking = CapacityLimiter(_QUESTIONS_AT_ONCE_MAX)
     return Console(inside, token=token, host=host, port=port)
 
 
@@ -91,6 +98,10 @@ def _http_error(request: Request, error: Exception) -> Response:
 def _error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DurableBusError)
     return pages.error_response(request, status_of(error), one_line(str(error)))
+
+
+def _no_memory(request: Request, error: Exception) -> Response:
+    return pages.error_response(request, 503, "SQL that somebody asks takes all memory that is for it: wait")
 
 
 def _bug(request: Request, error: Exception) -> Response:

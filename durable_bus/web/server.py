@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import os
 import signal
@@ -13,10 +14,13 @@ from types import FrameType
 from typing import Final
 
 import uvicorn
+from anyio import to_thread
 
 from durable_bus.errors import UsageError, said
+from durable_bus.journal.admin.query import bound_memory
 from durable_bus.journal.connection import open_reader
 from durable_bus.web.app import Console, make_app
+from durable_bus.web.connection import Connection
 
 __all__ = ["serve"]
 
@@ -25,6 +29,10 @@ GRACE_S: Final = 1
 _END_WITHIN_S = 1.8
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG = 128
+_PAGES_AT_ONCE = 8
+"""Each may hold a payload of 8 MiB several times, and Python makes one after the other anyhow."""
+_M_MMAP_THRESHOLD = -3  # of mallopt(3)
+_M_ARENA_MAX = -8
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
@@ -47,12 +55,24 @@ def serve(
     Raises NotFound when there is no journal, else a JournalError; UsageError when it cannot listen there.
     """
     open_reader(journal, newer=True).close()
+    bound_memory()
+    _give_memory_back()
     with contextlib.closing(_listening(host, port)) as listening:
         port = listening.getsockname()[1]
         app = make_app(journal, token=token, host=host, port=port, read_only=read_only)
         address = f"http://{_EVERYWHERE.get(host, f'[{host}]' if ':' in host else host)}:{port}/"
         server = _Server(app, lambda: on_ready(address), ends_process=ends_process)
         asyncio.run(server.serve(sockets=[listening]))
+
+
+def _give_memory_back() -> None:
+    """What is large for a moment, such as a payload, goes back to the system when it is let go: glibc would
+    keep it, for each thread (600 MB after 20 downloads at once).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 256 * 1024)
+        mallopt(_M_ARENA_MAX, 2)
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -86,7 +106,7 @@ class _Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -103,6 +123,7 @@ class _Server(uvicorn.Server):
         self._ends_process = ends_process
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        to_thread.current_default_thread_limiter().total_tokens = _PAGES_AT_ONCE
         await super().startup(sockets)
         self._on_ready()
 

@@ -11,6 +11,7 @@ from lxml import etree
 from pages_read import Pages, number, words
 from support import Facts
 
+from durable_bus.cli.printing import rate
 from durable_bus.web.addresses import without_parameter
 
 STATES = ("receiving", "open", "complete", "cancelled", "pruned")
@@ -166,3 +167,17 @@ def test_the_ends_of_time_have_no_link_beyond(everything_told: Everything) -> No
         for link in pages.get("/", at=at).tree.xpath("//section[@aria-label='Time']//a/@href"):
             found = re.search(r"at=(\d+)", link)
             assert found is None or 1 <= int(found[1]) <= newest, (at, link)
+
+
+def test_how_fast_it_goes_is_of_the_last_ten_seconds_to_the_moment(everything_told: Everything) -> None:
+    """Also in the first ten: a newcomer looks at what has just begun."""
+    pages = Pages(everything_told.journal)
+    sql = """SELECT sum(c.results + c.failures) FROM journal_commit c, journal_commit now
+        WHERE now.commit_id = ? AND c.commit_id <= now.commit_id
+            AND c.committed_at > now.committed_at - 10000"""
+    shown = set()
+    for commit in everything_told.copies:
+        figure = pages.get("/", at=commit).pairs("figures")["Now"]
+        assert figure == rate(everything_told.facts.value(sql, commit), 10)
+        shown.add(figure)
+    assert len(shown) > 2

@@ -7,6 +7,7 @@ the writer's lock, also from a read-only connection: so only pragmas that are kn
 """
 
 import contextlib
+import itertools
 import re
 import sqlite3
 import time
@@ -19,12 +20,18 @@ from durable_bus.errors import JournalDamaged, TimedOut, UsageError, one_line
 from durable_bus.journal.connection import open_reader, translate
 from durable_bus.journal.schema import migrations_folder
 
-__all__ = ["ask", "column_names", "first_rows", "question", "questions"]
+__all__ = ["ask", "bound_memory", "column_names", "first_rows", "question", "questions"]
 
 Asked = TypeVar("Asked")
+Shown = TypeVar("Shown")
 
 _LOOK_AT_CLOCK_EVERY = 50_000
 """Instructions of SQLite's machine, about a millisecond."""
+_HEAP_BYTES_MAX = 256 * 1024 * 1024
+_VALUE_BYTES_MAX = 32 * 1024 * 1024
+"""A payload has up to 8 MiB, and hex(payload) twice as much."""
+_TEXT_BYTES_READ = 8 * 1024
+_COLUMNS_MAX = 200
 _PRAGMAS_OF_WHAT = frozenset((
     "foreign_key_check", "foreign_key_list", "index_info", "index_list", "index_xinfo", "integrity_check",
     "quick_check", "table_info", "table_list", "table_xinfo",
@@ -93,7 +100,11 @@ def column_names(
     journal: str | Path, sql: str, parameters: dict[str, Any], *, time_limit_s: float | None
 ) -> list[str]:
     """The columns of SQL for which `ask` found no row: only a row tells it their names. Raises as it does."""
-    return first_rows(journal, sql, parameters, rows_max=0, time_limit_s=time_limit_s)[0]
+    with (
+        _reading(journal, time_limit_s, lambda connection: connection) as connection,
+        contextlib.closing(connection.execute(sql, parameters)) as cursor,
+    ):
+        return _columns(cursor)
 
 
 def first_rows(
@@ -102,19 +113,49 @@ def first_rows(
     parameters: dict[str, Any],
     *,
     rows_max: int,
-    time_limit_s: float | None,
-    newer: bool = False,
-) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """The columns, and so many rows at most. `newer`: as for `open_reader`. Raises as `ask` does.
+    time_limit_s: float,
+    shown: Callable[[Any], Shown],
+) -> tuple[list[str], list[list[Shown]]]:
+    """The columns, and so many rows at most, each value as `shown` makes it; of a text it gets the beginning.
+    Also of a journal of a newer version. Raises as `ask` does.
 
-    For a process that lives long: sqlite-utils would stay in its memory.
+    For a process that lives long, and has other things to do: sqlite-utils would stay in its memory, and so
+    would what a query finds. No row stays but as it is shown, no value has more than 32 MiB, and what is
+    sorted is not written to a disk that the daemon may need. See also `bound_memory`.
     """
-    with _reading(journal, time_limit_s, lambda connection: connection, newer=newer) as connection:
-        cursor = connection.execute(sql, parameters)
-        with contextlib.closing(cursor):
-            if cursor.description is None:
-                raise UsageError("this SQL returns no rows")
-            return [column[0] for column in cursor.description], cursor.fetchmany(rows_max)
+    try:
+        with (
+            _reading(journal, time_limit_s, _bounded, newer=True) as connection,
+            contextlib.closing(connection.execute(sql, parameters)) as cursor,
+        ):
+            columns = _columns(cursor)
+            return columns, [[shown(value) for value in row] for row in itertools.islice(cursor, rows_max)]
+    except MemoryError:
+        raise UsageError(
+            "this SQL takes more memory than there is for it here: ask for less, or ask durable-bus query"
+        ) from None
+
+
+def bound_memory() -> None:
+    """SQLite takes no more than 256 MiB in this process from now on, whatever it is asked: then it raises a
+    MemoryError. Anybody's SQL can make it take all that the machine has.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute(f"PRAGMA hard_heap_limit = {_HEAP_BYTES_MAX}")
+
+
+def _bounded(connection: sqlite3.Connection) -> sqlite3.Connection:
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _VALUE_BYTES_MAX)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_COLUMN, _COLUMNS_MAX)
+    connection.text_factory = lambda text: text[:_TEXT_BYTES_READ].decode(errors="replace")
+    return connection
+
+
+def _columns(cursor: sqlite3.Cursor) -> list[str]:
+    if cursor.description is None:
+        raise UsageError("this SQL returns no rows")
+    return [column[0] for column in cursor.description]
 
 
 @contextlib.contextmanager

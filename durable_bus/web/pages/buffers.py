@@ -16,6 +16,7 @@ from durable_bus.web.pages.overview import with_reasons
 STATES = ("receiving", "open", "complete", "cancelled", "pruned")
 _BUCKETS = 60
 _GROUPS_MAX = 20
+_INDEX_DIGITS = 15
 
 
 def buffers(look: Look) -> Response:
@@ -132,7 +133,7 @@ _QUANTILES = (("half within", 0.5), ("95 % within", 0.95), ("99 % within", 0.99)
 def item(look: Look) -> Response:
     reader = look.reader
     row = reader.buffer(look.request.path_params["buffer_id"])
-    one = reader.item(row, look.request.path_params["index"])
+    one = reader.item(row, _index(look))
     thread_id = f"{row['thread_id']}/{one['item_index']}"
     messages = reader.thread(thread_id)
     return look.render(
@@ -147,6 +148,14 @@ def item(look: Look) -> Response:
         else None,
         is_last=row["total"] is not None and one["item_index"] >= row["total"] - 1,
     )
+
+
+def _index(look: Look) -> int:
+    """Starlette's own numbers have any number of digits, of which Python may make no number."""
+    text = str(look.request.path_params["index"])
+    if not (text.isascii() and text.isdecimal() and len(text) <= _INDEX_DIGITS):
+        raise NotFound(f"no item has the number {text!r:.40}")
+    return int(text)
 
 
 class _Event(NamedTuple):
@@ -190,7 +199,7 @@ def _history(one: dict[str, Any]) -> list[_Event]:
 def payload(look: Look) -> Response:
     """A whole payload as a file of text: a browser never runs it."""
     row = look.reader.buffer(look.request.path_params["buffer_id"])
-    index, what = look.request.path_params["index"], look.request.path_params["what"]
+    index, what = _index(look), look.request.path_params["what"]
     one = look.reader.item(row, index)
     if what not in ("payload", "answer") or one[what] is None:
         raise NotFound(f"item {index} of {row['buffer_id']} has no {what:.40}")

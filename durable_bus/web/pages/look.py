@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from anyio import CapacityLimiter, to_thread
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 from starlette.requests import Request
@@ -126,11 +127,14 @@ class Look:
     def render(self, template: str, *, status: int = 200, **values: Any) -> Response:
         return HTMLResponse(self._html(template, values), status)
 
-    def stream(self, template: str, **values: Any) -> Response:
-        """The same, sent as it is made: what the template calls must not need our reader, which is closed."""
+    def stream(self, template: str, *, asks: bool, **values: Any) -> Response:
+        """The same, its head sent at once: what the template calls must not need our reader, which is closed.
+        `asks`: it calls what may take seconds. That waits for its turn, and pages do not wait for it.
+        """
         made = _environment().get_template(template).stream(**self._base(), **values)
         made.enable_buffering(_PIECES_AT_ONCE)
-        return StreamingResponse(made, media_type="text/html")
+        limiter = self.request.app.state.asking if asks else None
+        return StreamingResponse(_head_and_rest(made, limiter), media_type="text/html")
 
     def _html(self, template: str, values: dict[str, Any]) -> str:
         return _environment().get_template(template).render(**self._base(), **values)
@@ -174,6 +178,12 @@ class Look:
             "crash_before": max((c for c in crashes if c < moment.commit), default=None),
             "crash_after": min((c for c in crashes if c > moment.commit), default=None),
         }
+
+
+async def _head_and_rest(made: Iterator[str], limiter: CapacityLimiter | None) -> AsyncIterator[str]:
+    yield await to_thread.run_sync(next, made)
+    # All of it in one go: who reads slowly is not to keep others from their turn.
+    yield await to_thread.run_sync("".join, made, limiter=limiter)
 
 
 def page(show: Callable[[Look], Response]) -> Callable[[Request], Response]:

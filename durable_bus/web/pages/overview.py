@@ -14,6 +14,8 @@ _ENDED_MAX = 8
 _FAILURES_MAX = 6
 RATE_SECONDS = 300
 _RATE_BUCKETS = 60
+_RECENT_BUCKETS = 2
+"""Ten seconds, as `status` has it. The last part ends now, so it is a whole one."""
 
 
 def overview(look: Look) -> Response:
@@ -22,7 +24,7 @@ def overview(look: Look) -> Response:
     open_buffers = with_reasons(look, reader.open_buffers(_OPEN_MAX))
     rates = reader.rate(seconds=RATE_SECONDS, buckets=_RATE_BUCKETS, until_ms=look.now_ms)
     seconds = RATE_SECONDS / _RATE_BUCKETS
-    recent = [results + failures for results, failures in rates[-2:]]
+    recent = [results + failures for results, failures in rates[-_RECENT_BUCKETS:]]
     return look.render(
         "overview.html",
         states=states,

@@ -40,6 +40,7 @@ def questions_page(look: Look) -> Response:
     journal = look.reader.path
     return look.stream(
         "questions.html",
+        asks=asks,
         questions=questions(),
         name=name,
         sql=sql,
@@ -60,11 +61,10 @@ class _Answered(NamedTuple):
 def _answer(journal: Path, sql: str, parameters: dict[str, Any]) -> _Answered:
     bounds: dict[str, Any] = {"rows_max": _ROWS_MAX + 1, "time_limit_s": _TIME_LIMIT_S}
     try:
-        columns, rows = first_rows(journal, sql, parameters, **bounds, newer=True)
+        columns, rows = first_rows(journal, sql, parameters, **bounds, shown=_cell)
     except DurableBusError as error:
         return _Answered(error=str(error).replace("; --timeout allows more", ""))
-    cells = [[_cell(value) for value in row] for row in rows[:_ROWS_MAX]]
-    return _Answered(tuple(columns), cells, len(rows) > _ROWS_MAX)
+    return _Answered(tuple(columns), rows[:_ROWS_MAX], len(rows) > _ROWS_MAX)
 
 
 def _cell(value: Any) -> tuple[str, bool]:

@@ -51,7 +51,7 @@ function pause() {
     if (!button) return;
     paused = !paused;
     button.setAttribute("aria-pressed", String(paused));
-    button.textContent = paused ? "Go on" : "Pause";
+    button.textContent = paused ? "Go on" : "Freeze page";
     document.body.classList.toggle("paused", paused);
 }
 
@@ -77,7 +77,7 @@ document.addEventListener("change", (event) => {
         url.searchParams.delete("at");
         window.location.assign(url);
     } else {
-        input.form.submit();
+        HTMLFormElement.prototype.submit.call(input.form); // a parameter of the address may be called submit
     }
 });
 
