@@ -132,3 +132,66 @@ def test_a_retry_that_was_given_up_is_none_of_those_that_it_was_tried_again_in(o
         with ConsoleReader(opened.path, str(commit)) as reader:
             told.append(reader.buffer("b")["retries"])
     assert told == [["b.retry1"], [], ["b.retry1"]]
+
+
+def test_what_was_spent_and_which_limits_rested_then(opened: Journal) -> None:
+    change = {"rate": "1/s", "running": None, "allowed": None}
+    with opened.commit(1_000):
+        seq = add_buffer(opened, "b", ["x"] * 2, "0")
+        dispatch = opened.work.dispatch(seq, 0, 2, 1, False, 9)
+        opened.pace.spend_on_item(dispatch, 0, 0, {"usd": 2.0})
+        opened.pace.note_change("api", "rest", rests_until=1_500, **change)
+    with opened.commit(1_499):
+        opened.pace.spend_on_item(dispatch, 1, 0, {"usd": 3.0})
+    with opened.commit(1_500):
+        opened.work.end_dispatch(dispatch, "answered")
+    told = []
+    for commit in (2, 3, 4):
+        with ConsoleReader(opened.path, str(commit)) as reader:
+            (spent,) = reader.spent(reader.buffer("b"))
+            (limit,) = reader.limits_then()
+            told.append((spent["amount"], spent["times"], limit["rests_until_ms"]))
+    assert told == [(2.0, 1, 1_500), (5.0, 2, 1_500), (5.0, 2, None)]
+
+
+def test_pages_of_items_in_one_state_miss_none_and_give_none_twice(opened: Journal) -> None:
+    with opened.commit(2):
+        seq = add_buffer(opened, "b", ["x"] * 240, "0")
+        for index in range(0, 240, 2):
+            done = opened.work.dispatch(seq, index, 1, 1, False, 9)
+            answered(opened, done, seq, index, success=index % 4 == 0)
+    with ConsoleReader(opened.path) as reader:
+        row = reader.buffer("b")
+        for state, wanted in (
+            ("succeeded", range(0, 240, 4)),
+            ("failed", range(2, 240, 4)),
+            ("waiting", range(1, 240, 2)),
+            (None, range(240)),
+        ):
+            seen: list[int] = []
+            after: int | None = -1
+            while after is not None:
+                page, after = reader.items(row, after=after, state=state)
+                assert 0 < len(page) <= console.PAGE_ROWS
+                seen += [item["item_index"] for item in page]
+            assert seen == [*wanted], state
+
+
+def test_an_item_that_was_passed_on_and_answered_is_done_once(opened: Journal) -> None:
+    with opened.commit(2):
+        seq = add_buffer(opened, "b", ["x"] * 4, "0")
+        held = opened.work.dispatch(seq, 0, 4, 1, False, 9)
+        opened.work.forward_item(seq, 0, held, 1)
+        opened.work.forward_item(seq, 1, held, 1)
+    with opened.commit(3):
+        opened.work.record_results(
+            buffer_seq=seq, first_index=0, item_count=1, payloads=b"y\0", success=True, form=0,
+            passed_on=False, dispatch_id=None, attempt=1, worker_pid=None, durations="", place=None,
+        )  # fmt: skip
+    told = []
+    for commit in (2, 3):
+        with ConsoleReader(opened.path, str(commit)) as reader:
+            row = reader.buffer("b")
+            (one,) = reader.in_hand(row)
+            told.append((reader.done(row, one), reader.forwarded(row, 1)))
+    assert told == [(2, {0: 1, 1: 1}), (2, {1: 1})]
