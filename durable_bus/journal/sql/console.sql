@@ -201,7 +201,7 @@ WHERE f.item_key >= :first_key AND f.item_key <= :last_key AND f.commit_id <= :a
 ORDER BY f.item_key LIMIT :limit;
 
 -- name: failed_answers
--- What handlers themselves have answered as a failure: it has no failed attempt.
+-- What was answered as a failure, by handlers, or by the bus for what went wrong on a thread: it has no failed attempt.
 SELECT r.item_key & 4294967295 AS item_index, substr(r.payload, 1, 2000) AS payload
 FROM answer a INDEXED BY answer_of_buffer
 CROSS JOIN result r
@@ -306,11 +306,13 @@ SELECT i.payload, i.form AS item_form, r.success, r.payload AS answer, r.form AS
     CASE WHEN r.answer_id IS NOT NULL AND a.durations <> '' THEN CAST(CAST(
         substr(CAST(a.durations AS BLOB), ((i.item_key & 4294967295) - a.first_index) * 10 + 1, 10) AS TEXT
     ) AS INTEGER) END AS took_us,
-    (SELECT f.commit_id FROM forwarded_item f WHERE f.item_key = i.item_key AND f.commit_id <= :at) AS forwarded_commit
+    passed_on.commit_id AS forwarded_commit, passed_on.committed_at AS forwarded_ms
 FROM item i
 LEFT JOIN result r ON r.item_key = i.item_key AND r.answer_id <= :last_answer
 LEFT JOIN answer a ON a.answer_id = r.answer_id
 LEFT JOIN journal_commit c ON c.commit_id = a.commit_id
+LEFT JOIN forwarded_item f ON f.item_key = i.item_key AND f.commit_id <= :at
+LEFT JOIN journal_commit passed_on ON passed_on.commit_id = f.commit_id
 WHERE i.item_key = :item_key;
 
 -- name: dispatches_of_item

@@ -188,6 +188,10 @@ def _history(one: dict[str, Any]) -> list[_Event]:
     for failed in one["failures"]:
         why = f"attempt {failed['attempt']} failed: {failed['kind']}: {failed['message']}"
         events.append(_Event(failed["commit_id"], 0, failed["at_ms"], why, "bad", failed["traceback"]))
+    if one["forwarded_commit"] is not None:
+        events.append(
+            _Event(one["forwarded_commit"], 2, one["forwarded_ms"], "passed on: its answer comes later")
+        )
     if one["success"] is not None:
         end = "succeeded" if one["success"] else "failed for good"
         end += ", given again from an equal item" if one["memo"] else ""

@@ -28,7 +28,7 @@ def overview(look: Look) -> Response:
     return look.render(
         "overview.html",
         states=states,
-        open_count=states.get("open", 0) + states.get("receiving", 0),
+        not_ended=states.get("open", 0) + states.get("receiving", 0),
         open_buffers=open_buffers,
         ended=reader.ended_buffers(_ENDED_MAX),
         failures=reader.last_failures(_FAILURES_MAX),
