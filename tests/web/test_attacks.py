@@ -43,20 +43,35 @@ def asked(console: Console, sql: str) -> str:
     return words(etree.HTML(console.browser.get("/questions", params={"sql": sql}).text))
 
 
+def asking(console: Console, sql: str) -> socket.socket:
+    """The connection, once the head of the page is there, which does not wait for the answer."""
+    connection = socket.create_connection(("127.0.0.1", console.port), 60)
+    head = f"GET /questions?sql={quote(sql)} HTTP/1.1\r\nHost: {console.host}\r\n"
+    connection.sendall(f"{head}{console.cookie}\r\n\r\n".encode())
+    assert b"200 OK" in connection.recv(4096)
+    return connection
+
+
 @pytest.mark.slow
 def test_sql_that_never_ends_keeps_no_page_waiting(console: Console) -> None:
     with ExitStack() as open_ones:
         for _ in range(AT_ONCE):
-            connection = open_ones.enter_context(socket.create_connection(("127.0.0.1", console.port), 60))
-            head = f"GET /questions?sql={quote(ENDLESS)} HTTP/1.1\r\nHost: {console.host}\r\n"
-            connection.sendall(f"{head}{console.cookie}\r\n\r\n".encode())
-            assert b"200 OK" in connection.recv(4096)  # its head is there at once
+            open_ones.enter_context(asking(console, ENDLESS))
         began = time.monotonic()
         for path in ("/", "/static/style.css", "/buffers", "/questions"):
             assert console.browser.get(path).status_code == 200
         with console.browser.stream("GET", "/live") as live:
             assert next(live.iter_lines()).startswith("event: changed")
         assert time.monotonic() - began < 8, "the questions end after 10 s"
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_nothing_of_a_question_that_is_being_asked(console: Console) -> None:
+    with asking(console, ENDLESS):
+        began = time.monotonic()
+        ran = console.end()
+        assert (ran.code, ran.err) == (0, "")
+        assert time.monotonic() - began < 5
 
 
 @pytest.mark.slow
