@@ -211,7 +211,7 @@ def test_slow_pages_are_asked_for_less_often(copied: Path, monkeypatch: pytest.M
     live.page_took(0.01)
     assert live.interval_s == 1.0
     for _ in range(20):
-        live.page_took(0.03)
+        live.page_took(0.02)
     assert live.interval_s == pytest.approx(1.2)
     live.page_took(10)
     assert live.interval_s == 1.5
