@@ -22,6 +22,7 @@ FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--hide-scrollbars", "--force-color-profile=srgb"),
+    "--disable-dev-shm-usage",  # containers have little of it
 )
 NO_SCRIPTS = 2
 """What Chromium's settings call blocked."""

@@ -11,6 +11,7 @@ _FLAGS = (
     *(
         "--headless=new",
         "--no-sandbox",
+        "--disable-dev-shm-usage",
         "--disable-gpu",
         "--disable-quic",
         "--no-first-run",
