@@ -1,7 +1,7 @@
 """What the console's pages show of a journal: as it is, or as it was after any commit. Read-only.
 
-Every look is bounded. A page shows a screenful, and what is drawn of a large buffer is drawn of a sample of
-its answers, which the page says. All reads of a page are one transaction, so its numbers belong together.
+Of items and answers a look goes through a screenful, or a sample, which the page says; of buffers through
+all, where it counts or searches them. All that a page reads is one transaction: its numbers belong together.
 """
 
 import json
@@ -26,6 +26,7 @@ _SAMPLE_DURATIONS = 20_000
 _FAILURES_LOOKED_AT = 20_000
 _ITEMS_LOOKED_AT = 50_000
 _DISPATCHES_LOOKED_AT = 20_000
+_BUFFERS_LOOKED_AT = 2_000
 _COMMITS_LOOKED_AT = 50_000
 _NO_SEQ = (1 << 63) - 1
 _INDEX_MASK = (1 << INDEX_BITS) - 1
@@ -110,7 +111,9 @@ class ConsoleReader(MomentReader):
     # Buffers
 
     def states(self) -> dict[str, int]:
-        return {row["state"]: row["buffers"] for row in self.rows_of("states")}
+        """How many there were in each state; without those that none was in."""
+        (row,) = self.rows_of("states")
+        return {state: buffers for state, buffers in row.items() if buffers}
 
     def _buffers(self, seqs: list[int]) -> list[dict[str, Any]]:
         rows = self.rows_of("buffer_rows", seqs=json.dumps(seqs))
@@ -156,7 +159,8 @@ class ConsoleReader(MomentReader):
         return self._buffers([row["buffer_seq"] for row in seqs])
 
     def targets(self) -> list[str]:
-        return [row["target"] for row in self.rows_of("targets")]
+        """Listeners of the last buffers."""
+        return [row["target"] for row in self.rows_of("targets", among=_BUFFERS_LOOKED_AT)]
 
     def buffer(self, buffer_id: str) -> dict[str, Any]:
         """Raises NotFound when there was none at the moment."""
@@ -165,11 +169,15 @@ class ConsoleReader(MomentReader):
         if not rows:
             then = "" if self.moment.is_now else f" at commit {self.moment.commit}"
             raise NotFound(f"no buffer {buffer_id!r:.120} in {self.path}{then}")
-        row = rows[0]
-        row["retries"] = [
-            retry["buffer_id"] for retry in self.rows_of("retries_of", buffer_seq=row["buffer_seq"])
-        ]
-        return row
+        return rows[0]
+
+    def retries(self, row: dict[str, Any]) -> list[str]:
+        """Buffers that some of its items were started again in. To know it every buffer is looked at, unless
+        there was nothing to start again.
+        """
+        if row["ended_commit"] is None or row["successful"] == row["total"]:
+            return []
+        return [one["buffer_id"] for one in self.rows_of("retries_of", buffer_seq=row["buffer_seq"])]
 
     @staticmethod
     def _keys(row: dict[str, Any]) -> dict[str, int]:

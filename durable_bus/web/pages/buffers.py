@@ -57,6 +57,7 @@ def buffer(look: Look) -> Response:
         "buffer.html",
         row=with_reasons(look, [row])[0],
         counts=_counts(reader, row, sum(forwarded.values())),
+        retries=reader.retries(row),
         groups=groups[:_GROUPS_MAX],
         more_groups=max(0, len(groups) - _GROUPS_MAX),
         all_groups=all_groups,

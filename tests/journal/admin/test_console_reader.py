@@ -120,6 +120,7 @@ def test_a_retry_that_was_given_up_is_none_of_those_that_it_was_tried_again_in(o
     facts = {"target": "work", "return_to": "", "from_id": "cli", "collect": True, "starter_thread_id": "t"}
     with opened.commit(2):
         seq = add_buffer(opened, "b", ["x"], "0")
+        opened.buffers.cancel(seq, "cancelled")
         given_up = opened.buffers.add(
             buffer_id="b.retry1", thread_id="t/r", request_id="r", retry_of=seq, **facts
         )
@@ -130,7 +131,7 @@ def test_a_retry_that_was_given_up_is_none_of_those_that_it_was_tried_again_in(o
     told = []
     for commit in (2, 3, 4):
         with ConsoleReader(opened.path, str(commit)) as reader:
-            told.append(reader.buffer("b")["retries"])
+            told.append(reader.retries(reader.buffer("b")))
     assert told == [["b.retry1"], [], ["b.retry1"]]
 
 
