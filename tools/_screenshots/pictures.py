@@ -25,6 +25,7 @@ _README_HEIGHT = 860
 _LOOKS = {"light": (1200, "light"), "dark": (1200, "dark"), "narrow": (360, "light")}
 _BYTES_MAX = 150_000
 _ELSEWHERE = """
+document.getElementById("pause")?.click();  // else the next update would bring the folders back
 for (const element of document.querySelectorAll("pre"))
     for (const folder of arguments[0])
         element.textContent = element.textContent.replaceAll(folder, "/srv/documents");
