@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -66,3 +67,9 @@ def test_fifty_pages_hear_of_what_happens_and_leave_nothing_behind(journal: Path
                 assert max(after - at for at, after in pairwise(times)) <= SILENCE_S_MAX
             until(lambda: held(pid)[0] <= before[0] and held(pid)[1] <= before[1], "it is as before")
         client.cancel(buffer.buffer_id)
+
+
+def test_scripts_are_there_in_their_order_before_the_page_begins(console: Console) -> None:
+    """With `defer`, htmx began before its extension was there, now and then, and the page was never live."""
+    scripts = re.findall(r"<script([^>]*)>", console.browser.get("/").text)
+    assert scripts == [f' src="/static/{name}"' for name in ("htmx.min.js", "hx-sse.min.js", "console.js")]
