@@ -1,17 +1,15 @@
 """How the console shows values: numbers, times, durations and payloads, as text or as safe HTML."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 from markupsafe import Markup
 
-from durable_bus.cli.printing import amount, escaped, printable, rate, size
+from durable_bus.cli.printing import amount, escaped, printable, rate
 from durable_bus.cli.printing import duration as long_duration
 from durable_bus.payloads.forms import FORM_NAMES
 
-__all__ = ["FILTERS", "PAYLOAD_CHARS", "iso", "moment_ago"]
+__all__ = ["FILTERS", "PAYLOAD_CHARS", "moment_ago"]
 
 PAYLOAD_CHARS = 16_384
 """So much of a payload is on a page; all of it is a download."""
@@ -98,10 +96,6 @@ def _indented(text: str) -> str:
         return text
 
 
-def spent(rows: list[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{amount(row['amount'])} {row['unit']}" for row in rows)
-
-
 FILTERS = {
     "n": number,
     "took": took,
@@ -110,9 +104,7 @@ FILTERS = {
     "line": printable,
     "payload": payload,
     "form": form_name,
-    "size": size,
     "amount": amount,
-    "spent": spent,
     "exact": exact,
     "seconds": long_duration,
     "escaped": escaped,

@@ -61,8 +61,6 @@ class Picture(NamedTuple):
     spans: list[tuple[int, int, int, int, int]]
     """Of each answer: first index, items, recorded, success, when (ms since the epoch)."""
     durations_us: list[int]
-    in_hand: list[tuple[int, int]]
-    """First index and number of items that somebody has."""
 
 
 class ConsoleReader(MomentReader):
@@ -120,9 +118,6 @@ class ConsoleReader(MomentReader):
         for row in rows:
             known = row["successful"] is not None
             row["completed"] = row["successful"] + row["failed"] if known else None
-            row["pending"] = None
-            if known and row["total"] is not None:
-                row["pending"] = row["total"] - row["completed"] if row["state"] == "open" else 0
         return rows
 
     def _listed(self, name: str, limit: int) -> list[dict[str, Any]]:
@@ -224,8 +219,7 @@ class ConsoleReader(MomentReader):
             limit = _SAMPLE_DURATIONS // items_an_answer + 1
             texts = self.statements.all("durations_sample", **sample, stride=coarser, limit=limit)
         durations = [micros for (text,) in texts for micros in micros_of(text)]
-        in_hand = [(one["first_index"], one["item_count"]) for one in self.in_hand(row)]
-        return Picture(stride, spans, durations, in_hand)
+        return Picture(stride, spans, durations)
 
     def in_hand(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """Ranges of a buffer's items that somebody has, in their order."""

@@ -52,11 +52,12 @@ def buffer(look: Look) -> Response:
     goes_on = None
     if not row["rows_are_gone"]:
         items, goes_on = reader.items(row, after=-1 if after is None else after - 1, state=state)
+    in_hand = reader.in_hand(row)
     forwarded = reader.forwarded(row, drawings.cell_items(row["total"] or 0))
     return look.render(
         "buffer.html",
         row=with_reasons(look, [row])[0],
-        counts=_counts(reader, row, sum(forwarded.values())),
+        counts=_counts(reader, row, in_hand, sum(forwarded.values())),
         retries=reader.retries(row),
         groups=groups[:_GROUPS_MAX],
         more_groups=max(0, len(groups) - _GROUPS_MAX),
@@ -67,7 +68,7 @@ def buffer(look: Look) -> Response:
         filter_state=state,
         begins_at=after,
         older=None if goes_on is None else _items_url(look, row, goes_on + 1, state),
-        **_charts(look, reader, row, forwarded),
+        **_charts(look, reader, row, in_hand, forwarded),
     )
 
 
@@ -75,13 +76,15 @@ def _items_url(look: Look, row: dict[str, Any], index: int, state: str | None) -
     return look.url("buffers", row["buffer_id"], **{"from": index, "state": state}) + "#items"
 
 
-def _counts(reader: ConsoleReader, row: dict[str, Any], forwarded: int) -> dict[str, int | None]:
+def _counts(
+    reader: ConsoleReader, row: dict[str, Any], in_hand: list[dict[str, Any]], forwarded: int
+) -> dict[str, int | None]:
     """Items by state, exactly; None where nobody knows any more. What is in a batch and answered, or passed
     on, counts as that.
     """
     if row["completed"] is None or row["total"] is None:
         return dict.fromkeys(drawings.STATES)
-    in_flight = sum(one["item_count"] - reader.done(row, one) for one in reader.in_hand(row))
+    in_flight = sum(one["item_count"] - reader.done(row, one) for one in in_hand)
     rest = row["total"] - row["completed"]
     ended = row["ended_commit"] is not None
     return {
@@ -95,7 +98,11 @@ def _counts(reader: ConsoleReader, row: dict[str, Any], forwarded: int) -> dict[
 
 
 def _charts(
-    look: Look, reader: ConsoleReader, row: dict[str, Any], forwarded: dict[int, int]
+    look: Look,
+    reader: ConsoleReader,
+    row: dict[str, Any],
+    in_hand: list[dict[str, Any]],
+    forwarded: dict[int, int],
 ) -> dict[str, Any]:
     charts: dict[str, Any] = dict.fromkeys(("rate", "rate_ms", "histogram", "heat", "stride", "quantiles"))
     if row["rows_are_gone"] or not row["total"]:
@@ -120,9 +127,8 @@ def _charts(
         charts["quantiles"] = [
             (name, ordered[max(0, math.ceil(share * len(ordered)) - 1)]) for name, share in _QUANTILES
         ]
-    cells = drawings.cells_of(
-        row["total"], picture.spans, picture.stride, picture.in_hand, forwarded, ended=ended
-    )
+    held = [(one["first_index"], one["item_count"]) for one in in_hand]
+    cells = drawings.cells_of(row["total"], picture.spans, picture.stride, held, forwarded, ended=ended)
     link: Callable[[int], str] = lambda index: _items_url(look, row, index, None)  # noqa: E731
     charts["heat"] = drawings.heat_map(cells, link)
     return charts

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -19,7 +19,8 @@ from durable_bus.cli.facts import supervisor_facts
 from durable_bus.errors import JournalTooNew, StorageFailed
 from durable_bus.journal.admin.console import ConsoleReader
 from durable_bus.web import drawings
-from durable_bus.web.shown import FILTERS, moment_ago
+from durable_bus.web.actions import other_version
+from durable_bus.web.shown import FILTERS, PAYLOAD_CHARS, moment_ago
 
 __all__ = ["Look", "error_response", "page"]
 
@@ -71,6 +72,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
+    environment.globals["payload_chars"] = PAYLOAD_CHARS
     return environment
 
 
@@ -105,6 +107,11 @@ class Look:
         if self.at is not None:
             given.setdefault("at", self.at)
         return f"{path}?{urlencode(given)}" if given else path
+
+    @cached_property
+    def runs(self) -> list[dict[str, Any]]:
+        """The last runs, as they are now."""
+        return self.reader.runs(served=self.supervisor["state"] != "dead")
 
     @staticmethod
     def path(parts: Sequence[object]) -> str:
@@ -144,8 +151,8 @@ class Look:
         state, query = self.request.app.state, self.request.query_params
         run = self.reader.newest_run()
         served = self.supervisor["state"] != "dead"
-        runs = self.reader.runs(served=served)
-        other_version = run["version"] if served and run and run["version"] != __version__ else None
+        runs = self.runs
+        other = other_version(self.reader.reader) if served else None
         moment = self.moment
         notice = self.request.app.state.notices.take(query["notice"]) if "notice" in query else None
         kept = [(name, value) for name, value in query.multi_items() if name not in ("at", "notice")]
@@ -162,12 +169,11 @@ class Look:
             "journal": self.reader.path,
             "supervisor": self.supervisor,
             "run": run,
-            "runs": runs,
             "served": served,
-            "other_version": other_version,
+            "other_version": other,
             "newer_schema": self.reader.is_of_a_newer_version,
             "may_act": not (
-                state.read_only or self.at is not None or other_version or self.reader.is_of_a_newer_version
+                state.read_only or self.at is not None or other or self.reader.is_of_a_newer_version
             )
             and served,
             "csrf": getattr(self.request.state, "csrf", ""),

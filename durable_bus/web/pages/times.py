@@ -10,11 +10,10 @@ _PARTS = 100
 
 def times(look: Look) -> Response:
     reader, moment = look.reader, look.moment
-    runs = reader.runs(served=look.supervisor["state"] != "dead")
     at = moment.commit if look.at is not None else None
     return look.render(
         "time.html",
-        all_runs=runs,
-        timeline=drawings.timeline(reader.density(_PARTS), runs, moment.oldest, moment.newest, at),
+        all_runs=look.runs,
+        timeline=drawings.timeline(reader.density(_PARTS), look.runs, moment.oldest, moment.newest, at),
         by_hand=reader.by_hand(),
     )
