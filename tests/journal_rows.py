@@ -1,6 +1,7 @@
 """Rows of a journal, written by its own writer without a supervisor. Inside `Journal.commit()`."""
 
 from durable_bus.journal.journal import Journal
+from durable_bus.payloads.packing import pack
 
 __all__ = ["add_buffer"]
 
@@ -8,7 +9,7 @@ __all__ = ["add_buffer"]
 def add_buffer(opened: Journal, buffer_id: str, payloads: list[str], forms: str) -> int:
     """A buffer that is open, with these items; its `buffer_seq`. `forms`: as `payloads.forms.digits_of`."""
     row = opened.buffers.add_whole(
-        [payload.encode() for payload in payloads],
+        pack(payloads),
         forms,
         digest="digest",
         buffer_id=buffer_id,

@@ -9,6 +9,7 @@ from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.journal.fresh_items import FreshItems, ItemBatch
 from durable_bus.journal.statements import threads_below
 from durable_bus.payloads.forms import form_of_each
+from durable_bus.payloads.packing import unpack
 
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
@@ -99,13 +100,13 @@ class BufferTable:
         self._insert(received=0, next_chunk=0, total=None, digest=None, opened_commit=None, **columns)
         return self._journal.ids.buffer
 
-    def add_whole(self, items: list[bytes], forms: str, *, digest: str, **columns: Any) -> BufferRow:
+    def add_whole(self, items: bytes, forms: str, *, digest: str, **columns: Any) -> BufferRow:
         """A buffer that is open at once, with all its items, which are as `add_chunk` takes them. The row is
         not read back: a small buffer takes thirteen statements, and that one took a fifteenth of their time.
         """
         self._journal.ids.buffer += 1
-        self._add_items(self._journal.ids.buffer, 0, items, forms)
-        count, commit_id = len(items), self._journal.ids.commit
+        count = self._add_items(self._journal.ids.buffer, 0, items, forms)
+        commit_id = self._journal.ids.commit
         columns |= {"received": count, "next_chunk": 1, "total": count}
         columns |= {"digest": digest, "opened_commit": commit_id}
         if columns.get("budget_of") == 0:
@@ -132,33 +133,35 @@ class BufferTable:
         buffer_seq: int,
         number: int,
         first_index: int,
-        items: list[bytes],
+        items: bytes,
         forms: str,
         *,
         streams: bool = False,
     ) -> bool:
-        """A numbered chunk: its items, in UTF-8. False when the buffer does not wait for it any more: use
-        inside `Journal.savepoint()`. `streams`: it is one of a stream, which opens with its first.
+        """A numbered chunk: its items as a body (`payloads.packing`). False when the buffer does not wait for
+        it any more: use inside `Journal.savepoint()`. `streams`: it is one of a stream, which opens with its
+        first.
 
         `forms`: as `payloads.forms.digits_of` says them, one digit for all of them or one each. Raises
-        ValueError for other digits, and for what is not UTF-8; the savepoint then undoes what was inserted
-        before that.
+        ValueError for other digits, and for what is not UTF-8.
         """
-        self._add_items(buffer_seq, first_index, items, forms)
-        facts: dict[str, Any] = {"buffer_seq": buffer_seq, "item_count": len(items)}
+        count = self._add_items(buffer_seq, first_index, items, forms)
+        facts: dict[str, Any] = {"buffer_seq": buffer_seq, "item_count": count}
         if streams:
             self._write("add_stream_chunk", first_index=first_index, **facts)
         return self._write("chunk_received", number=number, streams=streams, **facts) == 1
 
-    def _add_items(self, buffer_seq: int, first_index: int, items: list[bytes], forms: str) -> None:
+    def _add_items(self, buffer_seq: int, first_index: int, items: bytes, forms: str) -> int:
+        """Rows of the items of a body; how many they are."""
         first_key = (buffer_seq << INDEX_BITS) + first_index
-        form_of = form_of_each(forms, len(items))
+        texts = unpack(items)
+        form_of = form_of_each(forms, len(texts))
         if len(forms) == 1:
-            self._statements.run_rows("add_items", "last_item", (first_key, form_of[0]), items)
-            self.fresh.add(buffer_seq, first_index, items, forms)
+            self._statements.run_rows("add_items", "last_item", (first_key, form_of[0]), texts)
+            self.fresh.add(buffer_seq, first_index, items, texts, forms)
         else:
-            rows = zip(itertools.count(first_key), map(bytes.decode, items), form_of)
-            self._statements.run_each("add_item", rows)
+            self._statements.run_each("add_item", zip(itertools.count(first_key), texts, form_of))
+        return len(texts)
 
     def take_over(self, buffer_seq: int, request_id: str) -> None:
         """A stream that is not sealed has another producer from now on."""

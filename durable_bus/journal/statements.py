@@ -126,12 +126,11 @@ class Statements:
         """Execute one statement; how many rows it changed. Parameters it does not name are ignored."""
         return self._cursor.execute(self._texts[name], parameters).rowcount
 
-    def run_rows(self, name: str, last: str, constants: tuple[int, ...], texts: Sequence[bytes]) -> int:
-        """Insert a row for each text, in UTF-8, many rows a statement; how many rows it changed.
+    def run_rows(self, name: str, last: str, constants: tuple[int, ...], texts: Sequence[str]) -> int:
+        """Insert a row for each text, many rows a statement; how many rows it changed.
 
         `constants` are the same for all of them, but for the first: that is a key, which counts up. `last`
-        names the statement that gives the table's highest. Raises UnicodeDecodeError for what is not UTF-8,
-        when rows before it are in.
+        names the statement that gives the table's highest.
         """
         first_key, *others = constants
         at_end = len(texts) >= AT_END_ROWS_MIN and first_key > (self.value(last) or 0)
@@ -139,7 +138,7 @@ class Statements:
         for size in ROWS_AT_ONCE:
             statement = with_rows(self._texts[name], size, at_end=at_end)
             while len(texts) - done >= size:
-                parameters = (first_key + done, *others, *map(bytes.decode, texts[done : done + size]))
+                parameters = (first_key + done, *others, *texts[done : done + size])
                 changed += self._cursor.execute(statement, parameters).rowcount
                 done += size
         return changed

@@ -14,7 +14,7 @@ from durable_bus.payloads.forms import JSON, TEXT
 from durable_bus.payloads.json_values import NotJson, dump_json
 from durable_bus.payloads.messages import Json, Pickled, RawJson, Text
 from durable_bus.payloads.values import Payload, ValueWriter, pickled, refused_answer
-from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml
+from durable_bus.payloads.xml_reading import BEFORE_XML, PAYLOAD_BYTES_MAX, guess_is_xml
 
 __all__ = ["exact_answer", "exact_texts"]
 
@@ -43,8 +43,8 @@ def _is_json(value: object) -> bool:
 
 def _is_text(value: str) -> bool:
     """Whether the journal can hold it: it has neither NUL nor half a surrogate pair."""
-    if value.isprintable():  # surrogates are not
-        return True
+    if value.isascii():  # 0.06 us for 88 characters; `isprintable`, which looks at each, takes 0.37
+        return "\0" not in value
     try:
         return b"\0" not in value.encode()
     except UnicodeEncodeError:
@@ -65,6 +65,8 @@ def _said(value: object) -> Text | Json | Pickled:
 
 def exact_answer(value: object) -> object:
     """What a handler returns so that its answer is this value. Raises UnserialisableAnswer, with its repr."""
+    if type(value) is str and value[:1] not in BEFORE_XML and value.isascii() and "\0" not in value:
+        return value  # as `_as_answer` says of it
     try:
         return _as_answer(value)
     except BaseException as error:  # pickling runs code of the value's, which may even exit

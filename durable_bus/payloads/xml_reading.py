@@ -59,6 +59,10 @@ _DECLARATION = re.compile(r"[ \t\r\n]*<\?xml[ \t\r\n][^>]*?\?>[ \t\r\n]*")
 _ROOT = re.compile(r"[ \t\r\n]*(?:<\?xml[ \t\r\n][^>]*?\?>[ \t\r\n]*)?<(?:[^\s<>/:!?]+:)?([^\s<>/:!?]+)")
 
 
+BEFORE_XML: Final = f"<{_SPACES}"
+"""A text that begins with another character is not meant as XML."""
+
+
 def guess_is_xml(text: str) -> bool:
     """Whether plain text is meant as XML: its first character after XML's white space is `<`."""
     return text[:1] == "<" or text.lstrip(_SPACES)[:1] == "<"

@@ -11,6 +11,7 @@ from durable_bus.payloads.messages import HandlerResponse
 from durable_bus.payloads.outcomes import Forward, Start, message_outcome, passed_on
 from durable_bus.payloads.packing import split, unpack
 from durable_bus.payloads.values import quick_answer
+from durable_bus.payloads.xml_reading import BEFORE_XML, PAYLOAD_BYTES_MAX
 from durable_bus.wire.decoding import decode_work
 from durable_bus.wire.framing import Frame, read_frame
 from durable_bus.wire.slot import LIMIT, SINCE, STARTED
@@ -150,7 +151,13 @@ class SyncRunner:
                 else:
                     value = handler(argument)
                 found: tuple[Forward | Start, bytes] | None = None
-                if type(value) is str and value[:1] not in "< " and len(value) < 1000 and value.isprintable():
+                if (
+                    type(value) is str
+                    and value[:1] not in BEFORE_XML
+                    and len(value) <= PAYLOAD_BYTES_MAX
+                    and value.isascii()
+                    and "\0" not in value
+                ):
                     text, form, success = value, TEXT, True  # all that the writer would find out
                 elif (quick := quick_answer(value)) is not None:
                     text, form, success = *quick, True

@@ -181,8 +181,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
 """Where a statement finds something with other values only."""
 
 BY_METHOD: dict[str, Callable[[Journal], object]] = {
-    "add_item": lambda journal: journal.buffers.add_chunk(13, 1, 1, [b"a", b"<b/>"], "01"),
-    "add_items": lambda journal: journal.buffers.add_chunk(13, 1, 1, [b"a"] * 311, "0"),
+    "add_item": lambda journal: journal.buffers.add_chunk(13, 1, 1, b"a\0<b/>\0", "01"),
+    "add_items": lambda journal: journal.buffers.add_chunk(13, 1, 1, b"a\0" * 311, "0"),
     "add_results": lambda journal: record(journal, 3, passed_on=False),
     "add_result_not_forwarded": lambda journal: record(journal, 15, passed_on=True),
     "add_memo": lambda journal: journal.work.remember(1, 1, (b"new",)),

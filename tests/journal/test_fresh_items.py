@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from durable_bus.journal import fresh_items
 from durable_bus.journal.fresh_items import LONG_BYTES, FreshItems, ItemBatch
 from durable_bus.journal.journal import Journal
+from durable_bus.payloads.packing import pack, unpack
 
 
 @pytest.fixture
@@ -36,21 +37,24 @@ def columns(buffer_id: str) -> dict[str, Any]:
     }
 
 
-def texts(said: str, count: int) -> list[bytes]:
-    return [f"{said} {index}".encode() for index in range(count)]
+def texts(said: str, count: int) -> list[str]:
+    return [f"{said} {index}" for index in range(count)]
 
 
 def add(opened: Journal, buffer_id: str, count: int, said: str = "item") -> int:
     """A whole buffer of texts, inside a commit; its `buffer_seq`."""
-    row = opened.buffers.add_whole(texts(said, count), "0", digest="d", **columns(buffer_id))
+    row = opened.buffers.add_whole(pack(texts(said, count)), "0", digest="d", **columns(buffer_id))
     return row.buffer_seq
 
 
-def batch(opened: Journal, buffer_seq: int, first: int, count: int) -> list[bytes]:
+def keep(fresh: FreshItems, buffer_seq: int, first: int, items: list[str], forms: str = "0") -> None:
+    fresh.add(buffer_seq, first, pack(items), items, forms)
+
+
+def batch(opened: Journal, buffer_seq: int, first: int, count: int) -> list[str]:
     got = opened.buffers.batch(buffer_seq, first, count)
     assert got is not None
-    assert got.payloads.endswith(b"\0")
-    return got.payloads[:-1].split(b"\0")
+    return unpack(got.payloads)
 
 
 def without_reading(opened: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +73,7 @@ def test_what_comes_back_after_its_chunk_was_given_out_is_read_from_the_file(ope
     with opened.commit(2):
         seq = opened.buffers.add(**columns("b"))
         for number in range(3):
-            assert opened.buffers.add_chunk(seq, number, 4 * number, texts(f"chunk {number}", 4), "0")
+            assert opened.buffers.add_chunk(seq, number, 4 * number, pack(texts(f"chunk {number}", 4)), "0")
     assert batch(opened, seq, 9, 3) == texts("chunk 2", 4)[1:]
     assert opened.buffers.fresh.batch(seq, 1, 2) is None
     assert batch(opened, seq, 1, 5) == texts("chunk 0", 4)[1:] + texts("chunk 1", 4)[:2]
@@ -107,7 +111,7 @@ def test_of_a_buffer_that_has_ended_nothing_is_kept(opened: Journal, how: str) -
     with opened.commit(2):
         if how == "drop":
             seq = opened.buffers.add(**columns("b"))
-            assert opened.buffers.add_chunk(seq, 0, 0, texts("item", 2), "0")
+            assert opened.buffers.add_chunk(seq, 0, 0, pack(texts("item", 2)), "0")
         else:
             seq = add(opened, "b", 2)
     assert opened.buffers.fresh.batch(seq, 0, 2) is not None
@@ -135,8 +139,8 @@ def test_no_more_is_kept_than_there_is_room_for(opened: Journal, monkeypatch: py
 
 def test_long_items_are_not_kept() -> None:
     fresh = FreshItems()
-    fresh.add(1, 0, [b"x" * LONG_BYTES, b"y" * LONG_BYTES], "0")
-    fresh.add(2, 0, [b"x" * LONG_BYTES, b"y" * LONG_BYTES + b"y"], "0")
+    keep(fresh, 1, 0, ["x" * LONG_BYTES, "y" * LONG_BYTES])
+    keep(fresh, 2, 0, ["x" * LONG_BYTES, "y" * LONG_BYTES + "y"])
     assert fresh.batch(1, 0, 2) is not None
     assert fresh.batch(2, 0, 2) is None
 
@@ -144,9 +148,9 @@ def test_long_items_are_not_kept() -> None:
 def test_of_a_buffer_with_a_gap_only_what_comes_before_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fresh_items, "FRESH_BYTES_MAX", 5_000)
     fresh = FreshItems()
-    fresh.add(1, 0, texts("item", 10), "0")
-    fresh.add(1, 10, texts("item", 1_000), "0")  # too much
-    fresh.add(1, 1_010, texts("item", 10), "0")
+    keep(fresh, 1, 0, texts("item", 10))
+    keep(fresh, 1, 10, texts("item", 1_000))  # too much
+    keep(fresh, 1, 1_010, texts("item", 10))
     assert fresh.batch(1, 0, 10) is not None
     assert fresh.batch(1, 5, 10) is None
     assert fresh.batch(1, 1_010, 10) is None
@@ -163,7 +167,7 @@ def test_batches_of_one_form_are_what_was_put_in(
     fresh = FreshItems()
     rows: list[tuple[str, str]] = []
     for chunk, form in chunks:
-        fresh.add(1, len(rows), [text.encode() for text in chunk], form)
+        keep(fresh, 1, len(rows), chunk, form)
         rows += [(text, form) for text in chunk]
     given_out = 0
     while given_out < len(rows):
@@ -182,7 +186,7 @@ def expected(rows: list[tuple[str, str]]) -> ItemBatch | None:
 
 @pytest.mark.parametrize("forms", ["0", "1", "2", "3", "011", "100", "322", "203"])
 def test_memory_and_the_file_give_the_same(opened: Journal, forms: str) -> None:
-    items = [b"", "zwölf 😀".encode(), b"<a/>"]
+    items = pack(["", "zwölf 😀", "<a/>"])
     with opened.commit(2):
         row = opened.buffers.add_whole(items, forms, digest="d", **columns("b"))
     seq = row.buffer_seq
@@ -191,11 +195,11 @@ def test_memory_and_the_file_give_the_same(opened: Journal, forms: str) -> None:
     from_file = opened.buffers.batch(seq, 0, 3)
     assert from_file is not None
     assert from_memory == (from_file if len(forms) == 1 else None)
-    assert from_file == ItemBatch(b"\0".join([*items, b""]), 3, forms)
+    assert from_file == ItemBatch(items, 3, forms)
 
 
 @pytest.mark.parametrize("forms", ["", "01", "0123", "4", "0x1", "-10", "01٣"])
 def test_forms_that_are_not_those_of_the_items_are_refused(opened: Journal, forms: str) -> None:
     with pytest.raises(ValueError, match="are not the forms of 3 payloads"), opened.commit(2):
-        opened.buffers.add_whole([b"a", b"b", b"c"], forms, digest="d", **columns("b"))
+        opened.buffers.add_whole(pack(["a", "b", "c"]), forms, digest="d", **columns("b"))
     assert opened.buffers.by_id("b") is None

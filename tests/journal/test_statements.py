@@ -92,7 +92,7 @@ def test_rows_get_consecutive_keys_in_the_order_of_their_texts(
 ) -> None:
     statements.run_each("add_item", [(key, "there before", 0) for key in others])
     first_key = 5 << 32
-    assert statements.run_rows("add_items", "last_item", (first_key, 1), [*map(str.encode, TEXTS)]) == 613
+    assert statements.run_rows("add_items", "last_item", (first_key, 1), TEXTS) == 613
     kept = statements.connection.execute(
         "SELECT item_key, payload, form FROM item WHERE item_key < 7 << 32 ORDER BY item_key"
     )
@@ -103,10 +103,9 @@ def test_rows_get_consecutive_keys_in_the_order_of_their_texts(
 def test_of_results_that_are_there_only_the_missing_are_added(statements: Statements, count: int) -> None:
     first_key = 5 << 32
     statements.connection.execute("PRAGMA foreign_keys = OFF")
-    statements.run_rows("add_results", "last_result", (first_key, False, False, 1), [b"the first"])
+    statements.run_rows("add_results", "last_result", (first_key, False, False, 1), ["the first"])
     constants = (first_key, True, True, 2)
-    texts = [*map(str.encode, TEXTS[:count])]
-    assert statements.run_rows("add_results", "last_result", constants, texts) == count - 1
+    assert statements.run_rows("add_results", "last_result", constants, TEXTS[:count]) == count - 1
     kept = statements.connection.execute(
         "SELECT item_key, payload, success, form, answer_id FROM result ORDER BY item_key"
     ).fetchall()

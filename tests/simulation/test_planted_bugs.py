@@ -51,7 +51,7 @@ def count_instead_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     run_rows = Statements.run_rows
 
     def counting(
-        self: Statements, name: str, last: str, constants: tuple[int, ...], texts: Sequence[bytes]
+        self: Statements, name: str, last: str, constants: tuple[int, ...], texts: Sequence[str]
     ) -> int:
         changed = run_rows(self, name, last, constants, texts)
         return len(texts) if name == "add_results" else changed
@@ -93,8 +93,8 @@ def hand_out_another_form(monkeypatch: pytest.MonkeyPatch) -> None:
 def shift_mixed_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     add_items = BufferTable._add_items
 
-    def shifted(self: BufferTable, seq: int, first: int, items: list[bytes], forms: str) -> None:
-        add_items(self, seq, first, items, forms[1:] + forms[:1])
+    def shifted(self: BufferTable, seq: int, first: int, items: bytes, forms: str) -> int:
+        return add_items(self, seq, first, items, forms[1:] + forms[:1])
 
     monkeypatch.setattr(BufferTable, "_add_items", shifted)
 

@@ -69,7 +69,7 @@ def test_a_range_too_long_for_one_text_is_said_to_be_so(journal: Path) -> None:
             table: BufferTable = opened.buffers
             items = ["x" * length] * (TEXT_BYTES_MAX // length + 1)
             for number, item in enumerate(items):
-                table._add_items(1, number, [item.encode()], "0")
+                table._add_items(1, number, f"{item}\0".encode(), "0")
         assert table.batch(1, 0, len(items)) is None
         few = table.batch(1, 0, 2)
         assert few is not None

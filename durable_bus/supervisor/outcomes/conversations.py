@@ -14,7 +14,7 @@ from durable_bus.journal.work import Failure
 from durable_bus.payloads.forms import FORM_NAMES, TEXT, XML
 from durable_bus.payloads.messages import SYSTEM_BUFFER, BufferDispatched, BufferError, BufferStart
 from durable_bus.payloads.outcomes import End, Forward, Outcome, Start
-from durable_bus.payloads.packing import split, unpack
+from durable_bus.payloads.packing import unpack
 from durable_bus.payloads.xml_writing import dump_dataclass, error_payload
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import collector, messages, opening, threads
@@ -239,7 +239,7 @@ def _open(context: Context, own_name: str, thread_id: str, start: Start, body: b
             **_inherited(context, thread_id),
         )
         new = new._replace(traceparent=start.traceparent or new.traceparent)
-        opening.open_whole(context, new, split(body), start.forms, start.digest)
+        opening.open_whole(context, new, body, start.forms, start.digest)
     else:
         _compare(row, own_name, thread_id, start)
         message_id = collector.complete_message_id(buffer_id)

@@ -206,7 +206,7 @@ def _chunk(context: Context, connection_id: int, chunk: Chunk, bodies: list[byte
     buffer_seq, buffers = arriving.buffer_seq, context.journal.buffers
     if not buffers.add_chunk(buffer_seq, next_chunk, arriving.received, items, chunk.forms, streams=streams):
         raise _not_taken(context, arriving)
-    received = arriving.received + len(items)
+    received = arriving.received + chunk.count
     if arriving.opened:
         context.state.buffers.change(buffer_seq, total=received)
     elif streams:
@@ -324,8 +324,8 @@ def _tell_end(context: Context, connection_id: int, row: BufferRow) -> None:
         context.state.watchers[row.buffer_seq] = watchers | {connection_id}
 
 
-def _items(chunk: Chunk | Submit, bodies: list[bytes], received: int) -> list[bytes]:
-    """A chunk's items, in UTF-8. Raises UsageError or LimitExceeded for what the journal must not get."""
+def _items(chunk: Chunk | Submit, bodies: list[bytes], received: int) -> bytes:
+    """A chunk's items, as one body. Raises UsageError or LimitExceeded for what the journal must not get."""
     count = chunk.count
     if not 0 < count <= CHUNK_ITEMS_MAX:
         raise UsageError(f"a chunk holds 1 to {CHUNK_ITEMS_MAX} items, not {count}")
@@ -333,12 +333,12 @@ def _items(chunk: Chunk | Submit, bodies: list[bytes], received: int) -> list[by
         raise LimitExceeded(f"a buffer holds at most {ITEMS_MAX} items")
     if len(bodies) != 1 or not bodies[0].endswith(b"\0"):
         raise UsageError("a chunk's items are one body, and each ends with NUL")
-    items = split(bodies[0])
-    if len(items) != count:
-        raise UsageError(f"a chunk said to hold {count} items holds {len(items)}")
+    items = bodies[0]
+    if (held := items.count(b"\0")) != count:
+        raise UsageError(f"a chunk said to hold {count} items holds {held}")
     if len(chunk.forms) not in (1, count):
         raise UsageError(f"a chunk's forms are not those of {count} items")
-    if len(bodies[0]) > PAYLOAD_BYTES_MAX and max(map(len, items)) > PAYLOAD_BYTES_MAX:
+    if len(items) > PAYLOAD_BYTES_MAX and max(map(len, split(items))) > PAYLOAD_BYTES_MAX:
         raise LimitExceeded(f"an item is over the limit of {PAYLOAD_BYTES_MAX} bytes")
     return items
 
