@@ -20,7 +20,7 @@ from msgspec import convert
 from durable_bus.errors import JournalError
 from durable_bus.payloads.settings import AppSpec
 from durable_bus.supervisor import maintenance as housekeeping
-from durable_bus.supervisor.io.client_sockets import Limits
+from durable_bus.supervisor.config import Limits
 from durable_bus.supervisor.io.worker_processes import WorkerPool
 from durable_bus.supervisor.outcomes import threads as thread_registry
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke

@@ -4,7 +4,8 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from durable_bus.supervisor.io.client_sockets import Limits, SocketConnections
+from durable_bus.supervisor.config import Limits
+from durable_bus.supervisor.io.client_sockets import SocketConnections
 from durable_bus.supervisor.io.reactor import SelectorReactor
 from durable_bus.supervisor.ports import ClientClosed, ClientSpoke
 from durable_bus.wire.framing import encode

@@ -7,7 +7,8 @@ from typing import Any
 
 from durable_bus.journal.admin.scratch import scratch_copy
 from durable_bus.payloads.settings import ListenerSettings
-from durable_bus.supervisor.context import Context, Ports, SupervisorConfig
+from durable_bus.supervisor.config import SupervisorConfig
+from durable_bus.supervisor.context import Context, Ports
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.loop import Supervisor
 from durable_bus.supervisor.scheduling.dispatcher import plan_items

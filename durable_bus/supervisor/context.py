@@ -1,46 +1,18 @@
 """What every part of the supervisor works with: settings, journal, state, outbox, ports."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
-from durable_bus import __version__
 from durable_bus.journal.journal import Journal
+from durable_bus.supervisor.config import SupervisorConfig
 from durable_bus.supervisor.figures import Counting
 from durable_bus.supervisor.outbox import Outbox
 from durable_bus.supervisor.ports import Clock, Connections, Pool, Reactor, ServiceManager, Unmanaged
 from durable_bus.supervisor.state import State, Worker
 from durable_bus.wire.slot import ORDINAL_MAX, Slot
-from durable_bus.wire.spawning import EngineSpec
 
-__all__ = ["Context", "Ports", "SupervisorConfig"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupervisorConfig:
-    """What a supervisor is told at its start."""
-
-    app_name: str
-    workers: int
-    pid: int = field(default_factory=os.getpid)
-    version: str = __version__
-    grace_s: float = 10.0
-    items_per_worker_max: int | None = None
-    """A worker that was given this many is replaced by a fresh one; None: never."""
-    retain_ms: int | None = None
-    """Buffers that ended this long ago are pruned; None: never."""
-    receiving_timeout_ms: int = 10 * 60 * 1000
-    """A buffer whose client has vanished is given up this long after its last chunk."""
-    housekeeping_s: float = 10.0
-    engine: EngineSpec | None = None
-    """Where items run; the workers get messages only. None: in the workers."""
-    uses_memos: bool = True
-    """Whether answers are given again to equal items (`memo`)."""
-    journal: Path | None = None
-    journal_file: list[int] | None = None
-    """`socket_file.journal_file` of the journal; a client that means another is refused. None: nobody is."""
+__all__ = ["Context", "Ports"]
 
 
 class Ports(NamedTuple):

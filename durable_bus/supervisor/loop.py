@@ -23,7 +23,8 @@ no outcome and that nobody holds in this run.
 from durable_bus.errors import StorageFull
 from durable_bus.journal.journal import Journal
 from durable_bus.supervisor import recovery
-from durable_bus.supervisor.context import Context, Ports, SupervisorConfig
+from durable_bus.supervisor.config import SupervisorConfig
+from durable_bus.supervisor.context import Context, Ports
 from durable_bus.supervisor.maintenance import Maintenance
 from durable_bus.supervisor.outbox import Outbox
 from durable_bus.supervisor.outcomes import collector, messages

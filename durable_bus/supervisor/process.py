@@ -1,68 +1,33 @@
-"""The supervisor's process: lock, journal, pool, connections, signals; then the loop.
+"""The supervisor's process: lock and first workers, then all the rest (`serving`).
 
 Started in two ways. `durable-bus serve` *is* this process. `run` and `bus.running` spawn it with an inherited
 socketpair (`python -m durable_bus.supervisor`), and it ends when that client does. It never imports
 the app: workers do.
+
+What is imported here is what it takes to start workers. They boot while this process imports the rest of
+itself and opens the journal.
 """
 
 import contextlib
-import dataclasses
 import os
 import signal
 import socket
 import stat
 from pathlib import Path
-from typing import NamedTuple
 
 from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable, said
 from durable_bus.journal.access import real_path, refuse_folder_of_everybody, refuse_owner
-from durable_bus.journal.completeness import refuse_incomplete
-from durable_bus.journal.journal import Journal
-from durable_bus.journal.lock import JournalLock, noted_commit
-from durable_bus.payloads.settings import AppSpec
-from durable_bus.supervisor.context import Ports, SupervisorConfig
-from durable_bus.supervisor.io.client_sockets import Limits, SocketConnections
-from durable_bus.supervisor.io.clock import SystemClock
-from durable_bus.supervisor.io.log import Log
-from durable_bus.supervisor.io.reactor import SelectorReactor
-from durable_bus.supervisor.io.systemd import Systemd
-from durable_bus.supervisor.io.worker_processes import WorkerPool
-from durable_bus.supervisor.loop import Supervisor
-from durable_bus.supervisor.ports import Unmanaged
+from durable_bus.journal.lock import JournalLock
+from durable_bus.supervisor.config import DaemonConfig, Parent
+from durable_bus.supervisor.io.worker_start import WorkerStarter
 from durable_bus.wire.framing import encode
-from durable_bus.wire.ids import new_id
-from durable_bus.wire.protocol import Fatal
-from durable_bus.wire.socket_file import bind_socket, journal_file, socket_path, unlink_socket
+from durable_bus.wire.imports import to_stay
 from durable_bus.wire.spawning import SupervisorArguments
 
-__all__ = ["DaemonConfig", "Parent", "main", "supervise"]
+__all__ = ["DaemonConfig", "check_access", "main", "supervise"]
 
 LAST_WORDS_S = 5.0
 """How long the client of an embedded supervisor may take to read why that has ended."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class DaemonConfig(SupervisorConfig):
-    """How a supervisor's process is to be run."""
-
-    journal: Path
-    app: AppSpec
-    durability: str = "full"
-    log_format: str = "text"
-    verbose: bool = True
-    socket: Path | None = None
-    """Where a daemon listens; None: beside the journal."""
-    limits: Limits = dataclasses.field(default_factory=Limits)
-
-
-class Parent(NamedTuple):
-    """The client that this process was started for: our end of the socket to it, and its pidfd.
-
-    The end of the socket does not tell of its death when it has forked: the child holds the other end, too.
-    """
-
-    connection: socket.socket
-    pid_fd: int
 
 
 def supervise(config: DaemonConfig, parent: Parent | None) -> int:
@@ -71,10 +36,10 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
 
     Raises a JournalError when the journal cannot be had.
     """
+    from durable_bus.supervisor.io.systemd import Systemd
+
     with contextlib.ExitStack() as cleanup:
-        log = Log(log_format=config.log_format, quiet=not config.verbose)
-        cleanup.callback(log.close)
-        clock = SystemClock()
+        # Before workers are started: what systemd has told us is not for them.
         manager = Systemd.of(os.environ) if parent is None else None
         if manager is not None:
             cleanup.callback(manager.close)
@@ -82,64 +47,15 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
             check_access(config)
         lock = JournalLock(config.journal)
         cleanup.callback(lock.release)
-        journal = _open_journal(config, lock)
-        cleanup.callback(journal.close)
-        reactor = SelectorReactor()
-        connections = SocketConnections(reactor, lambda: clock.monotonic_ns() / 1e9, config.limits, log)
-        cleanup.callback(connections.close_all)
-        if parent is None:
-            _listen(config, connections, lock, cleanup)
-        else:
-            connections.add_parent(parent.connection, parent.pid_fd)
         json_log = config.verbose and config.log_format == "json"
-        pool = WorkerPool(reactor, config.app, config.journal, config.engine, json_log=json_log)
-        cleanup.callback(pool.close)
-        supervisor = Supervisor(
-            dataclasses.replace(config, journal_file=journal_file(config.journal)),
-            journal,
-            Ports(pool, connections, reactor, clock, new_id, log, manager or Unmanaged()),
-        )
-        names = {signal.SIGTERM: "stop", signal.SIGINT: "stop", signal.SIGHUP: "reload"}
-        if parent is not None:
-            # Ctrl-C reaches the whole foreground group; what it means is the client's to say.
-            names = {signal.SIGTERM: "stop"}
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        reactor.note_signals(names, supervisor.signals)
-        supervisor.start()
-        # So that the file alone says that this run has begun: then a copy without its -wal is seen to be one.
-        journal.checkpoint()
-        if manager is not None:
-            manager.ready()
-        supervisor.run()
+        starter = WorkerStarter(config.app, config.journal, config.engine, json_log=json_log)
+        cleanup.callback(starter.close)
+        # No more than there are cores: they would keep us from ours.
+        starter.start_ahead(min(config.workers, len(os.sched_getaffinity(0))))
+        with to_stay():
+            from durable_bus.supervisor.serving import serve
+        serve(config, parent, lock, starter, manager)
     return 0
-
-
-def _open_journal(config: DaemonConfig, lock: JournalLock) -> Journal:
-    """Raises JournalDamaged, before anything is written, when the journal may lack its last commits."""
-    path = lock.journal
-    refuse_incomplete(path, noted_commit(path))
-    journal = Journal.open(path, config.durability)
-    survives_power_cut = config.durability == "full"
-    lock.begin_to_note(journal.ids.commit, survives_power_cut=survives_power_cut)
-    if survives_power_cut:
-        journal.note_commit = lock.note_commit
-    return journal
-
-
-def _listen(
-    config: DaemonConfig, connections: SocketConnections, lock: JournalLock, cleanup: contextlib.ExitStack
-) -> None:
-    """If we die in here, the next start replaces the socket: it holds the lock then."""
-    path = _socket_path(config, config.journal)
-    connections.listen(bind_socket(path))
-    cleanup.callback(unlink_socket, path, path.lstat())
-    if config.socket is not None:
-        lock.note_socket(path)
-
-
-def _socket_path(config: DaemonConfig, journal: Path) -> Path:
-    return socket_path(journal) if config.socket is None else Path(os.path.abspath(config.socket))
 
 
 def check_access(config: DaemonConfig) -> None:
@@ -147,7 +63,7 @@ def check_access(config: DaemonConfig) -> None:
     more than the journal's writer wants (`journal.access`). Raises JournalUnreachable.
     """
     journal = real_path(config.journal)
-    sockets = _socket_path(config, journal)
+    sockets = config.socket_path(journal)
     for folder in dict.fromkeys([journal.parent, sockets.parent]):
         try:
             facts = folder.stat()
@@ -164,6 +80,9 @@ def check_access(config: DaemonConfig) -> None:
 
 def main(arguments: SupervisorArguments) -> int:
     """An embedded supervisor."""
+    # Ctrl-C reaches the whole foreground group; what it means is the client's to say. Workers inherit this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # Whatever ends the supervisor, it closes its connections first, and we have something to say after that.
     with socket.socket(fileno=arguments.fd) as connection, connection.dup() as last_words:
         connection.set_inheritable(False)
@@ -184,6 +103,8 @@ def main(arguments: SupervisorArguments) -> int:
         try:
             return supervise(config, Parent(connection, pid_fd))
         except (DurableBusError, OSError) as error:
+            from durable_bus.wire.protocol import Fatal
+
             kind = type(error).__name__ if isinstance(error, DurableBusError) else "StorageFailed"
             refusal = Fatal(kind, said(error), getattr(error, "holder_pid", None))
             try:

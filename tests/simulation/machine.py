@@ -8,7 +8,8 @@ from typing import Any
 from durable_bus.errors import StorageFailed, StorageFull, WorkerKilled
 from durable_bus.journal.journal import Journal
 from durable_bus.payloads.settings import LimitSettings, ListenerSettings
-from durable_bus.supervisor.context import Ports, SupervisorConfig
+from durable_bus.supervisor.config import SupervisorConfig
+from durable_bus.supervisor.context import Ports
 from durable_bus.supervisor.loop import Supervisor
 from durable_bus.supervisor.workers.workforce import is_settled
 from durable_bus.wire.spawning import EngineSpec

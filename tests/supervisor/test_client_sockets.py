@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services import frame_of
 from turns import Turns
 
-from durable_bus.supervisor.io.client_sockets import Limits
+from durable_bus.supervisor.config import Limits
 from durable_bus.supervisor.ports import ClientClosed, ClientSpoke
 from durable_bus.wire.framing import encode
 from durable_bus.wire.parts import Misfit

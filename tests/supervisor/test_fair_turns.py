@@ -17,10 +17,12 @@ from turns import Turns
 
 from durable_bus.journal.journal import Journal
 from durable_bus.payloads.settings import AppSpec
-from durable_bus.supervisor.context import Ports, SupervisorConfig
-from durable_bus.supervisor.io.client_sockets import CLIENT_FRAMES_MAX, FRAMES_MAX, Limits
+from durable_bus.supervisor.config import Limits, SupervisorConfig
+from durable_bus.supervisor.context import Ports
+from durable_bus.supervisor.io.client_sockets import CLIENT_FRAMES_MAX, FRAMES_MAX
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.io.worker_processes import WorkerPool
+from durable_bus.supervisor.io.worker_start import WorkerStarter
 from durable_bus.supervisor.loop import CLIENTS_S, Supervisor
 from durable_bus.supervisor.ports import ClientClosed, ClientSpoke
 from durable_bus.wire.decoding import decode_answer
@@ -227,7 +229,7 @@ def test_what_a_turn_has_no_time_for_comes_in_the_next_in_order(turns: Turns, tm
         SupervisorConfig(app_name="none", pid=1, version="1", workers=0),
         journal,
         Ports(
-            WorkerPool(turns.reactor, AppSpec("module", "nobody", "bus", []), path),
+            WorkerPool(turns.reactor, WorkerStarter(AppSpec("module", "nobody", "bus", []), path)),
             turns.connections,
             turns.reactor,
             SlowClock(),

@@ -17,15 +17,15 @@ import contextlib
 import socket
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from durable_bus.errors import DurableBusError, LimitExceeded, UsageError, one_line, said
+from durable_bus.supervisor.config import Limits
 from durable_bus.supervisor.io.accepting import Acceptor
 from durable_bus.supervisor.io.log import SparingLog
 from durable_bus.supervisor.io.reactor import SelectorReactor
 from durable_bus.supervisor.ports import ClientClosed, ClientSpoke
 from durable_bus.wire.decoding import decode_request, error_frame
-from durable_bus.wire.framing import FRAME_BYTES_MAX, READ_BYTES, Frame, FrameReader, Outgoing, encode
+from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, Outgoing, encode
 from durable_bus.wire.parts import Misfit
 from durable_bus.wire.protocol import AskStatus, FromClient, Hello
 
@@ -39,23 +39,6 @@ CLIENT_FRAMES_MAX = 64
 """How many of one client, and how many it may have waiting before it is not read from."""
 _SHARE_BYTES_MIN = 32 * 1024
 _ATTENDED_STEP_S_MAX = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What clients may take of a daemon."""
-
-    clients_max: int = 64
-    silent_max: int = 64
-    """Connections that have not said hello yet."""
-    frame_timeout_s: float = 30.0
-    """How long a frame may take to arrive once it has begun, and a new client to say hello."""
-    frame_bytes_max: int = FRAME_BYTES_MAX
-    hello_bytes_max: int = 64 * 1024
-    unsent_bytes_max: int = 64 * 1024 * 1024
-    """Who has more to read is cut off. It takes big messages to come so far, see the next one."""
-    unsent_bytes_pause: int = 256 * 1024
-    """Who has more to read is not read from until it has read."""
 
 
 class _Client:

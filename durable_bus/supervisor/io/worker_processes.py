@@ -1,33 +1,29 @@
-"""Worker processes: spawn, watch, feed, kill.
+"""Worker processes: watch, feed, kill.
 
-Each worker is a fresh process with its own pair of pipes and its own page of shared memory. Nothing is shared
-between workers, so a SIGKILL spoils only its own channel: a process that is killed inside a multiprocessing
-lock would hold it for ever. Deaths are seen by pidfd, at once; a pipe's end of file would wait for whatever
+Each has its own pair of pipes and its own page of shared memory (`worker_start`). Nothing is shared between
+workers, so a SIGKILL spoils only its own channel: a process that is killed inside a multiprocessing lock
+would hold it for ever. Deaths are seen by pidfd, at once; a pipe's end of file would wait for whatever
 else the handler left running.
 """
 
 import contextlib
 import errno
-import fcntl
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled, WorkerUnintelligible, said
-from durable_bus.payloads.settings import AppSpec
 from durable_bus.supervisor.io.reactor import SelectorReactor
+from durable_bus.supervisor.io.worker_start import StartedWorker, WorkerStarter
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.wire.decoding import decode_report
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, Outgoing
-from durable_bus.wire.slot import ORDINAL_MAX, SLOT_BYTES, Slot
-from durable_bus.wire.spawning import EngineSpec, WorkerArguments, spawn
+from durable_bus.wire.slot import Slot
 from durable_bus.wire.work import Answers, Ready, Report
 
 __all__ = ["READ_BYTES_MAX", "WorkerPool"]
 
-PIPE_BYTES = 1024 * 1024
 READ_BYTES_MAX = 2 * 1024 * 1024
 """How much one turn takes from all workers together."""
 ENGINE_CLOSE_S = 3.0
@@ -39,22 +35,12 @@ _GONE_SLOTS_MAX = 1000
 class _Worker:
     """The supervisor's side of one worker process."""
 
-    def __init__(
-        self,
-        process: "subprocess.Popen[bytes]",
-        slot: Slot,
-        read_fd: int,
-        write_fd: int,
-        *,
-        is_engine: bool = False,
-    ) -> None:
-        self.process = process
+    def __init__(self, started: StartedWorker, *, is_engine: bool) -> None:
+        self.process, self.slot, self.read_fd, write_fd = started
         self.is_engine = is_engine
         self.traces = False
         """It said so (`Ready.traces`)."""
-        self.slot = slot
-        self.read_fd = read_fd
-        self.pid_fd = os.pidfd_open(process.pid)
+        self.pid_fd = os.pidfd_open(self.process.pid)
         self.reader = FrameReader(decode_report)
         self.outgoing = Outgoing(write_fd)
         self.unintelligible: WorkerUnintelligible | None = None
@@ -72,20 +58,9 @@ def _check_bodies(frame: Frame[Report]) -> None:
 class WorkerPool:
     """The real `ports.Pool`."""
 
-    def __init__(
-        self,
-        reactor: SelectorReactor,
-        app: AppSpec,
-        journal_path: Path,
-        engine: EngineSpec | None = None,
-        *,
-        json_log: bool = False,
-    ) -> None:
+    def __init__(self, reactor: SelectorReactor, starter: WorkerStarter) -> None:
         self._reactor = reactor
-        self._app = app
-        self._engine = engine
-        self._json_log = json_log
-        self._journal = os.path.abspath(journal_path)  # absolute, as a handler may change its folder
+        self._starter = starter
         self._workers: dict[int, _Worker] = {}
         self._gone_slots: dict[int, Slot] = {}
         """Of workers whose end the supervisor may not have taken in yet (a full disk makes it wait), newest
@@ -100,34 +75,7 @@ class WorkerPool:
     def spawn(self, *, engine: bool = False) -> int:
         worker_id = self._next_id
         self._next_id += 1
-        to_worker_read, to_worker_write = os.pipe2(os.O_CLOEXEC)
-        from_worker_read, from_worker_write = os.pipe2(os.O_CLOEXEC)
-        slot_fd = os.memfd_create("durable_bus slot", os.MFD_CLOEXEC)
-        child_fds = (to_worker_read, from_worker_write, slot_fd)
-        try:
-            for fd in (to_worker_write, from_worker_read):
-                os.set_blocking(fd, False)
-                # Two batches must fit, or the worker waits for us between them. More than the user's share:
-                # the default.
-                with contextlib.suppress(PermissionError):
-                    fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            os.ftruncate(slot_fd, SLOT_BYTES)
-            slot = Slot(slot_fd)
-            slot.limit = ORDINAL_MAX
-            arguments = WorkerArguments(
-                child_fds,
-                os.getpid(),
-                self._app,
-                self._journal,
-                engine=self._engine if engine else None,
-                json_log=self._json_log,
-            )
-            module = "durable_bus.engines" if engine else "durable_bus.worker"
-            process = spawn(module, arguments, child_fds)
-        finally:
-            for fd in child_fds:
-                os.close(fd)
-        worker = _Worker(process, slot, from_worker_read, to_worker_write, is_engine=engine)
+        worker = _Worker(self._starter.start(engine=engine), is_engine=engine)
         self._workers[worker_id] = worker
         if not self._paused:
             self._watch(worker_id, worker)

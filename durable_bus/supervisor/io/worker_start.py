@@ -1,0 +1,86 @@
+"""Starts worker processes: each a fresh process with its own pair of pipes and its own page of shared memory.
+
+A supervisor starts its first workers before it imports most of itself, so that they boot meanwhile. Hence
+this must stay light.
+"""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from durable_bus.payloads.settings import AppSpec
+from durable_bus.wire.slot import ORDINAL_MAX, SLOT_BYTES, Slot
+from durable_bus.wire.spawning import EngineSpec, WorkerArguments, spawn
+
+if TYPE_CHECKING:
+    import subprocess
+
+__all__ = ["StartedWorker", "WorkerStarter"]
+
+PIPE_BYTES = 1024 * 1024
+
+
+class StartedWorker(NamedTuple):
+    """The supervisor's side of one."""
+
+    process: "subprocess.Popen[bytes]"
+    slot: Slot
+    read_fd: int
+    write_fd: int
+
+
+class WorkerStarter:
+    """Of one app and journal. Some workers may be started ahead, before anybody asks for them."""
+
+    def __init__(
+        self, app: AppSpec, journal: Path, engine: EngineSpec | None = None, *, json_log: bool = False
+    ) -> None:
+        self._app = app
+        self._journal = os.path.abspath(journal)  # absolute, as a handler may change its folder
+        self._engine = engine
+        self._json_log = json_log
+        self._ahead: list[StartedWorker] = []
+
+    def start_ahead(self, count: int) -> None:
+        """Start workers that the next calls of `start` give, unless those are for an engine."""
+        self._ahead = [self._start(None) for _ in range(count)]
+
+    def start(self, *, engine: bool = False) -> StartedWorker:
+        """A worker, or an engine process. Raises OSError when there is no room for one more."""
+        if engine:
+            return self._start(self._engine)
+        return self._ahead.pop(0) if self._ahead else self._start(None)
+
+    def close(self) -> None:
+        """Kill those that nobody has asked for, and wait for them."""
+        for worker in self._ahead:
+            worker.process.kill()
+        for worker in self._ahead:
+            worker.process.wait()
+
+    def _start(self, engine: EngineSpec | None) -> StartedWorker:
+        to_worker_read, to_worker_write = os.pipe2(os.O_CLOEXEC)
+        from_worker_read, from_worker_write = os.pipe2(os.O_CLOEXEC)
+        slot_fd = os.memfd_create("durable_bus slot", os.MFD_CLOEXEC)
+        child_fds = (to_worker_read, from_worker_write, slot_fd)
+        try:
+            for fd in (to_worker_write, from_worker_read):
+                os.set_blocking(fd, False)
+                # Two batches must fit, or the worker waits for us between them. More than the user's share:
+                # the default.
+                with contextlib.suppress(PermissionError):
+                    fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            os.ftruncate(slot_fd, SLOT_BYTES)
+            slot = Slot(slot_fd)
+            slot.limit = ORDINAL_MAX
+            arguments = WorkerArguments(
+                child_fds, os.getpid(), self._app, self._journal, engine=engine, json_log=self._json_log
+            )
+            module = "durable_bus.worker" if engine is None else "durable_bus.engines"
+            process = spawn(module, arguments, child_fds)
+        finally:
+            for fd in child_fds:
+                os.close(fd)
+        return StartedWorker(process, slot, from_worker_read, to_worker_write)
