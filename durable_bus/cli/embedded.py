@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain as chained
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from durable_bus.app.finding import parse_function_spec, parse_spec
 from durable_bus.cli.facts import budget_spent
@@ -29,7 +29,7 @@ from durable_bus.client.buffer_ids import (
     why_used,
 )
 from durable_bus.client.client import Client
-from durable_bus.client.embedded import open_client
+from durable_bus.client.embedded import OwnSupervisor, start_ahead, start_supervisor
 from durable_bus.client.feed import Recorded
 from durable_bus.client.upload import Written, digest_items, items_of_bus
 from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut
@@ -69,6 +69,15 @@ class Job:
         return parse_spec(self.app) if self.mapped is None else parse_function_spec(self.app, self.mapped)
 
     @property
+    def of_supervisor(self) -> dict[str, Any]:
+        """Options of `start_supervisor`."""
+        return {
+            "durability": self.durability,
+            "engine": self.engine,
+            "engine_workers": self.engine_workers,
+        }
+
+    @property
     def written(self) -> Written:
         """How the items are written."""
         return items_of_bus if self.mapped is None else items_of_function
@@ -92,17 +101,11 @@ class Outcome:
 
 def run_job(job: Job, progress: Progress) -> Outcome:
     """Run it, or what is left of it. Raises Interrupted after Ctrl-C or SIGTERM, else a DurableBusError."""
-    job.spec  # noqa: B018  what can be refused at once is
-    with interrupted_by(signal.SIGTERM):
-        if job.is_pipe:
-            # What is at its end is not known before it is there: its first items say which buffer it is.
-            items = iter(job.items)
-            first = list(islice(items, KEY_ITEMS if job.buffer_id is None else 1))
-            job = replace(job, items=chained(first, items))
-            _, digest = digest_items(first, job.written)
-            total = None if first else 0
-        else:
-            total, digest = digest_items(job.items, job.written)
+    with interrupted_by(signal.SIGTERM), contextlib.ExitStack() as cleanup:
+        own = start_ahead(job.spec, job.app, job.journal, job.workers, **job.of_supervisor)
+        if own is not None:
+            cleanup.callback(own.close)
+        job, total, digest = _looked_through(job)
         if total == 0:
             raise BufferError(job.buffer_id or "unknown", "No items specified")
         buffer_id = job.buffer_id
@@ -110,7 +113,7 @@ def run_job(job: Job, progress: Progress) -> Outcome:
             buffer_id = default_buffer_id(job.app, job.target, digest)
         check_buffer_id(buffer_id)
         path_to_write(job.journal)  # also when nothing is left to do: another user's records are not ours
-        session = _Session(job, buffer_id, total, progress)
+        session = _Session(job, buffer_id, total, progress, own)
         try:
             session.compare(None if job.is_pipe else digest)
             stopped_early = session.work()
@@ -123,11 +126,28 @@ def run_job(job: Job, progress: Progress) -> Outcome:
     return Outcome(session.chain(), stopped_early, session.handled, session.seconds)
 
 
+def _looked_through(job: Job) -> tuple[Job, int | None, str]:
+    """How many items there are, and their digest. Of a pipe what is at its end is not known before it is
+    there, so its first items say which buffer it is: then the job has them again, and the number is None.
+    """
+    if not job.is_pipe:
+        return job, *digest_items(job.items, job.written)
+    items = iter(job.items)
+    first = list(islice(items, KEY_ITEMS if job.buffer_id is None else 1))
+    _, digest = digest_items(first, job.written)
+    return replace(job, items=chained(first, items)), None if first else 0, digest
+
+
 class _Session:
     """A buffer, its retries, and the supervisor that is started only when there is work."""
 
-    def __init__(self, job: Job, buffer_id: str, total: int | None, progress: Progress) -> None:
-        """`total`: how many items there are; None: that is seen when they have come."""
+    def __init__(
+        self, job: Job, buffer_id: str, total: int | None, progress: Progress, own: OwnSupervisor | None
+    ) -> None:
+        """`total`: how many items there are; None: that is seen when they have come. `own`: a supervisor that
+        was started ahead.
+        """
+        self._own = own
         self._job = job
         self._buffer_id = buffer_id
         self._total = total
@@ -252,15 +272,10 @@ class _Session:
     def _supervised(self) -> Client:
         if self._client is None:
             job = self._job
-            self._client = open_client(
-                job.spec,
-                job.app,
-                job.journal,
-                job.workers,
-                durability=job.durability,
-                engine=job.engine,
-                engine_workers=job.engine_workers,
-            )
+            own, self._own = self._own, None
+            if own is None:
+                own = start_supervisor(job.spec, job.app, job.journal, job.workers, **job.of_supervisor)
+            self._client = own.client()
             if job.target not in self._client.listeners:
                 # Today's app may lack the listener of a buffer that is open: it would wait for ever.
                 known = ", ".join(sorted(self._client.listeners)) or "none"

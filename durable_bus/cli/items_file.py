@@ -7,8 +7,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from io import BufferedRandom, BufferedReader
 from pathlib import PurePath
-from typing import BinaryIO
 
 from durable_bus.cli.items_formats import Source, csv_items, json_line_items, line_items
 from durable_bus.errors import UsageError
@@ -54,7 +54,7 @@ class ItemsFile:
             is_pipe = path == "-" or not source.seekable()
             self.is_pipe = once and is_pipe and format_name != "parquet"
             """It can be read only once."""
-            self._file: BinaryIO = source if self.is_pipe or source.seekable() else _copy(source)
+            self._file = source if self.is_pipe or source.seekable() else _copy(source)
             self._start = 0 if self.is_pipe else self._file.tell()
         except OSError as error:
             raise UsageError(f"cannot read {self.name}: {error.strerror}") from None
@@ -76,7 +76,7 @@ class ItemsFile:
         self._file.close()
 
 
-def _copy(source: BinaryIO) -> BinaryIO:
+def _copy(source: BufferedReader) -> BufferedRandom:
     """A copy of what can be read only once. Raises OSError."""
     import shutil  # 4 ms, both, which a file does not pay
     import tempfile

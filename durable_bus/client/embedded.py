@@ -22,7 +22,16 @@ from durable_bus.wire.spawning import EngineSpec, SupervisorArguments, spawn
 if TYPE_CHECKING:
     import subprocess
 
-__all__ = ["check_workers", "engine_spec", "open_client", "running", "spawn_supervisor"]
+__all__ = [
+    "OwnSupervisor",
+    "check_workers",
+    "engine_spec",
+    "open_client",
+    "running",
+    "spawn_supervisor",
+    "start_ahead",
+    "start_supervisor",
+]
 
 
 def spawn_supervisor(
@@ -103,21 +112,44 @@ def engine_spec(engine: str | None, places: int | None, workers: int | None) -> 
     return EngineSpec(engine, None if places is None else check_workers(places, "engine_workers"))
 
 
-def open_client(
+class OwnSupervisor:
+    """A supervisor of our own that was started, and touches nothing before a client speaks to it."""
+
+    def __init__(self, journal: Path, process: "subprocess.Popen[bytes]", connection: socket.socket) -> None:
+        self._journal = journal
+        self._process = process
+        self._connection: socket.socket | None = connection
+
+    def client(self, name: str | None = None) -> Client:
+        """The client that it works for, and that ends it. Raises what a start with this journal raises."""
+        connection, self._connection = self._connection, None
+        assert connection is not None, "it has a client"
+        return Client(
+            self._journal, name=name, _session=Session(self._journal, name, connection, self._process)
+        )
+
+    def close(self) -> None:
+        """End it, if it never had a client."""
+        if self._connection is not None:
+            self._connection.close()
+            self._process.kill()
+            self._process.wait()
+
+
+def start_supervisor(
     app: AppSpec,
     app_name: str,
     journal: Path,
     workers: int | None,
     *,
-    name: str | None = None,
     durability: str = "full",
     grace_s: float = 10.0,
     uses_memos: bool = True,
     engine: str | None = None,
     engine_workers: int | None = None,
-) -> Client:
-    """A client with a supervisor of its own. Raises UsageError, before one is spawned. `uses_memos`: whether
-    answers are given again to equal items.
+) -> OwnSupervisor:
+    """Start a supervisor of our own. Raises UsageError, before there is one. `uses_memos`: whether answers
+    are given again to equal items.
     """
     spec = engine_spec(engine, engine_workers, workers)
     count = check_workers(workers) if spec is None else 1
@@ -125,8 +157,6 @@ def open_client(
         raise UsageError(f"durability={durability!r:.100} is not {' or '.join(map(repr, DURABILITIES))}")
     if not is_seconds(grace_s):
         raise UsageError(f"grace={grace_s!r:.100} is not a number of seconds of at least 0")
-    if name is not None:
-        check_name(name, "client")
     process, connection = spawn_supervisor(
         app,
         app_name,
@@ -137,4 +167,30 @@ def open_client(
         uses_memos=uses_memos,
         engine=spec,
     )
-    return Client(journal, name=name, _session=Session(journal, name, connection, process))
+    return OwnSupervisor(journal, process, connection)
+
+
+def start_ahead(
+    app: AppSpec, app_name: str, journal: Path, workers: int | None, **options: Any
+) -> OwnSupervisor | None:
+    """The same while it is not known yet what there is to do: where there is no journal, there is something.
+    None where there is one: all may be recorded.
+    """
+    return None if journal.exists() else start_supervisor(app, app_name, journal, workers, **options)
+
+
+def open_client(
+    app: AppSpec,
+    app_name: str,
+    journal: Path,
+    workers: int | None,
+    *,
+    name: str | None = None,
+    **options: Any,
+) -> Client:
+    """A client with a supervisor of its own, which takes the options of `start_supervisor`. Raises
+    UsageError, before one is started.
+    """
+    if name is not None:
+        check_name(name, "client")
+    return start_supervisor(app, app_name, journal, workers, **options).client(name)

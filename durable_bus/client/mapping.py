@@ -18,7 +18,11 @@ from durable_bus.app.finding import function_spec, mapped_settings
 from durable_bus.client.arrivals import Arrivals
 from durable_bus.client.buffer_ids import KEY_ITEMS, check_buffer_id, default_buffer_id, why_used
 from durable_bus.client.client import Client, refuse_inside_handler
-from durable_bus.client.embedded import check_workers, open_client
+from durable_bus.client.embedded import (
+    check_workers,
+    start_ahead,
+    start_supervisor,
+)
 from durable_bus.client.feed import Feed, Recorded
 from durable_bus.client.stream import AHEAD
 from durable_bus.errors import BufferError, DurableBusError, ItemFailed, NotFound, TimedOut, UsageError
@@ -123,32 +127,41 @@ class _Mapped:
     def values(self, items: Iterator[Any], *, ordered: bool, return_exceptions: bool) -> Iterator[Any]:
         # A script is `__mp_main__` in a worker, and so are the classes of what it pickles.
         sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
-        first = list(itertools.islice(items, KEY_ITEMS if self._buffer_id is None else 1))
-        if self._buffer_id is None:
-            if not first:
+        with contextlib.ExitStack() as cleanup:
+            own = start_ahead(self._app, self._name, self._journal, self._workers)
+            if own is not None:
+                cleanup.callback(own.close)
+            first = list(itertools.islice(items, KEY_ITEMS if self._buffer_id is None else 1))
+            if self._buffer_id is None:
+                if not first:
+                    return
+                self._buffer_id = self._id_of(first)
+            items = itertools.chain(first, items)
+            known = self._known()
+            if known is None and not first:
                 return
-            texts, forms = self._written(first, 0)
-            if PICKLE in forms:
-                from durable_bus.payloads.same_pickles import canonical
+            if known is not None and known.sealed and known.ended:
+                with JournalReader(self._journal) as reader:
+                    recorded = Recorded(reader.item_payloads(known.buffer_seq), known.total)
+                    feed = Feed(known.buffer_id, items, self._written, recorded, None)
+                    arrivals = Arrivals(reader, known.buffer_seq, known.total, ordered=ordered)
+                    yield from _given(_recorded(feed, arrivals), reader, known.buffer_seq, return_exceptions)
+                return
+            if own is None:
+                own = start_supervisor(self._app, self._name, self._journal, self._workers)
+            with own.client() as client:
+                yield from self._stream(client, items, ordered=ordered, return_exceptions=return_exceptions)
 
-                several = zip(first, texts, forms, strict=True)
-                texts = [canonical(item, text) if form == PICKLE else text for item, text, form in several]
-            digest = ItemsDigest()
-            digest.update(pack(texts), forms)
-            self._buffer_id = default_buffer_id(self._name, self._target, digest.hexdigest())
-        items = itertools.chain(first, items)
-        known = self._known()
-        if known is None and not first:
-            return
-        if known is not None and known.sealed and known.ended:
-            with JournalReader(self._journal) as reader:
-                recorded = Recorded(reader.item_payloads(known.buffer_seq), known.total)
-                feed = Feed(known.buffer_id, items, self._written, recorded, None)
-                arrivals = Arrivals(reader, known.buffer_seq, known.total, ordered=ordered)
-                yield from _given(_recorded(feed, arrivals), reader, known.buffer_seq, return_exceptions)
-            return
-        with open_client(self._app, self._name, self._journal, self._workers) as client:
-            yield from self._stream(client, items, ordered=ordered, return_exceptions=return_exceptions)
+    def _id_of(self, first: list[Any]) -> str:
+        texts, forms = self._written(first, 0)
+        if PICKLE in forms:
+            from durable_bus.payloads.same_pickles import canonical
+
+            several = zip(first, texts, forms, strict=True)
+            texts = [canonical(item, text) if form == PICKLE else text for item, text, form in several]
+        digest = ItemsDigest()
+        digest.update(pack(texts), forms)
+        return default_buffer_id(self._name, self._target, digest.hexdigest())
 
     def _stream(
         self, client: Client, items: Iterator[Any], *, ordered: bool, return_exceptions: bool

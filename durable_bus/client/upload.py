@@ -17,7 +17,7 @@ from durable_bus.payloads.json_values import dump_json_lines
 from durable_bus.payloads.packing import pack, unpack
 from durable_bus.payloads.settings import ValueForms
 from durable_bus.payloads.values import Payload, ValueWriter
-from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX, guess_is_xml
+from durable_bus.payloads.xml_reading import BEFORE_XML, PAYLOAD_BYTES_MAX, guess_is_xml
 from durable_bus.wire import protocol
 from durable_bus.wire.telemetry import Sending
 
@@ -301,7 +301,8 @@ def _written_items(writer: ValueWriter, batch: list[Any], first_index: int) -> t
     """Items as texts, and their forms. Those of plain types are written together."""
     kinds = set(map(type, batch))
     if kinds == {str}:
-        return batch, bytes([text[:1] == "<" or guess_is_xml(text) for text in batch])
+        # A look at the first character is 0.1 us less than a call.
+        return batch, bytes([text[:1] in BEFORE_XML and guess_is_xml(text) for text in batch])
     if kinds <= {dict, list}:
         with contextlib.suppress(Exception):  # one of them cannot be taken: what follows finds and names it
             return dump_json_lines(batch), bytes([JSON]) * len(batch)

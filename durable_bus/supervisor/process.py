@@ -10,6 +10,7 @@ itself and opens the journal.
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import stat
@@ -87,7 +88,7 @@ def main(arguments: SupervisorArguments) -> int:
     with socket.socket(fileno=arguments.fd) as connection, connection.dup() as last_words:
         connection.set_inheritable(False)
         pid_fd = _pidfd_of_parent(arguments.parent_pid)
-        if pid_fd is None:
+        if pid_fd is None or not _is_spoken_to(connection, pid_fd):
             return 0  # nobody is left to work for
         config = DaemonConfig(
             journal=Path(arguments.journal),
@@ -113,6 +114,23 @@ def main(arguments: SupervisorArguments) -> int:
             except OSError:
                 pass  # the client is gone too, or does not read
             return error.exit_code if isinstance(error, JournalError) else 5
+
+
+def _is_spoken_to(connection: socket.socket, pid_fd: int) -> bool:
+    """Wait for the client to say something; False when it has gone without. Before that the journal is not
+    ours to touch: the client may have started us while it looks whether there is anything to do.
+    """
+    waiting = select.poll()
+    for fd in (connection.fileno(), pid_fd):
+        waiting.register(fd, select.POLLIN)
+    if not waiting.poll(0):
+        with to_stay():
+            import durable_bus.supervisor.serving  # noqa: F401  what there is time for now
+        waiting.poll()
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except (BlockingIOError, ConnectionResetError):
+        return False
 
 
 def _pidfd_of_parent(parent_pid: int) -> int | None:

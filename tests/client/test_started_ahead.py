@@ -1,0 +1,94 @@
+"""A supervisor of one's own that is started before it is known what there is to do touches nothing yet."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from apps import plain
+from command_line import durable_bus
+from support import children_of, command_of, environment, until, until_gone
+
+from durable_bus.app.finding import app_spec
+from durable_bus.client.embedded import start_ahead, start_supervisor
+
+VANISHES = """
+import os, sys, time
+from pathlib import Path
+from apps import plain
+from durable_bus.app.finding import app_spec
+from durable_bus.client.embedded import start_supervisor
+
+own = start_supervisor(app_spec(plain.bus), "plain", Path(sys.argv[1]), 1)
+if sys.argv[2] == "forked" and os.fork() == 0:
+    time.sleep(600)  # it holds the client's end of the socket
+print(own._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def waits(pid: int) -> bool:
+    """It has loaded what opens a journal, and sleeps: what it does at its start is over."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return "_sqlite3" in maps and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+def test_it_touches_nothing_and_starts_nobody_until_it_is_spoken_to(journal: Path) -> None:
+    own = start_supervisor(app_spec(plain.bus), "plain", journal, 1)
+    pid = own._process.pid
+    until(lambda: waits(pid), "the supervisor waits")
+    assert list(journal.parent.iterdir()) == []
+    assert children_of(pid) == []
+    with own.client() as client:
+        assert client.start("echo", ["a"], buffer_id="b").wait().total == 1
+    until_gone(pid)
+
+
+def test_it_ends_with_whoever_closes_it_unused(journal: Path) -> None:
+    own = start_supervisor(app_spec(plain.bus), "plain", journal, 1)
+    own.close()
+    assert own._process.returncode == -signal.SIGKILL
+    assert list(journal.parent.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["alone", "forked"])
+def test_it_ends_when_its_client_dies_without_a_word(journal: Path, how: str) -> None:
+    client = subprocess.Popen(
+        [sys.executable, "-c", VANISHES, str(journal), how],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert client.stdout is not None
+    supervisor = int(client.stdout.readline())
+    others = [pid for pid in children_of(client.pid) if pid != supervisor]
+    try:
+        until(lambda: waits(supervisor), "the supervisor waits")
+        client.kill()
+        client.wait()
+        until_gone(supervisor)
+        assert list(journal.parent.iterdir()) == []
+    finally:
+        for pid in others:
+            os.kill(pid, signal.SIGKILL)
+        client.stdout.close()
+
+
+def test_where_there_is_a_journal_nobody_is_started_ahead(journal: Path) -> None:
+    journal.touch()
+    assert start_ahead(app_spec(plain.bus), "plain", journal, 1) is None
+
+
+@pytest.mark.slow
+def test_items_that_are_refused_leave_neither_a_journal_nor_a_process(tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text('{"a": 1}\n{"a": \n')
+    refused = durable_bus(
+        "run", "apps.plain:bus", "echo", "--items", "items.jsonl", "--journal", "new.db", cwd=tmp_path
+    )
+    assert refused.code == 2
+    assert "line 2 of items.jsonl" in refused.err
+    assert {path.name for path in tmp_path.iterdir()} == {"items.jsonl"}
+    assert not [pid for pid in children_of(os.getpid()) if "new.db" in command_of(pid)]
