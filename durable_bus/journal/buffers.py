@@ -9,7 +9,7 @@ from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.journal.fresh_items import FreshItems, ItemBatch
 from durable_bus.journal.statements import threads_below
 from durable_bus.payloads.forms import form_of_each
-from durable_bus.payloads.packing import unpack
+from durable_bus.payloads.packing import cut, decoded
 
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
@@ -143,7 +143,8 @@ class BufferTable:
         first.
 
         `forms`: as `payloads.forms.digits_of` says them, one digit for all of them or one each. Raises
-        ValueError for other digits, and for what is not UTF-8.
+        ValueError for other digits, and for what is not UTF-8; the savepoint then undoes what was inserted
+        before that.
         """
         count = self._add_items(buffer_seq, first_index, items, forms)
         facts: dict[str, Any] = {"buffer_seq": buffer_seq, "item_count": count}
@@ -154,13 +155,13 @@ class BufferTable:
     def _add_items(self, buffer_seq: int, first_index: int, items: bytes, forms: str) -> int:
         """Rows of the items of a body; how many they are."""
         first_key = (buffer_seq << INDEX_BITS) + first_index
-        texts = unpack(items)
+        texts = cut(items)
         form_of = form_of_each(forms, len(texts))
         if len(forms) == 1:
             self._statements.run_rows("add_items", "last_item", (first_key, form_of[0]), texts)
             self.fresh.add(buffer_seq, first_index, items, texts, forms)
         else:
-            self._statements.run_each("add_item", zip(itertools.count(first_key), texts, form_of))
+            self._statements.run_each("add_item", zip(itertools.count(first_key), decoded(texts), form_of))
         return len(texts)
 
     def take_over(self, buffer_seq: int, request_id: str) -> None:

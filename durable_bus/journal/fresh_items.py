@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from durable_bus.payloads.packing import split
-
 __all__ = ["FRESH_BYTES_MAX", "LONG_BYTES", "FreshItems", "ItemBatch"]
 
 FRESH_BYTES_MAX = 16 * 1024 * 1024
@@ -68,17 +66,18 @@ class FreshItems:
         self._written: set[int] = set()
         """Buffers that this commit has written to."""
 
-    def add(self, buffer_seq: int, first_index: int, body: bytes, items: list[str], forms: str) -> None:
+    def add(
+        self, buffer_seq: int, first_index: int, body: bytes, items: list[str] | list[bytes], forms: str
+    ) -> None:
         """Keep a chunk just written, if its items are of one form and not long, there is room, and it follows
-        on what is kept. `body`: the items as they came.
+        on what is kept. `body`: the items as they came, and as `packing.cut` gives them.
         """
         chunks = self._chunks.get(buffer_seq)
         if len(forms) > 1 or (chunks and first_index != chunks[-1].end_index):
             return
         if len(body) - len(items) > len(items) * LONG_BYTES:
             return
-        lengths = map(len, items if body.isascii() else split(body))
-        ends = array("I", accumulate(lengths, initial=0))
+        ends = array("I", accumulate(map(len, items), initial=0))
         chunk = _Chunk(first_index, first_index + len(items), body, ends, forms)
         if self.size_bytes + chunk.size_bytes <= FRESH_BYTES_MAX:
             self._chunks.setdefault(buffer_seq, deque()).append(chunk)

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from durable_bus.payloads.packing import decoded
+
 __all__ = [
     "AT_END_ROWS_MIN",
     "ROWS_AT_ONCE",
@@ -126,11 +128,15 @@ class Statements:
         """Execute one statement; how many rows it changed. Parameters it does not name are ignored."""
         return self._cursor.execute(self._texts[name], parameters).rowcount
 
-    def run_rows(self, name: str, last: str, constants: tuple[int, ...], texts: Sequence[str]) -> int:
-        """Insert a row for each text, many rows a statement; how many rows it changed.
+    def run_rows(
+        self, name: str, last: str, constants: tuple[int, ...], texts: list[str] | list[bytes]
+    ) -> int:
+        """Insert a row for each text, as `packing.cut` gives them, many rows a statement; how many rows it
+        changed.
 
         `constants` are the same for all of them, but for the first: that is a key, which counts up. `last`
-        names the statement that gives the table's highest.
+        names the statement that gives the table's highest. Raises UnicodeDecodeError for what is not UTF-8,
+        when rows before it are in.
         """
         first_key, *others = constants
         at_end = len(texts) >= AT_END_ROWS_MIN and first_key > (self.value(last) or 0)
@@ -138,7 +144,7 @@ class Statements:
         for size in ROWS_AT_ONCE:
             statement = with_rows(self._texts[name], size, at_end=at_end)
             while len(texts) - done >= size:
-                parameters = (first_key + done, *others, *texts[done : done + size])
+                parameters = (first_key + done, *others, *decoded(texts[done : done + size]))
                 changed += self._cursor.execute(statement, parameters).rowcount
                 done += size
         return changed

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable_bus.journal.formats import INDEX_BITS
 from durable_bus.payloads.characters import representable
-from durable_bus.payloads.packing import pack, unpack
+from durable_bus.payloads.packing import cut, decoded, pack
 
 if TYPE_CHECKING:
     from durable_bus.journal.journal import Journal
@@ -161,12 +161,12 @@ class WorkTable:
         """
         answer_id = self._journal.ids.answer + 1
         first_key = (buffer_seq << INDEX_BITS) + first_index
-        texts = unpack(payloads)
+        texts = cut(payloads)
         assert len(texts) == item_count, "a frame of answers says another number than it holds"
         facts = (success, form, answer_id)
         keys = {"first_key": first_key, "end_key": first_key + item_count}
         if passed_on and self._statements.value("has_forwarded", **keys):
-            rows = [(first_key + position, *facts, text) for position, text in enumerate(texts)]
+            rows = [(first_key + position, *facts, text) for position, text in enumerate(decoded(texts))]
             recorded = self._statements.run_each("add_result_not_forwarded", rows)
         else:
             recorded = self._statements.run_rows("add_results", "last_result", (first_key, *facts), texts)

@@ -1,8 +1,9 @@
 """Several payloads as one body: each in UTF-8 and ended by a NUL, which no payload may hold."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
-__all__ = ["pack", "split", "unpack"]
+__all__ = ["cut", "decoded", "pack", "split", "unpack"]
 
 
 def pack(texts: Sequence[str]) -> bytes:
@@ -14,13 +15,29 @@ def pack(texts: Sequence[str]) -> bytes:
 
 
 def unpack(body: bytes) -> list[str]:
-    """The payloads of a body. Raises ValueError for what is none.
+    """The payloads of a body. Raises ValueError for what is none."""
+    return list(decoded(cut(body)))
 
-    Decoded as one: 36 ns a payload of 88 bytes, where one by one takes 148.
+
+def cut(body: bytes) -> list[str] | list[bytes]:
+    """The payloads of a body, each as long as it is in UTF-8: texts where all is ASCII, which is decoded as
+    one, and else what `decoded` makes texts of. Raises ValueError for what is no body.
+
+    ASCII takes 37 ns a payload of 88 bytes, one by one 60, and more when all of them are decoded before the
+    first is used. Of other texts decoding as one would make wide ones first.
     """
-    texts = body.decode().split("\0")
+    if not body.isascii():
+        return split(body)
+    texts = body.decode("ascii").split("\0")
     _must_end(texts.pop())
     return texts
+
+
+def decoded(payloads: Sequence[str] | Sequence[bytes]) -> Iterable[str]:
+    """What `cut` gives, or a part of it, as texts. Raises UnicodeDecodeError when it is not UTF-8."""
+    if payloads and isinstance(payloads[0], bytes):
+        return map(bytes.decode, cast(Sequence[bytes], payloads))
+    return cast(Sequence[str], payloads)
 
 
 def split(body: bytes) -> list[bytes]:

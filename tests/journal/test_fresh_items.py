@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from durable_bus.journal import fresh_items
 from durable_bus.journal.fresh_items import LONG_BYTES, FreshItems, ItemBatch
 from durable_bus.journal.journal import Journal
-from durable_bus.payloads.packing import pack, unpack
+from durable_bus.payloads.packing import cut, pack, unpack
 
 
 @pytest.fixture
@@ -48,7 +48,8 @@ def add(opened: Journal, buffer_id: str, count: int, said: str = "item") -> int:
 
 
 def keep(fresh: FreshItems, buffer_seq: int, first: int, items: list[str], forms: str = "0") -> None:
-    fresh.add(buffer_seq, first, pack(items), items, forms)
+    body = pack(items)
+    fresh.add(buffer_seq, first, body, cut(body), forms)
 
 
 def batch(opened: Journal, buffer_seq: int, first: int, count: int) -> list[str]:

@@ -11,10 +11,14 @@ import pytest
 from apps import plain
 from support import Facts, environment, is_alive, outcome, until
 
+from durable_bus import __version__
 from durable_bus.app.finding import app_spec
 from durable_bus.client.embedded import spawn_supervisor
 from durable_bus.errors import JournalLocked
 from durable_bus.journal.lock import JournalLock, holder_pid, lock_path
+from durable_bus.wire.framing import encode
+from durable_bus.wire.ids import new_id
+from durable_bus.wire.protocol import Hello
 
 SECOND = (
     "import sys\n"
@@ -49,6 +53,7 @@ def test_a_second_supervisor_is_refused_and_told_who_holds_the_journal(
             for path in (journal, tmp_path / "link.db")
         ]
         supervisor, connection = spawn_supervisor(app_spec(plain.bus), "plain", journal, 1)
+        connection.sendall(encode(Hello(new_id(), version=__version__)))
         with pytest.raises(JournalLocked) as refused:
             with plain.bus.running(journal=journal, workers=1):
                 pass

@@ -51,7 +51,7 @@ def count_instead_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     run_rows = Statements.run_rows
 
     def counting(
-        self: Statements, name: str, last: str, constants: tuple[int, ...], texts: Sequence[str]
+        self: Statements, name: str, last: str, constants: tuple[int, ...], texts: list[str] | list[bytes]
     ) -> int:
         changed = run_rows(self, name, last, constants, texts)
         return len(texts) if name == "add_results" else changed

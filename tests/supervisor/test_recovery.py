@@ -14,8 +14,12 @@ import pytest
 from apps import plain, unruly
 from support import Facts, RunLog, kill, until
 
+from durable_bus import __version__
 from durable_bus.app.finding import app_spec
 from durable_bus.client.embedded import spawn_supervisor
+from durable_bus.wire.framing import encode
+from durable_bus.wire.ids import new_id
+from durable_bus.wire.protocol import Hello
 
 
 @pytest.mark.slow
@@ -99,8 +103,10 @@ def test_a_kill_during_recovery_is_recovered_from(journal: Path, facts: Facts, r
 
 
 def started(journal: Path) -> tuple["subprocess.Popen[bytes]", socket.socket]:
-    """A supervisor of which we wait for nothing."""
-    return spawn_supervisor(app_spec(plain.bus), "plain", journal, 2)
+    """A supervisor that was spoken to, and of which we wait for nothing."""
+    process, connection = spawn_supervisor(app_spec(plain.bus), "plain", journal, 2)
+    connection.sendall(encode(Hello(new_id(), version=__version__)))
+    return process, connection
 
 
 @pytest.mark.slow
