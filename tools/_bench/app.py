@@ -102,8 +102,8 @@ JOBS = {
 
 def listen(name: str, function: Callable[[str], str]) -> None:
     @bus.listener(name)
-    def job(text: str) -> Text:
-        return Text(function(text))
+    def job(text: str) -> str:
+        return function(text)
 
 
 for _name in ("sleep_250us", "burn_100us", "burn_1ms", "sleep_1ms", "sleep_10ms"):
@@ -143,6 +143,16 @@ def query(index: int) -> str:
     )
 
 
+def search(index: int) -> str:
+    """The same as plain text. For jobs that do nothing with it: of XML durable_bus would see that it is well
+    formed, and the others would not.
+    """
+    return (
+        f"search q-{index:07d}, in English, newest first: "
+        f"{_SUBJECTS[index % 7]} {_ASPECTS[index // 7 % 10]} {index % 1000}"
+    )
+
+
 _NAMES = ("Ada Lovelace", "Alan Turing", "Grace Hopper", "Kurt Gödel", "Edsger Dijkstra", "Barbara Liskov")
 _CITIES = ("London", "Paris", "Zurich", "Vienna", "Madrid", "Helsinki", "Kraków", "Lisbon")
 _NOTES = (
@@ -175,3 +185,7 @@ PAYLOADS: dict[str, Callable[[int], str]] = {"query": query, "order": order}
 
 def items_of(payload: str, count: int) -> list[str]:
     return [PAYLOADS[payload](index) for index in range(count)]
+
+
+def searches(count: int) -> list[str]:
+    return [search(index) for index in range(count)]

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from _bench.app import JOBS, Job, items_of, warm_text
+from _bench.app import JOBS, Job, items_of, searches, warm_text
 from _bench.figures import of_rounds, paired, progress
 from _bench.processes import durable, keyboard_shut, rows
 from _bench.throughput import warm_pool
@@ -67,7 +67,8 @@ def compared(
 ) -> dict[str, Any]:
     """One job with so many workers: each chunk size is tried once, then the best takes part in rounds."""
     job = JOBS[name]
-    items = items_of("query", max(workers, round(workers * options.cores_seconds / job.item_s)))
+    count = max(workers, round(workers * options.cores_seconds / job.item_s))
+    items = items_of("query", count) if name == "echo" else searches(count)
     warming = items[: max(workers, int(len(items) * WARMING_SHARE))]
     dispatched: list[tuple[int, int]] = []
 

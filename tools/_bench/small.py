@@ -6,7 +6,7 @@ import tempfile
 import time
 from typing import Any
 
-from _bench.app import JOBS, items_of
+from _bench.app import JOBS, items_of, searches
 from _bench.figures import percentiles, progress, show_percentiles
 from _bench.machine import append_s
 from _bench.processes import daemon
@@ -40,7 +40,7 @@ def small(options: argparse.Namespace) -> dict[str, Any]:
 
 def thirty(options: argparse.Namespace, workers: int) -> dict[str, Any]:
     item_ms = JOBS[FANNED_JOB].item_s * 1000
-    items = items_of("query", FANNED_ITEMS)
+    items = searches(FANNED_ITEMS)
     with daemon(options.folder, workers) as (journal, _), Client(journal) as client:
         for _ in range(3):  # how long its items take is known from then on
             seconds_of(client, items, FANNED_JOB)
@@ -64,7 +64,7 @@ def slept_ms() -> float:
 
 def beside_many(client: Any, items: list[str]) -> list[float]:
     """One-item buffers, one after the other, while many are open, whose items sleep."""
-    others = items_of("query", OPEN_BUFFER_ITEMS)
+    others = searches(OPEN_BUFFER_ITEMS)
     started = [client.start(FANNED_JOB, others) for _ in range(OPEN_BUFFERS)]
     samples_s = [seconds_of(client, [item]) for item in items]
     assert started[-1].status().state == "open", "the others were still open"
