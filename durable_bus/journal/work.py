@@ -21,6 +21,8 @@ _BY_SUPERVISOR: dict[str, Any] = {"dispatch_id": None, "worker_pid": None, "dura
 """Where an answer comes from that no worker has given."""
 TRACEBACK_BYTES_MAX = 4096
 FAILURE_MESSAGE_CHARS_MAX = 2000
+_KEYS_MAX = 10_000
+"""So many are looked up at once: SQLite takes 32,766 parameters."""
 PLACE_CHARS_MAX = 300
 """Of what an engine, or one of its workers, is called. The tables have it as a constraint."""
 
@@ -192,7 +194,10 @@ class WorkTable:
 
     def memos(self, digests: list[bytes]) -> dict[bytes, int]:
         """The keys of items whose answers there are for equal ones, by digest."""
-        return dict(self._statements.all_of("memos", digests))
+        found: dict[bytes, int] = {}
+        for first in range(0, len(digests), _KEYS_MAX):
+            found |= self._statements.all_of("memos", digests[first : first + _KEYS_MAX])
+        return found
 
     def remember(self, buffer_seq: int, first_index: int, digests: tuple[bytes, ...]) -> None:
         """The answers of neighbouring items are there for what has their digests, if none was before."""

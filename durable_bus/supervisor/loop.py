@@ -242,8 +242,8 @@ class Supervisor:
         messages.wake(self.context, now_ms)
         mailboxes.plan(self.context)
         self.state.given = frozenset()
-        memo.release(self.state)
         gates = pacing.Gates(self.context)
+        memo.release(self.context, gates)
         alone_listeners, names = plan_messages(self.context, gates), {*self.state.waiting_names}
         plan_items(self.context, now_ms, gates, alone_listeners)
         if not names.issuperset(self.state.waiting_names):

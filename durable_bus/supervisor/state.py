@@ -232,9 +232,13 @@ class OpenBuffer(NamedTuple):
     def is_complete(self) -> bool:
         return self.sealed and self.recorded == self.total
 
+    def may_go_on(self, now_ms: int) -> bool:
+        """Its items may be handed out."""
+        return not self.paused and (self.not_before is None or self.not_before <= now_ms)
+
     def may_have_work(self, now_ms: int) -> bool:
         """There may be items to hand out."""
-        if self.paused or (self.not_before is not None and now_ms < self.not_before):
+        if not self.may_go_on(now_ms):
             return False
         due = self.retry_at is not None and self.retry_at <= now_ms
         return bool(self.returned) or due or self.cursor < self.total

@@ -8,7 +8,8 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from durable_bus.supervisor.scheduling import memo
+from durable_bus.supervisor.scheduling import limits, memo, pacing
+from durable_bus.supervisor.scheduling.limits import Held
 from durable_bus.supervisor.state import ItemLease, OpenBuffer, State
 from durable_bus.wire.work import Work, WorkItems
 from simulation.records import INDEX_BITS, Answer, Content, Violation
@@ -113,7 +114,9 @@ class MemoRules:
         self.given_again += 1
 
     def look(self) -> None:
-        """After a turn: who waits for an equal item waits for one that is in hand, and is nowhere else."""
+        """After a turn: who waits for an equal item waits for one that is in hand, or for its buffer to go
+        on, and is nowhere else.
+        """
         if self._machine.supervisor is None or self._state.stopping or self._state.storage_full:
             return
         state = self._state
@@ -128,7 +131,7 @@ class MemoRules:
             buffer = state.buffers.get(buffer_seq)
             if buffer is None:
                 raise Violation(f"{item} waits for an equal one, and its buffer has ended")
-            if not self._is_held(index, buffer, in_hand):
+            if not self._is_held(index, buffer, in_hand) and self._goes_on(buffer):
                 raise Violation(f"{item} waits for an equal one, and nobody has one")
             elsewhere = [(one.first, one.item_count) for one in buffer.returned] + [
                 (one.first + position, 1)
@@ -153,6 +156,16 @@ class MemoRules:
             for position in range(back.item_count)
         )
         return any(equal in in_hand for equal in equals) or any(equal in equals for equal in returned)
+
+    def _goes_on(self, buffer: OpenBuffer) -> bool:
+        """Somebody who waits could have been handed out when the equal one came to nothing."""
+        assert self._machine.supervisor is not None
+        state, context = self._state, self._machine.supervisor.context
+        names = pacing.names_for(state, buffer.target)
+        held = pacing._held(state) if names else {}
+        free = [limits.free(state.limits[name], held.get(name, Held()), context.now_s()) for name in names]
+        is_limited = 0 in free or (names and state.pace_at_s is not None)
+        return buffer.may_go_on(context.journal.now_ms) and not is_limited
 
 
 _SUCCESSES = """

@@ -46,7 +46,7 @@ def give_the_answer_of_other_code(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forget_to_release_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memo, "release", lambda state: None)
+    monkeypatch.setattr(memo, "release", lambda context, gates: None)
 
 
 def remember_failures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,7 +206,7 @@ class _Round:
         memos, has_memo = self._memos, settings.memo is not None and self._context.config.uses_memos
         most_alone = self._most_alone(worker, seq, settings.concurrency)
         look = most
-        while seq in self._state.buffers and not (has_memo and memos.is_full(seq)):
+        while (buffer := self._state.buffers.get(seq)) and not (has_memo and memos.is_full(buffer)):
             found = self._next_range(seq, look, most_alone=most_alone, must_be_alone=must_be_alone)
             if found is None:
                 if must_be_alone and memos.looks:  # what it is kept free for has got its answer
@@ -321,6 +321,8 @@ class _Round:
             if left:
                 self._state.give_back(buffer_seq, left[1:])
                 return left[0]
+            if self._state.held_equal:
+                self._state.plan_unfinished = True  # somebody waits for this one
         buffer = table[buffer_seq]
         if must_be_alone:
             return None

@@ -16,7 +16,8 @@ from durable_bus.payloads.packing import split
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.outcomes import collector
-from durable_bus.supervisor.state import ItemLease, Lease, Range, State
+from durable_bus.supervisor.scheduling.pacing import Gates
+from durable_bus.supervisor.state import ItemLease, Lease, OpenBuffer, Range, State
 from durable_bus.wire.parts import Segment
 
 __all__ = ["LOOKS_MAX", "LOOK_ITEMS_MAX", "Memos", "ToRun", "release", "remember"]
@@ -61,24 +62,53 @@ def _in_hand(state: State) -> set[bytes]:
     }
 
 
-def release(state: State) -> None:
-    """Items that have waited for an equal one go on: it is in nobody's hands any more. Neighbours go back as
-    one range: thousands that wait for the same answer cost no more than one.
+def release(context: Context, gates: Gates) -> None:
+    """Items that have waited for an equal one go on: it is in nobody's hands any more. If it has succeeded
+    all of them do, to get its answer. Else one of each buffer does, and the others wait for that: all of them
+    at once would be looked at anew each time that one fails.
     """
-    if not state.held_equal:
+    state = context.state
+    freed = _freed(context, gates) if state.held_equal else []
+    if not freed:
         return
-    in_hand = _in_hand(state)
-    free = sorted(key for key, digest in state.held_equal.items() if digest not in in_hand)
-    released: dict[int, list[Range]] = {}
-    for buffer_seq, back in free:
+    answers = context.journal.work.memos([*{state.held_equal[key] for key in freed}])
+    one_of: set[tuple[int, bytes]] = set()
+    returned: dict[int, list[Range]] = {}
+    for buffer_seq, back in freed:
+        digest = state.held_equal[buffer_seq, back]
+        if digest not in answers and (buffer_seq, digest) in one_of:
+            continue
         state.held_equal.discard((buffer_seq, back))
-        ranges = released.setdefault(buffer_seq, [])
-        if ranges and back == ranges[-1]._replace(first=_end(ranges[-1]), item_count=back.item_count):
-            ranges[-1] = ranges[-1]._replace(item_count=ranges[-1].item_count + back.item_count)
-        else:
-            ranges.append(back)
-    for buffer_seq, ranges in released.items():
-        state.give_back(buffer_seq, ranges)
+        if digest not in answers:
+            one_of.add((buffer_seq, digest))
+            if back.item_count > 1:
+                rest = back._replace(first=back.first + 1, item_count=back.item_count - 1)
+                state.held_equal[buffer_seq, rest] = digest
+            back = back._replace(item_count=1)
+        _join(returned.setdefault(buffer_seq, [*state.buffers[buffer_seq].returned]), back)
+    for buffer_seq, ranges in returned.items():
+        state.buffers.change(buffer_seq, returned=tuple(ranges))
+
+
+def _freed(context: Context, gates: Gates) -> list[tuple[int, Range]]:
+    """What waits for an equal item that is in nobody's hands, of buffers that may go on."""
+    state, now_ms = context.state, context.journal.now_ms
+    in_hand = _in_hand(state)
+    freed = sorted(key for key, digest in state.held_equal.items() if digest not in in_hand)
+    buffers = [state.buffers[seq] for seq in dict.fromkeys(seq for seq, _ in freed)]
+    going_on = {one.seq for one in buffers if one.may_go_on(now_ms) and gates.free(one.target)}
+    return [key for key in freed if key[0] in going_on]
+
+
+def _join(ranges: list[Range], back: Range) -> None:
+    """Neighbours go back as one range: thousands that wait for the same answer cost no more than one. Parts
+    of what must be alone stay parts.
+    """
+    last = ranges[-1] if ranges and not back.alone else None
+    if last is not None and back == last._replace(first=_end(last), item_count=back.item_count):
+        ranges[-1] = last._replace(item_count=last.item_count + back.item_count)
+    else:
+        ranges.append(back)
 
 
 def _end(one: Range) -> int:
@@ -103,9 +133,9 @@ class Memos:
         self.looks = 0
         """What it has cost to look at items that are not to run, in items."""
 
-    def is_full(self, buffer_seq: int) -> bool:
-        """Too much of a buffer waits for equal items."""
-        return self._held[buffer_seq] >= HELD_MAX
+    def is_full(self, buffer: OpenBuffer) -> bool:
+        """Too much of a buffer waits for equal items to look at what has not waited yet."""
+        return self._held[buffer.seq] >= HELD_MAX and not buffer.returned
 
     def sort_out(
         self, buffer_seq: int, settings: ListenerSettings, found: Range, items: ItemBatch
