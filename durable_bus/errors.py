@@ -302,7 +302,8 @@ class RetryAfter(DurableBusError):
         """The item, or message, comes back in `seconds`, and no attempt is charged. `limit`: the name of the
         limit of the bus that rests until then; None: none does. `message`: why, for the view `failures`.
 
-        After 1,000 returns, or 24 hours, the item fails. Raises UsageError for no number of seconds.
+        It waits 10 ms at least, and each time 10 ms longer, up to a second. After 1,000 returns, or 24 hours,
+        the item fails. Raises UsageError for no number of seconds.
         """
         is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
         if not is_number or not 0 <= seconds <= RETRY_AFTER_S_MAX:

@@ -25,6 +25,9 @@ PACE: dict[str, str] = {
             AND f.item_key & 4294967295 BETWEEN d.first_index AND d.first_index + d.item_count - 1
         WHERE f.retry_at > c.committed_at
             OR (f.retry_at IS NOT NULL AND d.commit_id < coalesce(f.retried_commit, d.commit_id + 1))""",
+    "who comes back by RetryAfter waits a little, whatever it says": """
+        SELECT f.item_key, f.retry_at, c.committed_at FROM failure f JOIN journal_commit c USING (commit_id)
+        WHERE f.kind = 'retry_after' AND f.retry_at < c.committed_at + 10""",
     "who is over its budget is paused": f"""
         SELECT buffer_id FROM buffer b
         WHERE opened_commit IS NOT NULL AND ended_commit IS NULL AND budget_of IN ({_REACHED})

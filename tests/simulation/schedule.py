@@ -30,7 +30,7 @@ _ACTS = {
     "ok": 60, "slow": 3, "huh": 3, "none": 3, "raise": 4, "raise:1": 5, "raise:2": 3, "malformed": 3,
     "unserialisable": 2, "die": 2, "die:1": 4, "hang:1": 2, "hang": 1, "final": 2,
     "later:0.2::1": 2, "later:0.5:steady:1": 2, "later:2:steady:2": 1, "later:1:few:1": 2,
-    "later:0.05::99": 1, "later:0.1::1 raise": 2,
+    "later:0::99": 1, "later:0.1::1 raise": 2,
 }  # fmt: skip
 RETURNS_MAX = 6
 """How often an item may come back by RetryAfter in a schedule, instead of 1,000 times."""

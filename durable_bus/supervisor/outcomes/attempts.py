@@ -26,6 +26,11 @@ LOST_WITH_SUPERVISOR_MAX = 5
 RETURNS_MAX = 1_000
 RETURNS_MS_MAX = RETRY_AFTER_S_MAX * 1000
 """How often, and how long after the first time, an item or message may come back by RetryAfter."""
+_RETURN_STEP_MS = 10
+_RETURN_WAIT_MS = 1_000
+"""So much longer waits each time, and up to so long, who comes back sooner: RetryAfter(0) would go round as
+fast as it can.
+"""
 
 
 def backoff_ms(settings: ListenerSettings, charged: int, who: tuple[int, int]) -> int:
@@ -60,7 +65,8 @@ def next_attempt_at(
         since_ms = now_ms if before.returning_since_ms is None else before.returning_since_ms
         if before.returns + 1 >= RETURNS_MAX or now_ms - since_ms >= RETURNS_MS_MAX:
             return None
-        return now_ms + int(1000 * failure.after_s)
+        at_least_ms = min((before.returns + 1) * _RETURN_STEP_MS, _RETURN_WAIT_MS)
+        return now_ms + max(int(1000 * failure.after_s), at_least_ms)
     if failure.final:
         return None
     if failure.kind in ("exception", "timeout"):

@@ -117,6 +117,19 @@ def test_an_exception_that_is_not_to_be_retried_is_the_end() -> None:
 RETURN = Failure("retry_after", "why", after_s=2.5)
 
 
+@pytest.mark.parametrize(
+    ("after_s", "returns", "ms"),
+    [(0.0, 0, 10), (0.0, 9, 100), (0.05, 2, 50), (0.05, 9, 100), (0.0, 99, 1_000), (0.0, 900, 1_000)],
+)
+def test_who_wants_to_come_back_at_once_waits_a_little_longer_each_time(
+    after_s: float, returns: int, ms: int
+) -> None:
+    """It went round as fast as it could, a commit each time, a thousand times."""
+    before = Attempts(returns, 0, 0, 0, returns, NOW_MS)
+    at_once = Failure("retry_after", "why", after_s=after_s)
+    assert next_attempt_at(at_once, before, None, NOW_MS, WHO) == NOW_MS + ms
+
+
 def test_who_comes_back_by_retry_after_is_charged_nothing() -> None:
     assert next_attempt_at(RETURN, NEVER, settings(1), NOW_MS, WHO) == NOW_MS + 2_500
     after = Attempts(900, 0, 0, 0, returns=900, returning_since_ms=NOW_MS - 1)
