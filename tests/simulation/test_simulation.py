@@ -44,7 +44,7 @@ def test_no_schedule_of_faults_breaks_a_promise(folder: Path, first: int) -> Non
         run_schedule(seed, folder)
 
 
-@pytest.mark.parametrize("seed", [71, 81, 196, 1389, 4476, 5031, 5704, 20303, 102101, 301049])
+@pytest.mark.parametrize("seed", [71, 81, 196, 1389, 4476, 5031, 5704, 20303, 102101, 301049, 700398])
 def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     """1389: a start was given up because of the time that no supervisor ran. 5031: a full disk turned round a
     client's hello, which waited for a worker, and its next request. 4476, 5704: a worker was told again and
@@ -55,7 +55,8 @@ def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     told that its stream is sealed, by another one that had gone on meanwhile without its last chunks.
     196: what is less urgent was handed out behind what took it back, turn after turn.
     20303: a worker was kept free for an item that got the answer of an equal one, and nobody looked for other
-    work for it.
+    work for it. 700398: what was new of a stream came after what is less urgent, in the turn in which a new
+    run had found that nothing was left of what came before.
     """
     run_schedule(seed, folder, engine=None)
 

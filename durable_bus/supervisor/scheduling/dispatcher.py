@@ -332,7 +332,10 @@ class _Round:
                 return found
             buffer = table[buffer_seq]
         if buffer.cursor < buffer.recovered_to:
-            return self._next_recovered(buffer, most, may_be_alone=may_be_alone)
+            found = self._next_recovered(buffer, most, may_be_alone=may_be_alone)
+            buffer = table[buffer_seq]
+            if found is not None or buffer.cursor < buffer.recovered_to:
+                return found  # else what is new follows at once, or who is less urgent would go ahead of it
         new = turns.take_new(buffer, most)
         if new is None:
             return None
