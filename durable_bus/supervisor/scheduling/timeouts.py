@@ -59,6 +59,8 @@ class Running(NamedTuple):
     """Since it was started (sync), its step began, or the event loop last turned (async)."""
     has_thread: bool
     """It runs just now, and nothing else can: a sync item, or a step of an async one."""
+    since_ns: int = 0
+    """What the slot says of that, monotonic."""
 
 
 class Verdict(NamedTuple):
@@ -69,8 +71,8 @@ class Verdict(NamedTuple):
     """Kill it for this."""
     ask: bool = False
     """Take back what it has not begun: if it lives it answers."""
-    seems_late: tuple[int, float] | None = None
-    """What it has run for too long, and since when that is known: it is looked at once more."""
+    seems_late: tuple[int, int, float] | None = None
+    """What it has run for too long, since when, and since when that is known: it is looked at once more."""
     mark: tuple[int, int] | None = None
     """How far one had come that could begin or report something and has not."""
     stalled_s: float = 0.0
@@ -101,10 +103,10 @@ def what_runs(worker: Worker, held: Sequence[Lease], seen: Seen, now_ns: int) ->
         ordinal = (seen.current if is_async(worker, lease.listener) else seen.started) - 1
         position = ordinal - lease.first_ordinal
         if 0 <= position < lease.item_count and not lease.answered >> position & 1:
-            return Running(lease, ordinal, seconds, has_thread=True)
+            return Running(lease, ordinal, seconds, has_thread=True, since_ns=seen.since_ns)
         opened = lease.first_open_position()
         if first is None and opened is not None and lease.first_ordinal + opened < seen.started:
-            first = Running(lease, lease.first_ordinal + opened, seconds, has_thread=False)
+            first = Running(lease, lease.first_ordinal + opened, seconds, False, seen.since_ns)
     return first
 
 
@@ -113,8 +115,9 @@ def verdict(
 ) -> Verdict:
     """Whether a worker is late with what runs in it.
 
-    It is late when it still runs the same item `LOOK_AGAIN_S` after its time-out was first seen to be over.
-    `before`: the verdict of the last look.
+    It is late when it still runs the same item, since the same moment, `LOOK_AGAIN_S` after its time-out was
+    first seen to be over. A slot may say since when the item before ran, while the worker waits for us to
+    read of that. `before`: the verdict of the last look.
     """
     if worker.places:  # which of its items is late the engine process says
         late = Late(WorkerUnresponsive(), None) if runs.seconds > ENGINE_SILENT_S else None
@@ -127,11 +130,11 @@ def verdict(
     left_s = timeout_s + (0.0 if runs.has_thread else ASYNC_GRACE_S) - runs.seconds
     if left_s >= 0:
         return Verdict(min(*dues_s, left_s))
-    since_s = now_s
-    if before is not None and before.seems_late is not None and before.seems_late[0] == runs.ordinal:
-        since_s = before.seems_late[1]
-    late = Late(WorkerSilent(timeout_s), runs.ordinal) if now_s - since_s >= LOOK_AGAIN_S else None
-    return Verdict(min(*dues_s, LOOK_AGAIN_S), late, seems_late=(runs.ordinal, since_s))
+    seems_late = (runs.ordinal, runs.since_ns, now_s)
+    if before is not None and before.seems_late is not None and before.seems_late[:2] == seems_late[:2]:
+        seems_late = before.seems_late
+    late = Late(WorkerSilent(timeout_s), runs.ordinal) if now_s - seems_late[2] >= LOOK_AGAIN_S else None
+    return Verdict(min(*dues_s, LOOK_AGAIN_S), late, seems_late=seems_late)
 
 
 def verdict_on_beginning(worker: Worker, begun: int, before: Verdict | None, step_s: float) -> Verdict:

@@ -93,8 +93,8 @@ def test_what_runs_is_what_the_slot_says_and_was_not_answered(
 # ---- with an item
 
 
-def run(seconds: float, *, has_thread: bool = True, ordinal: int = 0) -> Running:
-    return Running(items(), ordinal, seconds, has_thread)
+def run(seconds: float, *, has_thread: bool = True, ordinal: int = 0, since_ns: int = 7) -> Running:
+    return Running(items(), ordinal, seconds, has_thread, since_ns)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_who_is_past_its_time_out_is_looked_at_twice_before_it_is_late(
 ) -> None:
     runs = run(seconds, has_thread=has_thread)
     first = verdict(worker(), [items()], runs, None, NOW_S)
-    assert (first.late, first.seems_late, first.look_again_s) == (None, (0, NOW_S), LOOK_AGAIN_S)
+    assert (first.late, first.seems_late, first.look_again_s) == (None, (0, 7, NOW_S), LOOK_AGAIN_S)
     soon = verdict(worker(), [items()], runs, first, NOW_S + LOOK_AGAIN_S / 2)
-    assert (soon.late, soon.seems_late) == (None, (0, NOW_S))
+    assert (soon.late, soon.seems_late) == (None, (0, 7, NOW_S))
     then = verdict(worker(), [items()], runs, soon, NOW_S + LOOK_AGAIN_S)
     assert then.late is not None
     assert isinstance(then.late.death, WorkerSilent)
@@ -133,7 +133,16 @@ def test_who_is_past_its_time_out_is_looked_at_twice_before_it_is_late(
 def test_who_has_gone_on_to_another_item_meanwhile_is_not_late() -> None:
     first = verdict(worker(), [items()], run(9.0), None, NOW_S)
     then = verdict(worker(), [items()], run(9.0, ordinal=1), first, NOW_S + 10)
-    assert (then.late, then.seems_late) == (None, (1, NOW_S + 10))
+    assert (then.late, then.seems_late) == (None, (1, 7, NOW_S + 10))
+
+
+def test_who_had_only_said_that_it_begins_when_it_seemed_late_is_not() -> None:
+    """It had waited a minute for its pipe to be read, and its slot said since when the item before ran. The
+    supervisor was stopped as it had read the pipe, and the next look was the second one of the same item.
+    """
+    first = verdict(worker(), [items()], run(9.0), None, NOW_S)
+    then = verdict(worker(), [items()], run(60.0, since_ns=8), first, NOW_S + 60)
+    assert (then.late, then.seems_late) == (None, (0, 8, NOW_S + 60))
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e6])
