@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support import REPOSITORY
 
+from durable_bus.payloads.settings import LimitSettings
 from durable_bus.supervisor.outcomes import attempts
-from durable_bus.supervisor.scheduling import timeouts
+from durable_bus.supervisor.scheduling import timeouts, turns
 from durable_bus.wire.parts import Terms
 from simulation import Machine, Violation, run_schedule
 from simulation.equals import equal_items, with_memos
@@ -44,7 +45,7 @@ def test_no_schedule_of_faults_breaks_a_promise(folder: Path, first: int) -> Non
         run_schedule(seed, folder)
 
 
-@pytest.mark.parametrize("seed", [71, 81, 196, 1389, 4476, 5031, 5704, 20303, 102101, 301049, 700398])
+@pytest.mark.parametrize("seed", [71, 81, 196, 1389, 4476, 5031, 5704, 20303, 102101, 301049, 700398, 710026])
 def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     """1389: a start was given up because of the time that no supervisor ran. 5031: a full disk turned round a
     client's hello, which waited for a worker, and its next request. 4476, 5704: a worker was told again and
@@ -56,7 +57,8 @@ def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     196: what is less urgent was handed out behind what took it back, turn after turn.
     20303: a worker was kept free for an item that got the answer of an equal one, and nobody looked for other
     work for it. 700398: what was new of a stream came after what is less urgent, in the turn in which a new
-    run had found that nothing was left of what came before.
+    run had found that nothing was left of what came before. 710026: a worker was late with an item that it
+    had only said it begins when it was looked at first.
     """
     run_schedule(seed, folder, engine=None)
 
@@ -92,6 +94,29 @@ def test_who_has_waited_long_is_served_beside_any_number_of_urgent_items(folder:
         machine.settle()
         ended = machine.model.query("SELECT buffer_id FROM buffer ORDER BY ended_commit")
         assert ended == [("other",), ("urgent",)]
+    finally:
+        machine.close()
+
+
+def test_buffers_that_wait_for_a_limit_are_not_put_in_order(folder: Path) -> None:
+    """A thousand of them cost 2 ms in each turn, whatever it was for."""
+    limits = {"steady": LimitSettings("steady", "1/h", None)}
+    machine = Machine(0, folder, workers=1, limits=limits)
+    try:
+        for number in range(3):
+            content = Content(f"b{number}", "paced", True, ("item 0 ok",) * 2, (0,) * 2)
+            machine.start_buffer(content, [2])
+        while machine.model.query("SELECT count(*) FROM buffer") != [(3,)] or not machine.model.query(
+            "SELECT 1 FROM result"
+        ):
+            machine.turn()
+        machine.start_buffer(Content("other", "once", True, ("item 0 ok",) * 5, (0,) * 5), [5])
+        with patch.object(turns, "level_of", return_value=0) as level_of:
+            while not machine.model.query("SELECT 1 FROM buffer WHERE ended_commit IS NOT NULL"):
+                machine.turn()
+        assert {call.args[0].buffer_id for call in level_of.call_args_list} == {"other"}
+        machine.set_limit("steady", "1000/s", None)
+        machine.settle()
     finally:
         machine.close()
 

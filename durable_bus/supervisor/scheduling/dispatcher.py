@@ -5,6 +5,7 @@ Open buffers take turns by batch. A batch aims at 40 ms, with many workers at up
 of them in hand, so that it never waits for a commit.
 """
 
+from collections import Counter
 from collections.abc import Collection
 
 from durable_bus.journal.fresh_items import ItemBatch
@@ -29,13 +30,17 @@ SCAN_ITEMS_MAX = 50_000
 
 def plan_items(context: Context, now_ms: int, gates: Gates, alone_listeners: Collection[str] = ()) -> None:
     """Hand out what there is to whom has room, as far as limits let it."""
-    context.state.plan_unfinished = False
-    buffers = turns.in_turn(context.state.buffers.values(), context.state.grants, context.now_s())
-    waiting = [buffer for buffer in buffers if buffer.may_have_work(now_ms)]
-    if waiting:
-        levels = {buffer.seq: turns.level_of(buffer, context.now_s()) for buffer in waiting}
-        gates.share((levels[buffer.seq], buffer.target) for buffer in waiting)
-        _Round(context, now_ms, gates, levels).hand_out([*levels], alone_listeners)
+    state, now_s = context.state, context.now_s()
+    state.plan_unfinished = False
+    buffers = [buffer for buffer in state.buffers.values() if buffer.may_have_work(now_ms)]
+    # First of all: a thousand buffers that wait for a limit cost no more than this look.
+    may_start = {target: gates.free(target) > 0 for target in {buffer.target for buffer in buffers}}
+    buffers = [buffer for buffer in buffers if may_start[buffer.target]]
+    if buffers:
+        levels = {buffer.seq: turns.level_of(buffer, now_s) for buffer in buffers}
+        gates.share(Counter((levels[buffer.seq], buffer.target) for buffer in buffers))
+        waiting = turns.in_turn(buffers, levels, state.grants)
+        _Round(context, now_ms, gates, levels).hand_out(waiting, alone_listeners)
 
 
 class _Round:
@@ -237,10 +242,7 @@ class _Round:
     ) -> None:
         self._state.grants += 1
         buffer = self._state.buffers.change(
-            buffer_seq,
-            granted=self._state.grants,
-            waits_since_s=self._now_s,
-            level=self._levels[buffer_seq],
+            buffer_seq, granted=self._state.grants, waits_since_s=self._now_s, level=self._levels[buffer_seq]
         )
         self._gates.take(buffer.target, found.item_count, buffer_seq)
         dispatch_id = self._context.journal.work.dispatch(
@@ -335,7 +337,7 @@ class _Round:
             found = self._next_recovered(buffer, most, may_be_alone=may_be_alone)
             buffer = table[buffer_seq]
             if found is not None or buffer.cursor < buffer.recovered_to:
-                return found  # else what is new follows at once, or who is less urgent would go ahead of it
+                return found  # else what is new follows at once, ahead of who is less urgent
         new = turns.take_new(buffer, most)
         if new is None:
             return None

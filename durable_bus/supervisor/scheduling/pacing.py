@@ -6,7 +6,7 @@ planned, `Gates` says how much of each listener may be handed out. In the end `s
 changed, so that the next run goes on from there, and says when to look again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from durable_bus.errors import RETRY_AFTER_S_MAX, UsageError
@@ -234,16 +234,16 @@ class Gates:
         free = limits.free(self._state.limits[name], self.held.get(name, Held()), self._now_s)
         return ORDINAL_MAX if free is None else free
 
-    def share(self, listeners: Iterable[tuple[int, str]]) -> None:
-        """Buffers with items of these listeners wait, the highest level first: under each limit those of the
-        same level get as much as one another, and lower ones what is left.
+    def share(self, buffers: Mapping[tuple[int, str], int]) -> None:
+        """So many buffers of each level and listener wait: under each limit those of the highest level get as
+        much as one another, and lower ones what is left.
         """
         waiting: dict[str, tuple[int, int]] = {}
-        for level, listener in listeners if self._free else ():
+        for (level, listener), number in buffers.items() if self._free else ():
             for name in names_for(self._state, listener):
                 highest, count = waiting.get(name, (level, 0))
-                if level == highest:
-                    waiting[name] = (highest, count + 1)
+                if level >= highest:
+                    waiting[name] = (level, number + (count if level == highest else 0))
         self._quotas = {name: max(1, self._free[name] // count) for name, (_, count) in waiting.items()}
 
     def free(self, listener: str, buffer_seq: int | None = None) -> int:

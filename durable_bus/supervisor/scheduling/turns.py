@@ -35,7 +35,7 @@ def level_of(buffer: OpenBuffer, now_s: float) -> int:
     return min(PRIORITY_MAX, buffer.priority + int(max(0.0, now_s - buffer.waits_since_s) / AGE_S))
 
 
-def in_turn(buffers: Iterable[OpenBuffer], grants: int, now_s: float) -> list[OpenBuffer]:
+def in_turn(buffers: Iterable[OpenBuffer], levels: Mapping[int, int], grants: int) -> list[int]:
     """Open buffers, those of the highest level first, and of each level those whose last batch went out
     longest ago. `grants`: how many batches went out.
 
@@ -43,7 +43,8 @@ def in_turn(buffers: Iterable[OpenBuffer], grants: int, now_s: float) -> list[Op
     `NEW_AHEAD_OF` batches: an endless flood of new ones does not keep the others out.
     """
     new = max(0, grants - NEW_AHEAD_OF)
-    return sorted(buffers, key=lambda buffer: (-level_of(buffer, now_s), buffer.granted or new))
+    ordered = sorted(buffers, key=lambda buffer: (-levels[buffer.seq], buffer.granted or new))
+    return [buffer.seq for buffer in ordered]
 
 
 def behind_its_level(waiting: list[int], position: int, levels: Mapping[int, int]) -> list[int]:

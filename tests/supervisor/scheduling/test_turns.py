@@ -10,6 +10,7 @@ from durable_bus.supervisor.scheduling.turns import (
     able_to_get,
     freest,
     in_turn,
+    level_of,
     load_of,
     reserved,
     take_new,
@@ -65,7 +66,7 @@ def test_who_has_waited_longest_is_first_and_a_new_one_goes_ahead_unless_others_
     granted: list[int], grants: int, order: list[int]
 ) -> None:
     buffers = [buffer(seq, granted=when) for seq, when in enumerate(granted)]
-    assert [one.seq for one in in_turn(buffers, grants, 0.0)] == order
+    assert in_turn(buffers, {one.seq: level_of(one, 0.0) for one in buffers}, grants) == order
 
 
 @pytest.mark.parametrize(
