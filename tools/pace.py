@@ -7,9 +7,10 @@ Nothing here asserts anything about time: it prints what it has measured. It nee
 
 **example**: `durable_bus.examples.paced_service` with 2,000 prompts against `limited_service`, killed three
 times with kill -9, supervisor and workers, and run again. Whether each prompt was answered once; what the
-service has refused behind the first second; by how many answers it and the view `spending` differ. Beside it
-how many calls were under way at each kill, as the service has it; how many had ended just before, so that
-their costs may have been on the way to the journal; how many items were in hand, as the journal has it.
+service has refused behind the first second; by how many answers it and the view `spending` differ. Of each
+call whose costs are lost, whether it was in flight at the kill that ended its run: asked before, and in the
+hands of a worker without a recorded answer, as the journal has it. How many of them were at the service
+then; of those that it had answered, and that were on their way to the journal, how long before at most.
 
 **limit**: 500 a second, four workers, two buffers, 60 s. `durable-bus serve` is killed with kill -9 half-way
 and started again at once. The service takes everything and notes when. In a window of T seconds may be

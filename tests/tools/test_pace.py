@@ -68,6 +68,8 @@ def test_every_section_runs_and_leaves_nothing_behind(tmp_path: Path) -> None:
     example = report["example"]
     assert (example["results"], example["answered_once"]) == (40, 40)
     assert example["said"][0] == "40 of 40 answered"
+    assert example["lost"] == example["service_answers"] - example["spending_answers"]
+    assert example["lost_that_were_not_in_flight_at_a_kill"] == 0
     assert report["limit"]["calls"] > 0
     assert sum(report["limit"]["completed"]) > 0
     assert [period["capacity"] for period in report["adaptive"]["periods"]] == [100, 50]

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from _bench.figures import progress
 from _bench.processes import environment, rows, scratch
@@ -20,6 +20,8 @@ from _soak.processes import children_of
 
 from _pace.app import CALLED_RATE, PROBED_MAX
 from _pace.processes import LOOK_EVERY_S, completed, counts_of, daemon, service, sleep_until
+from durable_bus.examples.limited_service import Call
+from durable_bus.examples.paced_service import prompts
 
 
 def excess_of(times_s: list[float], rate: float) -> float:
@@ -37,7 +39,7 @@ def excess_of(times_s: list[float], rate: float) -> float:
 
 
 def example(options: argparse.Namespace) -> dict[str, Any]:
-    count, kills_s, in_hand = options.prompts, [], []
+    count, kills = options.prompts, []
     with scratch(options.folder) as own, service("--rate", "220", "--failing", "0.02") as url:
         journal = own / "asked.db"
         command = [sys.executable, "-m", "durable_bus.examples.paced_service", url, str(journal), str(count)]
@@ -49,22 +51,22 @@ def example(options: argparse.Namespace) -> dict[str, Any]:
             while not (supervisor_pid := supervisor_of(journal, number, int(share * count))):
                 time.sleep(LOOK_EVERY_S)
             pids = [supervisor_pid, *children_of(supervisor_pid)]
-            kills_s.append(time.monotonic())
+            killed_s = time.monotonic()
             for pid in pids:
                 with contextlib.suppress(
                     ProcessLookupError
                 ):  # a worker ends by itself without its supervisor
                     os.kill(pid, signal.SIGKILL)
             process.wait()
-            in_hand += rows(journal, "SELECT coalesce(sum(item_count), 0) FROM in_flight")
+            kills.append(Kill(killed_s, time.monotonic(), in_hand(journal, count)))
         said = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True).stdout
         taken_s = time.monotonic() - begun_s
         counts = counts_of(url)
-        ((recorded, usd),) = rows(journal, "SELECT count(*), sum(amount) FROM spending WHERE unit = 'usd'")
+        spent = rows(journal, "SELECT item_index, amount FROM spending WHERE unit = 'usd'")
         results = rows(journal, "SELECT item_index, success, memo FROM results")
     first_s = counts.calls[0].arrived_s
     refused_s = [call.arrived_s for call in counts.calls if call.status == 429]
-    answered = Counter(call.prompt for call in counts.calls if call.status == 200)
+    lost = lost_calls(counts.calls, Counter(prompts(count)[index] for index, _ in spent))
     return {
         "said": said.splitlines(),
         "seconds": round(taken_s, 1),
@@ -75,16 +77,62 @@ def example(options: argparse.Namespace) -> dict[str, Any]:
         "service": {"requests": counts.requests, "failed": counts.failed, "refused": counts.refused},
         "refused_behind_first_second": sum(1 for time_s in refused_s if time_s > first_s + 1),
         "service_answers": counts.answered,
-        "spending_answers": recorded,
-        "answered_again": counts.answered - len(answered),
-        "usd_difference": round(counts.usd - usd, 6),
-        "under_way_at_kills": [
-            sum(1 for call in counts.calls if call.arrived_s <= at_s < call.ended_s) for at_s in kills_s
-        ],
-        "ended_0.15_s_before": [
-            sum(1 for call in counts.calls if at_s - 0.15 <= call.ended_s <= at_s) for at_s in kills_s
-        ],
-        "in_hand_at_kills": [items for (items,) in in_hand],
+        "spending_answers": len(spent),
+        "usd_difference": round(counts.usd - sum(amount for _, amount in spent), 6),
+        "in_hand_at_kills": [len(kill.in_hand) for kill in kills],
+        **how_lost(lost, kills),
+    }
+
+
+class Kill(NamedTuple):
+    """Supervisor and workers were killed."""
+
+    at_s: float
+    done_s: float
+    """When all of them were gone, and the one that had started them, too."""
+    in_hand: set[str]
+    """What was asked and had no answer in the journal."""
+
+
+def in_hand(journal: Path, count: int) -> set[str]:
+    """The prompts that workers held and whose answer is not in the journal."""
+    asked, held = prompts(count), rows(journal, "SELECT first_index, item_count FROM in_flight")
+    recorded = {index for (index,) in rows(journal, "SELECT item_index FROM results")}
+    indexes = {index for first, items in held for index in range(first, first + items)}
+    return {asked[index] for index in indexes - recorded}
+
+
+def lost_calls(calls: list[Call], spent: Counter[str]) -> list[Call]:
+    """Calls that the service has answered, and whose costs are not in the journal. `spent`: how often they
+    are, by prompt. What is recorded ends an item: it is the last call of its prompt.
+    """
+    answered: dict[str, list[Call]] = {}
+    for call in calls:
+        if call.status == 200:
+            answered.setdefault(call.prompt, []).append(call)
+    return [call for prompt, ones in answered.items() for call in ones[: len(ones) - spent[prompt]]]
+
+
+def how_lost(lost: list[Call], kills: list[Kill]) -> dict[str, Any]:
+    """Each call that is lost must have been in flight at the kill that ended its run: asked before, and not
+    recorded by then.
+    """
+    before_s: list[float] = []
+    under_way = elsewhere = 0
+    for call in lost:
+        kill = next((one for one in kills if call.arrived_s <= one.done_s), None)
+        if kill is None or call.prompt not in kill.in_hand:
+            elsewhere += 1
+        elif call.ended_s > kill.at_s:
+            under_way += 1
+        else:
+            before_s.append(kill.at_s - call.ended_s)
+    return {
+        "lost": len(lost),
+        "lost_at_the_service_at_a_kill": under_way,
+        "lost_on_the_way_to_the_journal": len(before_s),
+        "answered_at_most_so_many_s_before_the_kill": round(max(before_s, default=0.0), 3),
+        "lost_that_were_not_in_flight_at_a_kill": elsewhere,
     }
 
 
