@@ -63,6 +63,13 @@ def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     run_schedule(seed, folder, engine=None)
 
 
+def test_a_worker_that_was_kept_free_for_what_is_done_is_given_other_work(folder: Path) -> None:
+    """A batch was late and was to run again, alone in the engine; then its reply came all the same. In that
+    turn nothing else was handed out, and in the next quarter of a second nobody looked.
+    """
+    run_schedule(2003778, folder)
+
+
 def test_a_worker_that_is_to_stop_again_as_it_has_stopped_goes_on(folder: Path) -> None:
     """A second pause came in the turn in which both workers had said that they threw away what the first one
     took back. They say it once, and were waited for as if they had not: neither got anything any more.

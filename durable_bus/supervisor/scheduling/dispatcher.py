@@ -323,8 +323,7 @@ class _Round:
             if left:
                 self._state.give_back(buffer_seq, left[1:])
                 return left[0]
-            if self._state.held_equal:
-                self._state.plan_unfinished = True  # somebody waits for this one
+            self._state.plan_unfinished = True  # others may have waited for it, or somebody be kept free
         buffer = table[buffer_seq]
         if must_be_alone:
             return None
