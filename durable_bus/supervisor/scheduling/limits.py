@@ -6,9 +6,9 @@ begun reserves one. So in no window of T seconds more begin than rate times T an
 a worker begins what it holds, and nothing needs to be known of the exact moments.
 
 A limit that is adaptive allows fewer at once than `running` says: a fifth less each time that the other side
-says it is too many, at most once a second, and a little more as long as all that is allowed is made use of
-and nobody says that (after the additive increase and multiplicative decrease of Chiu and Jain, 1989; here the
-increase grows with what is allowed, too).
+says it is too many, at most once a second, and more as long as all that is allowed is made use of and nobody
+says that. How much more is what CUBIC does (RFC 9438): fast while it is far below what was too many, slowly
+near that, and then faster and faster, as what was too many may not be any more.
 """
 
 from typing import NamedTuple
@@ -34,11 +34,10 @@ GATHER_S = 0.02
 _SLOWER = 0.8
 _SLOWER_EVERY_S = 1.0
 _GROW_EVERY_S = 0.25
-_GROW_SHARE = 0.025
-_GROW_LEAST = 0.25
-"""A step is a fortieth of what is allowed, so that it takes 7 s to double whatever that is; and one a second
-at least. Larger steps would outgrow what is taken off once a second, and smaller ones leave a service that
-has doubled half idle for a minute.
+_BACK_STEPS = 8
+"""So many steps, two seconds, lead from a fifth less back to what was too many, two more to a fifth more, and
+another one and a half to twice as many. A line that takes as long to double has a tenth of what the other
+side takes unused, this one a twentieth.
 """
 _ALMOST = 1e-6
 """Sums of seconds are a little off; a token is there when all but so much of it is."""
@@ -60,6 +59,10 @@ class Limit(NamedTuple):
     at_s: float = 0.0
     allowed: float | None = None
     """How many at once, where it is adaptive."""
+    too_many: float | None = None
+    """How many were too many; None: that is not known, it begins from what is allowed."""
+    steps: int = _BACK_STEPS
+    """How often it has grown since then."""
     rests_until_s: float = 0.0
     rests_until_ms: int = 0
     """The same by the wall clock, for whoever reads the journal."""
@@ -164,16 +167,26 @@ def slower(limit: Limit, now_s: float) -> Limit:
         return limit
     if now_s - limit.slowed_s < _SLOWER_EVERY_S:
         return limit._replace(grown_s=now_s, has_succeeded=False)
-    allowed = max(1.0, limit.allowed * _SLOWER)
-    return limit._replace(allowed=allowed, slowed_s=now_s, grown_s=now_s, has_succeeded=False, unwritten=True)
+    return limit._replace(
+        allowed=max(1.0, limit.allowed * _SLOWER),
+        too_many=limit.allowed,
+        steps=0,
+        slowed_s=now_s,
+        grown_s=now_s,
+        has_succeeded=False,
+        unwritten=True,
+    )
 
 
 def grown(limit: Limit, held: Held, now_s: float) -> Limit:
-    """All that is allowed is made use of, and things succeed: a little more is allowed."""
+    """All that is allowed is made use of, and things succeed: more is allowed."""
     if limit.allowed is None or limit.running is None or not limit.has_succeeded:
         return limit
     if now_s - limit.grown_s < _GROW_EVERY_S or held.in_hand < int(limit.allowed):
         return limit
-    step = max(_GROW_LEAST, limit.allowed * _GROW_SHARE)
-    allowed = min(float(limit.running), limit.allowed + step)
-    return limit._replace(allowed=allowed, grown_s=now_s, has_succeeded=False)
+    if limit.allowed >= limit.running:
+        return limit
+    too_many, steps = limit.too_many or limit.allowed, limit.steps + 1
+    share = 1 + (1 - _SLOWER) * (steps / _BACK_STEPS - 1) ** 3
+    allowed = min(float(limit.running), max(limit.allowed, too_many * share))
+    return limit._replace(allowed=allowed, too_many=too_many, steps=steps, grown_s=now_s, has_succeeded=False)
