@@ -282,12 +282,13 @@ class Starter(Producer):
 
     def _refused(self, error: Error) -> None:
         kind, message = error.type, error.message
-        if kind == "UsageError" and " came before chunk " in message and self.machine.clock_was_set:
-            self.begin_again()  # it was given up, as if its client had been away for long
+        was_cancelled = self.content.buffer_id in self.machine.model.told.cancelling
+        was_dropped = self.machine.clock_was_set or was_cancelled
+        if kind == "UsageError" and " came before chunk " in message and was_dropped:
+            self.begin_again()  # it was given up, as if its client had been away for long, or cancelled
             return
         if kind not in ("BufferError", "OtherItems"):
             raise Violation(f"client {self.name} was refused with {error}")
-        was_cancelled = self.content.buffer_id in self.machine.model.told.cancelling
         if message in TRY_AGAIN or self.name_may_come(message) or ("arrived" in message and was_cancelled):
             self.begin_again()
         elif message.startswith(("this id is used already", "unknown ", "it is a stream that is not sealed")):

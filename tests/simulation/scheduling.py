@@ -1,9 +1,9 @@
 """What scheduling promises, watched turn by turn: every theft makes progress, and nobody idles beside plenty.
 
 An item is handed out at most log2(held) + 2 times without being begun, where `held` is the most that a worker
-held with it: a theft halves that. And no worker idles
-for more than 30 ms beside one that holds more than it runs. Neither is counted against the supervisor while
-something has befallen a worker, as a worker that is stopped gives back all that it holds, at once. Nor does
+held with it: a theft halves that. From a worker that is stopped all is taken at once, and may go to another
+one that is stopped: those do not count. And no worker idles for more than 30 ms beside one that holds more
+than it runs. Neither is counted against the supervisor when something has befallen a worker. Nor does
 a worker idle for more than 30 ms beside items that may be handed out: new ones of a buffer that is not paused
 and may begin, whose limits have a free place and a token.
 """
@@ -80,8 +80,10 @@ class SchedulingRules:
         for key in keys:
             times, longest = self._handed.get(key, (0, 0))
             since_ns = running.get(self._holder.get(key, 0))
-            if since_ns is not None and now_ns - since_ns > _STUCK_S * 1e9:
-                times = 0  # from one whose running item is stuck all is taken at once
+            is_stuck = since_ns is not None and now_ns - since_ns > _STUCK_S * 1e9
+            holder = self._machine.pool.workers.get(self._holder.get(key, 0))
+            if is_stuck or (holder is not None and holder.frozen):
+                times = 0  # from one whose running item is stuck, or that is stopped, all is taken at once
             times, longest = times + 1, max(longest, supervisor.state.workers[worker_id].unanswered)
             # A message beside an engine is nobody else's to take.
             if times > (math.log2(longest) + 2 if key > 0 else 1):
