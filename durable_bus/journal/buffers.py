@@ -255,6 +255,7 @@ class BufferTable:
     def _ended(self, buffer_seq: int, changed: int) -> bool:
         if changed == 1:
             self.fresh.forget(buffer_seq)
+            self.resume(buffer_seq)  # nothing that has ended is paused
         return changed == 1
 
     def pause(self, buffer_seq: int, why: str = "asked") -> None:

@@ -34,6 +34,9 @@ PACE: dict[str, str] = {
             AND NOT EXISTS (
                 SELECT 1 FROM pause p WHERE p.buffer_seq = b.buffer_seq AND resumed_commit IS NULL
             )""",
+    "nothing that has ended is paused": """
+        SELECT b.buffer_id FROM buffer b JOIN pause p USING (buffer_seq)
+        WHERE b.ended_commit IS NOT NULL AND p.resumed_commit IS NULL""",
     "what a handler starts has the budget, the priority and the deadline of what it is started in": """
         SELECT b.buffer_id, o.buffer_id FROM buffer b JOIN buffer o
             ON b.from_id <> '' AND b.thread_id GLOB o.thread_id || '/[0-9]*/' || b.buffer_id

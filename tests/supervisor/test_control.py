@@ -214,6 +214,8 @@ def test_a_paused_buffer_can_be_cancelled(journal: Path, facts: Facts) -> None:
         client.pause("b")
         assert client.cancel("b") == "cancelled"
         assert client.buffer("b").wait(60).total == 500
+        assert not client.buffer("b").status().paused
+    assert facts.rows("SELECT state, paused, paused_why FROM buffers") == [("cancelled", 0, None)]
 
 
 # retry
