@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +20,8 @@ DOCUMENTS = [
     *sorted((REPOSITORY / ".github").glob("*.md")),
     *(REPOSITORY / folder / "README.md" for folder in ("", "migrations", "tests", "tools")),
 ]
+
+AT_THE_TOP = {"README.md", "durable_bus", "migrations", "pyproject.toml", "tests", "tools"}
 
 
 def table(heading: str) -> list[list[str]]:
@@ -68,3 +71,16 @@ def test_every_new_name_of_the_changelog_can_be_imported() -> None:
     rows = re.findall(r"^\| `(\S+)` \| `(\S+)` \|$", (PACKAGE / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert len(rows) > 50
     assert [new for _, new in rows if new.startswith("durable_bus") and find_spec(new) is None] == []
+
+
+def test_nothing_lies_at_the_top_of_the_repository_that_has_no_business_there() -> None:
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("this is no git checkout: nobody knows what is committed")
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("git is not there, which would say what is committed")
+    if listed.returncode:
+        pytest.skip(f"git says nothing of this checkout: {listed.stderr.decode(errors='replace')}")
+    top = {name.partition("/")[0] for name in listed.stdout.decode().split("\0") if name}
+    assert {name for name in top if not name.startswith(".")} == AT_THE_TOP
