@@ -38,6 +38,7 @@ class Console:
         """`token`: what its token file holds."""
         self.journal = journal
         command = ("web", "--port", 0, "--journal", journal, *arguments)
+        self._was_ended = False
         self.command = Command(*command, cwd=journal.parent, **variables)
         stdout = self.command.process.stdout
         assert stdout is not None
@@ -61,9 +62,12 @@ class Console:
         if self.command.process.poll() is None:
             ran = self.end()
             assert kind or ran.code == 0, ran
+        elif error is not None and not self._was_ended:
+            error.add_note(f"the console had ended by itself: {self.command.ended()}")
 
     def end(self) -> Ran:
         """Ctrl-C, and how it has ended."""
+        self._was_ended = True
         self.command.ctrl_c()
         return self.command.ended()
 

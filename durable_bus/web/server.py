@@ -20,10 +20,15 @@ from durable_bus.errors import UsageError, said
 from durable_bus.journal.admin.query import bound_memory
 from durable_bus.journal.connection import open_reader
 from durable_bus.web.app import Console, make_app
-from durable_bus.web.connection import Connection
+from durable_bus.web.connection import REQUEST_WITHIN_S, Connection
 
-__all__ = ["serve"]
+__all__ = ["IDLE_S", "serve"]
 
+IDLE_S: Final = int(REQUEST_WITHIN_S)
+"""How long a connection stays that has been answered and asks nothing more. Clients keep theirs for a while, too,
+httpx for 5 s: with as many seconds here (uvicorn's own), who asks just then can find it closed under the question,
+"connection reset by peer".
+"""
 GRACE_S: Final = 1
 """How long what is being answered may take when the server ends."""
 _END_WITHIN_S = 1.8
@@ -115,6 +120,7 @@ class _Server(uvicorn.Server):
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=GRACE_S,
+            timeout_keep_alive=IDLE_S,
             backlog=_BACKLOG,
         )
         super().__init__(config)

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import eventful
+import httpx
 import pytest
 from consoles import Console
 from lxml import etree
@@ -20,6 +21,7 @@ from support import until
 from durable_bus import Text
 from durable_bus.web.connection import REQUEST_WITHIN_S
 from durable_bus.web.guard import _fields
+from durable_bus.web.server import IDLE_S
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
 AT_ONCE = 45
@@ -158,6 +160,13 @@ def test_who_says_nothing_does_not_stay(console: Console) -> None:
             assert stayed < REQUEST_WITHIN_S + 3
         lines = live.iter_lines()
         until(lambda: next(lines) == ": alive", "who listens stays")
+
+
+def test_a_connection_is_let_go_by_the_client_first() -> None:
+    """Who is closed down while it asks cannot know whether it was heard."""
+    kept_s = httpx.Limits().keepalive_expiry
+    assert kept_s is not None
+    assert kept_s < IDLE_S
 
 
 def test_a_number_with_thousands_of_digits_is_no_bug(console: Console) -> None:
