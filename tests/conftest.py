@@ -3,12 +3,14 @@
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import eventful
 import everything
 import pytest
 from hypothesis import settings
+from once import copied_folder, made_once
 from support import Facts, RunLog
 
 # A shell that starts us in the background has us ignore Ctrl-C, and everybody whom we start with us.
@@ -53,14 +55,17 @@ def run_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunLog:
 @pytest.fixture(scope="session")
 def story(tmp_path_factory: pytest.TempPathFactory) -> eventful.Story:
     """A journal in which much has happened, closed cleanly. Not to be written to: see `copied`."""
-    folder = tmp_path_factory.mktemp("eventful")
-    return eventful.make(folder / "journal.db", folder)
+    made: eventful.Story = made_once(
+        tmp_path_factory, "eventful", lambda folder: eventful.make(folder / "journal.db", folder)
+    )
+    return replace(made, journal=copied_folder(tmp_path_factory, made.journal.parent) / made.journal.name)
 
 
 @pytest.fixture(scope="session")
 def everything_told(tmp_path_factory: pytest.TempPathFactory) -> everything.Everything:
     """A journal with all in it that the console shows, and copies of it. Not to be written to."""
-    return everything.make(tmp_path_factory.mktemp("everything"))
+    made: everything.Everything = made_once(tmp_path_factory, "everything", everything.make)
+    return made.moved_to(copied_folder(tmp_path_factory, made.folder))
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A journal in which much has happened: crashes, a dead worker, retries, nested buffers, a cancel, a pause.
 
-Made once a session by real processes; what a test asks about it, it knows from here.
+Made once by real processes; what a test asks about it, it knows from here.
 """
 
 from collections.abc import Iterator

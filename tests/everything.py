@@ -1,6 +1,6 @@
 """A journal with everything in it that the console shows, and copies of it as it was on the way.
 
-Made once a session by a real daemon, which is killed once. Each copy is one consistent file, of a commit that
+Made once by a real daemon, which is killed once. Each copy is one consistent file, of a commit that
 its name says.
 """
 
@@ -39,6 +39,11 @@ class Everything:
     @property
     def never(self) -> Path:
         return self.folder / "never"
+
+    def moved_to(self, folder: Path) -> "Everything":
+        """The same, when its files have been copied to this folder."""
+        copies = {commit: folder / path.name for commit, path in self.copies.items()}
+        return Everything(folder / self.journal.name, folder, copies)
 
     def copy(self) -> None:
         """As it is now, also while the daemon goes on."""

@@ -1,6 +1,7 @@
 """Journals that older versions have written, and what a step to this version makes of them."""
 
 import gzip
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -88,31 +89,72 @@ def refused_once_changed(journal: Path, table: str, change: tuple[str, str]) -> 
     assert (Facts(journal).rows(SCHEMA), all_rows(journal)) == before
 
 
-KILLED = """
+_UPGRADES = """
 import os, signal, sys
-from contextlib import closing
 from pathlib import Path
+import sqlite_utils  # which an upgrade imports
 from durable_bus.journal.connection import open_writer
 from durable_bus.journal.schema import upgrade
 
-journal, last = Path(sys.argv[1]), int(sys.argv[2])
-executed = []
+def upgrade_until(last, journal):
+    executed = []
 
-def execute(sql):
-    executed.append(sql)
-    if len(executed) == last:
-        os.kill(os.getpid(), signal.SIGKILL)
+    def execute(sql):
+        executed.append(sql)
+        if len(executed) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-connection = open_writer(journal)
-connection.set_trace_callback(execute)
-upgrade(connection, journal, big_ones=True)
-connection.set_trace_callback(None)
-if last < 0:
-    os.kill(os.getpid(), signal.SIGKILL)  # with all of it in the log only
-print(len(executed), [sql.split()[0] for sql in executed].index("COMMIT") + 1)
+    connection = open_writer(journal)
+    connection.set_trace_callback(execute)
+    upgrade(connection, journal, big_ones=True)
+    connection.set_trace_callback(None)
+    if last < 0:
+        os.kill(os.getpid(), signal.SIGKILL)  # with all of it in the log only
+    connection.close()
+    return len(executed), [sql.split()[0] for sql in executed].index("COMMIT") + 1
+
+for line in sys.stdin:
+    last, journal = line.rstrip("\\n").split(" ", 1)
+    child = os.fork()
+    if not child:
+        print(*upgrade_until(int(last), Path(journal)), flush=True)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-def run_until(journal: Path, statement: int) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", KILLED, str(journal), str(statement)]
-    return subprocess.run(command, env=environment(), timeout=60, capture_output=True, text=True)
+class Upgrades:
+    """Processes that upgrade a journal, and die on the way. One that has imported all forks for each."""
+
+    def __init__(self) -> None:
+        self._parent = subprocess.Popen(
+            [sys.executable, "-c", _UPGRADES],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "Upgrades":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._parent.communicate(timeout=60)
+
+    def _run(self, last: int, journal: Path) -> str:
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        self._parent.stdin.write(f"{last} {journal}\n")
+        self._parent.stdin.flush()
+        return self._parent.stdout.readline()
+
+    def whole(self, journal: Path) -> tuple[int, int]:
+        """How many statements there are, and which of them is the first COMMIT."""
+        statements, commit = map(int, self._run(0, journal).split())
+        assert self._parent.stdout is not None
+        assert self._parent.stdout.readline() == "0\n"
+        return statements, commit
+
+    def killed_at(self, statement: int, journal: Path) -> None:
+        """Before that statement; -1: after the last one, with the connection open."""
+        assert int(self._run(statement, journal)) == -signal.SIGKILL

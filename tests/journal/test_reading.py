@@ -150,7 +150,8 @@ def test_items_take_a_statement_a_page(
 def test_a_page_ends_with_the_item_that_makes_it_long_enough(opened: Journal, journal: Path) -> None:
     buffer_seq = buffer_of(opened, "b")
     with opened.commit(3):
-        opened.connection.execute("UPDATE item SET payload = ?", ("x" * (PAGE_CHARS // 2),))
+        sql = "UPDATE item SET payload = ? WHERE item_index < 9"
+        assert opened.connection.execute(sql, ("x" * (PAGE_CHARS // 2),)).rowcount == 9
     for first in range(0, 9, 3):  # too few together to be read as one text
         answer(opened, buffer_seq, first, 3, "1")
     with JournalReader(journal) as reader:

@@ -1,6 +1,5 @@
 """The bench runs every section, and says what it says it does. How long things took is not looked at."""
 
-import fcntl
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from once import made_once
 from support import PATIENCE_S, REPOSITORY
 
 TOOLS = REPOSITORY / "tools"
@@ -35,17 +35,7 @@ def report_of(folder: Path, *arguments: str) -> Any:
 
 
 def report_made_once(factory: pytest.TempPathFactory, name: str, *arguments: str) -> Any:
-    """A report that the first of pytest's processes that needs it makes, for all of them."""
-    base = factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with open(shared / f"{name}.json", "a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        made = file.read()
-        if not made:
-            made = json.dumps(report_of(factory.mktemp(name), *arguments))
-            file.write(made)
-        return json.loads(made)
+    return made_once(factory, name, lambda folder: report_of(folder, *arguments))
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +223,7 @@ def test_map_is_compared_with_both_that_people_use(long_report: Any) -> None:
         assert job["of_the_better"]["median"] > 0
 
 
+@pytest.mark.slow
 def test_small_says_what_would_be_ideal(long_report: Any) -> None:
     small = long_report["sections"]["small"]
     assert {workers: facts["ideal_ms"] for workers, facts in small["fanned"].items()} == {"2": 15, "3": 10}
@@ -252,7 +243,6 @@ def test_every_section_can_be_printed(
         assert f"    {name}" in capsys.readouterr().out.splitlines()[0]
 
 
-@pytest.mark.slow
 def test_one_section_and_one_variant_can_be_chosen_and_are_printed(tmp_path: Path) -> None:
     few = ["--items", "20", "--workers", "1", "--rounds", "1"]
     done = bench(tmp_path, *few, "--only", "throughput", "--variants", "c")
@@ -260,6 +250,12 @@ def test_one_section_and_one_variant_can_be_chosen_and_are_printed(tmp_path: Pat
     assert "Pool.imap_unordered, chunksize 256" in done.stdout
     assert "with larger ones the XML work itself outweighs" in done.stdout
     assert "one-item buffer" not in done.stdout
+
+
+def test_what_does_not_exist_is_refused(tmp_path: Path) -> None:
+    done = bench(tmp_path, "--only", "nothing")
+    assert done.returncode == 2
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -273,10 +269,15 @@ def test_one_section_and_one_variant_can_be_chosen_and_are_printed(tmp_path: Pat
         ["--payload", "x"],
     ],
 )
-def test_what_does_not_exist_is_refused(arguments: list[str], tmp_path: Path) -> None:
-    done = bench(tmp_path, *arguments)
-    assert done.returncode == 2
-    assert done.stdout == ""
+@pytest.mark.usefixtures("sections")
+def test_arguments_that_do_not_exist_are_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import bench  # as `sections` has made it possible
+
+    with pytest.raises(SystemExit, match="2"):
+        bench.main(arguments)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow
@@ -322,6 +323,7 @@ def test_ctrl_c_while_it_removes_its_folder_does_not_leave_it(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_console_was_asked_for_every_page_and_listened_to(long_report: Any) -> None:
     console = long_report["sections"]["console"]
     assert (console["results"], console["buffers"]) == (50, 5)

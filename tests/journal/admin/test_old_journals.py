@@ -1,7 +1,6 @@
 """An older journal becomes one of this version whole or not at all; until then it is read as it is."""
 
 import json
-import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,12 +12,12 @@ from old_journals import (
     OLD,
     SCHEMA,
     VIEWS,
+    Upgrades,
     all_rows,
     as_before,
     is_right,
     old_journal,
     refused_once_changed,
-    run_until,
     upgraded,
     version_of,
 )
@@ -106,19 +105,23 @@ def test_a_table_of_buffers_that_is_not_as_it_was_made_is_left_alone(
         assert connection.execute("SELECT total FROM buffer LIMIT 1").fetchone()
 
 
+@pytest.mark.parametrize(
+    "old", [OLD[0], *(pytest.param(name, marks=pytest.mark.slow) for name in OLD[1:])], indirect=True
+)
 def test_killed_at_any_statement_it_is_old_and_after_the_last_it_is_new(old: Path, tmp_path: Path) -> None:
     """Evenly through all statements, and at those around the commit."""
     trial = tmp_path / "trial.db"
     trial.write_bytes(old.read_bytes())
-    statements, commit = map(int, run_until(trial, 0).stdout.split())
-    points = sorted({*(1 + statements * n // POINTS for n in range(POINTS)), commit - 1, commit})
-    assert len([point for point in points if point <= commit]) > 10
     before = version_of(old), Facts(old).rows(SCHEMA), all_rows(old)
-    for point in [point for point in points if point <= commit]:
-        assert run_until(old, point).returncode == -signal.SIGKILL
-        assert (version_of(old), Facts(old).rows(SCHEMA), all_rows(old)) == before
-        assert is_right(old)
-    assert run_until(old, -1).returncode == -signal.SIGKILL
+    with Upgrades() as upgrades:
+        statements, commit = upgrades.whole(trial)
+        points = sorted({*(1 + statements * n // POINTS for n in range(POINTS)), commit - 1, commit})
+        assert len([point for point in points if point <= commit]) > 10
+        for point in [point for point in points if point <= commit]:
+            upgrades.killed_at(point, old)
+            assert (version_of(old), Facts(old).rows(SCHEMA), all_rows(old)) == before
+            assert is_right(old)
+        upgrades.killed_at(-1, old)
     assert version_of(old) == SCHEMA_VERSION
     assert is_right(old)
     after = all_rows(old)
