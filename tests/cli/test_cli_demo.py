@@ -10,18 +10,21 @@ from pathlib import Path
 
 import pytest
 from command_line import Command, durable_bus
+from small_library import smaller
 from support import Facts, environment, kill, workers_of
-
-from durable_bus.examples.code_audit import sources
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # half a minute of two cores, when they have nothing else to do
-def test_the_demo_survives_kill_9_of_everything_and_ends_with_what_it_found(tmp_path: Path) -> None:
+def test_the_demo_survives_kill_9_of_everything_and_ends_with_what_it_found(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     facts = Facts(tmp_path / "code-audit.db")
-    total = len(list(sources()))
+    elsewhere = tmp_path_factory.mktemp("small")
+    variables = smaller(elsewhere, 3)
+    total = len([*(elsewhere / "library").rglob("*.py")])
+    assert total > 400
     for index, victim in enumerate(["worker", "supervisor", "command"]):
-        command = Command("demo", "--workers", 2, cwd=tmp_path)
+        command = Command("demo", "--workers", 2, cwd=tmp_path, **variables)
         facts.until("SELECT completed > ? FROM buffers", 100 * (index + 1))
         supervisor = command.supervisor()
         kill({"worker": workers_of(supervisor)[0], "supervisor": supervisor, "command": command.pid}[victim])
@@ -31,7 +34,7 @@ def test_the_demo_survives_kill_9_of_everything_and_ends_with_what_it_found(tmp_
         command.ended()
         assert facts.value("SELECT completed < total FROM buffers"), "it must not have ended before the kill"
 
-    ran = durable_bus("demo", "--workers", 2, cwd=tmp_path, patience_s=400)
+    ran = durable_bus("demo", "--workers", 2, cwd=tmp_path, **variables)
     assert ran.code == 0
     assert "items are recorded, going on" in ran.err
     (buffer,) = facts.dicts("SELECT * FROM buffers")
@@ -43,7 +46,7 @@ def test_the_demo_survives_kill_9_of_everything_and_ends_with_what_it_found(tmp_
         assert re.search(r"\d+ failed: \w*Error", ran.out)
 
     runs = facts.value("SELECT count(*) FROM runs")
-    again = durable_bus("demo", cwd=tmp_path)
+    again = durable_bus("demo", cwd=tmp_path, **variables)
     assert again.code == 0
     assert "nothing is run" in again.err
     assert facts.value("SELECT count(*) FROM runs") == runs

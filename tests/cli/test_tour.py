@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from command_line import Command, Ran, durable_bus
+from small_library import smaller
 from support import Facts, children_of, command_of, until
 
 from durable_bus.cli import tour as tour_module
@@ -64,16 +65,19 @@ def test_it_shows_the_demo_while_it_runs_and_leaves_only_the_journal(tmp_path: P
     assert durable_bus("check", "--journal", tour.journal, cwd=tmp_path).code == 0
 
 
-def test_the_same_command_goes_on_and_demo_finds_its_buffer(tmp_path: Path) -> None:
-    tour = Tour(tmp_path, "--no-browser")
+def test_the_same_command_goes_on_and_demo_finds_its_buffer(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    variables = smaller(tmp_path_factory.mktemp("small"), 10)
+    tour = Tour(tmp_path, "--no-browser", **variables)
     tour.facts.until("SELECT count(*) FROM buffers")
     tour.command.kill()
     tour.command.ended()
-    again = Tour(tmp_path, "--no-browser")
+    again = Tour(tmp_path, "--no-browser", **variables)
     again.facts.until("SELECT count(*) FROM buffers WHERE state = 'complete'")
     ran = again.end()
     assert "was started before: delete" in ran.err
-    demo = durable_bus("demo", "--quiet", cwd=tmp_path)
+    demo = durable_bus("demo", "--quiet", cwd=tmp_path, **variables)
     assert "all recorded before" in demo.out
 
 

@@ -27,7 +27,12 @@ EQUAL: dict[str, Any] = {
     "items_max": 20,
 }
 """Schedules in which much is equal."""
-FIRST_SEED = {"pass_who_waits_with_low_water": 115}
+FIRST_SEED = {
+    "give_the_answer_of_other_code": 33,
+    "keep_who_waits_after_its_buffer": 6,
+    "pass_who_waits_with_low_water": 151,
+    "remember_failures": 4,
+}
 """Those that need a rare moment begin shortly before a schedule that has it."""
 
 
