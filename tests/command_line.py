@@ -48,10 +48,12 @@ def durable_bus(
 ) -> Ran:
     """Run a command to its end. `almighty=False`: permissions hold, also for root.
 
-    Python itself is started for it only where that matters: it reads variables when it starts.
+    Python itself is started for it only where that matters: it reads variables when it starts, but not ours.
     """
-    if almighty and not variables:
-        code, out, err = command_forks.run([*map(str, arguments)], cwd, environment(), stdin, patience_s)
+    if almighty and all(name.startswith("DURABLE_BUS_") for name in variables):
+        code, out, err = command_forks.run(
+            [*map(str, arguments)], cwd, environment(**variables), stdin, patience_s
+        )
         return Ran(code, out.decode(), err.decode())
     done = subprocess.run(
         [
@@ -127,15 +129,7 @@ def write_items(folder: Path, *items: object, name: str = "items.txt") -> Path:
 
 def command(*arguments: str) -> tuple[int, str, str]:
     """`durable-bus`, to its end: exit code, stdout, stderr."""
-    done = subprocess.run(
-        [sys.executable, "-m", "durable_bus", *arguments],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.returncode, done.stdout, done.stderr
+    return durable_bus(*arguments, cwd=Path.cwd())
 
 
 def status(journal: Path) -> dict[str, Any]:

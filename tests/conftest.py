@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import eventful
 import everything
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import settings
 from once import copied_folder, made_once
 from support import Facts, RunLog
+from xdist.scheduler import LoadFileScheduling
 
 # A shell that starts us in the background has us ignore Ctrl-C, and everybody whom we start with us.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,8 +32,28 @@ settings.load_profile("durable_bus")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The slow ones first: several run at once, and the last to begin must not be the longest."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The files with most slow tests first, then those with most: several run at once, and the last to begin
+    must not be the longest.
+    """
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    all_of_them = Counter(item.path for item in items)
+    items.sort(key=lambda item: (slow[item.path], all_of_them[item.path]), reverse=True)
+
+
+class FilesTogether(LoadFileScheduling):
+    """A process takes whole files, as what a file's tests share is made once for each process; and all files
+    of `web/in_browser` together, which share a browser.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "in_browser" if "/in_browser/" in file else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """For `--dist loadfile`, which tools/test asks for."""
+    return FilesTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """What tests of streams and maps look at in a journal."""
 
-import subprocess
-import sys
 from pathlib import Path
 
-from support import Facts, environment
+from command_line import durable_bus
+from support import Facts
 
 
 def items_of(facts: Facts, buffer_id: str) -> list[str]:
@@ -17,11 +16,6 @@ def is_sealed(facts: Facts, buffer_id: str) -> bool:
 
 
 def is_clean(journal: Path) -> bool:
-    done = subprocess.run(
-        [sys.executable, "-m", "durable_bus", "check", "--journal", str(journal)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    ran = durable_bus("check", "--journal", journal, cwd=journal.parent)
+    assert ran.code == 0, ran
     return True

@@ -46,6 +46,7 @@ def test_version(tmp_path: Path) -> None:
     assert durable_bus("--version", cwd=tmp_path).out == f"durable-bus {__version__}\n"
 
 
+@pytest.mark.slow
 def test_the_journal_can_come_from_the_environment(tmp_path: Path) -> None:
     items = write_items(tmp_path, "one")
     command = ("run", "apps.plain:bus", "echo", "--items", items, "--workers", 1, "--quiet")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import Command
+from command_line import Command, Ran, durable_bus
 from services import Service, connected
 from support import Facts, RunLog, environment, outcome, until
 
@@ -43,8 +43,8 @@ class Shell:
             },
         )
 
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        return outcome(self.start(*arguments))
+    def run(self, *arguments: str) -> Ran:
+        return durable_bus(*arguments, cwd=self.journal.parent, DURABLE_BUS_JOURNAL=str(self.journal))
 
     def says(self, *arguments: str) -> str:
         """What a command that succeeds prints."""

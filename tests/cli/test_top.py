@@ -136,6 +136,7 @@ def test_it_tells_of_a_supervisor_that_is_stopped_gone_or_cannot_import(journal:
         assert "supervisor crashed, run 1 of broken:bus" in plain(journal)
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_well_is_not_called_a_crash(journal: Path) -> None:
     with Service(journal, "apps.plain:bus") as service:
         service.until_ready()

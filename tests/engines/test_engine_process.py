@@ -84,6 +84,7 @@ def test_a_message_is_handled_here_and_what_handlers_pass_on_goes_on(
         assert workers_of(client.supervisor_pid or 0) == [handled_by]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize("engine", ["process:2", *OTHERS])
 def test_only_the_item_that_ends_its_process_is_blamed(on_engine: Running, facts: Facts, engine: str) -> None:

@@ -48,7 +48,9 @@ def by_the_command(journal: Path, folder: Path) -> None:
         raise RuntimeError(done.stderr)
 
 
-every_way = pytest.mark.parametrize("apply", [as_the_daemon, by_the_library, by_the_command])
+every_way = pytest.mark.parametrize(
+    "apply", [as_the_daemon, by_the_library, pytest.param(by_the_command, marks=pytest.mark.slow)]
+)
 
 
 def schema(journal: Path) -> dict[str, Any]:
@@ -161,7 +163,7 @@ runpy.run_path(folder + "/migrations.py")["durable_bus"].apply(Database(connecti
 """
 
 
-@pytest.mark.parametrize("immediate", [True, False])
+@pytest.mark.parametrize("immediate", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_kill_in_the_middle_leaves_nothing(tmp_path: Path, folder: Path, immediate: bool) -> None:
     journal = tmp_path / "journal.db"
     first = folder / "0001_first.sql"

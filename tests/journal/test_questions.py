@@ -40,6 +40,7 @@ def test_there_are_twenty_five() -> None:
 # Each answer, against what the story's author knows
 
 
+@pytest.mark.slow
 def test_what_is_stuck_is_named_with_the_reason(story: Story) -> None:
     rows = answers(story, "stuck")
     assert pairs(rows, "buffer_id", "target", "why") == [("halted", "work", "paused")]

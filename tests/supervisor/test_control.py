@@ -208,6 +208,7 @@ def test_a_buffer_whose_items_are_still_coming_cannot_be_paused(journal: Path, f
     assert facts.rows("SELECT * FROM pause") == []
 
 
+@pytest.mark.slow
 def test_a_paused_buffer_can_be_cancelled(journal: Path, facts: Facts) -> None:
     with Service(journal) as service, service.client() as client:
         client.start("sleep", ["0.01"] * 500, buffer_id="b")

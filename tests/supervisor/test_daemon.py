@@ -78,7 +78,7 @@ def test_a_blocked_stderr_stops_nothing_and_lost_lines_are_counted(journal: Path
     assert facts.value("SELECT count(*) FROM buffers WHERE state <> 'complete'") == 0
 
 
-@pytest.mark.parametrize("abstract", [False, True])
+@pytest.mark.parametrize("abstract", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_service_manager_is_told_when_the_daemon_serves(
     journal: Path, facts: Facts, tmp_path: Path, abstract: bool
 ) -> None:
@@ -195,6 +195,7 @@ def test_without_a_daemon_a_client_is_told_how_to_start_one(journal: Path) -> No
         assert lock_path(journal).exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_the_log_says_why(journal: Path) -> None:
     with Service(journal, workers=1) as service:
         service.until_ready()

@@ -79,6 +79,7 @@ def test_two_items_that_kill_their_workers_do_not_shield_each_other(journal: Pat
     assert sum(1 for _ in facts.failures("b")) == 6
 
 
+@pytest.mark.slow
 def test_an_idle_worker_that_is_killed_is_replaced_and_nobody_is_charged(journal: Path, facts: Facts) -> None:
     with plain.bus.running(journal=journal, workers=2) as client:
         assert client.supervisor_pid is not None
@@ -111,6 +112,7 @@ def test_a_dead_worker_is_seen_although_a_process_it_left_holds_its_pipe_open(
     assert facts.failures("b") == [(0, n, "lost", "worker exited with code 9") for n in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_holds_up_only_what_it_had_started(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:

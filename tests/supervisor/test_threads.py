@@ -112,11 +112,16 @@ def talk(journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield talk
 
 
+WHOLE = "planner, as item 3 of b1, starts b2 at inner"
+
+
 @pytest.mark.parametrize(
     "restart",
     [pytest.param(False, id=""), pytest.param(True, id="over restarts", marks=pytest.mark.slow)],
 )
-@pytest.mark.parametrize("what", TABLE)
+@pytest.mark.parametrize(
+    "what", [WHOLE, *(pytest.param(what, marks=pytest.mark.slow) for what in TABLE if what != WHOLE)]
+)
 def test_a_response_goes_to_whom_the_chain_names(talk: Talk, what: str, restart: bool) -> None:
     """The table of DESIGN section 4; over restarts the supervisor is killed while each of them is called."""
     row = TABLE[what]
@@ -154,6 +159,7 @@ def without_pid(call: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in call.items() if name != "pid"}
 
 
+@pytest.mark.slow
 def test_the_thread_of_an_item_is_the_same_at_every_attempt(talk: Talk) -> None:
     talk.client.start("patient", [script({"raise": "no", "until": 3})], buffer_id="b1")
     call = talk.until_called()
@@ -168,6 +174,7 @@ def thread_of(talk: Talk, buffer_id: str) -> str:
     return str(talk.facts.value("SELECT thread_id FROM buffers WHERE buffer_id = ?", buffer_id))
 
 
+@pytest.mark.slow
 def test_two_threads_of_one_client_never_meet(talk: Talk) -> None:
     threads = set()
     for word in ("one", "two"):

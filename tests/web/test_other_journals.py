@@ -41,7 +41,13 @@ def every_page(pages: Pages) -> int:
     return len(addresses)
 
 
-@pytest.mark.parametrize("name", ALL)
+OLDEST, NEWEST = ALL[0], ALL[-1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [OLDEST, NEWEST, *(pytest.param(name, marks=pytest.mark.slow) for name in ALL[1:-1])],
+)
 def test_every_page_opens_on_a_journal_of_an_older_version(tmp_path: Path, name: str) -> None:
     pages = Pages(old_journal(tmp_path / "old.db", name))
     assert every_page(pages) > 10

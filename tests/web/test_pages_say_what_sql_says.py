@@ -81,8 +81,11 @@ def test_the_rates_of_the_overview(looks: list[tuple[Pages, Facts]]) -> None:
         assert number(page.pairs("figures")["Failed, 5 min"]) == failures
 
 
-@pytest.mark.parametrize("failures", [None, 1])
-@pytest.mark.parametrize("state", [None, *STATES])
+@pytest.mark.parametrize("failures", [None, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "state",
+    [None, "complete", *(pytest.param(one, marks=pytest.mark.slow) for one in STATES if one != "complete")],
+)
 def test_the_list_of_buffers(
     looks: list[tuple[Pages, Facts]], state: str | None, failures: int | None
 ) -> None:

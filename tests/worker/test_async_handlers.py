@@ -84,6 +84,7 @@ def test_exceptions_of_coroutines_are_failed_items_whatever_they_are(journal: Pa
     }
 
 
+@pytest.mark.slow
 def test_a_death_among_coroutines_is_charged_to_the_one_that_died(
     journal: Path, facts: Facts, run_log: RunLog
 ) -> None:

@@ -106,6 +106,7 @@ def test_results_can_be_read_on_after_the_client_was_closed(journal: Path) -> No
     client.close()
 
 
+@pytest.mark.slow
 def test_what_is_read_after_the_end_leaves_nothing_open_when_the_client_is_forgotten(journal: Path) -> None:
     with running(plain.bus, journal=journal, workers=1) as client:
         complete = client.start("echo", ["a"], buffer_id="b").wait(60)

@@ -103,6 +103,7 @@ upgrade(connection, journal, big_ones=True, folder=Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_second_step_the_first_has_not_happened_either(copied: Path, steps: Path) -> None:
     (big,) = steps.glob("*_big.sql")
     whole = big.read_text()

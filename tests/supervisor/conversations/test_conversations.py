@@ -46,6 +46,7 @@ def test_a_message_of_a_handler_to_itself_is_a_self_call(talk: Talk) -> None:
     assert [call["is_self_call"] for call in talk.calls()] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_none_ends_a_message_and_nobody_hears_of_it(talk: Talk) -> None:
     talk.client.send("planner", script({"none": True}))
     assert talk.ask("planner", {"say": "later"}) == "later"
@@ -53,6 +54,7 @@ def test_none_ends_a_message_and_nobody_hears_of_it(talk: Talk) -> None:
         talk.client.receive(0)
 
 
+@pytest.mark.slow
 def test_metadata_says_what_is_handled(talk: Talk) -> None:
     message_id = talk.client.send("planner", script({"describe": True}))
     answer = talk.client.receive(60)

@@ -17,6 +17,7 @@ from durable_bus.wire.framing import encode
 from durable_bus.wire.protocol import AbandonReceiving, Answer, Message, Receive
 
 
+@pytest.mark.slow
 def test_a_message_waits_for_its_receiver_however_long(journal: Path, daemon: Daemon, facts: Facts) -> None:
     client_of(journal, "late").close()
     with closing(client_of(journal, "cli")) as client:

@@ -27,6 +27,7 @@ def spent(facts: Facts, unit: str = "usd") -> float:
     return facts.value("SELECT coalesce(sum(amount), 0) FROM spending WHERE unit = ?", unit)
 
 
+@pytest.mark.slow
 def test_each_attempt_is_paid_for_once(journal: Path, facts: Facts, starts: Starts) -> None:
     with pace.bus.running(journal, workers=2) as client:
         assert client.start("spends", [0.5, 2.0, 1.0], buffer_id="paid").wait(60).successful == 3
@@ -56,6 +57,7 @@ def test_a_buffer_that_has_spent_its_budget_is_paused_until_it_is_resumed_with_m
     assert buffer.buffer_id == "dear"
 
 
+@pytest.mark.slow
 def test_a_resume_whose_answer_was_lost_grants_once(journal: Path, facts: Facts, starts: Starts) -> None:
     """The client asks again, and the next supervisor must not grant the same once more."""
     request = encode(Resume("again", "dear", {"usd": 2.0}))
@@ -79,6 +81,7 @@ def test_a_resume_whose_answer_was_lost_grants_once(journal: Path, facts: Facts,
     assert spent(facts) == 5
 
 
+@pytest.mark.slow
 def test_what_handlers_start_spends_of_the_same_budget(journal: Path, facts: Facts, starts: Starts) -> None:
     with pace.bus.running(journal, workers=2) as client:
         client.start("spreads", [100], buffer_id="outer", budget={"usd": 3}, priority=4)
@@ -94,7 +97,10 @@ def test_what_handlers_start_spends_of_the_same_budget(journal: Path, facts: Fac
 
 @pytest.mark.parametrize(
     ("terms", "how", "counts"),
-    [({"enough": 3}, "enough", (3, 0)), ({"max_failures": 2}, "max_failures", (0, 2))],
+    [
+        ({"enough": 3}, "enough", (3, 0)),
+        pytest.param({"max_failures": 2}, "max_failures", (0, 2), marks=pytest.mark.slow),
+    ],
 )
 def test_a_buffer_ends_when_it_has_enough_of_one_or_the_other(
     journal: Path, facts: Facts, starts: Starts, terms: dict[str, int], how: str, counts: tuple[int, int]

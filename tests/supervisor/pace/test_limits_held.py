@@ -55,6 +55,7 @@ def test_no_more_run_at_once_than_a_limit_says(journal: Path, starts: Starts) ->
     assert most == 3
 
 
+@pytest.mark.slow
 def test_what_waits_holds_nobody_up_is_not_forgotten_and_starts_when_the_limit_is_changed(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
@@ -82,6 +83,7 @@ def test_what_waits_holds_nobody_up_is_not_forgotten_and_starts_when_the_limit_i
     assert causes == [("app", "1/h"), ("hand", "1000/s"), ("reset", "1/h")]
 
 
+@pytest.mark.slow
 def test_a_message_to_a_limited_listener_waits_like_an_item(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
@@ -95,6 +97,7 @@ def test_a_message_to_a_limited_listener_waits_like_an_item(
         assert client.receive(60).payload == "2"
 
 
+@pytest.mark.slow
 def test_who_comes_back_is_charged_nothing_and_its_limit_rests(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
@@ -125,6 +128,7 @@ def test_an_adaptive_limit_finds_what_the_other_side_takes(
         assert min(allowed for (allowed,) in facts.rows(slower)) < 15
 
 
+@pytest.mark.slow
 def test_what_was_in_hand_at_a_kill_is_not_in_hand_after_it(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:

@@ -35,6 +35,7 @@ def test_an_item_that_was_answered_is_not_run_again_in_any_buffer_or_run(
     assert len(starts.words()) == 5 + 1 + 2
 
 
+@pytest.mark.slow
 def test_who_fails_answers_nobody_and_equal_items_run_one_after_the_other(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
@@ -44,6 +45,7 @@ def test_who_fails_answers_nobody_and_equal_items_run_one_after_the_other(
     assert memos(facts, "fail") == [0] * 4
 
 
+@pytest.mark.slow
 def test_only_an_equal_item_in_a_workers_hands_holds_others_back(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
