@@ -74,7 +74,7 @@ def test_a_producer_that_is_killed_at_any_moment_goes_on(
     rng = random.Random(11)
     total = 0
     with Service(journal, workers=2, verbose=False):
-        for _ in range(10):
+        for _ in range(6):
             producer = program(tmp_path / "producer.py", PRODUCER, str(journal), "b", str(10**9))
             own_facts.until(f"SELECT total > {total + rng.randrange(20_000)} FROM buffers")
             producer.kill()
