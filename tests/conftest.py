@@ -1,5 +1,6 @@
 """Fixtures of the tests of behaviour."""
 
+import gc
 import os
 import shutil
 import signal
@@ -27,8 +28,16 @@ os.environ["PYTHONWARNINGS"] = ",".join(["error", *ALLOWED])
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("durable_bus", deadline=None)
-settings.register_profile("fast", deadline=None, max_examples=25)  # for `tools/test --fast`
+settings.register_profile("fast", deadline=None, max_examples=15)  # for `tools/test --fast`
 settings.load_profile("durable_bus")
+
+
+# Nothing that is made while tests are collected is garbage; to look for it takes a quarter of that time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

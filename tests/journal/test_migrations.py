@@ -49,7 +49,8 @@ def by_the_command(journal: Path, folder: Path) -> None:
 
 
 every_way = pytest.mark.parametrize(
-    "apply", [as_the_daemon, by_the_library, pytest.param(by_the_command, marks=pytest.mark.slow)]
+    "apply",
+    [as_the_daemon, *(pytest.param(way, marks=pytest.mark.slow) for way in (by_the_library, by_the_command))],
 )
 
 

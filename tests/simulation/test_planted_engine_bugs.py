@@ -50,10 +50,10 @@ CALM: dict[str, Any] = {
 }
 """Schedules in which hardly anything is given back for other reasons."""
 FIRST_SEED = {
-    "blame_who_was_not_alone": 18,
+    "blame_who_was_not_alone": 19,
     "blame_for_the_silence_of_an_engine_process": 12,
     "count_a_late_reply_as_another_result": 22,
-    "judge_an_engine_process_by_its_items": 13,
+    "judge_an_engine_process_by_its_items": 14,
     "never_miss_an_engine_process": 12,
     "take_a_late_failure_for_one_of_this_attempt": 28,
 }

@@ -146,7 +146,7 @@ class Talk:
     [Speaker(b"", [], None), Speaker(GARBAGE[0] + encode(AskStatus("never heard")), [], 0)],
     [("answer", 1, 0)] * 6,
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(scripts(), min_size=1, max_size=4), st.lists(STEPS, max_size=60))
 def test_what_fits_is_heard_once_in_order_and_only_who_deserves_it_is_closed(
     speakers: list[Speaker], steps: list[tuple[str, int, int]]

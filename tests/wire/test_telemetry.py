@@ -369,6 +369,7 @@ def test_a_header_that_is_none_is_refused_and_ends_nothing(tmp_path: Path) -> No
         assert service.process.poll() is None
 
 
+@pytest.mark.slow
 def test_neither_a_client_nor_a_worker_imports_opentelemetry_by_itself() -> None:
     for module in ("durable_bus", "durable_bus.worker.process", "durable_bus.worker.async_runner"):
         loaded = modules_after(f"import {module}; from durable_bus import Client, map")

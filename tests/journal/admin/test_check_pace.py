@@ -158,6 +158,7 @@ def test_what_was_spent_outlives_a_prune_and_memos_and_budgets_do_not(journal: P
     assert facts.rows("SELECT buffer_seq FROM budget") == [(POOR,)]
 
 
+@pytest.mark.slow
 def test_a_dispatch_never_gets_the_number_of_one_whose_spending_is_left(journal: Path) -> None:
     """What the new one spends would be taken for what the old one had."""
     facts = Facts(journal)
@@ -188,6 +189,7 @@ def test_what_was_spent_on_a_message_outlives_its_conversation(journal: Path) ->
     assert wrong(journal) == set()
 
 
+@pytest.mark.slow
 def test_a_pruned_conversation_on_an_items_thread_leaves_what_it_cost(journal: Path) -> None:
     facts = Facts(journal)
     execute(journal, "UPDATE message SET thread_id = 't/first/0'")

@@ -277,6 +277,7 @@ def test_a_journal_whose_backup_has_no_room_is_left_alone(
     assert not list(copied.parent.glob("*.before-*"))
 
 
+@pytest.mark.slow
 def test_a_daemon_leaves_the_big_step_to_the_command(copied: Path, later: NextVersion) -> None:
     before = copied.read_bytes()
     ran = later.run("serve", "apps.eventful:bus", "--journal", copied)

@@ -8,7 +8,8 @@ from support import Facts, RunLog
 
 from durable_bus import Bus
 
-BOTH = pytest.mark.parametrize("bus", [pacing.bus, pacing_async.bus], ids=["sync", "async"])
+COROUTINES = pytest.param(pacing_async.bus, id="async", marks=pytest.mark.slow)
+BOTH = pytest.mark.parametrize("bus", [pytest.param(pacing.bus, id="sync"), COROUTINES])
 SPENDING = "SELECT listener, unit, amount, item_index, attempt FROM spending ORDER BY attempt, unit"
 
 

@@ -142,6 +142,7 @@ def test_nothing_of_a_buffer_starts_before_its_time(journal: Path, facts: Facts,
     assert facts.value(first) >= int(not_before * 1000)
 
 
+@pytest.mark.slow
 def test_an_urgent_buffer_goes_ahead_of_what_workers_hold_and_the_others_move_on(
     journal: Path, facts: Facts, starts: Starts
 ) -> None:
