@@ -25,9 +25,9 @@ from durable_bus.web.connection import REQUEST_WITHIN_S, Connection
 __all__ = ["IDLE_S", "serve"]
 
 IDLE_S: Final = int(REQUEST_WITHIN_S)
-"""How long a connection stays that has been answered and asks nothing more. Clients keep theirs for a while, too,
-httpx for 5 s: with as many seconds here (uvicorn's own), who asks just then can find it closed under the question,
-"connection reset by peer".
+"""How long a connection stays that has been answered and asks nothing more. Clients keep theirs for a while,
+too, httpx for 5 s: with as many seconds here (uvicorn's own), who asks just then can find it closed under the
+question, "connection reset by peer".
 """
 GRACE_S: Final = 1
 """How long what is being answered may take when the server ends."""
