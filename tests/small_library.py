@@ -13,10 +13,13 @@ sysconfig.get_path = lambda name, *rest, **more: LIBRARY if name == "stdlib" els
 """
 
 
-def smaller(folder: Path, share: int) -> dict[str, str]:
-    """Every so manieth file of the library; the variables with which a process takes these for all of it."""
+def smaller(folder: Path, at_least: int) -> dict[str, str]:
+    """Files from all over the library, which has more of them in one Python than in another; the variables
+    with which a process takes these for all of it.
+    """
     library = Path(sysconfig.get_path("stdlib"))
-    for source in [*sources()][::share]:
+    every = [*sources()]
+    for source in every[:: max(1, len(every) // at_least)]:
         copy = folder / "library" / Path(source.path).relative_to(library)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.path, copy)

@@ -135,12 +135,21 @@ class Pickled(msgspec.Struct, frozen=True):
     text: str
 
 
-class RawJson(msgspec.Struct, frozen=True):
+class RawJson(msgspec.Struct, frozen=True, eq=False):
     """What `Json.raw` was given."""
 
     text: str
     is_compact: bool = False
-    """Somebody has checked it and made it compact: it is not looked at again."""
+    """Somebody has checked it and made it compact: it is not looked at again. The value is the same."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RawJson) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"RawJson(text={self.text!r})"
 
 
 def as_said(text: str, form: int, *, is_compact: bool) -> Text | Xml | Json | Pickled:

@@ -20,7 +20,7 @@ def test_the_demo_survives_kill_9_of_everything_and_ends_with_what_it_found(
 ) -> None:
     facts = Facts(tmp_path / "code-audit.db")
     elsewhere = tmp_path_factory.mktemp("small")
-    variables = smaller(elsewhere, 3)
+    variables = smaller(elsewhere, 500)
     total = len([*(elsewhere / "library").rglob("*.py")])
     assert total > 400
     for index, victim in enumerate(["worker", "supervisor", "command"]):

@@ -68,7 +68,7 @@ def test_it_shows_the_demo_while_it_runs_and_leaves_only_the_journal(tmp_path: P
 def test_the_same_command_goes_on_and_demo_finds_its_buffer(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    variables = smaller(tmp_path_factory.mktemp("small"), 10)
+    variables = smaller(tmp_path_factory.mktemp("small"), 150)
     tour = Tour(tmp_path, "--no-browser", **variables)
     tour.facts.until("SELECT count(*) FROM buffers")
     tour.command.kill()
