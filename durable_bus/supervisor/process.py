@@ -20,6 +20,7 @@ from durable_bus.errors import DurableBusError, JournalError, JournalUnreachable
 from durable_bus.journal.access import real_path, refuse_folder_of_everybody, refuse_owner
 from durable_bus.journal.lock import JournalLock
 from durable_bus.supervisor.config import DaemonConfig, Parent
+from durable_bus.supervisor.io.systemd import Systemd
 from durable_bus.supervisor.io.worker_start import WorkerStarter
 from durable_bus.wire.framing import encode
 from durable_bus.wire.imports import to_stay
@@ -37,8 +38,6 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
 
     Raises a JournalError when the journal cannot be had.
     """
-    from durable_bus.supervisor.io.systemd import Systemd
-
     with contextlib.ExitStack() as cleanup:
         # Before workers are started: what systemd has told us is not for them.
         manager = Systemd.of(os.environ) if parent is None else None
