@@ -40,10 +40,15 @@ def in_turn(buffers: Iterable[OpenBuffer], levels: Mapping[int, int], grants: in
     longest ago. `grants`: how many batches went out.
 
     The first batch of a new buffer goes ahead of others' next. But not ahead of one that has waited for
-    `NEW_AHEAD_OF` batches: an endless flood of new ones does not keep the others out.
+    `NEW_AHEAD_OF` batches: an endless flood of new ones does not keep the others out. Of new ones the
+    smallest goes first: one item that came behind two hundred buffers of five hundred waited for the first
+    batch of each. The others gain a level while they wait.
     """
     new = max(0, grants - NEW_AHEAD_OF)
-    ordered = sorted(buffers, key=lambda buffer: (-levels[buffer.seq], buffer.granted or new))
+    ordered = sorted(
+        buffers,
+        key=lambda one: (-levels[one.seq], one.granted or new, 0 if one.granted else one.rest),
+    )
     return [buffer.seq for buffer in ordered]
 
 

@@ -69,6 +69,13 @@ def test_who_has_waited_longest_is_first_and_a_new_one_goes_ahead_unless_others_
     assert in_turn(buffers, {one.seq: level_of(one, 0.0) for one in buffers}, grants) == order
 
 
+def test_of_new_ones_the_smallest_is_first_and_who_has_waited_longer_before_it() -> None:
+    totals = {1: 500, 2: 7, 3: 1, 4: 500, 5: 1}
+    buffers = [buffer(seq, total=total, granted=9 if seq == 4 else 0) for seq, total in totals.items()]
+    assert in_turn(buffers, dict.fromkeys(totals, 0), 9) == [3, 5, 2, 1, 4]
+    assert in_turn(buffers, {**dict.fromkeys(totals, 0), 1: 1}, 9) == [1, 3, 5, 2, 4]
+
+
 @pytest.mark.parametrize(
     ("fields", "has_work"),
     [
