@@ -211,6 +211,8 @@ class OpenBuffer(NamedTuple):
     waits_since_s: float = 0.0
     """When its last batch went out, or it opened, monotonic: the longer ago, the higher its priority."""
     level: int = 0  # at which its last batch went out (`turns.level_of`)
+    regained: int | None = None
+    """Items that were answered since some were taken back for what is more urgent; None: none were."""
     not_before: int | None = None
     """Nothing of it is handed out before, ms since the epoch."""
     deadline_at: int | None = None

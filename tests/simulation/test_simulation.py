@@ -70,6 +70,11 @@ def test_a_worker_that_was_kept_free_for_what_is_done_is_given_other_work(folder
     run_schedule(2003778, folder)
 
 
+def test_what_an_urgent_item_took_back_does_not_go_out_whole_behind_it(folder: Path) -> None:
+    """A limit let one urgent item through after another. Each took back all that had just gone out again."""
+    run_schedule(3001337, folder)
+
+
 def test_a_worker_that_is_to_stop_again_as_it_has_stopped_goes_on(folder: Path) -> None:
     """A second pause came in the turn in which both workers had said that they threw away what the first one
     took back. They say it once, and were waited for as if they had not: neither got anything any more.

@@ -130,7 +130,8 @@ class _Round:
             most = min(most, self._gates.free(buffer.target, seq))
             if not most:
                 continue  # it has had its share of what its limits let through; others may have theirs
-            if self._has_urgent and self._preempts(worker, buffer):
+            begun = self._begun[worker.worker_id]
+            if self._has_urgent and recall.preempts(self._context, worker, begun, buffer.priority):
                 return None
             found = self._next_to_run(worker, seq, settings, most, must_be_alone=only_alone)
             if found is not None:
@@ -158,6 +159,8 @@ class _Round:
             if len(worker.held) >= worker.places:
                 return 0
             concurrency *= worker.places
+        elif buffer.regained is not None:
+            batch = rules.regained_items(batch, self._load(worker), buffer.regained, concurrency)
         if buffer.budget_of is not None or self._gates.has_slots(buffer.target):
             # What is in hand counts: no more than run at once.
             return min(max(0, concurrency - self._in_hand_of(worker, buffer)), batch, share)
@@ -183,24 +186,6 @@ class _Round:
         """How much a worker holds of the listener's items."""
         held = self._state.held_by(worker)
         return sum(lease.open_count for lease in held if lease.listener == buffer.target)
-
-    def _preempts(self, worker: Worker, buffer: OpenBuffer) -> bool:
-        """Whether a worker is to give back items of lower priority that it has not begun, instead of taking
-        this buffer's behind them. They would make it wait for up to two batches. Those stay that went out
-        because they had waited long, or they would come back as often as it is their turn.
-        """
-        begun = self._begun[worker.worker_id]
-        later_us, first = 0.0, worker.next_ordinal
-        for lease in self._state.held_by(worker):
-            count = lease.first_ordinal + lease.item_count - max(begun, lease.first_ordinal)
-            other = self._state.buffers.get(lease.buffer_seq) if isinstance(lease, ItemLease) else None
-            if other is not None and other.level < buffer.priority and count > 0:
-                later_us += count * self._state.item_us.get(lease.listener, rules.THEFT_WORTH_US)
-                first = min(first, max(begun, lease.first_ordinal))
-        if later_us >= rules.THEFT_WORTH_US and worker.worker_id not in self._state.given:
-            recall.recall(self._context, worker, first)
-            return True
-        return False
 
     def _next_to_run(
         self, worker: Worker, seq: int, settings: ListenerSettings, most: int, *, must_be_alone: bool

@@ -52,6 +52,9 @@ def answered(context: Context, lease_id: int, first: int, count: int) -> Lease |
     """`count` answers from index `first` on have come. The lease before that; None when it has ended."""
     lease = context.state.leases.get(lease_id)
     if lease is not None:
+        buffer = context.state.buffers.get(lease.buffer_seq) if isinstance(lease, ItemLease) else None
+        if buffer is not None and buffer.regained is not None:
+            context.state.buffers.change(buffer.seq, regained=buffer.regained + count)
         mask = (((1 << count) - 1) << (first - lease.first)) & lease.all_answered
         _replace(context, lease, msgspec.structs.replace(lease, answered=lease.answered | mask))
     return lease

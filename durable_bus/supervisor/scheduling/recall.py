@@ -1,5 +1,5 @@
-"""Recall: taking back what a worker holds and has not started. For an idle one (work stealing), for a stop, a
-reload, a pause or a cancel, and because it does not begin it.
+"""Recall: taking back what a worker holds and has not started. For an idle one (work stealing), for what is
+more urgent, for a stop, a reload, a pause or a cancel, and because it does not begin it.
 
 Three steps, each in a turn of its own. A worker is given a limit, an ordinal from which on it may start
 nothing, and after that commit the limit is set in its slot. In the next turn what it has not started by then
@@ -10,7 +10,7 @@ pipe. Meanwhile the limit may only go down.
 
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.scheduling import leases, rules
-from durable_bus.supervisor.scheduling.rules import WATCHED_S, Load
+from durable_bus.supervisor.scheduling.rules import THEFT_WORTH_US, WATCHED_S, Load
 from durable_bus.supervisor.state import ItemLease, Worker
 from durable_bus.wire.slot import ORDINAL_MAX
 
@@ -19,6 +19,7 @@ __all__ = [
     "discarded",
     "help_idle",
     "let_go",
+    "preempts",
     "recall",
     "recall_buffer",
     "take_back",
@@ -86,6 +87,32 @@ def adjust_limits(context: Context) -> None:
         slot = context.slot(worker.worker_id)
         if slot.limit != worker.limit:
             slot.limit = worker.limit
+
+
+# ---- for what is more urgent
+
+
+def preempts(context: Context, worker: Worker, begun: int, priority: int) -> bool:
+    """Whether a worker is to give back items of lower priority that it has not begun, instead of taking
+    others behind them. They would make those wait for up to two batches. Those stay that went out because
+    they had waited long, or they would come back as often as it is their turn.
+    """
+    state = context.state
+    later_us, first = 0.0, worker.next_ordinal
+    less_urgent: set[int] = set()
+    for lease in state.held_by(worker):
+        count = lease.first_ordinal + lease.item_count - max(begun, lease.first_ordinal)
+        other = state.buffers.get(lease.buffer_seq) if isinstance(lease, ItemLease) else None
+        if other is not None and other.level < priority and count > 0:
+            later_us += count * state.item_us.get(lease.listener, THEFT_WORTH_US)
+            first = min(first, max(begun, lease.first_ordinal))
+            less_urgent.add(other.seq)
+    if later_us < THEFT_WORTH_US or worker.worker_id in state.given:
+        return False
+    recall(context, worker, first)
+    for seq in less_urgent:
+        state.buffers.change(seq, regained=0)
+    return True
 
 
 # ---- for an idle worker

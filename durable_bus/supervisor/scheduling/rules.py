@@ -2,10 +2,11 @@
 
 Functions of what is seen, and nothing else: no clock, no slot, no journal.
 
-Two rules keep every recall useful. What was handed out in this turn makes nobody a victim. And a theft takes
+Three rules keep every recall useful. What was handed out in this turn makes nobody a victim. A theft takes
 at most half of what its victim has not begun, rounded up; all of it only from one that is stuck. Without
 them a range went from one idle worker to the next, each time before it could be begun: with three workers and
-30 items for seconds, a commit and an fsync a hop.
+30 items for seconds, a commit and an fsync a hop. And what was taken back for something more urgent goes out
+again in small parts (`regained_items`).
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ __all__ = [
     "batch_wall_us",
     "in_hand_items",
     "patience_s",
+    "regained_items",
     "share_of",
     "thefts",
 ]
@@ -86,6 +88,16 @@ def in_hand_items(
     if share < batch:
         most = min(most, max(4 * share, aim * _LAST_IN_HAND_WALL_US // wall_us))
     return max(2 * concurrency, most)
+
+
+def regained_items(batch: int, load: int, regained: int, concurrency: int) -> int:
+    """How many items of a batch to hand out after some of their buffer were taken back for what is more
+    urgent: a worker holds as many as run at once, and one more for each that was answered since (`regained`).
+
+    Where a limit lets an urgent item through now and then, each took back all that had just gone out again
+    behind the one before it. By this rule an item waits at half its place when it goes out again.
+    """
+    return max(0, min(batch, concurrency + regained - load))
 
 
 # ---- what an idle worker takes from a busy one

@@ -16,6 +16,7 @@ from durable_bus.supervisor.scheduling.rules import (
     batch_items,
     batch_wall_us,
     in_hand_items,
+    regained_items,
     share_of,
     thefts,
 )
@@ -107,6 +108,39 @@ def test_a_worker_has_two_batches_in_hand_and_less_near_the_end(
     batch: int, share: int, item_us: float | None, concurrency: int, items: int
 ) -> None:
     assert in_hand_items(batch, share, item_us, concurrency) == items
+
+
+# What was taken back for something more urgent
+
+
+@pytest.mark.parametrize(
+    ("load", "regained", "concurrency", "items"),
+    [
+        (0, 0, 1, 1),  # just now: one item, to a worker that begins it at once
+        (1, 0, 1, 0),
+        (1, 1, 1, 1),
+        (2, 3, 1, 2),
+        (9, 3, 1, 0),  # it has other things to do
+        (0, 100, 1, 40),
+        (2, 0, 4, 2),  # async: as many as run at once
+    ],
+)
+def test_what_was_taken_back_for_something_more_urgent_goes_out_in_parts_that_grow(
+    load: int, regained: int, concurrency: int, items: int
+) -> None:
+    assert regained_items(40, load, regained, concurrency) == items
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 8, 40, 2_000])
+def test_no_item_goes_out_behind_urgent_ones_more_often_than_a_batch_can_be_halved(batch: int) -> None:
+    """The last item of a batch, of which all is taken back but the first as soon as the last goes out."""
+    times, before, load, regained = 1, batch - 1, 1, 0
+    while before > 1:
+        load += regained_items(batch, load, regained, 1)
+        if load > before:
+            times, load, regained = times + 1, 1, 0
+        load, before, regained = load - 1, before - 1, regained + 1
+    assert times <= math.log2(batch) + 2
 
 
 # What an idle worker takes
