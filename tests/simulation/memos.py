@@ -44,6 +44,8 @@ class MemoRules:
         self._remembered: set[Equal] = set()
         """Of which one was recorded that counts: there is no need to run an equal item."""
         self._last_answer_id = 0
+        self._given_now: set[int] = set()
+        """Items that were given an answer since the last turn."""
         self.given_again = 0
 
     @property
@@ -111,12 +113,14 @@ class MemoRules:
         if last is not None and last.state not in ("gone", "failed"):
             raise Violation(f"{item} was given an answer while it is {last.state}")
         model.given.setdefault(key, set()).add(answer)
+        self._given_now.add(key)
         self.given_again += 1
 
     def look(self) -> None:
         """After a turn: who waits for an equal item waits for one that is in hand, or for its buffer to go
         on, and is nowhere else.
         """
+        given, self._given_now = self._given_now, set()
         if self._machine.supervisor is None or self._state.stopping or self._state.storage_full:
             return
         state = self._state
@@ -131,7 +135,7 @@ class MemoRules:
             buffer = state.buffers.get(buffer_seq)
             if buffer is None:
                 raise Violation(f"{item} waits for an equal one, and its buffer has ended")
-            if not self._is_held(index, buffer, in_hand) and self._goes_on(buffer):
+            if not self._is_held(index, buffer, in_hand, given) and self._goes_on(buffer):
                 raise Violation(f"{item} waits for an equal one, and nobody has one")
             elsewhere = [(one.first, one.item_count) for one in buffer.returned] + [
                 (one.first + position, 1)
@@ -146,16 +150,15 @@ class MemoRules:
         if len(set(held)) < len(held):
             raise Violation(f"an item waits twice for an equal one: {[*state.held_equal]}")
 
-    def _is_held(self, index: int, buffer: OpenBuffer, in_hand: Counter[Equal]) -> bool:
-        """An equal item is in hand, or was looked at in this turn and comes back to the same buffer."""
+    def _is_held(self, index: int, buffer: OpenBuffer, in_hand: Counter[Equal], given: set[int]) -> bool:
+        """An equal item is in hand, or was looked at in this turn and comes back to the same buffer. During a
+        reload that one may have been `given` an answer in this very turn, by the memo text of the other code.
+        """
         equals = {self._equal(memo, buffer.seq, index) for memo in {*self._memo_of.values()}}
-        returned = (
-            self._equal(memo, buffer.seq, back.first + position)
-            for memo in {equal.memo for equal in equals}
-            for back in buffer.returned
-            for position in range(back.item_count)
-        )
-        return any(equal in in_hand for equal in equals) or any(equal in equals for equal in returned)
+        back = [back.first + position for back in buffer.returned for position in range(back.item_count)]
+        back += [key & 0xFFFFFFFF for key in given if key >> INDEX_BITS == buffer.seq]
+        looked_at = (self._equal(equal.memo, buffer.seq, one) for equal in equals for one in back)
+        return any(equal in in_hand for equal in equals) or any(equal in equals for equal in looked_at)
 
     def _goes_on(self, buffer: OpenBuffer) -> bool:
         """Somebody who waits could have been handed out when the equal one came to nothing."""

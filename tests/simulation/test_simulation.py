@@ -75,6 +75,13 @@ def test_what_an_urgent_item_took_back_does_not_go_out_whole_behind_it(folder: P
     run_schedule(3001337, folder)
 
 
+def test_who_waits_for_what_other_code_has_an_answer_to_goes_on_in_the_next_turn(folder: Path) -> None:
+    """During a reload: by the new memo text it waited for an equal item, which went to a worker with the old
+    one in the same turn, and was given an answer.
+    """
+    run_schedule(3001240, folder)
+
+
 def test_a_worker_that_is_to_stop_again_as_it_has_stopped_goes_on(folder: Path) -> None:
     """A second pause came in the turn in which both workers had said that they threw away what the first one
     took back. They say it once, and were waited for as if they had not: neither got anything any more.
