@@ -321,8 +321,10 @@ class State:
         """
         self.limits: Table[str, Limit] = Table(note)
         """The app's limits, by name, and those of earlier runs."""
-        self.held_equal: Table[tuple[int, Range], bytes] = Table(note)
-        """Items, as buffer and range, that wait for an equal one in a worker's hands, by their digest."""
+        self.held_equal: Table[tuple[int, Range], tuple[bytes, str]] = Table(note)
+        """Items, as buffer and range, that wait for an equal one in a worker's hands; their digest, and the
+        memo text that it was made with.
+        """
         self.pace_at_s: float | None = None
         """When something may start that waits for a limit, monotonic; None: not by itself."""
         self.help_at_s: float | None = None

@@ -124,6 +124,8 @@ class MemoRules:
         if self._machine.supervisor is None or self._state.stopping or self._state.storage_full:
             return
         state = self._state
+        if not state.leases:
+            given = set()  # nobody has anything to say: no turn need follow in which who waits for it goes on
         in_hand = self._in_hand() if state.held_equal else Counter()
         held = [
             (buffer_seq, index)

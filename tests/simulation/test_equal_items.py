@@ -103,3 +103,15 @@ def test_who_waits_is_released_although_its_buffer_is_full_of_those_who_wait(mac
     with patch.object(memo, "HELD_MAX", 1):
         machine.settle()
     assert machine.model.query("SELECT failed FROM buffer") == [(20,)]
+
+
+def test_who_waits_by_the_memo_text_of_old_code_goes_on_with_all_others(machine: Machine) -> None:
+    """One of them went on in each turn and got the answer by the new text, and nothing made another turn."""
+    others = [f"item {number} ok" for number in range(1, 9)]
+    machine.start_buffer(some("equal", *others, "item 9 slow", *["item 0 ok"] * 10), [19])
+    turn_until(machine, lambda state: bool(state.held_equal))
+    machine.new_code(with_memos(LISTENERS, {"once": "v2"}), {})
+    machine.signal("reload")
+    turn_until(machine, lambda state: machine.memos.given_again > 0)
+    assert machine.memos.given_again == 9
+    machine.settle()

@@ -75,11 +75,13 @@ def test_what_an_urgent_item_took_back_does_not_go_out_whole_behind_it(folder: P
     run_schedule(3001337, folder)
 
 
-def test_who_waits_for_what_other_code_has_an_answer_to_goes_on_in_the_next_turn(folder: Path) -> None:
-    """During a reload: by the new memo text it waited for an equal item, which went to a worker with the old
-    one in the same turn, and was given an answer.
+@pytest.mark.parametrize("seed", [3001240, 4004457, 4005740])
+def test_who_waits_for_an_equal_item_during_a_reload_goes_on(folder: Path, seed: int) -> None:
+    """3001240: by the new memo text it waited for an item that went to a worker with the old one in the same
+    turn, and was given an answer. 4004457, 4005740: by an old text it waited for one that went to a worker
+    whose code has none.
     """
-    run_schedule(3001240, folder)
+    run_schedule(seed, folder)
 
 
 def test_a_worker_that_is_to_stop_again_as_it_has_stopped_goes_on(folder: Path) -> None:

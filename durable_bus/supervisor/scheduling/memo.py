@@ -65,25 +65,28 @@ def _in_hand(state: State) -> set[bytes]:
 def release(context: Context, gates: Gates) -> None:
     """Items that have waited for an equal one go on: it is in nobody's hands any more. If it has succeeded
     all of them do, to get its answer. Else one of each buffer does, and the others wait for that: all of them
-    at once would be looked at anew each time that one fails.
+    at once would be looked at anew each time that one fails. But all of them when the newest code has another
+    memo text, or none: by that they are equal to other items, and nobody comes to have one by the old text.
     """
     state = context.state
     freed = _freed(context, gates) if state.held_equal else []
     if not freed:
         return
-    answers = context.journal.work.memos([*{state.held_equal[key] for key in freed}])
+    answers = context.journal.work.memos([*{state.held_equal[key][0] for key in freed}])
     one_of: set[tuple[int, bytes]] = set()
     returned: dict[int, list[Range]] = {}
     for buffer_seq, back in freed:
-        digest = state.held_equal[buffer_seq, back]
-        if digest not in answers and (buffer_seq, digest) in one_of:
+        digest, text = state.held_equal[buffer_seq, back]
+        newest = (state.listeners or {}).get(state.buffers[buffer_seq].target)
+        goes_alone = digest not in answers and newest is not None and newest.memo == text
+        if goes_alone and (buffer_seq, digest) in one_of:
             continue
         state.held_equal.discard((buffer_seq, back))
-        if digest not in answers:
+        if goes_alone:
             one_of.add((buffer_seq, digest))
             if back.item_count > 1:
                 rest = back._replace(first=back.first + 1, item_count=back.item_count - 1)
-                state.held_equal[buffer_seq, rest] = digest
+                state.held_equal[buffer_seq, rest] = (digest, text)
             back = back._replace(item_count=1)
         _join(returned.setdefault(buffer_seq, [*state.buffers[buffer_seq].returned]), back)
     for buffer_seq, ranges in returned.items():
@@ -94,7 +97,7 @@ def _freed(context: Context, gates: Gates) -> list[tuple[int, Range]]:
     """What waits for an equal item that is in nobody's hands, of buffers that may go on."""
     state, now_ms = context.state, context.journal.now_ms
     in_hand = _in_hand(state)
-    freed = sorted(key for key, digest in state.held_equal.items() if digest not in in_hand)
+    freed = sorted(key for key, (digest, _) in state.held_equal.items() if digest not in in_hand)
     buffers = [state.buffers[seq] for seq in dict.fromkeys(seq for seq, _ in freed)]
     going_on = {one.seq for one in buffers if one.may_go_on(now_ms) and gates.free(one.target)}
     return [key for key in freed if key[0] in going_on]
@@ -173,7 +176,8 @@ class Memos:
         if buffer_seq not in state.buffers:
             return []
         for positions in held:
-            state.held_equal[buffer_seq, _part(found, positions)] = digests[positions[0]]
+            waits_by = (digests[positions[0]], settings.memo or "")
+            state.held_equal[buffer_seq, _part(found, positions)] = waits_by
         self._held[buffer_seq] += len(held)
         return [
             ToRun(_part(found, positions), tuple(digests[positions[0] : positions[-1] + 1]))

@@ -3,21 +3,25 @@
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
+from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.scheduling import memo
 from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range, State
 
 BUFFERS = (1, 2)
+BY_X = (b"x", "v1")
 
 
 def state_with(held: dict[tuple[int, Range], bytes]) -> State:
     state = State()
+    state.listeners = {"work": ListenerSettings("work", 1.0, 1, 0.0, 1, False, None, memo="v1")}
     for seq in BUFFERS:
         fields: dict[str, Any] = {"total": 20_000, "recorded": 0, "failed": 0, "cursor": 0, "collect": True}
         state.buffers[seq] = OpenBuffer(seq, f"b{seq}", "work", "", "", "t", "t", **fields)
     for key, digest in held.items():
-        state.held_equal[key] = digest
+        state.held_equal[key] = (digest, "v1")
     return state
 
 
@@ -59,7 +63,7 @@ def test_what_waits_for_something_in_hand_goes_on_waiting() -> None:
     lease = {"worker_id": 1, "listener": "work", "attempt": 1, "alone": False, "first_ordinal": 0}
     state.leases[7] = ItemLease(lease_id=7, buffer_seq=1, memo=(b"x",), **lease)  # type: ignore[arg-type]
     release(state)
-    assert dict(state.held_equal) == {(1, waiting(1)): b"x"}
+    assert dict(state.held_equal) == {(1, waiting(1)): BY_X}
     assert state.buffers[1].returned == (waiting(2),)
 
 
@@ -69,7 +73,18 @@ def test_without_an_answer_one_of_each_buffer_goes_on_and_the_others_wait_for_it
     release(state)
     assert state.buffers[1].returned == (waiting(3),)
     assert state.buffers[2].returned == (waiting(0, 2),)
-    assert dict(state.held_equal) == {(1, waiting(4, 4)): b"x", (1, waiting(9)): b"x"}
+    assert dict(state.held_equal) == {(1, waiting(4, 4)): BY_X, (1, waiting(9)): BY_X}
+
+
+@pytest.mark.parametrize("text", ["v2", None])
+def test_all_go_on_when_the_newest_code_has_another_memo_text(text: str | None) -> None:
+    """Else one of them went on in each turn, and no turn followed when that one was given an answer."""
+    state = state_with({(1, waiting(3, 5)): b"x", (1, waiting(9)): b"x"})
+    assert state.listeners is not None
+    state.listeners = {"work": msgspec.structs.replace(state.listeners["work"], memo=text)}
+    release(state)
+    assert state.buffers[1].returned == (waiting(3, 5), waiting(9))
+    assert dict(state.held_equal) == {}
 
 
 def test_one_more_that_goes_on_joins_what_came_back_before_but_not_what_must_be_alone() -> None:
