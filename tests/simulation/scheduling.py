@@ -27,6 +27,7 @@ _STUCK_S = 0.02
 _BEFALLS = (
     "worker ended",
     "worker ready",
+    "engine ready",
     "batches lost",
     "buffer paused",
     "buffer resumed",

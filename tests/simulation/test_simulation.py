@@ -84,6 +84,11 @@ def test_who_waits_for_an_equal_item_during_a_reload_goes_on(folder: Path, seed:
     run_schedule(seed, folder)
 
 
+def test_a_message_goes_to_the_new_worker_when_the_new_engine_is_ready(folder: Path) -> None:
+    """The worker beside the engine was let go by a reload, and what it had not begun went out again."""
+    run_schedule(4010432, folder)
+
+
 def test_a_worker_that_is_to_stop_again_as_it_has_stopped_goes_on(folder: Path) -> None:
     """A second pause came in the turn in which both workers had said that they threw away what the first one
     took back. They say it once, and were waited for as if they had not: neither got anything any more.
