@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import chain as chained
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from durable_bus.app.finding import parse_function_spec, parse_spec
 from durable_bus.cli.facts import budget_spent
@@ -29,7 +29,7 @@ from durable_bus.client.buffer_ids import (
     why_used,
 )
 from durable_bus.client.client import Client
-from durable_bus.client.embedded import OwnSupervisor, start_ahead, start_supervisor
+from durable_bus.client.embedded import OwnSupervisor
 from durable_bus.client.feed import Recorded
 from durable_bus.client.upload import Written, digest_items, items_of_bus
 from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut
@@ -69,15 +69,6 @@ class Job:
         return parse_spec(self.app) if self.mapped is None else parse_function_spec(self.app, self.mapped)
 
     @property
-    def of_supervisor(self) -> dict[str, Any]:
-        """Options of `start_supervisor`."""
-        return {
-            "durability": self.durability,
-            "engine": self.engine,
-            "engine_workers": self.engine_workers,
-        }
-
-    @property
     def written(self) -> Written:
         """How the items are written."""
         return items_of_bus if self.mapped is None else items_of_function
@@ -101,10 +92,17 @@ class Outcome:
 
 def run_job(job: Job, progress: Progress) -> Outcome:
     """Run it, or what is left of it. Raises Interrupted after Ctrl-C or SIGTERM, else a DurableBusError."""
-    with interrupted_by(signal.SIGTERM), contextlib.ExitStack() as cleanup:
-        own = start_ahead(job.spec, job.app, job.journal, job.workers, **job.of_supervisor)
-        if own is not None:
-            cleanup.callback(own.close)
+    own = OwnSupervisor(
+        job.spec,
+        job.app,
+        job.journal,
+        job.workers,
+        durability=job.durability,
+        engine=job.engine,
+        engine_workers=job.engine_workers,
+    )
+    with interrupted_by(signal.SIGTERM), contextlib.closing(own):
+        own.start_ahead()
         job, total, digest = _looked_through(job)
         if total == 0:
             raise BufferError(job.buffer_id or "unknown", "No items specified")
@@ -142,11 +140,9 @@ class _Session:
     """A buffer, its retries, and the supervisor that is started only when there is work."""
 
     def __init__(
-        self, job: Job, buffer_id: str, total: int | None, progress: Progress, own: OwnSupervisor | None
+        self, job: Job, buffer_id: str, total: int | None, progress: Progress, own: OwnSupervisor
     ) -> None:
-        """`total`: how many items there are; None: that is seen when they have come. `own`: a supervisor that
-        was started ahead.
-        """
+        """`total`: how many items there are; None: that is seen when they have come."""
         self._own = own
         self._job = job
         self._buffer_id = buffer_id
@@ -272,10 +268,7 @@ class _Session:
     def _supervised(self) -> Client:
         if self._client is None:
             job = self._job
-            own, self._own = self._own, None
-            if own is None:
-                own = start_supervisor(job.spec, job.app, job.journal, job.workers, **job.of_supervisor)
-            self._client = own.client()
+            self._client = self._own.client()
             if job.target not in self._client.listeners:
                 # Today's app may lack the listener of a buffer that is open: it would wait for ever.
                 known = ", ".join(sorted(self._client.listeners)) or "none"

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,6 @@ __all__ = [
     "open_client",
     "running",
     "spawn_supervisor",
-    "start_ahead",
-    "start_supervisor",
 ]
 
 
@@ -113,30 +112,49 @@ def engine_spec(engine: str | None, places: int | None, workers: int | None) -> 
 
 
 class OwnSupervisor:
-    """A supervisor of our own that was started, and touches nothing before a client speaks to it."""
+    """A supervisor of our own, with its options. It touches nothing before a client speaks to it, so it may
+    be started while it is not known yet whether there is anything to do.
+    """
 
-    def __init__(self, journal: Path, process: "subprocess.Popen[bytes]", connection: socket.socket) -> None:
+    def __init__(
+        self, app: AppSpec, app_name: str, journal: Path, workers: int | None, **options: Any
+    ) -> None:
+        """`options`: `durability`, `grace_s`, `uses_memos` (whether answers are given again to equal items),
+        `engine` and `engine_workers`.
+        """
         self._journal = journal
-        self._process = process
-        self._connection: socket.socket | None = connection
+        self._spawn = partial(_spawn_checked, app, app_name, journal, workers, **options)
+        self._spawned: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+
+    def start(self) -> int:
+        """Start it, unless it is; its pid. Raises UsageError, before there is a process."""
+        if self._spawned is None:
+            self._spawned = self._spawn()
+        return self._spawned[0].pid
+
+    def start_ahead(self) -> None:
+        """Start it where there is no journal, so that there must be something to do. Raises UsageError."""
+        if not self._journal.exists():
+            self.start()
 
     def client(self, name: str | None = None) -> Client:
-        """The client that it works for, and that ends it. Raises what a start with this journal raises."""
-        connection, self._connection = self._connection, None
-        assert connection is not None, "it has a client"
-        return Client(
-            self._journal, name=name, _session=Session(self._journal, name, connection, self._process)
-        )
+        """The client that it works for, and that ends it; started if it is not yet. The next one has another
+        process. Raises UsageError, and what a start with this journal raises.
+        """
+        process, connection = self._spawned or self._spawn()
+        self._spawned = None
+        return Client(self._journal, name=name, _session=Session(self._journal, name, connection, process))
 
     def close(self) -> None:
-        """End it, if it never had a client."""
-        if self._connection is not None:
-            self._connection.close()
-            self._process.kill()
-            self._process.wait()
+        """End one that never had a client."""
+        if self._spawned is not None:
+            process, connection = self._spawned
+            connection.close()
+            process.kill()
+            process.wait()
 
 
-def start_supervisor(
+def _spawn_checked(
     app: AppSpec,
     app_name: str,
     journal: Path,
@@ -147,17 +165,15 @@ def start_supervisor(
     uses_memos: bool = True,
     engine: str | None = None,
     engine_workers: int | None = None,
-) -> OwnSupervisor:
-    """Start a supervisor of our own. Raises UsageError, before there is one. `uses_memos`: whether answers
-    are given again to equal items.
-    """
+) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+    """As `spawn_supervisor`, with what users say. Raises UsageError."""
     spec = engine_spec(engine, engine_workers, workers)
     count = check_workers(workers) if spec is None else 1
     if durability not in list(DURABILITIES):
         raise UsageError(f"durability={durability!r:.100} is not {' or '.join(map(repr, DURABILITIES))}")
     if not is_seconds(grace_s):
         raise UsageError(f"grace={grace_s!r:.100} is not a number of seconds of at least 0")
-    process, connection = spawn_supervisor(
+    return spawn_supervisor(
         app,
         app_name,
         journal,
@@ -167,16 +183,6 @@ def start_supervisor(
         uses_memos=uses_memos,
         engine=spec,
     )
-    return OwnSupervisor(journal, process, connection)
-
-
-def start_ahead(
-    app: AppSpec, app_name: str, journal: Path, workers: int | None, **options: Any
-) -> OwnSupervisor | None:
-    """The same while it is not known yet what there is to do: where there is no journal, there is something.
-    None where there is one: all may be recorded.
-    """
-    return None if journal.exists() else start_supervisor(app, app_name, journal, workers, **options)
 
 
 def open_client(
@@ -188,9 +194,9 @@ def open_client(
     name: str | None = None,
     **options: Any,
 ) -> Client:
-    """A client with a supervisor of its own, which takes the options of `start_supervisor`. Raises
+    """A client with a supervisor of its own, which takes the options of `OwnSupervisor`. Raises
     UsageError, before one is started.
     """
     if name is not None:
         check_name(name, "client")
-    return start_supervisor(app, app_name, journal, workers, **options).client(name)
+    return OwnSupervisor(app, app_name, journal, workers, **options).client(name)

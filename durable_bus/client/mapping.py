@@ -18,11 +18,7 @@ from durable_bus.app.finding import function_spec, mapped_settings
 from durable_bus.client.arrivals import Arrivals
 from durable_bus.client.buffer_ids import KEY_ITEMS, check_buffer_id, default_buffer_id, why_used
 from durable_bus.client.client import Client, refuse_inside_handler
-from durable_bus.client.embedded import (
-    check_workers,
-    start_ahead,
-    start_supervisor,
-)
+from durable_bus.client.embedded import OwnSupervisor, check_workers
 from durable_bus.client.feed import Feed, Recorded
 from durable_bus.client.stream import AHEAD
 from durable_bus.errors import BufferError, DurableBusError, ItemFailed, NotFound, TimedOut, UsageError
@@ -127,10 +123,9 @@ class _Mapped:
     def values(self, items: Iterator[Any], *, ordered: bool, return_exceptions: bool) -> Iterator[Any]:
         # A script is `__mp_main__` in a worker, and so are the classes of what it pickles.
         sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
-        with contextlib.ExitStack() as cleanup:
-            own = start_ahead(self._app, self._name, self._journal, self._workers)
-            if own is not None:
-                cleanup.callback(own.close)
+        own = OwnSupervisor(self._app, self._name, self._journal, self._workers)
+        with contextlib.closing(own):
+            own.start_ahead()
             first = list(itertools.islice(items, KEY_ITEMS if self._buffer_id is None else 1))
             if self._buffer_id is None:
                 if not first:
@@ -147,8 +142,6 @@ class _Mapped:
                     arrivals = Arrivals(reader, known.buffer_seq, known.total, ordered=ordered)
                     yield from _given(_recorded(feed, arrivals), reader, known.buffer_seq, return_exceptions)
                 return
-            if own is None:
-                own = start_supervisor(self._app, self._name, self._journal, self._workers)
             with own.client() as client:
                 yield from self._stream(client, items, ordered=ordered, return_exceptions=return_exceptions)
 

@@ -12,19 +12,20 @@ from command_line import durable_bus
 from support import children_of, command_of, environment, until, until_gone
 
 from durable_bus.app.finding import app_spec
-from durable_bus.client.embedded import start_ahead, start_supervisor
+from durable_bus.client.embedded import OwnSupervisor
 
 VANISHES = """
 import os, sys, time
 from pathlib import Path
 from apps import plain
 from durable_bus.app.finding import app_spec
-from durable_bus.client.embedded import start_supervisor
+from durable_bus.client.embedded import OwnSupervisor
 
-own = start_supervisor(app_spec(plain.bus), "plain", Path(sys.argv[1]), 1)
+own = OwnSupervisor(app_spec(plain.bus), "plain", Path(sys.argv[1]), 1)
+pid = own.start()
 if sys.argv[2] == "forked" and os.fork() == 0:
     time.sleep(600)  # it holds the client's end of the socket
-print(own._process.pid, flush=True)
+print(pid, flush=True)
 time.sleep(600)
 """
 
@@ -36,8 +37,8 @@ def waits(pid: int) -> bool:
 
 
 def test_it_touches_nothing_and_starts_nobody_until_it_is_spoken_to(journal: Path) -> None:
-    own = start_supervisor(app_spec(plain.bus), "plain", journal, 1)
-    pid = own._process.pid
+    own = OwnSupervisor(app_spec(plain.bus), "plain", journal, 1)
+    pid = own.start()
     until(lambda: waits(pid), "the supervisor waits")
     assert list(journal.parent.iterdir()) == []
     assert children_of(pid) == []
@@ -47,9 +48,12 @@ def test_it_touches_nothing_and_starts_nobody_until_it_is_spoken_to(journal: Pat
 
 
 def test_it_ends_with_whoever_closes_it_unused(journal: Path) -> None:
-    own = start_supervisor(app_spec(plain.bus), "plain", journal, 1)
+    own = OwnSupervisor(app_spec(plain.bus), "plain", journal, 1)
+    own.start()
+    assert own._spawned is not None
+    process, _ = own._spawned
     own.close()
-    assert own._process.returncode == -signal.SIGKILL
+    assert process.returncode == -signal.SIGKILL
     assert list(journal.parent.iterdir()) == []
 
 
@@ -79,7 +83,9 @@ def test_it_ends_when_its_client_dies_without_a_word(journal: Path, how: str) ->
 
 def test_where_there_is_a_journal_nobody_is_started_ahead(journal: Path) -> None:
     journal.touch()
-    assert start_ahead(app_spec(plain.bus), "plain", journal, 1) is None
+    own = OwnSupervisor(app_spec(plain.bus), "plain", journal, 1)
+    own.start_ahead()
+    assert own._spawned is None
 
 
 @pytest.mark.slow
