@@ -24,7 +24,7 @@ _LOOK_S = 0.02
 _LOOK_EVERY_S = 0.1
 
 
-def items_of_function(values: list[Any], first_index: int) -> tuple[list[str], bytes]:
+def items_of_function(values: list[Any], first_index: int) -> tuple[list[str] | list[bytes], bytes]:
     """As for a bus, but a str is text, whatever it looks like."""
     if {*map(type, values)} == {str}:
         return values, bytes([TEXT]) * len(values)

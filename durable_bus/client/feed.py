@@ -3,7 +3,7 @@ compared, what is missing is sent.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from durable_bus.client.sender import Sender
 from durable_bus.client.upload import Upload, Written, sized_chunks
 from durable_bus.errors import OtherItems
 from durable_bus.payloads.forms import PICKLE
-from durable_bus.payloads.packing import pack
+from durable_bus.payloads.packing import decoded, pack
 from durable_bus.payloads.values import Payload
 
 __all__ = ["Feed", "Recorded"]
@@ -108,15 +108,15 @@ class Feed:
 
     def _chunks(self, values: list[Any]) -> Iterator[tuple[bytes, bytes]]:
         """Of items that were read, those that are missing."""
-        texts, forms = self._written(values, self.taken)
-        there = max(0, min(len(texts), self._there - self.taken))
+        payloads, forms = self._written(values, self.taken)
+        there = max(0, min(len(payloads), self._there - self.taken))
         if there:
-            self._compare(texts[:there], forms[:there])
-        if there < len(texts):
-            yield from sized_chunks(texts[there:], forms[there:], self.taken + there)
+            self._compare(decoded(payloads[:there]), forms[:there])
+        if there < len(payloads):
+            yield from sized_chunks(payloads[there:], forms[there:], self.taken + there)
         self.taken += len(values)
 
-    def _compare(self, texts: list[str], forms: bytes) -> None:
+    def _compare(self, texts: Iterable[str], forms: bytes) -> None:
         given = list(zip(texts, forms, strict=True))
         there = list(islice(self._recorded, len(given)))
         if there != given:

@@ -14,7 +14,7 @@ from durable_bus.errors import BufferError, DurableBusError, SupervisorLost, Usa
 from durable_bus.payloads.forms import JSON, digits_of
 from durable_bus.payloads.items import ItemsDigest
 from durable_bus.payloads.json_values import dump_json_lines
-from durable_bus.payloads.packing import pack, unpack
+from durable_bus.payloads.packing import decoded, pack, unpack
 from durable_bus.payloads.settings import ValueForms
 from durable_bus.payloads.values import Payload, ValueWriter
 from durable_bus.payloads.xml_reading import BEFORE_XML, PAYLOAD_BYTES_MAX, guess_is_xml
@@ -30,28 +30,30 @@ __all__ = [
     "sized_chunks",
 ]
 
-CHUNK_CHARS_MAX = 1536 * 1024
+_CHUNK_MAX = 1536 * 1024
+"""Bytes, or characters: a text is cut by those."""
 BATCH_ITEMS = 8_000
-_BATCH_CHARS = 1024 * 1024
+_BATCH_BYTES = 1024 * 1024
 """A chunk is sent when its items have come to this."""
 _AT_ONCE, _AT_ONCE_SHORT = 16, 64
 """How many items are asked for before the next look at how long they are: each may have 8 MiB. More when the
 last ones were short: each look costs 1 µs, and items of 88 characters 0.35 µs instead of 0.41.
 """
-_SHORT_CHARS = 64 * 1024
+_SHORT_BYTES = 64 * 1024
 _UNACKNOWLEDGED_CHUNKS_MAX = 8
 
 _ANY_BUS = ValueWriter(ValueForms)
 """Of values whose type says their form on every bus, as a text's does."""
 
 
-Written = Callable[[list[Any], int], tuple[list[str], bytes]]
-"""Makes texts of items, and the form of each, a byte; the second argument is the index of the first. Raises
-UsageError or LimitExceeded for one that cannot be journaled; of a text `sized_chunks` sees it.
+Written = Callable[[list[Any], int], tuple[list[str] | list[bytes], bytes]]
+"""Makes payloads of items, as `pack` takes them, and the form of each, a byte; the second argument is the
+index of the first. Raises UsageError or LimitExceeded for one that cannot be journaled; of a text
+`sized_chunks` sees it.
 """
 
 
-def items_of_bus(values: list[Any], first_index: int) -> tuple[list[str], bytes]:
+def items_of_bus(values: list[Any], first_index: int) -> tuple[list[str] | list[bytes], bytes]:
     """As `start` writes them, where their types say their form on every bus."""
     return _written_items(_ANY_BUS, values, first_index)
 
@@ -273,32 +275,34 @@ def _chunks(items: Iterable[object], written: Written) -> Iterator[tuple[bytes, 
     if not (hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
         raise UsageError(f"items must be an iterable of items, not {type(items).__name__}")
     iterator = iter(items)
-    first_index = chars = 0
-    texts: list[str] = []
+    bodies: list[bytes] = []
     forms = bytearray()
+    index = size_bytes = 0
     batch = list(islice(iterator, _AT_ONCE))
     while batch:
-        new_texts, new_forms = written(batch, first_index + len(texts))
-        forms += new_forms
-        texts += new_texts
-        new_chars = sum(map(len, new_texts))
-        chars += new_chars
-        is_full = chars >= _BATCH_CHARS or len(texts) >= BATCH_ITEMS
-        at_once = _AT_ONCE if new_chars > _SHORT_CHARS else _AT_ONCE_SHORT
-        batch = list(islice(iterator, 1 if is_full else min(at_once, BATCH_ITEMS - len(texts))))
+        payloads, batch_forms = written(batch, index)
+        batch_bytes = 0
+        for body, body_forms in sized_chunks(payloads, batch_forms, index):
+            if bodies and size_bytes + len(body) > _CHUNK_MAX:
+                yield b"".join(bodies), bytes(forms), False
+                bodies, forms, size_bytes = [], bytearray(), 0
+            bodies.append(body)
+            forms += body_forms
+            size_bytes += len(body)
+            batch_bytes += len(body)
+        index += len(batch)
+        is_full = size_bytes >= _BATCH_BYTES or len(forms) >= BATCH_ITEMS
+        at_once = _AT_ONCE if batch_bytes > _SHORT_BYTES else _AT_ONCE_SHORT
+        batch = list(islice(iterator, 1 if is_full else min(at_once, BATCH_ITEMS - len(forms))))
         if is_full or not batch:
-            sized = sized_chunks(texts, bytes(forms), first_index)
-            chunk = next(sized)
-            for another in sized:
-                yield *chunk, False
-                chunk = another
-            yield *chunk, not batch
-            first_index += len(texts)
-            texts, forms, chars = [], bytearray(), 0
+            yield b"".join(bodies), bytes(forms), not batch
+            bodies, forms, size_bytes = [], bytearray(), 0
 
 
-def _written_items(writer: ValueWriter, batch: list[Any], first_index: int) -> tuple[list[str], bytes]:
-    """Items as texts, and their forms. Those of plain types are written together."""
+def _written_items(
+    writer: ValueWriter, batch: list[Any], first_index: int
+) -> tuple[list[str] | list[bytes], bytes]:
+    """Items as payloads, and their forms. Those of plain types are written together."""
     kinds = set(map(type, batch))
     if kinds == {str}:
         # A look at the first character is 0.1 us less than a call.
@@ -319,20 +323,21 @@ def _dump(writer: ValueWriter, item: object, index: int) -> Payload:
         raise type(error)(f"item {index}: {error}") from None
 
 
-def sized_chunks(texts: list[str], forms: bytes, first_index: int) -> Iterator[tuple[bytes, bytes]]:
+def sized_chunks(
+    payloads: list[str] | list[bytes], forms: bytes, first_index: int
+) -> Iterator[tuple[bytes, bytes]]:
     """Bodies of these items, cut in halves until none is too long. Raises UsageError or LimitExceeded for one
     that cannot be journaled.
     """
-    chars = sum(map(len, texts))
-    if chars > CHUNK_CHARS_MAX and len(texts) > 1:
-        middle = len(texts) // 2
-        yield from sized_chunks(texts[:middle], forms[:middle], first_index)
-        yield from sized_chunks(texts[middle:], forms[middle:], first_index + middle)
+    if len(payloads) > 1 and sum(map(len, payloads)) > _CHUNK_MAX:
+        middle = len(payloads) // 2
+        yield from sized_chunks(payloads[:middle], forms[:middle], first_index)
+        yield from sized_chunks(payloads[middle:], forms[middle:], first_index + middle)
         return
     body = b""
     with contextlib.suppress(UnicodeEncodeError):
-        body = pack(texts)
-    if body.count(b"\0") != len(texts) or len(body) > PAYLOAD_BYTES_MAX:
-        for position, text in enumerate(texts):
+        body = pack(payloads)
+    if body.count(b"\0") != len(payloads) or len(body) > PAYLOAD_BYTES_MAX:
+        for position, text in enumerate(decoded(payloads)):
             _dump(_ANY_BUS, text, first_index + position)  # one cannot be taken: this names it
     yield body, forms

@@ -15,7 +15,7 @@ import math
 import re
 import sys
 import uuid
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -25,6 +25,7 @@ __all__ = [
     "compact_json",
     "dump_json",
     "dump_json_lines",
+    "dump_plain_json",
     "is_model",
     "is_path",
     "load_json",
@@ -43,6 +44,32 @@ _LEAVES: Final = (
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
+_PLAIN_DEPTH: Final = 5
+"""So deep is nested what `_is_plain` knows. Each level doubles what msgspec prepares at the first look, which
+is 0.6 ms.
+"""
+_INT64_MAX: Final = (1 << 63) - 1
+_FLOAT_MAX: Final = sys.float_info.max
+
+
+def _plain_type(depth: int) -> Any:
+    """The type of what JSON gives back as it was. The bounds are there for NaN and the infinities."""
+    whole = Annotated[int, msgspec.Meta(ge=-_INT64_MAX, le=_INT64_MAX)]
+    real = Annotated[float, msgspec.Meta(ge=-_FLOAT_MAX, le=_FLOAT_MAX)]
+    leaf = str | bool | None | whole | real
+    plain: Any = leaf
+    for _ in range(depth):
+        plain = leaf | list[plain] | dict[str, plain]
+    return plain
+
+
+class _Plain(msgspec.Struct, array_like=True, gc=False):
+    """msgspec keeps what it knows of a type with its class."""
+
+    value: _plain_type(_PLAIN_DEPTH)  # type: ignore[valid-type]
+
+
+_convert: Final = msgspec.convert
 _DECODER: Final = msgspec.json.Decoder()
 decode: Final = _DECODER.decode
 _decode_lines: Final = _DECODER.decode_lines
@@ -73,26 +100,46 @@ def dump_json(value: object) -> str:
         raise
     if len(data) >= _SHALLOW_BYTES:
         _check_depth(data)
-    # To read it again finds nearly all that is fine, in C: 1.0 µs for 300 bytes, and 1.8 to look at every
-    # type. NaN, sets and keys that are no str come back as something else; so do tuples, which are fine.
-    if decode(data) != value:
+    if not ((kind is dict or kind is list) and _is_plain(value)) and decode(data) != value:
         _check(value, "")
     return data.decode()
 
 
-def dump_json_lines(values: list[Any]) -> list[str]:
-    """The same of many values, each of which is a dict or list: 0.5 µs a value less. Raises any Exception,
-    for a caller who then finds out which of them it was.
+def dump_plain_json(value: object) -> bytes | None:
+    """The same in UTF-8 of a dict or list that holds nothing unusual, None for any other: 0.15 µs less.
+    Raises what the value's own code raises, and any Exception for what is not JSON.
     """
-    data = _encode_lines(values)
-    lines = data.decode().split("\n")
+    data = _encode(value)
+    if len(data) >= _SHALLOW_BYTES:
+        _check_depth(data)
+    return data if _is_plain(value) else None
+
+
+def dump_json_lines(values: list[Any]) -> list[bytes]:
+    """The same in UTF-8 of many values, each of which is a dict or list: 0.5 µs a value less. Raises any
+    Exception, for a caller who then finds out which of them it was.
+    """
+    lines = _encode_lines(values).split(b"\n")
     lines.pop()
-    if _decode_lines(data) != values:
-        return [dump_json(value) for value in values]
+    if not _is_plain(values):
+        return [dump_json(value).encode() for value in values]
     if max(map(len, lines)) >= _SHALLOW_BYTES:
         for line in lines:
-            _check_depth(line.encode())
+            _check_depth(line)
     return lines
+
+
+def _is_plain(value: object) -> bool:
+    """Whether JSON gives a value back as it is, found in C. False also for some that it does give back: what
+    is nested deeper than _PLAIN_DEPTH, tuples, datetimes and all else that is written as something else.
+
+    Of 300 bytes 0.6 µs (0.4 in a list of many), where reading back what was written takes 0.7, and `_check`
+    1.8. A set becomes a list here, which is not equal to it.
+    """
+    try:
+        return bool(_convert((value,), _Plain).value == value)
+    except (msgspec.ValidationError, RecursionError):
+        return False
 
 
 def load_json(data: bytes) -> Any:

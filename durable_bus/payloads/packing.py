@@ -6,12 +6,14 @@ from typing import cast
 __all__ = ["cut", "decoded", "pack", "split", "unpack"]
 
 
-def pack(texts: Sequence[str]) -> bytes:
-    """A body of these payloads. Raises UnicodeEncodeError for half a surrogate pair; NUL is the caller's to
-    refuse.
+def pack(payloads: Sequence[str] | Sequence[bytes]) -> bytes:
+    """A body of these payloads: texts, or bytes in UTF-8. Raises UnicodeEncodeError for half a surrogate
+    pair; NUL is the caller's to refuse.
     """
+    if payloads and isinstance(payloads[0], bytes):
+        return b"\0".join([*cast(Sequence[bytes], payloads), b""])
     # One by one: a text beyond ASCII would make all of them slow to encode (0.4 µs each instead of 0.15).
-    return b"\0".join([*map(str.encode, texts), b""])
+    return b"\0".join([*map(str.encode, cast(Sequence[str], payloads)), b""])
 
 
 def unpack(body: bytes) -> list[str]:

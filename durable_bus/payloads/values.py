@@ -24,7 +24,7 @@ from durable_bus.errors import (
     said,
 )
 from durable_bus.payloads.forms import JSON, PICKLE, TEXT, XML
-from durable_bus.payloads.json_values import NotJson, compact_json, dump_json, is_model
+from durable_bus.payloads.json_values import NotJson, compact_json, dump_json, dump_plain_json, is_model
 from durable_bus.payloads.messages import (
     BufferComplete,
     BufferDispatched,
@@ -140,17 +140,25 @@ else `_unusual` finds to be JSON, join them when the first of their type is writ
 """
 
 
-def quick_answer(value: object) -> Payload | None:
-    """A handler's answer whose type says how it is written. None for any other, and for one that cannot be
-    written: `ValueWriter` finds out more. 0.3 µs less than to ask that. Never raises.
+def quick_answer(value: object) -> tuple[bytes, int] | None:
+    """A handler's answer whose type says how it is written, in UTF-8, and its form. None for any other, and
+    for one that cannot be written: `ValueWriter` finds out more. 0.5 µs less than to ask that. Never raises.
     """
-    write = _WRITERS.get(type(value))
-    if write is None:
-        return None
+    kind = type(value)
     try:
-        return write(value)
+        if (
+            (kind is dict or kind is list)
+            and (data := dump_plain_json(value)) is not None
+            and len(data) <= PAYLOAD_BYTES_MAX
+        ):
+            return data, JSON
+        write = _WRITERS.get(kind)
+        if write is None:
+            return None
+        text, form = write(value)
     except BaseException:  # of an object inside a dict or list, whose code may even exit
         return None
+    return text.encode(), form
 
 
 class ValueWriter:

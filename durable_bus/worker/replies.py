@@ -34,18 +34,19 @@ _SPENT_MAX = 1000
 class OpenSegment:
     """A `protocol.Segment` that grows until it is sent."""
 
-    __slots__ = ("first", "form", "micros", "success", "texts", "work")
+    __slots__ = ("first", "form", "micros", "payloads", "success", "work")
 
     def __init__(self, work: WorkItems, first: int, success: bool, form: int) -> None:
         self.work = work
         self.first = first
         self.success = success
         self.form = form
-        self.texts: list[str] = []
+        self.payloads: list[bytes] = []
+        """In UTF-8."""
         self.micros: list[int] = []
 
     def header(self, count: int) -> Segment:
-        """What the supervisor is told of its first `count` answers, beside their texts."""
+        """What the supervisor is told of its first `count` answers, beside their payloads."""
         micros = self.micros[:count]
         return Segment(
             dispatch=self.work.dispatch,
@@ -65,7 +66,7 @@ class OpenSegment:
 
     def drop(self, count: int) -> None:
         """The first `count` answers have been sent."""
-        del self.texts[:count], self.micros[:count]
+        del self.payloads[:count], self.micros[:count]
         self.first += count
 
 
@@ -112,7 +113,7 @@ def _joined(segments: list[OpenSegment]) -> list[OpenSegment]:
     for one in sorted(segments, key=lambda one: (one.work.dispatch, one.first)):
         last = joined[-1] if joined else None
         if last is not None and last.goes_on_with(one):
-            last.texts += one.texts
+            last.payloads += one.payloads
             last.micros += one.micros
         else:
             joined.append(one)
@@ -158,8 +159,8 @@ class Replies:
         self._is_child = True
 
     def segment(self, work: WorkItems, first: int, success: bool, form: int) -> OpenSegment:
-        """A new segment to add to. The caller appends to its `texts` first and to its `micros` then, without
-        a lock: what has no duration yet does not count as added.
+        """A new segment to add to. The caller appends to its `payloads` first and to its `micros` then,
+        without a lock: what has no duration yet does not count as added.
         """
         segment = OpenSegment(work, first, success, form)
         with self._lock:
@@ -178,7 +179,7 @@ class Replies:
         """An answer, as `ValueWriter.outcome` gives it, that comes in whatever order."""
         text, form, success = answer
         segment = OpenSegment(work, index, success, form)
-        segment.texts.append(text)
+        segment.payloads.append(text.encode())
         segment.micros.append(micros)
         with self._lock:
             self._out_of_turn.append(segment)
@@ -253,7 +254,7 @@ class Replies:
             self._spent,
             discarded=self._discarded,
         )
-        bodies = [pack(segment.texts[:count]) for segment, count in ready]
+        bodies = [pack(segment.payloads[:count]) for segment, count in ready]
         self.send(header, *bodies, *(body for _, body in self._outcomes))
         for segment, count in ready:
             segment.drop(count)

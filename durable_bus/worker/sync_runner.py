@@ -158,9 +158,9 @@ class SyncRunner:
                     and value.isascii()
                     and "\0" not in value
                 ):
-                    text, form, success = value, TEXT, True  # all that the writer would find out
+                    payload, form, success = value.encode(), TEXT, True  # all that the writer would find out
                 elif (quick := quick_answer(value)) is not None:
-                    text, form, success = *quick, True
+                    payload, form, success = *quick, True
                 else:
                     writer = writers[forms[index - work.first]]
                     if isinstance(value, HandlerResponse):
@@ -168,6 +168,7 @@ class SyncRunner:
                         value = value.payload
                     if found is None:
                         text, form, success = writer.outcome(value)
+                        payload = text.encode()
                         if not success and self._span is not None:
                             self._span.failed(index, "answered")
             except BaseException as error:  # a handler's SystemExit ends its item, not the worker
@@ -186,9 +187,9 @@ class SyncRunner:
                     continue
                 if segment is None or segment.form != form or segment.success is not success:
                     segment = replies.segment(work, index, success, form)
-                segment.texts.append(text)
+                segment.payloads.append(payload)
                 segment.micros.append((ended_ns - begun_ns) // 1000)
-                bytes_added += len(text)
+                bytes_added += len(payload)
             if ended_ns > flush_at_ns or bytes_added > FLUSH_BYTES_MAX:
                 replies.flush()
                 ended_ns = monotonic_ns()  # it may have waited for room in the pipe
@@ -199,7 +200,7 @@ class SyncRunner:
     def _add_failed(
         self, listener: Listener, work: Work, index: int, error: BaseException, duration_ns: int
     ) -> int:
-        """What a handler has raised, or why there is no answer. Returns how many characters that takes."""
+        """What a handler has raised, or why there is no answer. Returns how long that is."""
         described = self._resting.failed(listener, error)
         if self._span is not None:
             self._span.failed(index, described.kind, error)

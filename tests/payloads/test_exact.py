@@ -53,7 +53,7 @@ def as_answer(value: Any) -> Payload:
     written = WRITER.outcome(answer)
     assert written[2], "it is a success"
     quick = quick_answer(answer)
-    assert quick in (None, written[:2])
+    assert quick in (None, (written[0].encode(), written[1]))
     return written[:2]
 
 

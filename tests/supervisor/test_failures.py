@@ -194,7 +194,7 @@ from durable_bus.worker.replies import Replies
 answers = Replies(os.pipe()[1])
 work = WorkItems(1, 1, "b", "t/b", "work", 0, 1, 0, "0")
 segment = answers.segment(work, 0, True, 0)
-segment.texts.append("\\udcff")
+segment.payloads.append("not bytes")
 segment.micros.append(1)
 """
 
