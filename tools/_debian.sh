@@ -31,7 +31,7 @@ make_debian() {
     rm -rf "$1.part" && mkdir -p "$1.part" || return 1
     printf 'making Debian %s in %s\n' "$suite" "$1" >&2
     # sid's script is right for releases that are newer than this machine's debootstrap.
-    timeout 15m debootstrap --variant=minbase --include="$packages,ca-certificates" "$suite" "$1.part" \
+    timeout 15m debootstrap --variant=minbase --include="$packages,ca-certificates,curl" "$suite" "$1.part" \
         "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" /usr/share/debootstrap/scripts/sid >"$1.log" 2>&1 ||
         { reason="debootstrap of Debian $suite failed: $(tail -n 1 "$1.log") (see $1.log)" && return 1; }
     mv "$1.part" "$1"
