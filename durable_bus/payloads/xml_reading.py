@@ -54,6 +54,7 @@ PARSER: Final = etree.XMLParser(
     collect_ids=False,
 )
 """The one hardened parser."""
+_fromstring: Final = etree.fromstring
 
 _DECLARATION = re.compile(r"[ \t\r\n]*<\?xml[ \t\r\n][^>]*?\?>[ \t\r\n]*")
 _ROOT = re.compile(r"[ \t\r\n]*(?:<\?xml[ \t\r\n][^>]*?\?>[ \t\r\n]*)?<(?:[^\s<>/:!?]+:)?([^\s<>/:!?]+)")
@@ -99,7 +100,7 @@ def parse_bytes(data: bytes) -> etree._Element:
     if len(data) > PAYLOAD_BYTES_MAX:
         raise MalformedItem(f"{len(data)} bytes of XML, more than {PAYLOAD_BYTES_MAX}")
     try:
-        root = etree.fromstring(data, PARSER)
+        root = _fromstring(data, PARSER)
     except etree.XMLSyntaxError as error:
         raise MalformedItem(f"not XML: {error.msg}") from None
     if root.getnext() is not None:

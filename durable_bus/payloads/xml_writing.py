@@ -28,6 +28,7 @@ __all__ = ["dump_dataclass", "dump_element", "error_payload", "to_element", "xml
 
 _RESULTS_DEPTH: Final = 2  # <results><item> around every answer
 _NESTED_CHARS_MIN: Final = 7  # <a></a>: a text with fewer characters a level is not that deep
+_tostring: Final = etree.tostring
 _DEFAULT_PARSER: Final = etree.get_default_parser()  # what etree.Element() says made it
 _ENTITY = re.compile("&(?!amp;|lt;|gt;|quot;|#)")  # libxml2 itself writes no other reference
 
@@ -64,20 +65,25 @@ def _check_characters(text: str) -> None:
 
 def dump_element(value: etree._Element) -> str:
     """An element without its tail. Raises UnserialisableAnswer for what is no XML."""
-    text = etree.tostring(value, encoding=str, with_tail=False)
-    # A tree of an HTML or recovering parser may hold names that no XML parser takes (`@click`), and one of
-    # any other parser entity references; both are parsed again. What was moved out of an HTML tree into one
-    # of ours is not noticed: that would cost every honest answer a second parse, half as much again as the
-    # whole item.
+    text = _tostring(value, encoding=str, with_tail=False)
     parser = value.getroottree().parser
     may_be_deep = len(text) > _NESTED_CHARS_MIN * (XML_DEPTH_MAX - _RESULTS_DEPTH)
     if parser is not PARSER or may_be_deep or "&" in text:
-        is_ours = (parser is PARSER or parser is _DEFAULT_PARSER) and not _ENTITY.search(text)
-        if not is_ours or len(text) * 4 > PAYLOAD_BYTES_MAX:
-            _check_characters(text)
-        if not is_ours or text.count("</") >= XML_DEPTH_MAX - _RESULTS_DEPTH:
-            xml_of_answer(text)
+        _check_element(text, parser)
     return text
+
+
+def _check_element(text: str, parser: etree._BaseParser | None) -> None:
+    """A tree of an HTML or recovering parser may hold names that no XML parser takes (`@click`), and one of
+    any other parser entity references; both are parsed again. What was moved out of an HTML tree into one of
+    ours is not noticed: that would cost every honest answer a second parse, half as much again as the whole
+    item.
+    """
+    is_ours = (parser is PARSER or parser is _DEFAULT_PARSER) and not _ENTITY.search(text)
+    if not is_ours or len(text) * 4 > PAYLOAD_BYTES_MAX:
+        _check_characters(text)
+    if not is_ours or text.count("</") >= XML_DEPTH_MAX - _RESULTS_DEPTH:
+        xml_of_answer(text)
 
 
 def dump_dataclass(value: object) -> str:
