@@ -1,11 +1,11 @@
-"""The supervisor's process: lock and first workers, then all the rest (`serving`).
+"""The supervisor's process: first workers, then all the rest (`serving`).
 
 Started in two ways. `durable-bus serve` *is* this process. `run` and `bus.running` spawn it with an inherited
 socketpair (`python -m durable_bus.supervisor`), and it ends when that client does. It never imports
 the app: workers do.
 
 What is imported here is what it takes to start workers. They boot while this process imports the rest of
-itself and opens the journal.
+itself, and import the app once it has the journal's lock.
 """
 
 import contextlib
@@ -43,17 +43,20 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
         manager = Systemd.of(os.environ) if parent is None else None
         if manager is not None:
             cleanup.callback(manager.close)
+        json_log = config.verbose and config.log_format == "json"
         if parent is None:
             check_access(config)
-        lock = JournalLock(config.journal)
-        cleanup.callback(lock.release)
-        json_log = config.verbose and config.log_format == "json"
         starter = WorkerStarter(config.app, config.journal, config.engine, json_log=json_log)
         cleanup.callback(starter.close)
         # No more than there are cores: they would keep us from ours.
         starter.start_ahead(min(config.workers, len(os.sched_getaffinity(0))))
         with to_stay():
             from durable_bus.supervisor.serving import serve
+        if parent is not None and not _is_spoken_to(parent):
+            return 0  # nobody is left to work for
+        lock = JournalLock(config.journal)
+        cleanup.callback(lock.release)
+        starter.let_go()
         serve(config, parent, lock, starter, manager)
     return 0
 
@@ -87,8 +90,8 @@ def main(arguments: SupervisorArguments) -> int:
     with socket.socket(fileno=arguments.fd) as connection, connection.dup() as last_words:
         connection.set_inheritable(False)
         pid_fd = _pidfd_of_parent(arguments.parent_pid)
-        if pid_fd is None or not _is_spoken_to(connection, pid_fd):
-            return 0  # nobody is left to work for
+        if pid_fd is None:
+            return 0
         config = DaemonConfig(
             journal=Path(arguments.journal),
             app=arguments.app,
@@ -115,19 +118,16 @@ def main(arguments: SupervisorArguments) -> int:
             return error.exit_code if isinstance(error, JournalError) else 5
 
 
-def _is_spoken_to(connection: socket.socket, pid_fd: int) -> bool:
+def _is_spoken_to(parent: Parent) -> bool:
     """Wait for the client to say something; False when it has gone without. Before that the journal is not
-    ours to touch: the client may have started us while it looks whether there is anything to do.
+    ours to touch, nor the app: the client may have started us while it looks whether there is anything to do.
     """
     waiting = select.poll()
-    for fd in (connection.fileno(), pid_fd):
+    for fd in (parent.connection.fileno(), parent.pid_fd):
         waiting.register(fd, select.POLLIN)
-    if not waiting.poll(0):
-        with to_stay():
-            import durable_bus.supervisor.serving  # noqa: F401  what there is time for now
-        waiting.poll()
+    waiting.poll()
     try:
-        return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        return bool(parent.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
     except (BlockingIOError, ConnectionResetError):
         return False
 

@@ -66,6 +66,8 @@ class WorkerArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """It is an engine process, and hands what it gets on to this engine."""
     json_log: bool = False
     """What handlers print becomes lines of the log, see `worker.prints`."""
+    waits: bool = False
+    """It imports the app when a byte comes over the pipe, before the first frame."""
 
 
 Arguments = TypeVar("Arguments", SupervisorArguments, WorkerArguments)

@@ -71,6 +71,8 @@ def main(arguments: WorkerArguments) -> int:
     replies = Replies(write_fd)
     _disown_forks((read_fd, write_fd), words, replies)
     prints = Prints.install() if arguments.json_log else []
+    if arguments.waits and not os.read(read_fd, 1):
+        return 0
     try:
         bus = load_app(arguments.app)
         listeners = bus.settings()

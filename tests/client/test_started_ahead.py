@@ -1,4 +1,6 @@
-"""A supervisor of one's own that is started before it is known what there is to do touches nothing yet."""
+"""A supervisor of one's own that is started before it is known what there is to do touches nothing yet, and
+neither do its workers.
+"""
 
 import os
 import signal
@@ -13,6 +15,7 @@ from support import children_of, command_of, environment, until, until_gone
 
 from durable_bus.app.finding import app_spec
 from durable_bus.client.embedded import OwnSupervisor
+from durable_bus.payloads.settings import AppSpec
 
 VANISHES = """
 import os, sys, time
@@ -36,24 +39,59 @@ def waits(pid: int) -> bool:
     return "_sqlite3" in maps and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
 
 
-def test_it_touches_nothing_and_starts_nobody_until_it_is_spoken_to(journal: Path) -> None:
-    own = OwnSupervisor(app_spec(plain.bus), "plain", journal, 1)
+def has_booted(pid: int) -> bool:
+    """A worker that has loaded what reads payloads, and sleeps."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return "etree" in maps and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+@pytest.fixture
+def leaves_a_trace(tmp_path: Path) -> tuple[AppSpec, Path]:
+    """An app, and the file that its import makes."""
+    app, trace = tmp_path / "app", tmp_path / "app" / "imported"
+    app.mkdir()
+    lines = [
+        "from pathlib import Path",
+        "from durable_bus import Bus",
+        f"Path({str(trace)!r}).touch()",
+        "bus = Bus('app')",
+        "@bus.listener('echo')",
+        "def echo(item: str) -> str:",
+        "    return item",
+    ]
+    (app / "leaves_a_trace.py").write_text("\n".join(lines))
+    return AppSpec("module", "leaves_a_trace", "bus", [str(app), *sys.path]), trace
+
+
+def test_it_touches_nothing_and_imports_no_app_until_it_is_spoken_to(
+    leaves_a_trace: tuple[AppSpec, Path], tmp_path: Path
+) -> None:
+    app, trace = leaves_a_trace
+    journal = tmp_path / "new" / "journal.db"
+    journal.parent.mkdir()
+    own = OwnSupervisor(app, "app", journal, 1)
     pid = own.start()
     until(lambda: waits(pid), "the supervisor waits")
+    (worker,) = children_of(pid)
+    until(lambda: has_booted(worker), "its worker waits, too")
     assert list(journal.parent.iterdir()) == []
-    assert children_of(pid) == []
+    assert not trace.exists()
     with own.client() as client:
         assert client.start("echo", ["a"], buffer_id="b").wait().total == 1
+        assert children_of(pid) == [worker]
+    assert trace.exists()
     until_gone(pid)
 
 
 def test_it_ends_with_whoever_closes_it_unused(journal: Path) -> None:
     own = OwnSupervisor(app_spec(plain.bus), "plain", journal, 1)
-    own.start()
+    pid = own.start()
     assert own._spawned is not None
     process, _ = own._spawned
+    (worker,) = until(lambda: children_of(pid), "it has started its worker")
     own.close()
     assert process.returncode == -signal.SIGKILL
+    until_gone(worker)
     assert list(journal.parent.iterdir()) == []
 
 
@@ -71,9 +109,11 @@ def test_it_ends_when_its_client_dies_without_a_word(journal: Path, how: str) ->
     others = [pid for pid in children_of(client.pid) if pid != supervisor]
     try:
         until(lambda: waits(supervisor), "the supervisor waits")
+        workers = children_of(supervisor)
         client.kill()
         client.wait()
-        until_gone(supervisor)
+        for pid in (supervisor, *workers):
+            until_gone(pid)
         assert list(journal.parent.iterdir()) == []
     finally:
         for pid in others:

@@ -32,7 +32,9 @@ class StartedWorker(NamedTuple):
 
 
 class WorkerStarter:
-    """Of one app and journal. Some workers may be started ahead, before anybody asks for them."""
+    """Of one app and journal. Some workers may be started ahead, before anybody asks for them, and before it
+    is known whether there will be work: they boot, and then wait until they are let go.
+    """
 
     def __init__(
         self, app: AppSpec, journal: Path, engine: EngineSpec | None = None, *, json_log: bool = False
@@ -44,8 +46,17 @@ class WorkerStarter:
         self._ahead: list[StartedWorker] = []
 
     def start_ahead(self, count: int) -> None:
-        """Start workers that the next calls of `start` give, unless those are for an engine."""
-        self._ahead = [self._start(None) for _ in range(count)]
+        """Start workers that the next calls of `start` give, unless those are for an engine. None of them
+        imports the app before `let_go`.
+        """
+        for _ in range(count):  # one by one: those that there was room for are closed
+            self._ahead.append(self._start(None, waits=True))
+
+    def let_go(self) -> None:
+        """Let those that were started ahead import the app."""
+        for worker in self._ahead:
+            with contextlib.suppress(BrokenPipeError):  # its end is seen like any worker's
+                os.write(worker.write_fd, b"\0")
 
     def start(self, *, engine: bool = False) -> StartedWorker:
         """A worker, or an engine process. Raises OSError when there is no room for one more."""
@@ -60,7 +71,7 @@ class WorkerStarter:
         for worker in self._ahead:
             worker.process.wait()
 
-    def _start(self, engine: EngineSpec | None) -> StartedWorker:
+    def _start(self, engine: EngineSpec | None, *, waits: bool = False) -> StartedWorker:
         to_worker_read, to_worker_write = os.pipe2(os.O_CLOEXEC)
         from_worker_read, from_worker_write = os.pipe2(os.O_CLOEXEC)
         slot_fd = os.memfd_create("durable_bus slot", os.MFD_CLOEXEC)
@@ -76,7 +87,7 @@ class WorkerStarter:
             slot = Slot(slot_fd)
             slot.limit = ORDINAL_MAX
             arguments = WorkerArguments(
-                child_fds, os.getpid(), self._app, self._journal, engine=engine, json_log=self._json_log
+                child_fds, os.getpid(), self._app, self._journal, engine, self._json_log, waits
             )
             module = "durable_bus.worker" if engine is None else "durable_bus.engines"
             process = spawn(module, arguments, child_fds)
