@@ -8,15 +8,17 @@ import runpy
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from durable_bus.app.bus import Bus
 from durable_bus.app.options import check_attempts, check_timeout
 from durable_bus.errors import BusNotImportable, UsageError, said
 from durable_bus.payloads.messages import check_name
 from durable_bus.payloads.settings import AppSpec, MappedSettings
+
+if TYPE_CHECKING:
+    from durable_bus.app.bus import Bus
 
 __all__ = ["app_spec", "function_spec", "load_app", "mapped_settings", "parse_function_spec", "parse_spec"]
 
@@ -32,7 +34,7 @@ def parse_spec(spec: str) -> AppSpec:
     return _described("module", module, attribute, [os.getcwd(), *sys.path])
 
 
-def app_spec(bus: Bus) -> AppSpec:
+def app_spec(bus: "Bus") -> AppSpec:
     """The app that this Bus of the running process is.
 
     Raises BusNotImportable when no other process could import it: it was made at a prompt, from stdin or with
@@ -121,7 +123,7 @@ def _main(attribute: str) -> AppSpec:
     return _described("path", os.path.abspath(path), attribute, sys.path)
 
 
-def load_app(app: AppSpec) -> Bus:
+def load_app(app: AppSpec) -> "Bus":
     """Import the Bus that an AppSpec describes; of a function, make one. It is for a fresh process, whose
     `sys.path` becomes the app's.
 
@@ -131,6 +133,8 @@ def load_app(app: AppSpec) -> Bus:
 
     Raises BusNotImportable, one line, with the type and message of what the app raised.
     """
+    from durable_bus.app.bus import Bus  # 20 ms, which a command does not need to name an app
+
     kind, where, attribute = app.kind, app.value, app.attribute
     sys.path[:] = app.sys_path
     try:

@@ -1,5 +1,6 @@
 """`demo`: the code audit over Python's own standard library, and what its journal has to tell."""
 
+import contextlib
 import heapq
 import shlex
 import shutil
@@ -9,7 +10,8 @@ from typing import cast
 
 import click
 
-from durable_bus.cli.embedded import Job, Outcome, run_job
+from durable_bus.cli.embedded import Outcome, run_job
+from durable_bus.cli.job import Job
 from durable_bus.cli.options import journal_option, quiet_option, workers_option
 from durable_bus.cli.printing import duration, printable, rate, shortened
 from durable_bus.cli.progress import open_progress
@@ -37,7 +39,9 @@ def demo_command(journal: Path, workers: int | None, quiet: bool) -> int:
     \b
     durable-bus demo --workers 2
     """
-    outcome = run_job(Job(_APP, "audit", list(sources()), journal, workers=workers), open_progress(quiet))
+    job = Job(_APP, "audit", list(sources()), journal, workers=workers)
+    with contextlib.closing(job.own_supervisor()) as own:
+        outcome = run_job(job, own, open_progress(quiet))
     with JournalReader(journal) as reader:
         _show(reader, outcome, journal)
     return 0

@@ -1,19 +1,17 @@
 """`run`: a fan-out from beginning to end, with a supervisor of its own."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import click
 
 from durable_bus.cli import options
-from durable_bus.cli.embedded import Job, run_job
-from durable_bus.cli.follow import how_it_ended
 from durable_bus.cli.items_file import ItemsFile
-from durable_bus.cli.output import Written, write_latest
+from durable_bus.cli.job import Job
 from durable_bus.cli.printing import duration, rate
 from durable_bus.cli.progress import open_progress
 from durable_bus.client.terms import terms_of
-from durable_bus.journal.reader import JournalReader
 
 
 @click.command("run")
@@ -51,11 +49,20 @@ def run_items(
     **of_job: Any,
 ) -> int:
     """What `options.run_options` ask for, with the app and the target of `of_job`; the exit code."""
-    written = Written(format_name, output, with_items)
-    written.check(journal, Path(items_path))
     progress = open_progress(quiet)
     with ItemsFile(items_path, items_format, once=True) as items:
-        outcome = run_job(Job(items=items, journal=journal, is_pipe=items.is_pipe, **of_job), progress)
+        job = Job(items=items, journal=journal, is_pipe=items.is_pipe, **of_job)
+        with contextlib.closing(job.own_supervisor()) as own:
+            own.start_ahead()
+            # All this takes as long to import as the supervisor takes to boot.
+            from durable_bus.cli.embedded import run_job
+            from durable_bus.cli.follow import how_it_ended
+            from durable_bus.cli.output import Written, write_latest
+            from durable_bus.journal.reader import JournalReader
+
+            written = Written(format_name, output, with_items)
+            written.check(journal, Path(items_path))
+            outcome = run_job(job, own, progress)
     if outcome.stopped_early:
         return 1
     buffer = outcome.chain[0]

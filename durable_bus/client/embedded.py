@@ -1,4 +1,8 @@
-"""A supervisor of our own: started for one client, and ended with it."""
+"""A supervisor of our own: started for one client, and ended with it.
+
+What it takes to start one is little. All that its client needs is imported when that is asked for: the
+supervisor boots meanwhile.
+"""
 
 import contextlib
 import importlib
@@ -10,18 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from durable_bus.app.bus import Bus
-from durable_bus.app.finding import app_spec
-from durable_bus.client.client import Client, refuse_inside_handler
-from durable_bus.client.session import Session
 from durable_bus.errors import UsageError
-from durable_bus.journal.connection import DURABILITIES
 from durable_bus.payloads.messages import check_name, is_seconds
 from durable_bus.payloads.settings import AppSpec
-from durable_bus.wire.spawning import EngineSpec, SupervisorArguments, spawn
+from durable_bus.wire.spawning import DURABILITIES, EngineSpec, SupervisorArguments, spawn
 
 if TYPE_CHECKING:
     import subprocess
+
+    from durable_bus.app.bus import Bus
+    from durable_bus.client.client import Client
 
 __all__ = [
     "OwnSupervisor",
@@ -74,14 +76,17 @@ def spawn_supervisor(
 
 @contextlib.contextmanager
 def running(
-    bus: Bus,
+    bus: "Bus",
     journal: str | os.PathLike[str] = "journal.db",
     workers: int | None = None,
     *,
     grace: float = 10.0,
     **options: Any,
-) -> Iterator[Client]:
+) -> "Iterator[Client]":
     """See `Bus.running`."""
+    from durable_bus.app.finding import app_spec
+    from durable_bus.client.client import refuse_inside_handler
+
     path = Path(journal)
     refuse_inside_handler(path)
     with open_client(app_spec(bus), bus.name, path, workers, grace_s=grace, **options) as client:
@@ -137,12 +142,15 @@ class OwnSupervisor:
         if not self._journal.exists():
             self.start()
 
-    def client(self, name: str | None = None) -> Client:
+    def client(self, name: str | None = None) -> "Client":
         """The client that it works for, and that ends it; started if it is not yet. The next one has another
         process. Raises UsageError, and what a start with this journal raises.
         """
         process, connection = self._spawned or self._spawn()
         self._spawned = None
+        from durable_bus.client.client import Client
+        from durable_bus.client.session import Session
+
         return Client(self._journal, name=name, _session=Session(self._journal, name, connection, process))
 
     def close(self) -> None:
@@ -169,7 +177,7 @@ def _spawn_checked(
     """As `spawn_supervisor`, with what users say. Raises UsageError."""
     spec = engine_spec(engine, engine_workers, workers)
     count = check_workers(workers) if spec is None else 1
-    if durability not in list(DURABILITIES):
+    if durability not in DURABILITIES:
         raise UsageError(f"durability={durability!r:.100} is not {' or '.join(map(repr, DURABILITIES))}")
     if not is_seconds(grace_s):
         raise UsageError(f"grace={grace_s!r:.100} is not a number of seconds of at least 0")
@@ -193,7 +201,7 @@ def open_client(
     *,
     name: str | None = None,
     **options: Any,
-) -> Client:
+) -> "Client":
     """A client with a supervisor of its own, which takes the options of `OwnSupervisor`. Raises
     UsageError, before one is started.
     """

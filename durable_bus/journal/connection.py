@@ -28,7 +28,6 @@ from durable_bus.journal.access import refuse_no_file, refuse_others, reserved
 
 __all__ = [
     "APPLICATION_ID",
-    "DURABILITIES",
     "PAGE_BYTES",
     "SCHEMA_VERSION",
     "TEXT_BYTES_MAX",
@@ -44,7 +43,6 @@ __all__ = [
 APPLICATION_ID = int.from_bytes(b"DBUS", "big")
 SCHEMA_VERSION = 6
 SQLITE_OLDEST = (3, 38, 0)
-DURABILITIES = {"full": "FULL", "normal": "NORMAL"}
 
 TEXT_BYTES_MAX = 64 * 1024 * 1024
 """The longest text that SQLite may make of many payloads; beyond it we ask for fewer. One of 8 MiB fits."""
@@ -139,7 +137,7 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
                 raise JournalUnreachable(
                     f"cannot open the journal {path} for writing: its journal mode stays {mode!r}"
                 )
-            connection.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
+            connection.execute(f"PRAGMA synchronous = {durability.upper()}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // page_bytes}")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
             # Debian's SQLite overwrites deleted rows: to drop a buffer took as much room as it had.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import subprocess
 
 __all__ = [
+    "DURABILITIES",
     "INSIDE_HANDLER_VARIABLE",
     "EngineSpec",
     "SupervisorArguments",
@@ -21,6 +22,9 @@ __all__ = [
     "arguments_of",
     "spawn",
 ]
+
+DURABILITIES = ("full", "normal")
+"""What a supervisor may be told of an acknowledged commit: it survives a power cut, or a kill only."""
 
 INSIDE_HANDLER_VARIABLE = "DURABLE_BUS_INSIDE_HANDLER"
 """Set in workers, and so in what their handlers start, to the journal they work for."""
