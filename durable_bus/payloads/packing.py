@@ -5,15 +5,27 @@ from typing import cast
 
 __all__ = ["cut", "decoded", "pack", "split", "unpack"]
 
+_FEW = 256
+"""So many texts are joined before they are encoded: of 88 characters 11 ns each instead of 35. Of thousands
+that is slower, as what they come to is mapped into memory anew each time.
+"""
+
 
 def pack(payloads: Sequence[str] | Sequence[bytes]) -> bytes:
     """A body of these payloads: texts, or bytes in UTF-8. Raises UnicodeEncodeError for half a surrogate
     pair; NUL is the caller's to refuse.
     """
-    if payloads and isinstance(payloads[0], bytes):
+    if not payloads:
+        return b""
+    if isinstance(payloads[0], bytes):
         return b"\0".join([*cast(Sequence[bytes], payloads), b""])
+    texts = cast(Sequence[str], payloads)
+    if len(texts) <= _FEW:
+        joined = "\0".join(texts)
+        if joined.isascii():
+            return joined.encode() + b"\0"
     # One by one: a text beyond ASCII would make all of them slow to encode (0.4 µs each instead of 0.15).
-    return b"\0".join([*map(str.encode, cast(Sequence[str], payloads)), b""])
+    return b"\0".join([*map(str.encode, texts), b""])
 
 
 def unpack(body: bytes) -> list[str]:
