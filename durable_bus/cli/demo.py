@@ -10,12 +10,12 @@ from typing import cast
 
 import click
 
-from durable_bus.cli.embedded import Outcome, run_job
-from durable_bus.cli.job import Job
+from durable_bus.cli.embedded import Job, Outcome, run_job
 from durable_bus.cli.options import journal_option, quiet_option, workers_option
 from durable_bus.cli.printing import duration, printable, rate, shortened
 from durable_bus.cli.progress import open_progress
 from durable_bus.cli.rows import write_rows
+from durable_bus.cli.starting import started_ahead
 from durable_bus.examples.code_audit import Metrics, sources
 from durable_bus.journal.reader import BufferContent, JournalReader
 from durable_bus.payloads.forms import FORM_NAMES
@@ -39,9 +39,8 @@ def demo_command(journal: Path, workers: int | None, quiet: bool) -> int:
     \b
     durable-bus demo --workers 2
     """
-    job = Job(_APP, "audit", list(sources()), journal, workers=workers)
-    with contextlib.closing(job.own_supervisor()) as own:
-        outcome = run_job(job, own, open_progress(quiet))
+    with contextlib.closing(started_ahead(_APP, journal, workers)) as own:
+        outcome = run_job(Job(_APP, "audit", list(sources()), journal), own, open_progress(quiet))
     with JournalReader(journal) as reader:
         _show(reader, outcome, journal)
     return 0

@@ -8,17 +8,17 @@ is a stream: its first items run while the last ones are read.
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain as chained
 from itertools import islice
+from pathlib import Path
 from typing import NoReturn
 
 from durable_bus.cli.facts import budget_spent
 from durable_bus.cli.feeding import compare_all, feed_stream, has_ended_early, items_of_function
 from durable_bus.cli.follow import how_far, seen_until_end
 from durable_bus.cli.interrupts import interrupted_by
-from durable_bus.cli.job import Job
 from durable_bus.cli.progress import Progress
 from durable_bus.client.buffer_ids import (
     KEY_ITEMS,
@@ -34,9 +34,34 @@ from durable_bus.client.upload import Written, digest_items, items_of_bus
 from durable_bus.errors import BufferError, Interrupted, NotFound, TimedOut
 from durable_bus.journal.access import path_to_write
 from durable_bus.journal.reader import BufferContent, JournalReader
+from durable_bus.payloads.settings import MappedSettings
+from durable_bus.wire.parts import Terms
 
 _LOOK_FOR_FAILURES_EVERY_S = 0.1
 """How soon it is seen that too many items have failed; who looks on may be told more seldom."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be run."""
+
+    app: str
+    """module:attribute, of a bus; or of a function, where `mapped` is given."""
+    target: str
+    items: Iterable[object]
+    journal: Path
+    is_pipe: bool = False
+    """The items can be read only once, and take as long to come as they take."""
+    mapped: MappedSettings | None = None
+    buffer_id: str | None = None
+    retry_failed: bool = False
+    max_failures: int | None = None
+    terms: Terms | None = None
+
+    @property
+    def written(self) -> Written:
+        """How the items are written."""
+        return items_of_bus if self.mapped is None else items_of_function
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +106,15 @@ def run_job(job: Job, own: OwnSupervisor, progress: Progress) -> Outcome:
     return Outcome(session.chain(), stopped_early, session.handled, session.seconds)
 
 
-def _written(job: Job) -> Written:
-    """How the items are written."""
-    return items_of_bus if job.mapped is None else items_of_function
-
-
 def _looked_through(job: Job) -> tuple[Job, int | None, str]:
     """How many items there are, and their digest. Of a pipe what is at its end is not known before it is
     there, so its first items say which buffer it is: then the job has them again, and the number is None.
     """
     if not job.is_pipe:
-        return job, *digest_items(job.items, _written(job))
+        return job, *digest_items(job.items, job.written)
     items = iter(job.items)
     first = list(islice(items, KEY_ITEMS if job.buffer_id is None else 1))
-    _, digest = digest_items(first, _written(job))
+    _, digest = digest_items(first, job.written)
     return replace(job, items=chained(first, items)), None if first else 0, digest
 
 
@@ -150,7 +170,7 @@ class _Session:
     def _compare_items(self, known: BufferContent, given: Iterator[object]) -> None:
         with JournalReader(self._job.journal) as reader:
             recorded = Recorded(reader.item_payloads(known.buffer_seq), known.total)
-            compare_all(known.buffer_id, given, _written(self._job), recorded)
+            compare_all(known.buffer_id, given, self._job.written, recorded)
         self._total = known.total
 
     def work(self) -> bool:
@@ -191,7 +211,7 @@ class _Session:
                 client,
                 upload,
                 iter(self._job.items),
-                _written(self._job),
+                self._job.written,
                 self._progress,
                 total=self._total,
                 stop=lambda failed: self._too_many(failed) or self._is_paused(client, self._buffer_id),

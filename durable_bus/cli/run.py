@@ -1,17 +1,19 @@
 """`run`: a fan-out from beginning to end, with a supervisor of its own."""
 
+from __future__ import annotations
+
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from durable_bus.cli import options
-from durable_bus.cli.items_file import ItemsFile
-from durable_bus.cli.job import Job
-from durable_bus.cli.printing import duration, rate
-from durable_bus.cli.progress import open_progress
-from durable_bus.client.terms import terms_of
+from durable_bus.cli.starting import started_ahead
+
+if TYPE_CHECKING:
+    from durable_bus.client.embedded import OwnSupervisor
+    from durable_bus.payloads.settings import MappedSettings
 
 
 @click.command("run")
@@ -34,11 +36,38 @@ def run_command(**given: Any) -> int:
     durable-bus run audit:bus digest --items paths.txt > results.xml
     durable-bus run facts:bus extract --items docs.jsonl --format jsonl
     """
+    from durable_bus.client.terms import terms_of
+
     terms = terms_of(**{name: given.pop(name) for name in options.TERMS})
     return run_items(terms=terms, **given)
 
 
 def run_items(
+    app: str,
+    journal: Path,
+    workers: int | None,
+    durability: str,
+    engine: str | None,
+    engine_workers: int | None,
+    mapped: MappedSettings | None = None,
+    **given: Any,
+) -> int:
+    """What `options.run_options` ask for; the exit code."""
+    own = started_ahead(
+        app,
+        journal,
+        workers,
+        mapped=mapped,
+        durability=durability,
+        engine=engine,
+        engine_workers=engine_workers,
+    )
+    with contextlib.closing(own):
+        return _run(own, app=app, journal=journal, mapped=mapped, **given)
+
+
+def _run(
+    own: OwnSupervisor,
     items_path: str,
     items_format: str | None,
     journal: Path,
@@ -48,21 +77,21 @@ def run_items(
     quiet: bool,
     **of_job: Any,
 ) -> int:
-    """What `options.run_options` ask for, with the app and the target of `of_job`; the exit code."""
+    # To import this takes as long as the supervisor takes to boot.
+    from durable_bus.cli.embedded import Job, run_job
+    from durable_bus.cli.follow import how_it_ended
+    from durable_bus.cli.items_file import ItemsFile
+    from durable_bus.cli.output import Written, write_latest
+    from durable_bus.cli.printing import duration, rate
+    from durable_bus.cli.progress import open_progress
+    from durable_bus.journal.reader import JournalReader
+
+    written = Written(format_name, output, with_items)
+    written.check(journal, Path(items_path))
     progress = open_progress(quiet)
     with ItemsFile(items_path, items_format, once=True) as items:
         job = Job(items=items, journal=journal, is_pipe=items.is_pipe, **of_job)
-        with contextlib.closing(job.own_supervisor()) as own:
-            own.start_ahead()
-            # All this takes as long to import as the supervisor takes to boot.
-            from durable_bus.cli.embedded import run_job
-            from durable_bus.cli.follow import how_it_ended
-            from durable_bus.cli.output import Written, write_latest
-            from durable_bus.journal.reader import JournalReader
-
-            written = Written(format_name, output, with_items)
-            written.check(journal, Path(items_path))
-            outcome = run_job(job, own, progress)
+        outcome = run_job(job, own, progress)
     if outcome.stopped_early:
         return 1
     buffer = outcome.chain[0]

@@ -48,8 +48,8 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
             check_access(config)
         starter = WorkerStarter(config.app, config.journal, config.engine, json_log=json_log)
         cleanup.callback(starter.close)
-        # No more than there are cores: they would keep us from ours.
-        starter.start_ahead(min(config.workers, len(os.sched_getaffinity(0))))
+        # One core is for us and our client, or the first worker has to wait for us. The others come later.
+        starter.start_ahead(max(1, min(config.workers, len(os.sched_getaffinity(0)) - 1)))
         with to_stay():
             from durable_bus.supervisor.serving import serve
         if parent is not None and not _is_spoken_to(parent):
