@@ -25,9 +25,12 @@ from simulation.planting import change_statement, is_found
 FIRST_SEED = {
     "admit_a_second_producer": 13,
     "admit_whom_another_has_followed": 10,
+    "count_instead_of_rows": 3,
+    "forget_the_unique_constraint": 3,
     "give_up_a_stream_with_its_producer": 22,
     "record_a_chunk_twice": 32,
     "seal_before_the_last_chunk": 22,
+    "take_nothing": 28,
 }
 """Those that need a rare moment begin with a schedule that has it, or shortly before."""
 

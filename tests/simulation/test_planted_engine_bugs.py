@@ -51,11 +51,13 @@ CALM: dict[str, Any] = {
 """Schedules in which hardly anything is given back for other reasons."""
 FIRST_SEED = {
     "blame_who_was_not_alone": 19,
-    "blame_for_the_silence_of_an_engine_process": 12,
-    "count_a_late_reply_as_another_result": 22,
+    "blame_for_the_silence_of_an_engine_process": 13,
+    "blame_whoever_an_engine_process_ends_with": 3,
+    "count_a_late_reply_as_another_result": 23,
     "judge_an_engine_process_by_its_items": 14,
-    "never_miss_an_engine_process": 12,
-    "take_a_late_failure_for_one_of_this_attempt": 28,
+    "never_miss_an_engine_process": 13,
+    "take_a_late_failure_for_one_of_this_attempt": 67,
+    "take_messages_for_an_idle_engine": 3,
 }
 """Those that need a process stopped for long, or a reply that comes late, begin shortly before one."""
 

@@ -28,7 +28,7 @@ EQUAL: dict[str, Any] = {
 }
 """Schedules in which much is equal."""
 FIRST_SEED = {
-    "give_the_answer_of_other_code": 34,
+    "give_the_answer_of_other_code": 165,
     "keep_who_waits_after_its_buffer": 7,
     "pass_who_waits_with_low_water": 152,
     "remember_failures": 5,

@@ -34,18 +34,22 @@ PACED: dict[str, Any] = {
 """Schedules in which there is much that these bugs are about."""
 FIRST_SEED = {
     "begin_at_any_time": 4,
-    "charge_limits_when_work_is_handed_out": 32,
+    "charge_limits_when_work_is_handed_out": 104,
     "count_as_running_what_has_begun": 5,
     "count_twice_what_is_said_twice": 23,
-    "forget_limits_at_a_restart": 80,
-    "forget_rests_at_a_restart": 46,
+    "forget_limits_at_a_restart": 169,
+    "forget_rests": 3,
+    "forget_rests_at_a_restart": 47,
     "give_buffers_of_handlers_no_budget": 9,
     "hand_out_a_batch_of_what_has_a_budget": 11,
     "know_no_priority": 33,
+    "look_at_no_deadline": 3,
     "never_have_enough": 4,
     "pause_only_who_was_given_the_budget": 19,
+    "sleep_through_deadlines": 3,
     "spend_without_an_end": 9,
-    "write_limits_when_more_is_in_hand": 143,
+    "wake_nobody_when_tokens_come": 3,
+    "write_limits_when_more_is_in_hand": 144,
 }
 """Those that need something at the right moment begin with a schedule that has it, or shortly before."""
 
