@@ -72,7 +72,7 @@ dispatches a run took, and how many of them were taken back for another worker, 
 **small**: a buffer of thirty items that sleep 1 ms on a warm daemon, a hundred times for each number of
 workers, beside what it would take if nothing else took time (and what a sleep of 1 ms really takes here). A
 buffer of one item on an idle daemon, and two fdatasyncs of 4 KiB after each of them; and ten such buffers,
-one after the other, while 200 buffers of 500 sleeping items are open.
+one after the other, while --small-open buffers of 500 sleeping items are open.
 
 **forms**: JSON objects of 300 bytes, dict in and dict out, beside text of the same length, str in and str
 out: items a second until `wait` has returned, in paired rounds. And what is asked of --journal-results such
@@ -83,9 +83,9 @@ running before and nothing after: items a second, processes started and ended wi
 --items that take no time, and of as many as keep all workers busy for --map-seconds.
 
 **console**: a journal of --journal-results results in --console-buffers buffers, a daemon that does some
-5,000 items/s on it, and the console: the first byte of each page, asked thirty times, and its size; the
-console's processor time while one page is open, which is fetched at each event; fifty event streams for
---console-seconds, and what is left of them; its peak memory. It needs the extra web, and httpx.
+5,000 items/s on it, and the console: the first byte of each page, asked --console-samples times, and its
+size; the console's processor time while one page is open, which is fetched at each event; fifty event streams
+for --console-seconds, and what is left of them; its peak memory. It needs the extra web, and httpx.
 """
 
 import argparse
@@ -143,7 +143,10 @@ COUNTS = {
     "journal_results": (1_000_000, ""),
     "small_samples": (100, "buffers of each kind of small"),
     "million_items": (1_000_000, "the more of million's"),
+    "small_open": (200, "buffers that are open beside small's"),
     "console_buffers": (10_000, "that have the --journal-results of console's journal"),
+    "console_samples": (30, "how often each of its pages is asked"),
+    "console_items": (2_000_000, "of the buffer that is worked on meanwhile"),
 }
 """Options that take a whole number: the default, and what it is for."""
 

@@ -65,6 +65,7 @@ def options_of(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fair-seconds", type=float, default=20.0, help="how long its two buffers run")
     parser.add_argument("--waiting-items", type=int, default=100_000)
     parser.add_argument("--status-seconds", type=float, default=10.0, help="how long status is asked")
+    parser.add_argument("--echo-items", type=int, default=100_000, help="of each of waiting's rates")
     parser.add_argument("--rounds", type=int, default=3, help="of waiting's rates, whose median counts")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where journals go")
     parser.add_argument("--json", action="store_true", help="print JSON, at the end")

@@ -54,7 +54,8 @@ def long_report(tmp_path_factory: pytest.TempPathFactory) -> Any:
     few += ["--cores-list", "1", "--sleepers-list", "2", "--cores-seconds", "0.01"]
     few += ["--small-list", "2,3", "--small-samples", "2", "--map-seconds", "0.01"]
     few += ["--submit-rate", "48", "--submit-seconds", "0.5"]
-    few += ["--console-buffers", "5", "--console-seconds", "1"]
+    few += ["--console-buffers", "5", "--console-seconds", "1", "--console-samples", "2"]
+    few += ["--console-items", "50000", "--small-open", "20"]
     asked = ["--only", "awaits,beside,submissions,flood,journal,million,cost,cores,small,forms,map,console"]
     return report_made_once(tmp_path_factory, "long", *few, *asked)
 

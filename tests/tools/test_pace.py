@@ -15,6 +15,7 @@ FEW = (
     *("--prompts", "40", "--seconds", "2", "--periods", "2", "--change-seconds", "1", "--latency", "0.1"),
     *("--big-items", "5000"),
     *("--fair-seconds", "1", "--waiting-items", "500", "--status-seconds", "0.2", "--rounds", "1"),
+    *("--echo-items", "2000"),
 )
 EXCESS = """
 import json, sys

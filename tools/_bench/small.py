@@ -15,7 +15,6 @@ from durable_bus import Client
 
 FANNED_ITEMS = 30
 FANNED_JOB = "sleep_1ms"
-OPEN_BUFFERS = 200
 OPEN_BUFFER_ITEMS = 500
 ONE_ITEM_BUFFERS_BESIDE = 10
 
@@ -29,12 +28,16 @@ def small(options: argparse.Namespace) -> dict[str, Any]:
             for item in items_of("query", options.small_samples):
                 alone_s.append(seconds_of(client, [item]))
                 synced_s.append(append_s(file) + append_s(file))
-        beside_s = beside_many(client, items_of("query", ONE_ITEM_BUFFERS_BESIDE))
+        beside_s = beside_many(client, items_of("query", ONE_ITEM_BUFFERS_BESIDE), options.small_open)
     return {
         "fanned": fanned,
         "one_item": percentiles(alone_s),
         "two_fdatasyncs": percentiles(synced_s),
-        "one_item_beside": {"workers": options.small_list[0], **percentiles(beside_s)},
+        "one_item_beside": {
+            "workers": options.small_list[0],
+            "open_buffers": options.small_open,
+            **percentiles(beside_s),
+        },
     }
 
 
@@ -62,10 +65,10 @@ def slept_ms() -> float:
     return round(statistics.median(samples_ms), 2)
 
 
-def beside_many(client: Any, items: list[str]) -> list[float]:
+def beside_many(client: Any, items: list[str], open_buffers: int) -> list[float]:
     """One-item buffers, one after the other, while many are open, whose items sleep."""
     others = searches(OPEN_BUFFER_ITEMS)
-    started = [client.start(FANNED_JOB, others) for _ in range(OPEN_BUFFERS)]
+    started = [client.start(FANNED_JOB, others) for _ in range(open_buffers)]
     samples_s = [seconds_of(client, [item]) for item in items]
     assert started[-1].status().state == "open", "the others were still open"
     for buffer in started:
@@ -80,5 +83,5 @@ def show_small(measured: dict[str, Any]) -> None:
         show_percentiles(label, facts)
     show_percentiles("one item", measured["one_item"])
     show_percentiles("two fdatasyncs of 4 KiB, in between", measured["two_fdatasyncs"])
-    label = f"one item, beside {OPEN_BUFFERS} open buffers"
+    label = f"one item, beside {measured['one_item_beside']['open_buffers']} open buffers"
     show_percentiles(label, measured["one_item_beside"])

@@ -79,14 +79,12 @@ def show_priority(measured: dict[str, Any]) -> None:
 
 # ---- waiting
 
-ECHO_ITEMS = 100_000
-
 
 def waiting(options: argparse.Namespace) -> dict[str, Any]:
-    rounds = range(options.rounds)
+    rounds, items = range(options.rounds), [str(n) for n in range(options.echo_items)]
     with daemon(options.folder, 2) as one, one.client() as client:
-        echo_rate(client)
-        before = [echo_rate(client) for _ in rounds]
+        echo_rate(client, items)
+        before = [echo_rate(client, items) for _ in rounds]
         alone_mb = memory_mb(one.process.pid)
         client.start("seldom", map(str, range(options.waiting_items)), buffer_id="waiting")
         while not completed(one.journal, "waiting"):
@@ -97,10 +95,10 @@ def waiting(options: argparse.Namespace) -> dict[str, Any]:
             begun_s = time.perf_counter()
             client.supervisor_status()
             asked_s.append(time.perf_counter() - begun_s)
-        beside = [echo_rate(client) for _ in rounds]
+        beside = [echo_rate(client, items) for _ in rounds]
         waiting_mb, peak = memory_mb(one.process.pid), peak_mb(one.process.pid)
         client.cancel("waiting")
-        after = [echo_rate(client) for _ in rounds]
+        after = [echo_rate(client, items) for _ in rounds]
     return {
         "items": options.waiting_items,
         "memory_before_mb": alone_mb,
@@ -114,10 +112,10 @@ def waiting(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def echo_rate(client: Client) -> float:
+def echo_rate(client: Client, items: list[str]) -> float:
     begun_s = time.perf_counter()
-    client.start("echo", [str(n) for n in range(ECHO_ITEMS)]).wait()
-    return ECHO_ITEMS / (time.perf_counter() - begun_s)
+    client.start("echo", items).wait()
+    return len(items) / (time.perf_counter() - begun_s)
 
 
 def memory_mb(pid: int) -> float:
