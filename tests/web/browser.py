@@ -24,6 +24,12 @@ FLAGS = (
     *("--hide-scrollbars", "--force-color-profile=srgb"),
     "--disable-dev-shm-usage",  # containers have little of it
 )
+FOCUSED = (
+    "const e = document.activeElement;"
+    "const name = e.tagName + ' '"
+    " + (e.id || e.getAttribute('aria-label') || e.textContent.trim().slice(0, 40));"
+)
+"""What has the focus, and its name."""
 NO_SCRIPTS = 2
 """What Chromium's settings call blocked."""
 
@@ -58,6 +64,13 @@ class Browser:
         self.driver.get(f"{console.address}/?token={console.token}")
         until(lambda: self.path == "/", "the console has let us in")
         self.log()
+
+    def enter_once(self, console: Console) -> None:
+        """Stay where it is if it has entered there; what was said before is forgotten."""
+        if self.address == console.address:
+            self.log()
+        else:
+            self.enter(console)
 
     def open(self, path: str) -> None:
         self.driver.get(self.address + path)
@@ -136,13 +149,7 @@ class Browser:
     @property
     def focused(self) -> str:
         """What has the focus: its tag, and its id, or else what it says."""
-        return str(
-            self.run(
-                "const e = document.activeElement;"
-                "const name = e.id || e.getAttribute('aria-label') || e.textContent.trim().slice(0, 40);"
-                "return `${e.tagName} ${name}`"
-            )
-        )
+        return str(self.run(f"{FOCUSED} return name"))
 
     def wide(self, width: int, height: int = 900) -> None:
         self.tell(
@@ -199,11 +206,16 @@ def connections_of(pid: int) -> int:
     return sum(fields[3] == "01" and fields[9] in inodes for fields in map(str.split, lines))
 
 
-def violations(browser: Browser) -> list[str]:
-    """What axe finds serious or critical on the page that is open."""
+def violations(browser: Browser, *rules: str) -> list[str]:
+    """What axe finds serious or critical on the page that is open. `rules`: by these only."""
     from axe_core_python.selenium import Axe
 
-    found = Axe().run(browser.driver)
+    if not browser.run("return 'axe' in window"):
+        browser.run(Axe().axe_script)
+    # Of what is as it should be axe tells as much, unless it is told not to.
+    only = {"runOnly": {"type": "rule", "values": list(rules)}} if rules else {}
+    options = {"resultTypes": ["violations"], "selectors": False, "preload": False, **only}
+    found = browser.driver.execute_async_script("axe.run(arguments[0]).then(arguments[1])", options)
     return [
         f"{one['id']} ({one['impact']}): {json.dumps([node['html'] for node in one['nodes']])[:600]}"
         for one in found["violations"]

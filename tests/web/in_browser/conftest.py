@@ -41,10 +41,10 @@ def any_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def browser(any_browser: Browser, web: Console) -> Browser:
-    """On the overview, with nothing said of it yet."""
+    """Let in, on whatever page the last test has left it; nothing is said of it yet."""
     any_browser.wide(1200)
     any_browser.dark(False)
-    any_browser.enter(web)
+    any_browser.enter_once(web)
     return any_browser
 
 

@@ -58,6 +58,7 @@ def test_the_page_of_a_buffer_that_runs_ends_at_what_sql_says(
 
 
 def test_the_overview_lists_what_begins_while_one_looks(browser: Browser, client: Client) -> None:
+    browser.open("/")
     browser.run("window.same = true")
     client.start("work", [Text("fine")], buffer_id="just-begun")
     until(lambda: "just-begun" in browser.text(), "it is listed")
@@ -88,6 +89,7 @@ def test_the_focus_of_a_link_outlasts_what_happens(browser: Browser, client: Cli
 
 
 def test_pause_holds_a_page_as_it_is(browser: Browser, client: Client, web: Console) -> None:
+    browser.open("/")
     browser.press("p")
     assert browser.text("#pause") == "Go on"
     assert browser.one("#pause").get_attribute("aria-pressed") == "true"
@@ -107,6 +109,7 @@ def test_pause_holds_a_page_as_it_is(browser: Browser, client: Client, web: Cons
 def test_a_page_that_nobody_sees_holds_no_connection(browser: Browser, client: Client, web: Console) -> None:
     pid = web.command.process.pid
     web.browser.close()
+    browser.open("/")
     browser.run("window.same = true")
     until(lambda: browser.all("body.live"), "the page listens")
     first = browser.driver.current_window_handle

@@ -20,11 +20,12 @@ def bare_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def bare(bare_browser: Browser, web: Console) -> Browser:
-    bare_browser.enter(web)
+    bare_browser.enter_once(web)
     return bare_browser
 
 
 def test_no_script_runs(bare: Browser) -> None:
+    bare.open("/")
     assert bare.all("html.js") == []
     assert bare.all("#pause")
     assert not bare.one("#pause").is_displayed(), "a button that would do nothing is not there"
