@@ -88,13 +88,15 @@ def test_a_message_is_handled_here_and_what_handlers_pass_on_goes_on(
 @pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize("engine", ["process:2", *OTHERS])
 def test_only_the_item_that_ends_its_process_is_blamed(on_engine: Running, facts: Facts, engine: str) -> None:
+    """Whom it went out with is tried again in halves. With others than our own each death takes a second."""
+    count, deadly = (100, 41) if engine == "process:2" else (8, 5)
     installed(engine.partition(":")[0])
     with on_engine(engine) as client:
-        items = [{"number": number, "deadly": 41} for number in range(100)]
+        items = [{"number": number, "deadly": deadly} for number in range(count)]
         complete = client.start("poison", items, buffer_id="deadly").wait(120)
-        assert (complete.total, complete.successful) == (100, 99)
+        assert (complete.total, complete.successful) == (count, count - 1)
         assert client.start("double", [1]).wait(60).successful == 1  # it goes on
-    assert {(index, kind) for index, _, kind, _ in facts.failures("deadly")} == {(41, "lost")}
+    assert {(index, kind) for index, _, kind, _ in facts.failures("deadly")} == {(deadly, "lost")}
     assert set(facts.rows('SELECT f."where" FROM failures f')) == {(engine,)}
     ran = {where for (where,) in facts.rows('SELECT r."where" FROM results r WHERE success')}
     assert {where.rpartition(":")[0] for where in ran} == {socket.gethostname()}
