@@ -37,6 +37,7 @@ gc.disable()
 
 
 def pytest_collection_finish() -> None:
+    gc.freeze()  # nor afterwards: to look for it among 5,000 tests takes 0.2 s, each time
     gc.enable()
 
 
