@@ -56,7 +56,7 @@ FIRST_SEED = {
     "count_a_late_reply_as_another_result": 23,
     "judge_an_engine_process_by_its_items": 14,
     "never_miss_an_engine_process": 13,
-    "take_a_late_failure_for_one_of_this_attempt": 67,
+    "take_a_late_failure_for_one_of_this_attempt": 111,
     "take_messages_for_an_idle_engine": 3,
 }
 """Those that need a process stopped for long, or a reply that comes late, begin shortly before one."""
