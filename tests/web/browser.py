@@ -192,8 +192,8 @@ def browsing(folder: Path, *, scripts: bool = True) -> Iterator[Browser]:
         driver.quit()
 
 
-def connections_of(pid: int) -> int:
-    """How many TCP connections a process holds open."""
+def sockets_of(pid: int) -> frozenset[str]:
+    """What a process holds open, by their inodes."""
     inodes = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -202,6 +202,11 @@ def connections_of(pid: int) -> int:
             continue
         if target.startswith("socket:["):
             inodes.add(target[8:-1])
+    return frozenset(inodes)
+
+
+def connections_of(pid: int, inodes: frozenset[str]) -> int:
+    """How many of these sockets are TCP connections. The kernel takes 5 ms of a core to say that."""
     lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
     return sum(fields[3] == "01" and fields[9] in inodes for fields in map(str.split, lines))
 
