@@ -303,7 +303,8 @@ def test_ctrl_c_ends_it_and_all_that_it_started(variants: str, tmp_path: Path) -
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted in throughput"
+    # Behind it Python may warn of what the processes of an executor have left, from 3.14 on.
+    assert said.splitlines().count("interrupted in throughput") == 1
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
 
