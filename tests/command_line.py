@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import command_forks
+import forks
 from support import PATIENCE_S, children_of, command_of, environment, until
 
 
@@ -48,28 +48,21 @@ def durable_bus(
 ) -> Ran:
     """Run a command to its end. `almighty=False`: permissions hold, also for root.
 
-    Python itself is started for it only where that matters: it reads variables when it starts, but not ours.
+    It is forked, also where tests want processes that really start, as those that it starts then do. Python
+    itself is started for it only where that matters: it reads variables when it starts, but not ours.
     """
-    if almighty and all(name.startswith("DURABLE_BUS_") for name in variables):
-        code, out, err = command_forks.run(
-            [*map(str, arguments)], cwd, environment(**variables), stdin, patience_s
+    command = ["-m", "durable_bus", *map(str, arguments)]
+    reads_at_start = not almighty or not all(name.startswith("DURABLE_BUS_") for name in variables)
+    with forks.in_this_thread(not reads_at_start):
+        done = subprocess.run(
+            [sys.executable, *([] if almighty else ["-c", _WITHOUT_POWER]), *command],
+            cwd=cwd,
+            env=environment(**variables),
+            input=stdin,
+            capture_output=True,
+            timeout=patience_s,
+            check=False,
         )
-        return Ran(code, out.decode(), err.decode())
-    done = subprocess.run(
-        [
-            sys.executable,
-            *([] if almighty else ["-c", _WITHOUT_POWER]),
-            "-m",
-            "durable_bus",
-            *map(str, arguments),
-        ],
-        cwd=cwd,
-        env=environment(**variables),
-        input=stdin,
-        capture_output=True,
-        timeout=patience_s,
-        check=False,
-    )
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 

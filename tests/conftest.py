@@ -11,6 +11,7 @@ from typing import Any
 
 import eventful
 import everything
+import forks
 import pytest
 from hypothesis import settings
 from once import copied_folder, made_once
@@ -34,6 +35,14 @@ settings.load_profile("durable_bus")
 
 # Nothing that is made while tests are collected is garbage; to look for it takes a quarter of that time.
 gc.disable()
+
+
+forks.install()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    forks.started_for_real(item.get_closest_marker("real_start") is not None)
 
 
 def pytest_collection_finish() -> None:

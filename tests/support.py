@@ -18,6 +18,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import forks
+
 import durable_bus
 
 TESTS = Path(__file__).resolve().parent
@@ -178,7 +180,7 @@ def children_of(pid: int) -> list[int]:
             state, parent, *_ = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(parent) == pid and state not in "ZX":
+        if int(parent) == pid and state not in "ZX" and not command_of(int(entry)).startswith(forks.SERVER):
             children.append(int(entry))
     return children
 

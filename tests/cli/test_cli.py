@@ -55,6 +55,7 @@ def test_the_journal_can_come_from_the_environment(tmp_path: Path) -> None:
     assert not (tmp_path / "journal.db").exists()
 
 
+@pytest.mark.real_start
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "unwanted"),

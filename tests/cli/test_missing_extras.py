@@ -8,6 +8,8 @@ import pytest
 from command_line import durable_bus
 from support import environment
 
+pytestmark = pytest.mark.real_start
+
 EXTRAS = ("pyarrow", "pandas", "numpy", "pydantic", "starlette", "uvicorn", "jinja2")
 
 

@@ -14,6 +14,8 @@ from support import Facts, environment, until
 
 from durable_bus.cli.unit import unit_text
 
+pytestmark = pytest.mark.real_start
+
 STRANGE = "a b%h $x \"q' \\y"
 COMMAND = [sys.executable, "-P", "-m", "durable_bus", "serve"]
 

@@ -1,6 +1,9 @@
 """A user's program pays for the client that it imports, not for what only a supervisor of its own needs."""
 
+import pytest
 from imports import modules_after, rooms_of
+
+pytestmark = pytest.mark.real_start
 
 HEAVY = {"asyncio", "click", "concurrent", "multiprocessing", "random", "rich", "sqlite_utils", "subprocess"}
 

@@ -157,6 +157,7 @@ def test_a_client_and_its_handlers_may_change_their_folder(
     assert facts.rows("SELECT * FROM failures") == []
 
 
+@pytest.mark.real_start
 @pytest.mark.parametrize("given", [None, "/of/the/user"])
 def test_handlers_and_what_they_start_see_the_python_path_of_who_started_it_all(
     journal: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
@@ -171,6 +172,7 @@ def test_handlers_and_what_they_start_see_the_python_path_of_who_started_it_all(
         assert [result.payload for result in buffer.results()] == [given or "none"]
 
 
+@pytest.mark.real_start
 def test_a_supervisor_that_crashes_at_its_start_is_heard(
     journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -220,6 +220,7 @@ def test_two_clients_that_send_one_id_are_kept_apart(journal: Path, facts: Facts
     assert_whole(facts, "b", [*numbered(SOME), "the last"])
 
 
+@pytest.mark.real_start
 @pytest.mark.slow
 def test_half_a_million_items_need_the_memory_of_a_few_chunks(journal: Path, facts: Facts) -> None:
     source = (

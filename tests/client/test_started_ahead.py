@@ -17,6 +17,8 @@ from durable_bus.app.finding import app_spec
 from durable_bus.client.embedded import OwnSupervisor
 from durable_bus.payloads.settings import AppSpec
 
+pytestmark = pytest.mark.real_start
+
 VANISHES = """
 import os, sys, time
 from pathlib import Path

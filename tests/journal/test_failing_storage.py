@@ -17,6 +17,8 @@ from support import Facts, is_alive, until
 from durable_bus.client.client import Client
 from durable_bus.errors import StorageFailed
 
+pytestmark = pytest.mark.real_start
+
 FAILED = r"the storage of the journal .*journal\.db failed: disk I/O error \(SQLITE_IOERR_WRITE\)"
 BIG = "x" * (4 << 20)
 LARGE = "y" * (100 << 10)

@@ -55,6 +55,7 @@ def test_a_document_above_4_mib_is_streamed_only(journal: Path, length: int, inl
     assert told[4:] == ["1000", digest_of(1_000, length)]
 
 
+@pytest.mark.real_start
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_completion_of_200000_results_leaves_the_supervisors_memory_flat(journal: Path) -> None:

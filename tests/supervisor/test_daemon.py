@@ -110,6 +110,7 @@ with Client(sys.argv[1]) as client:
 """
 
 
+@pytest.mark.real_start
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_buffers_ever_served(
     journal: Path, facts: Facts, tmp_path: Path

@@ -12,6 +12,8 @@ from support import Facts, is_alive, until
 
 from durable_bus.errors import BusNotImportable
 
+pytestmark = pytest.mark.real_start
+
 GOOD_APP = """
 from durable_bus import Bus
 

@@ -277,6 +277,7 @@ def test_an_honest_client_is_answered_before_the_rest_of_a_flood(journal: Path) 
         assert honest.answer()["now_ms"] <= late["now_ms"]
 
 
+@pytest.mark.real_start
 def test_a_client_that_floods_and_reads_nothing_costs_a_bounded_memory_and_only_itself(
     journal: Path,
 ) -> None:

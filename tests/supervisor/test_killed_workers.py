@@ -210,6 +210,7 @@ def test_workers_that_die_at_boot_are_tried_again_until_one_lives(journal: Path,
     assert (tmp_path / "count").read_text() == "xxx"
 
 
+@pytest.mark.real_start
 @pytest.mark.slow
 def test_dead_workers_leave_no_open_file_behind(journal: Path) -> None:
     with plain.bus.running(journal=journal, workers=1) as client:

@@ -12,6 +12,8 @@ from durable_bus.journal.buffers import BufferTable
 from durable_bus.journal.connection import TEXT_BYTES_MAX
 from durable_bus.journal.journal import Journal
 
+pytestmark = pytest.mark.real_start
+
 MIB = 1024 * 1024
 START_AND_READ = """
 import resource, sys

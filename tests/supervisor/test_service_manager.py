@@ -15,6 +15,8 @@ from support import until
 
 from durable_bus.supervisor.io.systemd import Systemd
 
+pytestmark = pytest.mark.real_start
+
 HALF_A_SECOND_US = "500000"
 SOON_US = "20000"
 

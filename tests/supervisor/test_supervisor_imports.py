@@ -1,6 +1,9 @@
 """A supervisor starts light: the first item of every `run` waits for what it imports."""
 
+import pytest
 from imports import modules_after, rooms_of
+
+pytestmark = pytest.mark.real_start
 
 HEAVY = {"asyncio", "click", "concurrent", "multiprocessing", "random", "rich", "sqlite_utils", "tempfile"}
 

@@ -11,6 +11,8 @@ from durable_bus.journal.lock import JournalLock
 from durable_bus.payloads.settings import AppSpec
 from durable_bus.supervisor.io.worker_start import StartedWorker, WorkerStarter
 
+pytestmark = pytest.mark.real_start
+
 
 def starter(tmp_path: Path) -> WorkerStarter:
     return WorkerStarter(AppSpec("module", "apps.plain", "bus", sys.path), tmp_path / "journal.db")

@@ -15,6 +15,8 @@ from support import Facts, environment, outcome, program, until
 
 from durable_bus.journal.admin.check import check
 
+pytestmark = pytest.mark.real_start
+
 pytest.importorskip("opentelemetry.sdk.trace")
 
 OF_A_START = {"buffer_id": "b", "target": "work", "collect": True}

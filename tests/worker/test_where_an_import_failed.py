@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from command_line import durable_bus, write_items
 
+pytestmark = pytest.mark.real_start
+
 LISTENER = "from durable_bus import Bus\nbus = Bus('b')\n\n@bus.listener('work')\n"
 APPS = {
     "a line of its own": ("\n\n1 / 0\n", "ZeroDivisionError: division by zero (an_app.py, line 3)"),

@@ -2,7 +2,10 @@
 
 import sys
 
+import pytest
 from imports import modules_after, rooms_of
+
+pytestmark = pytest.mark.real_start
 
 BESIDE = "import lxml.etree, msgspec, traceback"
 """traceback imports pathlib itself from Python 3.15 on."""

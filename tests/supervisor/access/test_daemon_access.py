@@ -18,6 +18,8 @@ from durable_bus.errors import JournalUnreachable
 from durable_bus.journal.lock import lock_path
 from durable_bus.wire.socket_file import socket_path
 
+pytestmark = pytest.mark.real_start
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a moment")
 
 

@@ -17,6 +17,8 @@ from durable_bus.wire.framing import encode
 from durable_bus.wire.protocol import AskStatus, Watch
 from durable_bus.wire.socket_file import connect_socket, socket_path
 
+pytestmark = pytest.mark.real_start
+
 
 @pytest.mark.slow
 def test_a_flood_of_connections_that_say_nothing_disturbs_nobody(service: Service) -> None:

@@ -12,6 +12,8 @@ from durable_bus import __version__
 from durable_bus.errors import VersionMismatch
 from durable_bus.wire.framing import FRAME_BYTES_MAX
 
+pytestmark = pytest.mark.real_start
+
 
 @pytest.fixture(scope="module")
 def unmoved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
