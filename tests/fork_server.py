@@ -204,6 +204,7 @@ def _end(code: int) -> NoReturn:
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
     except (OSError, ValueError):
+        forks.let_go()
         sys.exit(code)  # Python says so in its way
     os._exit(code)
 
@@ -223,7 +224,8 @@ def main() -> NoReturn:
             sys.stderr.write(f"{code}\n")
             code = 1
     except KeyboardInterrupt:
-        raise
+        forks.let_go()
+        raise  # Python says so, and ends by that signal
     except BaseException as error:
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__:

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["SERVER", "Program", "in_this_thread", "install", "serve_from", "started_for_real"]
+__all__ = ["SERVER", "Program", "in_this_thread", "install", "let_go", "serve_from", "started_for_real"]
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
@@ -115,6 +115,12 @@ def in_this_thread(forks: bool) -> Iterator[None]:
 def serve_from(connection: socket.socket, environment: dict[str, str]) -> None:
     """From now on another process forks for this one."""
     _servers["own"] = Server(connection, _read_at_start(environment))
+
+
+def let_go() -> None:
+    """Of the process that forks for this one, before Python tells what is left open."""
+    if server := _servers.pop("own", None):
+        server.connection.close()
 
 
 def _forked(popen: Any, options: dict[str, Any]) -> bool:
