@@ -102,7 +102,10 @@ def _serve(connection: socket.socket) -> dict[str, Any]:
             theirs.close()
             forks.serve_from(_far(ours), request["environment"])
         forks.started_for_real(not forks_too)
-        os.write(tell, str(os.getpid()).encode())
+        try:
+            os.write(tell, str(os.getpid()).encode())
+        except BrokenPipeError:
+            os._exit(1)  # who has asked is dead
         os.close(tell)
         return request
 
