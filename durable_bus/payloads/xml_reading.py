@@ -1,4 +1,4 @@
-"""XML on its way in: the one hardened parser.
+"""XML on its way in: one hardened parser.
 
 XML is exactly one element: no DOCTYPE, no comment or processing
 instruction beside it, at most XML_DEPTH_MAX deep, at most PAYLOAD_BYTES_MAX long. An XML declaration before
@@ -18,9 +18,9 @@ from durable_bus.payloads.dataclass_xml import local_name
 from durable_bus.payloads.forms import FORM_NAMES, XML
 
 __all__ = [
-    "PARSER",
     "PAYLOAD_BYTES_MAX",
     "XML_DEPTH_MAX",
+    "HardenedParser",
     "canonical",
     "error_text",
     "guess_is_xml",
@@ -41,20 +41,31 @@ XML_DEPTH_MAX = 256
 
 _SPACES: Final = " \t\r\n"  # what XML calls white space; Python's strip() knows 25 more characters
 
-# encoding= overrides what libxml2 would guess from the first bytes: `<` and NUL would be UTF-16, where a
-# DOCTYPE could hide. collect_ids=False: no table of xml:id attributes, which nobody asks for; 4 % faster.
-PARSER: Final = etree.XMLParser(
-    encoding="utf-8",
-    resolve_entities=False,
-    no_network=True,
-    load_dtd=False,
-    dtd_validation=False,
-    huge_tree=False,
-    recover=False,
-    collect_ids=False,
-)
-"""The one hardened parser."""
-_fromstring: Final = etree.fromstring
+
+class HardenedParser(etree.XMLParser):
+    """The parser of all that comes from elsewhere."""
+
+    def __init__(self) -> None:
+        # encoding= overrides what libxml2 would guess from the first bytes: `<` and NUL would be UTF-16,
+        # where a DOCTYPE could hide. collect_ids=False: no table of xml:id attributes, which nobody asks for;
+        # 4 % faster.
+        super().__init__(
+            encoding="utf-8",
+            resolve_entities=False,
+            no_network=True,
+            load_dtd=False,
+            dtd_validation=False,
+            huge_tree=False,
+            recover=False,
+            collect_ids=False,
+        )
+
+
+_PARSER: Final = HardenedParser()
+_FED: Final = [HardenedParser()]
+"""Parsers that nobody feeds just now: who is fed has a state, which threads must not share."""
+_FED_BYTES_MAX: Final = 64 * 1024
+"""What is longer is parsed as fast at once."""
 
 _DECLARATION = re.compile(r"[ \t\r\n]*<\?xml[ \t\r\n][^>]*?\?>[ \t\r\n]*")
 _ROOT = re.compile(r"[ \t\r\n]*(?:<\?xml[ \t\r\n][^>]*?\?>[ \t\r\n]*)?<(?:[^\s<>/:!?]+:)?([^\s<>/:!?]+)")
@@ -99,15 +110,35 @@ def parse_bytes(data: bytes) -> etree._Element:
         data = _from_root(data.decode()).encode()
     if len(data) > PAYLOAD_BYTES_MAX:
         raise MalformedItem(f"{len(data)} bytes of XML, more than {PAYLOAD_BYTES_MAX}")
-    try:
-        root = _fromstring(data, PARSER)
-    except etree.XMLSyntaxError as error:
-        raise MalformedItem(f"not XML: {error.msg}") from None
+    root = _root(data)
     if root.getnext() is not None:
         raise MalformedItem("not one element: a comment or processing instruction stands after it")
     if XML_DEPTH_MAX < 256 and is_deeper(root, XML_DEPTH_MAX):
         raise MalformedItem(f"elements nested deeper than {XML_DEPTH_MAX}")
     return root
+
+
+def _root(data: bytes) -> etree._Element:
+    """Raises MalformedItem. To feed a parser takes 1.25 µs for 88 bytes, and `fromstring` 1.45; what it says
+    of bad XML is the better reason.
+    """
+    if len(data) <= _FED_BYTES_MAX:
+        try:
+            parser = _FED.pop()
+        except IndexError:  # another thread has it, or it was left in the middle of something: 0.5 µs
+            parser = HardenedParser()
+        try:
+            parser.feed(data)
+            root = parser.close()
+        except etree.XMLSyntaxError:
+            pass
+        else:
+            _FED.append(parser)
+            return root
+    try:
+        return etree.fromstring(data, _PARSER)
+    except etree.XMLSyntaxError as error:
+        raise MalformedItem(f"not XML: {error.msg}") from None
 
 
 def _from_root(text: str) -> str:

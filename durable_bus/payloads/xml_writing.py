@@ -16,9 +16,9 @@ from durable_bus.payloads.characters import first_unrepresentable, is_representa
 from durable_bus.payloads.dataclass_xml import codec_of
 from durable_bus.payloads.messages import SystemError
 from durable_bus.payloads.xml_reading import (
-    PARSER,
     PAYLOAD_BYTES_MAX,
     XML_DEPTH_MAX,
+    HardenedParser,
     is_deeper,
     parse,
     without_declaration,
@@ -68,7 +68,7 @@ def dump_element(value: etree._Element) -> str:
     text = _tostring(value, encoding=str, with_tail=False)
     parser = value.getroottree().parser
     may_be_deep = len(text) > _NESTED_CHARS_MIN * (XML_DEPTH_MAX - _RESULTS_DEPTH)
-    if parser is not PARSER or may_be_deep or "&" in text:
+    if type(parser) is not HardenedParser or may_be_deep or "&" in text:
         _check_element(text, parser)
     return text
 
@@ -79,7 +79,8 @@ def _check_element(text: str, parser: etree._BaseParser | None) -> None:
     ours is not noticed: that would cost every honest answer a second parse, half as much again as the whole
     item.
     """
-    is_ours = (parser is PARSER or parser is _DEFAULT_PARSER) and not _ENTITY.search(text)
+    is_ours = type(parser) is HardenedParser or parser is _DEFAULT_PARSER
+    is_ours = is_ours and not _ENTITY.search(text)
     if not is_ours or len(text) * 4 > PAYLOAD_BYTES_MAX:
         _check_characters(text)
     if not is_ours or text.count("</") >= XML_DEPTH_MAX - _RESULTS_DEPTH:
