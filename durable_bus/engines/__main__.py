@@ -2,8 +2,13 @@
 
 import os
 import sys
+import threading
+import time
 
 from durable_bus.wire.imports import to_stay
+
+_POOLS_S = 0.5
+"""So long we wait for pools whose processes are dead. They can wait for ever (see `one_each`)."""
 
 if __name__ == "__main__":
     with to_stay():
@@ -11,7 +16,12 @@ if __name__ == "__main__":
         from durable_bus.wire.spawning import WorkerArguments, arguments_of
 
     code = main(arguments_of(sys.argv[1], WorkerArguments))
-    # Of pools: else Python's resource tracker warns of the semaphores that they have not given back.
+    # Of pools: else Python's resource tracker warns of the semaphores that they have not given back. A pool's
+    # own thread may be giving one back: cut off in the middle, the tracker looks for it, and warns, too.
+    until_s = time.monotonic() + _POOLS_S
+    for thread in threading.enumerate():
+        if type(thread).__module__ in ("concurrent.futures.process", "loky.process_executor"):
+            thread.join(max(0.0, until_s - time.monotonic()))
     run_finalizers = getattr(sys.modules.get("multiprocessing.util"), "_run_finalizers", None)
     if run_finalizers is not None:
         run_finalizers()
