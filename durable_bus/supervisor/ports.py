@@ -65,6 +65,9 @@ class Pool(Protocol):
     def spawn(self, *, engine: bool = False) -> int:
         """Start a worker, or the engine process; its id, never used before in this run."""
 
+    def end_started_ahead(self) -> None:
+        """There is new code: whoever was started before `spawn` has asked has imported the old one."""
+
     def pid(self, worker_id: int) -> int: ...
 
     def slot(self, worker_id: int) -> Slot: ...

@@ -138,6 +138,9 @@ class SimulatedPool:
     def has_unread(self) -> bool:
         return self._unread
 
+    def end_started_ahead(self) -> None:
+        """Nobody is."""
+
     def pause_reading(self, paused: bool) -> None:
         self._paused = paused
 

@@ -286,11 +286,12 @@ def test_code_that_was_still_being_imported_at_a_reload_works_until_the_new_is_t
     app.write_text(SLOW_TO_IMPORT.format(version="old"))
     with serve(journal, app) as service:
         until((folder / "old.importing").exists, "workers import the old code")
-        app.write_text(SLOW_TO_IMPORT.format(version="new"))
-        service.send(signal.SIGHUP)
-        until((folder / "new.importing").exists, "workers import the new code")
-        (folder / "old.door").touch()
         with service.client() as client:
+            until(lambda: client.supervisor_status(60)["workers"], "the supervisor has them")
+            app.write_text(SLOW_TO_IMPORT.format(version="new"))
+            service.send(signal.SIGHUP)
+            until((folder / "new.importing").exists, "workers import the new code")
+            (folder / "old.door").touch()
             buffer = client.start("pass_on", ["x"] * 3, buffer_id="b")
             assert buffer.wait(60).successful == 3
             assert [result.payload for result in buffer.results()] == ["old"] * 3
@@ -298,3 +299,55 @@ def test_code_that_was_still_being_imported_at_a_reload_works_until_the_new_is_t
             until(lambda: not client.supervisor_status(60)["workers"][0]["old_code"], "new code has come")
             client.start("work", [""], buffer_id="c").wait(60)
             assert [result.payload for result in client.buffer("c").results()] == ["new"]
+
+
+RELOADS_AT_ONCE = """
+import contextlib
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+from durable_bus import Bus
+
+bus = Bus("changing")
+VERSION = "old"
+if VERSION == "old":
+    journal = os.environ["DURABLE_BUS_INSIDE_HANDLER"]
+    begun = False
+    while not begun:  # the run's row is there before the first turn
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
+                (begun,) = connection.execute("SELECT count(*) FROM runs").fetchone()
+        except sqlite3.Error:
+            pass
+    file = Path(__file__)
+    file.write_text(file.read_text().replace('VERSION = "old"', 'VERSION = "new"'))
+    os.kill(os.getppid(), signal.SIGHUP)
+
+
+@bus.listener("work")
+def work(text: str) -> str:
+    return VERSION
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.real_start
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_reload_before_the_first_turn_takes_no_worker_for_new_that_was_started_ahead(
+    journal: Path, app: Path, attempt: int
+) -> None:
+    app.write_text(RELOADS_AT_ONCE)
+    with Service(journal, "changing:bus", cwd=app.parent, workers=1) as service, service.client() as client:
+
+        def runs_new_code() -> bool:
+            workers = client.supervisor_status(60)["workers"]
+            return bool(workers) and all(
+                (one["state"], one["old_code"]) == ("ready", False) for one in workers
+            )
+
+        service.until_logged("reloading")
+        until(runs_new_code, "only new code runs")
+        client.start("work", [""], buffer_id="b").wait(60)
+        assert [result.payload for result in client.buffer("b").results()] == ["new"]

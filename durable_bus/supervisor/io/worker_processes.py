@@ -85,6 +85,9 @@ class WorkerPool:
         self._reactor.watch(worker.read_fd, lambda mask: self._readable(worker_id))
         self._reactor.watch(worker.pid_fd, lambda mask: self._ended(worker_id))
 
+    def end_started_ahead(self) -> None:
+        self._starter.close()
+
     def pid(self, worker_id: int) -> int:
         return self._workers[worker_id].process.pid
 

@@ -70,6 +70,7 @@ class WorkerStarter:
             worker.process.kill()
         for worker in self._ahead:
             worker.process.wait()
+        self._ahead = []
 
     def _start(self, engine: EngineSpec | None, *, waits: bool = False) -> StartedWorker:
         to_worker_read, to_worker_write = os.pipe2(os.O_CLOEXEC)

@@ -163,6 +163,7 @@ def died_in_boot(context: Context, worker: Worker, death: WorkerDeath) -> str | 
 def reload(context: Context) -> None:
     """New workers import the app anew; the old ones stay until one of the new has reported its listeners."""
     context.state.generation += 1
+    context.ports.pool.end_started_ahead()
     _begin_a_new_row(context)
 
 
