@@ -10,10 +10,10 @@ import contextlib
 import json
 import logging
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from anyio import CapacityLimiter, to_thread
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
@@ -129,18 +129,20 @@ class Live:
     async def _look_for_ever(self) -> None:
         changes = JournalChanges(self._journal)
         # Not one of the threads that make pages: all of those may be busy, and nobody would be told.
-        thread = CapacityLimiter(1)
+        thread = ThreadPoolExecutor(1, "durable_bus live")
+        loop = asyncio.get_running_loop()
         seen: Seen | str | None = None
         try:
             while True:
-                next_s = asyncio.get_running_loop().time() + self.interval_s
-                before, seen = seen, await to_thread.run_sync(_look, changes, limiter=thread)
+                next_s = loop.time() + self.interval_s
+                before, seen = seen, await loop.run_in_executor(thread, _look, changes)
                 if seen != before:
                     self._event = _event(seen)
                     self._wake_all()
-                await asyncio.sleep(max(0.0, next_s - asyncio.get_running_loop().time()))
+                await asyncio.sleep(max(0.0, next_s - loop.time()))
         finally:
-            changes.close()  # a look that was cancelled is over: it is waited for
+            thread.submit(changes.close)  # behind a look that goes on although we were cancelled
+            thread.shutdown(wait=False)
 
 
 def _look(changes: JournalChanges) -> Seen | str:

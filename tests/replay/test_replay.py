@@ -182,8 +182,8 @@ def test_at_every_commit_a_stream_has_what_had_come_until_then(
         for count in (0, 3, 1, 2):
             for producer in producers:
                 producer.put(*["fine"] * count) if count else producer.start()
-        producers[0].seal()
         facts.until("SELECT count(*) = 18 FROM results")
+        producers[0].seal()  # so that it ends with that, and was open until then
     with RecordingDaemon(journal, record) as daemon, client_of(journal, "cli") as client:
         client.cancel("stopped")
         with Raw(journal) as raw:

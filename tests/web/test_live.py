@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from durable_bus.journal.admin.changes import JournalChanges, Seen
 from durable_bus.journal.connection import open_writer
 from durable_bus.journal.lock import JournalLock
 from durable_bus.web import live as live_module
@@ -191,6 +193,35 @@ def test_a_connection_that_is_cancelled_leaves_nothing(copied: Path) -> None:
         one.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await one.task
+
+    run(test, copied)
+
+
+def test_a_connection_that_is_cancelled_while_the_journal_is_looked_at_leaves_nothing(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = live_module._look
+    begun, goes_on, over = threading.Event(), threading.Event(), threading.Event()
+
+    def slow_look(changes: JournalChanges) -> Seen | str:
+        begun.set()
+        goes_on.wait(WITHIN_S)
+        try:
+            return look(changes)
+        finally:
+            over.set()
+
+    monkeypatch.setattr(live_module, "_look", slow_look)
+
+    async def test(live: Live) -> None:
+        one = Listener(live)
+        assert await one.status() == 200
+        await asyncio.to_thread(begun.wait, WITHIN_S)
+        one.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await one.task
+        goes_on.set()
+        await asyncio.to_thread(over.wait, WITHIN_S)
 
     run(test, copied)
 
