@@ -1,5 +1,6 @@
 """Workers that are started before anybody asks for them."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -44,6 +45,9 @@ def test_whom_nobody_has_asked_for_is_killed_in_the_end(tmp_path: Path) -> None:
     try:
         assert given.process.poll() is None
         assert left.process.returncode == -9
+        for fd in (left.read_fd, left.write_fd):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(fd)
     finally:
         end(given)
 

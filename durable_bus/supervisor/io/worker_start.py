@@ -70,6 +70,8 @@ class WorkerStarter:
             worker.process.kill()
         for worker in self._ahead:
             worker.process.wait()
+            os.close(worker.read_fd)
+            os.close(worker.write_fd)
         self._ahead = []
 
     def _start(self, engine: EngineSpec | None, *, waits: bool = False) -> StartedWorker:
