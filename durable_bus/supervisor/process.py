@@ -46,19 +46,26 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
         json_log = config.verbose and config.log_format == "json"
         if parent is None:
             check_access(config)
+            lock = _locked(config.journal, cleanup)  # who is refused starts nobody
         starter = WorkerStarter(config.app, config.journal, config.engine, json_log=json_log)
         cleanup.callback(starter.close)
         # One core is for us and our client, or the first worker has to wait for us. The others come later.
         starter.start_ahead(max(1, min(config.workers, len(os.sched_getaffinity(0)) - 1)))
         with to_stay():
             from durable_bus.supervisor.serving import serve
-        if parent is not None and not _is_spoken_to(parent):
-            return 0  # nobody is left to work for
-        lock = JournalLock(config.journal)
-        cleanup.callback(lock.release)
+        if parent is not None:
+            if not _is_spoken_to(parent):
+                return 0  # nobody is left to work for
+            lock = _locked(config.journal, cleanup)
         starter.let_go()
         serve(config, parent, lock, starter, manager)
     return 0
+
+
+def _locked(journal: Path, cleanup: contextlib.ExitStack) -> JournalLock:
+    lock = JournalLock(journal)
+    cleanup.callback(lock.release)
+    return lock
 
 
 def check_access(config: DaemonConfig) -> None:
