@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from durable_bus.errors import UsageError
 from durable_bus.payloads.messages import check_name, is_seconds
-from durable_bus.payloads.settings import AppSpec
-from durable_bus.wire.spawning import DURABILITIES, EngineSpec, SupervisorArguments, spawn
+from durable_bus.payloads.settings import DURABILITIES, AppSpec
+from durable_bus.wire.spawning import EngineSpec, SupervisorArguments, spawn
 
 if TYPE_CHECKING:
     import subprocess
@@ -177,7 +177,7 @@ def _spawn_checked(
     """As `spawn_supervisor`, with what users say. Raises UsageError."""
     spec = engine_spec(engine, engine_workers, workers)
     count = check_workers(workers) if spec is None else 1
-    if durability not in DURABILITIES:
+    if durability not in list(DURABILITIES):
         raise UsageError(f"durability={durability!r:.100} is not {' or '.join(map(repr, DURABILITIES))}")
     if not is_seconds(grace_s):
         raise UsageError(f"grace={grace_s!r:.100} is not a number of seconds of at least 0")

@@ -25,6 +25,7 @@ from durable_bus.errors import (
     one_line,
 )
 from durable_bus.journal.access import refuse_no_file, refuse_others, reserved
+from durable_bus.payloads.settings import DURABILITIES
 
 __all__ = [
     "APPLICATION_ID",
@@ -137,7 +138,7 @@ def open_writer(path: Path, durability: str = "full") -> sqlite3.Connection:
                 raise JournalUnreachable(
                     f"cannot open the journal {path} for writing: its journal mode stays {mode!r}"
                 )
-            connection.execute(f"PRAGMA synchronous = {durability.upper()}")
+            connection.execute(f"PRAGMA synchronous = {DURABILITIES[durability]}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // page_bytes}")
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
             # Debian's SQLite overwrites deleted rows: to drop a buffer took as much room as it had.

@@ -1,10 +1,22 @@
-"""What every process is told of an app: where it is found, and the settings of its listeners."""
+"""What every process is told: of an app, where it is found and the settings of its listeners; how durable."""
 
 from typing import Literal
 
 import msgspec
 
-__all__ = ["AppSpec", "LimitSettings", "ListenerSettings", "MappedSettings", "ValueForms"]
+__all__ = [
+    "DURABILITIES",
+    "AppSpec",
+    "LimitSettings",
+    "ListenerSettings",
+    "MappedSettings",
+    "ValueForms",
+]
+
+DURABILITIES = {"full": "FULL", "normal": "NORMAL"}
+"""What an acknowledged commit survives, a power cut or only a kill: as users say it, and as SQLite does.
+Here, as who starts a supervisor has no other use for SQLite.
+"""
 
 
 class MappedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -79,8 +79,7 @@ def _check_element(text: str, parser: etree._BaseParser | None) -> None:
     ours is not noticed: that would cost every honest answer a second parse, half as much again as the whole
     item.
     """
-    is_ours = type(parser) is HardenedParser or parser is _DEFAULT_PARSER
-    is_ours = is_ours and not _ENTITY.search(text)
+    is_ours = (type(parser) is HardenedParser or parser is _DEFAULT_PARSER) and not _ENTITY.search(text)
     if not is_ours or len(text) * 4 > PAYLOAD_BYTES_MAX:
         _check_characters(text)
     if not is_ours or text.count("</") >= XML_DEPTH_MAX - _RESULTS_DEPTH:

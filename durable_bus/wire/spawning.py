@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import subprocess
 
 __all__ = [
-    "DURABILITIES",
     "INSIDE_HANDLER_VARIABLE",
     "EngineSpec",
     "SupervisorArguments",
@@ -22,9 +21,6 @@ __all__ = [
     "arguments_of",
     "spawn",
 ]
-
-DURABILITIES = ("full", "normal")
-"""What a supervisor may be told of an acknowledged commit: it survives a power cut, or a kill only."""
 
 INSIDE_HANDLER_VARIABLE = "DURABLE_BUS_INSIDE_HANDLER"
 """Set in workers, and so in what their handlers start, to the journal they work for."""
