@@ -19,7 +19,7 @@ from durable_bus.wire.telemetry import Processing, processing
 from durable_bus.wire.work import Work, WorkItems, WorkMessage
 from durable_bus.worker.failing import RestingLimits
 from durable_bus.worker.handling import MessageHandling, metadata_of
-from durable_bus.worker.replies import FLUSH_BYTES_MAX, Replies, Spending
+from durable_bus.worker.replies import FLUSH_BYTES_MAX, OpenSegment, Replies, Spending
 
 __all__ = ["SyncRunner"]
 
@@ -124,9 +124,7 @@ class SyncRunner:
         end_ordinal = work.ordinal + count
         index_from_ordinal = work.first - work.ordinal
         monotonic_ns = time.monotonic_ns
-        open_form: int | None = None
-        open_success = True
-        """These are of the open segment, to which the two `add` functions add."""
+        segment: OpenSegment | None = None
         bytes_added = 0
         begun_ns = monotonic_ns()
         flush_at_ns = begun_ns + _FLUSH_NS
@@ -176,7 +174,7 @@ class SyncRunner:
             except BaseException as error:  # a handler's SystemExit ends its item, not the worker
                 ended_ns = monotonic_ns()
                 bytes_added += self._add_failed(listener, work, index, error, ended_ns - begun_ns)
-                open_form = None
+                segment = None
                 if ordinal + 1 < end_ordinal and self._resting.returns(listener):
                     replies.discard(ordinal + 1, end_ordinal)
                     return
@@ -184,15 +182,13 @@ class SyncRunner:
                 ended_ns = monotonic_ns()
                 if found is not None:
                     self._add_outcome(work, index, *found)
-                    open_form = None
+                    segment = None
                     begun_ns = ended_ns
                     continue
-                if form != open_form or success is not open_success:
+                if segment is None or segment.form != form or segment.success is not success:
                     segment = replies.segment(work, index, success, form)
-                    open_form, open_success = form, success
-                    add_payload, add_micros = segment.payloads.append, segment.micros.append
-                add_payload(payload)
-                add_micros((ended_ns - begun_ns) // 1000)
+                segment.payloads.append(payload)
+                segment.micros.append((ended_ns - begun_ns) // 1000)
                 bytes_added += len(payload)
             if ended_ns > flush_at_ns or bytes_added > FLUSH_BYTES_MAX:
                 replies.flush()
