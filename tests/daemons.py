@@ -19,7 +19,7 @@ from durable_bus.wire.socket_file import connect_socket, socket_path
 
 
 class Daemon:
-    """A daemon process, from `with` on. `die_at`: it kills itself before or after its commit of that number.
+    """A daemon process, from `with` on. `dies`: it kills itself before or after its commit of that number.
 
     `states`: a file to which it writes every change of state that a commit makes.
     """
@@ -30,8 +30,7 @@ class Daemon:
         app: str,
         *,
         workers: int = 2,
-        die_at: int = 0,
-        when: str = "after",
+        dies: tuple[str, int] = ("after", 0),
         states: Path | None = None,
         **variables: str,
     ) -> None:
@@ -41,8 +40,8 @@ class Daemon:
             "app_name": app,
             "workers": workers,
             "verbose": False,
-            "die_at": die_at,
-            "when": when,
+            "when": dies[0],
+            "die_at": dies[1],
             "states": str(states or ""),
         }
         self.journal = journal
@@ -102,7 +101,7 @@ class Succession:
 
     def _next(self) -> Daemon:
         die_at = self.deaths.pop(0) if self.deaths else 0
-        return Daemon(self.journal, self.app, workers=1, die_at=die_at, when=self.when)
+        return Daemon(self.journal, self.app, workers=1, dies=(self.when, die_at))
 
     def _keep(self) -> None:
         while True:

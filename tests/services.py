@@ -35,7 +35,6 @@ class Service:
         journal: Path,
         app: str = "apps.plain:bus",
         *,
-        workers: int = 2,
         cwd: Path | None = None,
         stderr: Any = None,
         variables: dict[str, str] | None = None,
@@ -51,7 +50,7 @@ class Service:
             "journal": str(journal),
             "app": {**to_builtins(parse_spec(app)), "sys_path": [str(cwd or Path.cwd()), *sys.path]},
             "app_name": app,
-            "workers": workers,
+            "workers": 2,
             **options,
         }
         self.process: subprocess.Popen[bytes] = self.spawn()

@@ -69,14 +69,6 @@ def _command(context: click.Context, journal: str) -> list[str]:
 def unit_text(command: list[str], app_name: str, grace_s: float, journal: str) -> str:
     """The unit. Raises UsageError when a path cannot stand in one."""
     folder, journals = os.getcwd(), os.path.dirname(journal)
-    python_path = os.environ.get("PYTHONPATH")
-    environment = ""
-    if python_path:
-        folders = os.pathsep.join(os.path.abspath(one) for one in python_path.split(os.pathsep) if one)
-        environment = f"""\
-# As it is set in this shell: handlers are found by it.
-Environment={_quoted(f"PYTHONPATH={folders}")}
-"""
     stop = "infinity" if math.isinf(grace_s) else math.ceil(grace_s) + _STOP_S
     start = " ".join([_quoted(command[0]), *(_quoted(word).replace("$", "$$") for word in command[1:])])
     protect = """\
@@ -105,7 +97,7 @@ NotifyAccess=main
 User={_user()}
 # Modules of this folder can be imported, as where this unit was made.
 WorkingDirectory={_as_text(folder)}
-{environment}ExecStart={start}
+{_environment()}ExecStart={start}
 # A start takes in what a crash has left in the log, however long that is.
 TimeoutStartSec=10min
 # New workers load the new code; what runs is finished by the old ones.
@@ -138,6 +130,18 @@ ProtectControlGroups=yes
 
 [Install]
 WantedBy=multi-user.target
+"""
+
+
+def _environment() -> str:
+    """PYTHONPATH with absolute paths, where it is set."""
+    python_path = os.environ.get("PYTHONPATH")
+    if not python_path:
+        return ""
+    folders = os.pathsep.join(os.path.abspath(one) for one in python_path.split(os.pathsep) if one)
+    return f"""\
+# As it is set in this shell: handlers are found by it.
+Environment={_quoted(f"PYTHONPATH={folders}")}
 """
 
 

@@ -199,7 +199,7 @@ class Statements:
         return self._row_cursor.execute(self._texts[name], parameters).fetchall()
 
 
-def statements_of_its_version(connection: sqlite3.Connection, file_name: str) -> Statements:
+def statements_of_its_version(connection: sqlite3.Connection, *file_names: str) -> Statements:
     """Statements that read a journal as it is, of whatever version that may be. Raises sqlite3.Error."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return Statements(connection, file_name, schema_version=version)
+    return Statements(connection, *file_names, schema_version=version)

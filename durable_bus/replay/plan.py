@@ -9,11 +9,11 @@ from durable_bus.journal.admin.scratch import scratch_copy
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.config import SupervisorConfig
 from durable_bus.supervisor.context import Context, Ports
+from durable_bus.supervisor.entries import ItemLease, Worker
 from durable_bus.supervisor.io.clock import SystemClock
 from durable_bus.supervisor.loop import Supervisor
 from durable_bus.supervisor.scheduling.dispatcher import plan_items
 from durable_bus.supervisor.scheduling.pacing import Gates
-from durable_bus.supervisor.state import ItemLease, Worker
 from durable_bus.wire.ids import new_id
 
 __all__ = ["Plan", "plan"]

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from durable_bus.journal.journal import Journal
 from durable_bus.supervisor.config import SupervisorConfig
+from durable_bus.supervisor.entries import Worker
 from durable_bus.supervisor.figures import Counting
 from durable_bus.supervisor.outbox import Outbox
 from durable_bus.supervisor.ports import Clock, Connections, Pool, Reactor, ServiceManager, Unmanaged
-from durable_bus.supervisor.state import State, Worker
+from durable_bus.supervisor.state import State
 from durable_bus.wire.slot import ORDINAL_MAX, Slot
 
 __all__ = ["Context", "Ports"]

@@ -25,6 +25,7 @@ from durable_bus.journal.journal import Journal
 from durable_bus.supervisor import recovery
 from durable_bus.supervisor.config import SupervisorConfig
 from durable_bus.supervisor.context import Context, Ports
+from durable_bus.supervisor.entries import ItemLease, MessageLease
 from durable_bus.supervisor.maintenance import Maintenance
 from durable_bus.supervisor.outbox import Outbox
 from durable_bus.supervisor.outcomes import collector, messages
@@ -33,7 +34,7 @@ from durable_bus.supervisor.requests import mailboxes, requests
 from durable_bus.supervisor.scheduling import memo, pacing, recall, timeouts
 from durable_bus.supervisor.scheduling.dispatcher import plan_items
 from durable_bus.supervisor.scheduling.message_dispatcher import plan_messages
-from durable_bus.supervisor.state import ItemLease, MessageLease, State
+from durable_bus.supervisor.state import State
 from durable_bus.supervisor.workers import worker_events, workforce
 from durable_bus.supervisor.workers.workforce import Deferred
 

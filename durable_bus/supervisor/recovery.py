@@ -2,10 +2,10 @@
 
 from durable_bus.journal.work import Failure
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import ItemLease
 from durable_bus.supervisor.outcomes import collector, conversations, messages, opening
 from durable_bus.supervisor.scheduling import leases, pacing
 from durable_bus.supervisor.scheduling.message_dispatcher import INTERRUPTIONS_MAX
-from durable_bus.supervisor.state import ItemLease
 
 __all__ = ["load"]
 

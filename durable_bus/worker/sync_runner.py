@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from durable_bus.app.bus import Bus, Listener
@@ -67,6 +67,8 @@ class SyncRunner:
         self._work: Work | None = None
         self._span: Processing | None = None
         """Of the dispatch that runs, where somebody traces."""
+        self._has_spent = False
+        """Handlers have reported what they spend, since the last flush."""
 
     def at_work(self) -> tuple[Work, int] | None:
         """What runs now, and the index of the item of it. The slot says so: an item costs nothing more."""
@@ -117,7 +119,7 @@ class SyncRunner:
 
     def _run_items(self, listener: Listener, work: WorkItems, bodies: list[bytes]) -> None:
         """The hot path: what is here runs for every item."""
-        words, replies, writers = self._words, self._replies, self._writers
+        words, replies = self._words, self._replies
         handler, takes_metadata = listener.handler, listener.takes_metadata
         arguments, count = _arguments(listener, work, bodies[0])
         forms = form_of_each(work.forms, count)
@@ -141,13 +143,7 @@ class SyncRunner:
             try:
                 argument = next(arguments)
                 if takes_metadata:
-                    spending = Spending(replies, work.dispatch, index)
-                    try:
-                        value = handler(argument, metadata_of(work, index, spending))
-                    finally:
-                        spending.ended = True
-                        if spending.number:  # what a kill loses of it nobody knows
-                            flush_at_ns = min(flush_at_ns, begun_ns + _FLUSH_SPENT_NS)
+                    value = self._call_with_metadata(handler, argument, work, index)
                 else:
                     value = handler(argument)
                 found: tuple[Forward | Start, bytes] | None = None
@@ -162,15 +158,7 @@ class SyncRunner:
                 elif (quick := quick_answer(value)) is not None:
                     payload, form, success = *quick, True
                 else:
-                    writer = writers[forms[index - work.first]]
-                    if isinstance(value, HandlerResponse):
-                        found = passed_on(writer, value)
-                        value = value.payload
-                    if found is None:
-                        text, form, success = writer.outcome(value)
-                        payload = text.encode()
-                        if not success and self._span is not None:
-                            self._span.failed(index, "answered")
+                    payload, form, success, found = self._written(value, forms[index - work.first], index)
             except BaseException as error:  # a handler's SystemExit ends its item, not the worker
                 ended_ns = monotonic_ns()
                 bytes_added += self._add_failed(listener, work, index, error, ended_ns - begun_ns)
@@ -190,12 +178,42 @@ class SyncRunner:
                 segment.payloads.append(payload)
                 segment.micros.append((ended_ns - begun_ns) // 1000)
                 bytes_added += len(payload)
+            if takes_metadata and self._has_spent:  # what a kill loses of it nobody knows
+                flush_at_ns = min(flush_at_ns, begun_ns + _FLUSH_SPENT_NS)
             if ended_ns > flush_at_ns or bytes_added > FLUSH_BYTES_MAX:
                 replies.flush()
+                self._has_spent = False
                 ended_ns = monotonic_ns()  # it may have waited for room in the pipe
                 flush_at_ns = ended_ns + _FLUSH_NS
                 bytes_added = 0
             begun_ns = ended_ns
+
+    def _call_with_metadata(
+        self, handler: Callable[..., object], argument: object, work: WorkItems, index: int
+    ) -> object:
+        spending = Spending(self._replies, work.dispatch, index)
+        try:
+            return handler(argument, metadata_of(work, index, spending))
+        finally:
+            spending.ended = True
+            self._has_spent = self._has_spent or spending.number > 0
+
+    def _written(
+        self, value: object, form: int, index: int
+    ) -> tuple[bytes, int, bool, tuple[Forward | Start, bytes] | None]:
+        """An answer that takes more than a look: its bytes, its form, and whether it is a success; or to whom
+        the item is passed on.
+        """
+        writer = self._writers[form]
+        if isinstance(value, HandlerResponse):
+            found = passed_on(writer, value)
+            if found is not None:
+                return b"", form, True, found
+            value = value.payload
+        text, form, success = writer.outcome(value)
+        if not success and self._span is not None:
+            self._span.failed(index, "answered")
+        return text.encode(), form, success, None
 
     def _add_failed(
         self, listener: Listener, work: Work, index: int, error: BaseException, duration_ns: int

@@ -35,6 +35,34 @@ class OwnKindError(ItemError):
 
 
 def misbehave(what: str) -> object:
+    raise_something(what)
+    harm_the_process(what)
+    match what:
+        case "recurse for ever":
+            return misbehave(what)
+        case "print a lot":
+            for _ in range(20_000):
+                sys.stdout.write("x" * 100 + "\n")
+            sys.stdout.flush()
+            raise OSError("that was a lot")
+        case "answer too much":
+            return "x" * (8 * 1024 * 1024 + 1)
+        case "answer what has no form":
+            return {"a": {1}}
+        case "answer NUL":
+            return "a\0b"
+        case "answer half a surrogate pair":
+            return "\ud800"
+        case "answer broken XML":
+            return Xml("<a>")
+        case "answer a DOCTYPE":
+            return Xml("<!DOCTYPE a><a/>")
+        case "answer two elements":
+            return Xml("<a/><b/>")
+    return what
+
+
+def raise_something(what: str) -> None:
     match what:
         case "raise":
             raise ValueError("no good\nat all")
@@ -59,8 +87,10 @@ def misbehave(what: str) -> object:
             raise KeyboardInterrupt
         case "GeneratorExit":
             raise GeneratorExit
-        case "recurse for ever":
-            return misbehave(what)
+
+
+def harm_the_process(what: str) -> None:
+    match what:
         case "_exit":
             os._exit(7)
         case "segfault":
@@ -90,26 +120,6 @@ def misbehave(what: str) -> object:
                 time.sleep(600)
                 os._exit(0)
             os._exit(9)
-        case "print a lot":
-            for _ in range(20_000):
-                sys.stdout.write("x" * 100 + "\n")
-            sys.stdout.flush()
-            raise OSError("that was a lot")
-        case "answer too much":
-            return "x" * (8 * 1024 * 1024 + 1)
-        case "answer what has no form":
-            return {"a": {1}}
-        case "answer NUL":
-            return "a\0b"
-        case "answer half a surrogate pair":
-            return "\ud800"
-        case "answer broken XML":
-            return Xml("<a>")
-        case "answer a DOCTYPE":
-            return Xml("<!DOCTYPE a><a/>")
-        case "answer two elements":
-            return Xml("<a/><b/>")
-    return what
 
 
 @bus.listener("misbehave", timeout=20)

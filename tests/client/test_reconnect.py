@@ -57,7 +57,7 @@ def test_a_start_survives_the_daemons_death_at_any_commit(tmp_path: Path, total:
     items = numbered(total)
     for die_at in range(3, 10, 2):
         journal = tmp_path / f"{die_at}.db"
-        with Daemon(journal, "apps.plain:bus", workers=1, die_at=die_at, when=when) as first:
+        with Daemon(journal, "apps.plain:bus", workers=1, dies=(when, die_at)) as first:
             first.until_listening()
             with closing(connected(journal)) as client:
                 started: list[Buffer] = []

@@ -153,7 +153,7 @@ def test_a_daemon_that_dies_at_the_seal(journal: Path, own_facts: Facts, when: s
     """Its commits: it has begun its run, the stream, its chunk, a dispatch, a result, and the seal."""
     for die_at in range(3, 8):
         buffer_id = f"b{die_at}"
-        with Daemon(journal, "apps.plain:bus", workers=1, die_at=die_at, when=when) as first:
+        with Daemon(journal, "apps.plain:bus", workers=1, dies=(when, die_at)) as first:
             first.until_listening()
             client = connected(journal) if first.process.poll() is None else None
             if client is None:

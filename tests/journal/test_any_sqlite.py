@@ -192,17 +192,16 @@ BY_METHOD: dict[str, Callable[[Journal], object]] = {
 }
 """Who runs the statements whose parameters are a sequence."""
 
-FILES = (
-    *WRITER_SQL,
+READER_SQL = (
     "reader.sql",
     "history.sql",
     "metrics.sql",
     "salvage.sql",
     "trace.sql",
     "console.sql",
-    "check.sql",
-    "check_pace.sql",
+    "console_buffers.sql",
 )
+FILES = (*WRITER_SQL, *READER_SQL, "check.sql", "check_pace.sql")
 _INTO = re.compile(r"INSERT INTO (\w+)")
 _NOT_CODE = re.compile(r"--[^\n]*|'[^']*'")
 _NAMED = re.compile(r"(?<!:):([a-z]\w*)")
@@ -273,11 +272,7 @@ def test_every_statement_of_the_supervisor_runs_and_finds_something(writer: Jour
 
 @pytest.mark.parametrize(
     ("file_name", "name"),
-    [
-        (file, name)
-        for file in ("reader.sql", "history.sql", "metrics.sql", "salvage.sql", "trace.sql", "console.sql")
-        for name in load(file)
-    ],
+    [(file, name) for file in READER_SQL for name in load(file)],
 )
 def test_every_statement_of_readers_runs_and_finds_something(
     reader: JournalReader, file_name: str, name: str

@@ -27,6 +27,7 @@ EXECUTED_BY = {
     "salvage.sql": ("journal/admin/salvage.py",),
     "trace.sql": ("journal/admin/traced.py",),
     "console.sql": ("journal/admin/moment.py", "journal/admin/console.py"),
+    "console_buffers.sql": ("journal/admin/moment.py", "journal/admin/console.py"),
 }
 ALL_ARE_ASKED = {"check.sql", "check_pace.sql"}
 """Whoever loads them goes through all that is in them."""

@@ -1,12 +1,13 @@
 """The listeners of the simulated app."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from durable_bus.payloads.settings import LimitSettings, ListenerSettings
+from simulation.handlers import Handler, obey
 
-__all__ = ["LIMITS", "LISTENERS", "limited_by"]
+__all__ = ["LIMITS", "LISTENERS", "SimulatedApp", "limited_by"]
 
 
 def listener(name: str, **settings: Any) -> ListenerSettings:
@@ -50,3 +51,12 @@ def limited_by(
         name: replace(settings, limits=tuple(one for one in settings.limits if one in limits))
         for name, settings in listeners.items()
     }
+
+
+class SimulatedApp(NamedTuple):
+    """What the workers of a machine have imported."""
+
+    listeners: dict[str, ListenerSettings] = LISTENERS
+    limits: dict[str, LimitSettings] = LIMITS
+    handler: Handler = obey
+    """Of every listener."""

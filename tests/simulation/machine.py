@@ -17,8 +17,7 @@ from simulation.clients import VERSION, Control, LimitSetter, Peer, Producer, St
 from simulation.connections import Link, SimulatedConnections
 from simulation.correspondents import Correspondent
 from simulation.faults import Engine, Faults
-from simulation.handlers import Handler, obey
-from simulation.listeners import LIMITS, LISTENERS
+from simulation.listeners import SimulatedApp
 from simulation.memory import memory_is_the_journal
 from simulation.memos import MemoRules
 from simulation.model import Model
@@ -49,22 +48,18 @@ class Machine:
         folder: Path,
         *,
         workers: int = 2,
-        listeners: dict[str, ListenerSettings] | None = None,
-        limits: dict[str, LimitSettings] | None = None,
-        handler: Handler = obey,
+        app: SimulatedApp | None = None,
         engine: Engine | None = None,
     ) -> None:
         self.seed = seed
         self.world = World(seed)
         self.rng = self.world.rng
         self.clock = SimulatedClock(self.world)
-        self.listeners = listeners or LISTENERS
-        self.limits = LIMITS if limits is None else limits
+        self.listeners, self.limits, self.handler = app or SimulatedApp()
         self.code, self.code_limits = self.listeners, self.limits
         """The tables of workers that boot from now on."""
         self.spends = 0.0
         """How many of the attempts spend something."""
-        self.handler = handler
         self.faults = Faults()
         self.engine = engine
         """Where items run instead of in workers."""

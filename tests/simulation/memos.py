@@ -8,9 +8,10 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from durable_bus.supervisor.entries import ItemLease, OpenBuffer
 from durable_bus.supervisor.scheduling import limits, memo, pacing
 from durable_bus.supervisor.scheduling.limits import Held
-from durable_bus.supervisor.state import ItemLease, OpenBuffer, State
+from durable_bus.supervisor.state import State
 from durable_bus.wire.work import Work, WorkItems
 from simulation.records import INDEX_BITS, Answer, Content, Violation
 

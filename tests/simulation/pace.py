@@ -8,9 +8,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from durable_bus.payloads.rates import burst, starts_per_s
+from durable_bus.supervisor.entries import Lease, OpenBuffer
 from durable_bus.supervisor.scheduling.limits import GATHER_S
 from durable_bus.supervisor.scheduling.turns import AGE_S, PRIORITY_MAX
-from durable_bus.supervisor.state import Lease, OpenBuffer, State
+from durable_bus.supervisor.state import State
 from durable_bus.wire.parts import Failed
 from durable_bus.wire.work import Answers, Work, WorkItems
 from simulation.records import INDEX_BITS, Violation

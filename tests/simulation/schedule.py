@@ -15,7 +15,7 @@ from simulation.equals import Equality, equal_items, other_memos, with_memos
 from simulation.faults import Engine, Faults
 from simulation.forms import some_forms, worded
 from simulation.handlers import FOR_EVER_S, Handler, obey
-from simulation.listeners import LIMITS, LISTENERS, limited_by
+from simulation.listeners import LIMITS, LISTENERS, SimulatedApp, limited_by
 from simulation.machine import Machine
 from simulation.records import NO_TERMS, Content
 from simulation.storage import AT_COMMIT
@@ -247,15 +247,10 @@ def run_schedule(
     as a note.
     """
     profile = replace(Profile.draw(seed), **profile_changes)
-    machine = Machine(
-        seed,
-        folder,
-        workers=1 if profile.engine is not None else profile.workers,
-        listeners=with_memos(limited_by(LISTENERS, profile.limits), profile.equality.memos),
-        limits=profile.limits,
-        handler=handler,
-        engine=profile.engine,
-    )
+    listeners = with_memos(limited_by(LISTENERS, profile.limits), profile.equality.memos)
+    app = SimulatedApp(listeners, profile.limits, handler)
+    workers = 1 if profile.engine is not None else profile.workers
+    machine = Machine(seed, folder, workers=workers, app=app, engine=profile.engine)
     machine.spends = profile.spends
     machine.world.tell = tell
     try:

@@ -11,9 +11,9 @@ and may begin, whose limits have a free place and a token.
 import math
 from typing import TYPE_CHECKING
 
+from durable_bus.supervisor.entries import OpenBuffer, Range, Worker
 from durable_bus.supervisor.scheduling import limits, pacing
 from durable_bus.supervisor.scheduling.limits import Held
-from durable_bus.supervisor.state import OpenBuffer, Range, Worker
 from durable_bus.wire.work import WorkItems
 from simulation.records import Violation
 

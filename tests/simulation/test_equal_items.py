@@ -11,14 +11,14 @@ from durable_bus.supervisor.scheduling import memo
 from durable_bus.supervisor.state import State
 from durable_bus.wire.parts import Terms
 from simulation.equals import with_memos
-from simulation.listeners import LISTENERS
+from simulation.listeners import LISTENERS, SimulatedApp
 from simulation.machine import Machine
 from simulation.records import Content
 
 
 @pytest.fixture
 def machine(folder: Path) -> Iterator[Machine]:
-    machine = Machine(0, folder, workers=1, listeners=with_memos(LISTENERS, {"once": "v1"}))
+    machine = Machine(0, folder, workers=1, app=SimulatedApp(with_memos(LISTENERS, {"once": "v1"})))
     yield machine
     machine.close()
 

@@ -13,12 +13,12 @@ from durable_bus.journal.statements import Statements
 from durable_bus.journal.work import WorkTable
 from durable_bus.payloads.xml_writing import error_payload
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import Arriving, OpenBuffer
 from durable_bus.supervisor.outbox import Outbox
 from durable_bus.supervisor.outcomes import collector
 from durable_bus.supervisor.requests import requests, starts
 from durable_bus.supervisor.scheduling import recall
 from durable_bus.supervisor.scheduling import rules as scheduling
-from durable_bus.supervisor.state import Arriving, OpenBuffer
 from durable_bus.wire.protocol import Answer, Chunk
 from simulation.planting import change_statement, is_found
 

@@ -9,11 +9,12 @@ from msgspec.structs import replace
 
 from durable_bus.journal.work import WorkTable
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import ItemLease, Lease, OpenBuffer, Worker
 from durable_bus.supervisor.ports import WorkerEnded
 from durable_bus.supervisor.scheduling import leases, recall, timeouts, turns
 from durable_bus.supervisor.scheduling.dispatcher import _Round
 from durable_bus.supervisor.scheduling.leases import Suspect
-from durable_bus.supervisor.state import ItemLease, Lease, OpenBuffer, State, Worker
+from durable_bus.supervisor.state import State
 from durable_bus.supervisor.workers import worker_events
 from durable_bus.wire.parts import Failed
 from durable_bus.wire.work import Answers, Lost

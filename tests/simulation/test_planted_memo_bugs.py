@@ -11,10 +11,11 @@ from durable_bus.journal.fresh_items import ItemBatch
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor import maintenance
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import ItemLease, Lease
 from durable_bus.supervisor.outcomes import collector, conversations
 from durable_bus.supervisor.outcomes.threads import ItemHop
 from durable_bus.supervisor.scheduling import begun, memo
-from durable_bus.supervisor.state import ItemLease, Lease, State
+from durable_bus.supervisor.state import State
 from durable_bus.wire.parts import Segment
 from simulation.equals import Equality
 from simulation.listeners import LISTENERS

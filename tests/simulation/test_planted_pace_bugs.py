@@ -10,11 +10,12 @@ from durable_bus.journal.pace import PaceTable
 from durable_bus.payloads import rates
 from durable_bus.payloads.settings import LimitSettings
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import Budget, OpenBuffer
 from durable_bus.supervisor.loop import Supervisor
 from durable_bus.supervisor.outcomes import budgets, collector, conversations
 from durable_bus.supervisor.scheduling import dispatcher, limits, pacing, turns
 from durable_bus.supervisor.scheduling.limits import Held, Limit
-from durable_bus.supervisor.state import Budget, OpenBuffer, State
+from durable_bus.supervisor.state import State
 from simulation.equals import Equality
 from simulation.planting import change_statement, is_found
 

@@ -24,7 +24,7 @@ from simulation import Machine, Violation, run_schedule
 from simulation.equals import equal_items, with_memos
 from simulation.faults import Engine
 from simulation.handlers import Answers, Call
-from simulation.listeners import LISTENERS
+from simulation.listeners import LISTENERS, SimulatedApp
 from simulation.records import Content
 from simulation.schedule import RETURNS_MAX, cuts, some_content, some_letters, some_terms
 from simulation.storage import AT_COMMIT, fast_folder
@@ -112,7 +112,7 @@ def test_a_worker_that_is_to_stop_again_as_it_has_stopped_goes_on(folder: Path) 
 
 def test_who_has_waited_long_is_served_beside_any_number_of_urgent_items(folder: Path) -> None:
     """It went out when it was its turn, and was taken back each time for the next urgent item."""
-    machine = Machine(0, folder, workers=1, handler=lambda call: Answers(0.1, call.text))
+    machine = Machine(0, folder, workers=1, app=SimulatedApp(handler=lambda call: Answers(0.1, call.text)))
     try:
         urgent = Content("urgent", "once", True, ("item",) * 300, (0,) * 300, terms=Terms(priority=1))
         machine.start_buffer(urgent, [300])
@@ -127,7 +127,7 @@ def test_who_has_waited_long_is_served_beside_any_number_of_urgent_items(folder:
 def test_buffers_that_wait_for_a_limit_are_not_put_in_order(folder: Path) -> None:
     """A thousand of them cost 2 ms in each turn, whatever it was for."""
     limits = {"steady": LimitSettings("steady", "1/h", None)}
-    machine = Machine(0, folder, workers=1, limits=limits)
+    machine = Machine(0, folder, workers=1, app=SimulatedApp(limits=limits))
     try:
         for number in range(3):
             content = Content(f"b{number}", "paced", True, ("item 0 ok",) * 2, (0,) * 2)
@@ -156,9 +156,8 @@ def test_an_engine_that_has_answered_all_may_close_while_others_finish(folder: P
     def handler(call: Call) -> Answers:
         return Answers(6.0 if call.is_message else 0.2, call.text)
 
-    machine = Machine(
-        0, folder, workers=1, listeners=listeners, limits={}, handler=handler, engine=Engine(places=1)
-    )
+    app = SimulatedApp(listeners, {}, handler)
+    machine = Machine(0, folder, workers=1, app=app, engine=Engine(places=1))
     try:
         machine.start_buffer(Content("b", "once", True, ("item",) * 9, (0,) * 9), [9])
         machine.correspond("alice", [("once", "item")])
@@ -267,7 +266,7 @@ class ASupervisorInTrouble(RuleBasedStateMachine):
         self.folder = fast_folder()
         listeners = with_memos(LISTENERS, {"once": "v1", "many": "v1", "both": "v1"})
         workers = 1 if engine is not None else workers
-        self.machine = Machine(seed, self.folder, workers=workers, listeners=listeners, engine=engine)
+        self.machine = Machine(seed, self.folder, workers=workers, app=SimulatedApp(listeners), engine=engine)
         self.machine.faults.answer_twice = 0.1
         self.machine.spends = 0.3
         self.returns_max = patch.object(attempts, "RETURNS_MAX", RETURNS_MAX)

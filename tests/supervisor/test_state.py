@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from durable_bus.supervisor.state import State, Worker
+from durable_bus.supervisor.entries import Worker
+from durable_bus.supervisor.state import State
 
 KEYS = st.integers(0, 3)
 CHANGES = st.lists(

@@ -55,7 +55,8 @@ class MomentReader:
         self._ended = contextlib.ExitStack()
         try:
             with translated(path):
-                self.statements = statements_of_its_version(self.connection, "console.sql")
+                files = ("console.sql", "console_buffers.sql")
+                self.statements = statements_of_its_version(self.connection, *files)
                 self._ended.enter_context(transaction(self.connection, "DEFERRED"))
                 self.moment = self._moment(moment)
             self.reader = JournalReader(path, self.connection)

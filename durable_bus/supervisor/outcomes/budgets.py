@@ -7,10 +7,11 @@ when it is killed is not known to anybody.
 from durable_bus.errors import BufferError
 from durable_bus.payloads.amounts import is_unit
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import Budget, OpenBuffer
 from durable_bus.supervisor.outcomes import threads
 from durable_bus.supervisor.outcomes.threads import Chain, ItemHop
 from durable_bus.supervisor.scheduling import recall
-from durable_bus.supervisor.state import Budget, OpenBuffer, State
+from durable_bus.supervisor.state import State
 from durable_bus.wire.parts import Spent
 
 __all__ = ["check_amounts", "forget", "pause", "resume", "spend", "take_in"]

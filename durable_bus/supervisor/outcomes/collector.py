@@ -12,11 +12,12 @@ from durable_bus.payloads.forms import XML
 from durable_bus.payloads.messages import BufferComplete
 from durable_bus.payloads.xml_writing import error_payload
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import ItemLease, OpenBuffer, Range
 from durable_bus.supervisor.outcomes import budgets, messages, threads
 from durable_bus.supervisor.outcomes.attempts import next_attempt_at
 from durable_bus.supervisor.outcomes.threads import ItemHop
 from durable_bus.supervisor.scheduling import recall
-from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range, State
+from durable_bus.supervisor.state import State
 from durable_bus.wire.parts import Segment
 from durable_bus.wire.protocol import Ended
 

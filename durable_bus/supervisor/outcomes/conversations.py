@@ -17,11 +17,11 @@ from durable_bus.payloads.outcomes import End, Forward, Outcome, Start
 from durable_bus.payloads.packing import unpack
 from durable_bus.payloads.xml_writing import dump_dataclass, error_payload
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import ItemLease
 from durable_bus.supervisor.outcomes import collector, messages, opening, threads
 from durable_bus.supervisor.outcomes.attempts import next_attempt_at
 from durable_bus.supervisor.outcomes.opening import NewBuffer
 from durable_bus.supervisor.outcomes.threads import Chain, ItemHop
-from durable_bus.supervisor.state import ItemLease
 
 __all__ = ["end", "item_outcome", "message_failed", "message_outcome", "respond"]
 

@@ -7,9 +7,9 @@ from durable_bus.errors import BufferError, UsageError
 from durable_bus.journal.buffers import BufferRow
 from durable_bus.payloads.messages import check_name
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import OpenBuffer
 from durable_bus.supervisor.outcomes import budgets, threads
 from durable_bus.supervisor.outcomes.threads import Chain
-from durable_bus.supervisor.state import OpenBuffer
 
 __all__ = ["NewBuffer", "begin", "check", "is_known", "open_whole", "take_in"]
 

@@ -11,11 +11,11 @@ import msgspec
 from durable_bus.errors import BufferError, NotFound
 from durable_bus.journal.buffers import BufferRow
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import ItemLease, MessageLease, OpenBuffer, Worker
 from durable_bus.supervisor.maintenance import retain
 from durable_bus.supervisor.outcomes import budgets, collector
 from durable_bus.supervisor.requests import Handlers
 from durable_bus.supervisor.scheduling import pacing, timeouts
-from durable_bus.supervisor.state import ItemLease, MessageLease, OpenBuffer, Worker
 from durable_bus.wire.parts import WorkerStatus
 from durable_bus.wire.protocol import (
     Answer,

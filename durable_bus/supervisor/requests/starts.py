@@ -10,12 +10,12 @@ from durable_bus.journal.buffers import BufferRow
 from durable_bus.payloads.packing import split
 from durable_bus.payloads.xml_reading import PAYLOAD_BYTES_MAX
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import Arriving
 from durable_bus.supervisor.outcomes import budgets, collector, opening
 from durable_bus.supervisor.outcomes.opening import NewBuffer
 from durable_bus.supervisor.outcomes.threads import Chain
 from durable_bus.supervisor.requests import Handlers
 from durable_bus.supervisor.requests.mailboxes import name_of
-from durable_bus.supervisor.state import Arriving
 from durable_bus.supervisor.workers import workforce
 from durable_bus.wire.parts import Terms
 from durable_bus.wire.protocol import (

@@ -1,7 +1,8 @@
 """How far the items of a buffer have been handed out, and where a start of tomorrow begins to look."""
 
 from durable_bus.supervisor.context import Context
-from durable_bus.supervisor.state import ItemLease, OpenBuffer, State
+from durable_bus.supervisor.entries import ItemLease, OpenBuffer
+from durable_bus.supervisor.state import State
 
 __all__ = ["begun_ranges", "note_low_water"]
 

@@ -13,11 +13,11 @@ from durable_bus.journal.paging import fitting
 from durable_bus.journal.work import Retry
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import ItemLease, OpenBuffer, Range, Worker
 from durable_bus.supervisor.scheduling import leases, memo, recall, rules, turns
 from durable_bus.supervisor.scheduling.begun import begun_ranges
 from durable_bus.supervisor.scheduling.leases import contiguous
 from durable_bus.supervisor.scheduling.pacing import Gates
-from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range, Worker
 from durable_bus.wire.framing import encode
 from durable_bus.wire.work import WorkItems
 

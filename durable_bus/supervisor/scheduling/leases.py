@@ -3,8 +3,9 @@
 import msgspec
 
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import ItemLease, Lease, MessageLease, Range, Worker
 from durable_bus.supervisor.outcomes import messages
-from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, Range, State, Worker
+from durable_bus.supervisor.state import State
 from durable_bus.wire.slot import ORDINAL_MAX
 
 __all__ = [

@@ -15,9 +15,10 @@ from durable_bus.payloads.forms import form_of_each
 from durable_bus.payloads.packing import split
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import ItemLease, Lease, OpenBuffer, Range
 from durable_bus.supervisor.outcomes import collector
 from durable_bus.supervisor.scheduling.pacing import Gates
-from durable_bus.supervisor.state import ItemLease, Lease, OpenBuffer, Range, State
+from durable_bus.supervisor.state import State
 from durable_bus.wire.parts import Segment
 
 __all__ = ["LOOKS_MAX", "LOOK_ITEMS_MAX", "Memos", "ToRun", "release", "remember"]

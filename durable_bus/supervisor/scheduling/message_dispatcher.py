@@ -3,10 +3,10 @@
 from durable_bus.journal.messages import MessageRow
 from durable_bus.payloads.packing import pack
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import MessageLease, Worker
 from durable_bus.supervisor.outcomes import messages
 from durable_bus.supervisor.scheduling import leases, turns
 from durable_bus.supervisor.scheduling.pacing import Gates
-from durable_bus.supervisor.state import MessageLease, Worker
 from durable_bus.wire.framing import encode
 from durable_bus.wire.work import WorkMessage
 

@@ -9,9 +9,9 @@ pipe. Meanwhile the limit may only go down.
 """
 
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import ItemLease, Worker
 from durable_bus.supervisor.scheduling import leases, rules
 from durable_bus.supervisor.scheduling.rules import THEFT_WORTH_US, WATCHED_S, Load
-from durable_bus.supervisor.state import ItemLease, Worker
 from durable_bus.wire.slot import ORDINAL_MAX
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from durable_bus.errors import WorkerSilent, WorkerUnresponsive
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import Late, Lease, Worker
 from durable_bus.supervisor.scheduling import recall
-from durable_bus.supervisor.state import Late, Lease, Worker
 from durable_bus.wire.slot import Slot
 
 __all__ = [

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from durable_bus.supervisor.state import OpenBuffer, Range, Worker
+from durable_bus.supervisor.entries import OpenBuffer, Range, Worker
 from durable_bus.wire.slot import ORDINAL_MAX
 
 __all__ = [

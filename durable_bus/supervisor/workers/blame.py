@@ -3,9 +3,9 @@
 import signal
 
 from durable_bus.errors import WorkerDeath, WorkerKilled
+from durable_bus.supervisor.entries import Worker
 from durable_bus.supervisor.scheduling.leases import Suspect
 from durable_bus.supervisor.scheduling.timeouts import is_async
-from durable_bus.supervisor.state import Worker
 
 __all__ = ["guilty"]
 

@@ -3,11 +3,12 @@
 from durable_bus.errors import EngineLost, WorkerDeath, WorkerSilent
 from durable_bus.journal.work import Failure
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import ItemLease, Lease, MessageLease, Worker
 from durable_bus.supervisor.outcomes import budgets, collector, conversations
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.supervisor.requests import mailboxes
 from durable_bus.supervisor.scheduling import leases, memo, pacing, recall
-from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, State, Worker
+from durable_bus.supervisor.state import State
 from durable_bus.supervisor.workers import workforce
 from durable_bus.supervisor.workers.blame import guilty
 from durable_bus.wire.engine_errors import is_of_engine

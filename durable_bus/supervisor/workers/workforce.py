@@ -5,8 +5,9 @@ when.
 from durable_bus.errors import BusNotImportable, EngineError, WorkerDeath
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import Worker
 from durable_bus.supervisor.scheduling import pacing, recall
-from durable_bus.supervisor.state import State, Worker
+from durable_bus.supervisor.state import State
 from durable_bus.wire.engine_errors import engine_says
 from durable_bus.wire.work import Ready
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from durable_bus.supervisor.entries import ItemLease, Lease, MessageLease, OpenBuffer, Range, Worker
 from durable_bus.supervisor.scheduling.leases import Suspect, contiguous, give, halves, lost, quarantine
 from durable_bus.supervisor.scheduling.recall import discarded
-from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, OpenBuffer, Range, State, Worker
+from durable_bus.supervisor.state import State
 
 
 def items(lease_id: int = 7, count: int = 4, answered: int = 0, **fields: Any) -> ItemLease:

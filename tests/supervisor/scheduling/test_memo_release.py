@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.supervisor.entries import ItemLease, OpenBuffer, Range
 from durable_bus.supervisor.scheduling import memo
-from durable_bus.supervisor.state import ItemLease, OpenBuffer, Range, State
+from durable_bus.supervisor.state import State
 
 BUFFERS = (1, 2)
 BY_X = (b"x", "v1")

@@ -6,6 +6,7 @@ import pytest
 
 from durable_bus.errors import WorkerSilent, WorkerUnresponsive
 from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.supervisor.entries import ItemLease, Lease, MessageLease, Worker
 from durable_bus.supervisor.scheduling.timeouts import (
     ASK_AFTER_S,
     ASYNC_GRACE_S,
@@ -19,7 +20,6 @@ from durable_bus.supervisor.scheduling.timeouts import (
     verdict_on_beginning,
     what_runs,
 )
-from durable_bus.supervisor.state import ItemLease, Lease, MessageLease, Worker
 
 NOW_S = 100.0
 TIMEOUT_S = 5.0

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.supervisor.entries import OpenBuffer, Range, Worker
 from durable_bus.supervisor.scheduling.turns import (
     NEW_AHEAD_OF,
     able_to_get,
@@ -16,7 +17,6 @@ from durable_bus.supervisor.scheduling.turns import (
     take_new,
     take_returned,
 )
-from durable_bus.supervisor.state import OpenBuffer, Range, Worker
 from durable_bus.wire.slot import ORDINAL_MAX
 
 

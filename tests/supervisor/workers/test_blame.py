@@ -6,8 +6,8 @@ import pytest
 
 from durable_bus.errors import WorkerDeath, WorkerExited, WorkerKilled, WorkerSilent, WorkerUnresponsive
 from durable_bus.payloads.settings import ListenerSettings
+from durable_bus.supervisor.entries import ItemLease, Late, Worker
 from durable_bus.supervisor.scheduling.leases import Suspect
-from durable_bus.supervisor.state import ItemLease, Late, Worker
 from durable_bus.supervisor.workers.blame import guilty
 
 SILENT = WorkerSilent(1.0)
