@@ -45,7 +45,9 @@ def test_no_schedule_of_faults_breaks_a_promise(folder: Path, first: int) -> Non
         run_schedule(seed, folder)
 
 
-@pytest.mark.parametrize("seed", [71, 81, 196, 1389, 4476, 5031, 5704, 20303, 102101, 301049, 700398, 710026])
+@pytest.mark.parametrize(
+    "seed", [71, 81, 196, 1389, 4476, 5031, 5704, 20303, 102101, 301049, 700398, 710026, 8004642]
+)
 def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     """1389: a start was given up because of the time that no supervisor ran. 5031: a full disk turned round a
     client's hello, which waited for a worker, and its next request. 4476, 5704: a worker was told again and
@@ -58,7 +60,8 @@ def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     20303: a worker was kept free for an item that got the answer of an equal one, and nobody looked for other
     work for it. 700398: what was new of a stream came after what is less urgent, in the turn in which a new
     run had found that nothing was left of what came before. 710026: a worker was late with an item that it
-    had only said it begins when it was looked at first.
+    had only said it begins when it was looked at first. 8004642: items were taken back again and again for a
+    worker that was kept free for another one, whose limit did not let it begin.
     """
     run_schedule(seed, folder, engine=None)
 

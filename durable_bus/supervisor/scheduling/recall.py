@@ -119,13 +119,12 @@ def preempts(context: Context, worker: Worker, begun: int, priority: int) -> boo
 
 
 def help_idle(context: Context) -> None:
-    """When workers idle while others hold what they will not start soon: take some of that back."""
+    """When workers idle while others hold what they will not start soon: take some of that back. Not for the
+    one that is kept free: what is taken would go back to where it was.
+    """
     state = context.state
-    idle = [
-        worker
-        for worker in state.workers.values()
-        if worker.gets_items and worker.may_get and not worker.unanswered and context.room(worker)
-    ]
+    able = [one for one in state.workers.values() if one.gets_items and one.may_get and context.room(one)]
+    idle = [one for one in able if not one.unanswered and one.worker_id != state.kept_free]
     loads, state.watched = _loads(context) if idle else ([], {})
     tables = [(worker.listeners or {}).__contains__ for worker in idle]
     thefts, look_again_s = rules.thefts(tables, loads)
