@@ -34,7 +34,14 @@ def started_ahead(
     """
     spec = parse_spec(app) if mapped is None else parse_function_spec(app, mapped)
     own = OwnSupervisor(
-        spec, app, journal, workers, durability=durability, engine=engine, engine_workers=engine_workers
+        spec,
+        app,
+        journal,
+        workers,
+        durability=durability,
+        one_job=True,
+        engine=engine,
+        engine_workers=engine_workers,
     )
     own.start_ahead()
     return own

@@ -44,6 +44,7 @@ def spawn_supervisor(
     durability: str = "full",
     grace_s: float = 10.0,
     uses_memos: bool = True,
+    one_job: bool = False,
     engine: EngineSpec | None = None,
 ) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     """A supervisor process of our own, that ends when we do, and our end of the socket to it."""
@@ -58,6 +59,7 @@ def spawn_supervisor(
         durability=durability,
         grace_s=grace_s,
         uses_memos=uses_memos,
+        one_job=one_job,
         engine=engine,
     )
     # Ctrl-C reaches the whole foreground group: the supervisor is born with SIGINT blocked, and ignores it
@@ -125,7 +127,7 @@ class OwnSupervisor:
         self, app: AppSpec, app_name: str, journal: Path, workers: int | None, **options: Any
     ) -> None:
         """`options`: `durability`, `grace_s`, `uses_memos` (whether answers are given again to equal items),
-        `engine` and `engine_workers`.
+        `one_job` (whether its client does one thing and ends), `engine` and `engine_workers`.
         """
         self._journal = journal
         self._spawn = partial(_spawn_checked, app, app_name, journal, workers, **options)
@@ -171,6 +173,7 @@ def _spawn_checked(
     durability: str = "full",
     grace_s: float = 10.0,
     uses_memos: bool = True,
+    one_job: bool = False,
     engine: str | None = None,
     engine_workers: int | None = None,
 ) -> "tuple[subprocess.Popen[bytes], socket.socket]":
@@ -189,6 +192,7 @@ def _spawn_checked(
         durability=durability,
         grace_s=float(grace_s),
         uses_memos=uses_memos,
+        one_job=one_job,
         engine=spec,
     )
 

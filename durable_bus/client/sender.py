@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import Any
 
-from durable_bus.client.upload import BATCH_ITEMS, Upload
+from durable_bus.client.upload import Upload
 
 __all__ = ["Sender"]
 
 _SMALL_ITEMS = 1_000
+_CHUNK_ITEMS = 2_000
+"""A chunk has as many at most. With 8,000 of the 10,000 that may be ahead in one, client, supervisor and
+workers waited for one another in turn: 390,000 items/s of `map` instead of 425,000.
+"""
 _END = object()
 
 Chunks = Callable[[list[Any]], Iterable[tuple[bytes, bytes]]]
@@ -100,7 +104,7 @@ class Sender:
                 self._changed.notify_all()
 
     def _drain(self, values: list[Any]) -> None:
-        while len(values) < BATCH_ITEMS and values[-1] is not _END and not self._queue.empty():
+        while len(values) < _CHUNK_ITEMS and values[-1] is not _END and not self._queue.empty():
             values.append(self._queue.get())
 
     def _note_on_disk(self) -> None:

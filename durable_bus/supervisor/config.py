@@ -52,6 +52,8 @@ class SupervisorConfig:
     """Where items run; the workers get messages only. None: in the workers."""
     uses_memos: bool = True
     """Whether answers are given again to equal items (`memo`)."""
+    one_job: bool = False
+    """Its client does one thing and ends: nobody waits behind a batch."""
     journal: Path | None = None
     journal_file: list[int] | None = None
     """`socket_file.journal_file` of the journal; a client that means another is refused. None: nobody is."""

@@ -107,6 +107,7 @@ def main(arguments: SupervisorArguments) -> int:
             durability=arguments.durability,
             grace_s=arguments.grace_s,
             uses_memos=arguments.uses_memos,
+            one_job=arguments.one_job,
             engine=arguments.engine,
             verbose=False,
         )

@@ -51,6 +51,7 @@ class SupervisorArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     durability: str
     grace_s: float
     uses_memos: bool = True
+    one_job: bool = False
     engine: EngineSpec | None = None
 
 

@@ -12,6 +12,11 @@ from apps.plain import log_run
 from durable_bus import map as durable_map
 
 
+def nap(value: Any) -> Any:
+    time.sleep(0.0002)
+    return value
+
+
 def same(value: Any) -> Any:
     return value
 

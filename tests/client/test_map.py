@@ -297,6 +297,25 @@ def test_no_more_is_read_than_is_needed(journal: Path, ordered: bool) -> None:
 
 
 @pytest.mark.slow
+def test_when_all_that_may_be_is_read_the_next_ones_are_read_together(journal: Path) -> None:
+    """Each few that are read are a chunk, and a chunk is a commit."""
+
+    def source() -> Iterator[int]:
+        for number in range(READ_MAX + 2_500):
+            read_at.append(given)
+            yield number
+
+    read_at: list[int] = []
+    given = 0
+    for given, _ in enumerate(durable_map(mapping.nap, source(), journal=journal, workers=4), 1):  # noqa: B007
+        pass
+    full_at = [read for read in range(1, len(read_at)) if read - read_at[read - 1] == READ_MAX]
+    rooms = [read_at[read] + READ_MAX - read for read in full_at]
+    assert len(rooms) > 1
+    assert min(rooms) >= 500
+
+
+@pytest.mark.slow
 def test_an_item_that_is_slow_holds_back_the_reading(journal: Path, door: Path, facts: Facts) -> None:
     def source() -> Iterator[int]:
         for number in range(2 * READ_MAX):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from apps import plain
 from command_line import durable_bus
 from support import children_of, command_of, environment, until, until_gone
 
+from durable_bus import map as durable_map
 from durable_bus.app.finding import app_spec
-from durable_bus.client.embedded import OwnSupervisor
+from durable_bus.cli.starting import started_ahead
+from durable_bus.client.embedded import OwnSupervisor, open_client
 from durable_bus.payloads.settings import AppSpec
 
 pytestmark = pytest.mark.real_start
@@ -23,6 +26,7 @@ VANISHES = """
 import os, sys, time
 from pathlib import Path
 from apps import plain
+from durable_bus import map as durable_map
 from durable_bus.app.finding import app_spec
 from durable_bus.client.embedded import OwnSupervisor
 
@@ -140,3 +144,23 @@ def test_items_that_are_refused_leave_neither_a_journal_nor_a_process(tmp_path: 
     assert "line 2 of items.jsonl" in refused.err
     assert {path.name for path in tmp_path.iterdir()} == {"items.jsonl"}
     assert not [pid for pid in children_of(os.getpid()) if "new.db" in command_of(pid)]
+
+
+def test_a_supervisor_of_map_or_run_knows_that_nobody_waits_for_another_job(journal: Path) -> None:
+    """Its batches are longer than those of one that serves whatever its client asks for next."""
+
+    def said(pid: int) -> bool:
+        return '"one_job": true' in command_of(pid)
+
+    values = durable_map(str, range(10), journal=journal, workers=1)
+    next(values)
+    (of_map,) = [pid for pid in children_of(os.getpid()) if str(journal) in command_of(pid)]
+    assert said(of_map)
+    values.close()  # type: ignore[attr-defined]
+    with closing(started_ahead("apps.plain:bus", journal.with_name("run.db"), 1)) as own:
+        pid = own.start()
+        until(lambda: str(journal.with_name("run.db")) in command_of(pid), "it is the supervisor's program")
+        assert said(pid)
+    with open_client(app_spec(plain.bus), "plain", journal.with_name("own.db"), 1) as client:
+        assert client.supervisor_pid is not None
+        assert not said(client.supervisor_pid)

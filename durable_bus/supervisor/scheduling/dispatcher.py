@@ -1,8 +1,8 @@
 """Hands items to workers. What goes to whom is decided by `turns` and `rules`; here it is read, journaled,
 and queued to be sent after the commit.
 
-Open buffers take turns by batch. A batch aims at 40 ms, with many workers at up to 80; a worker has about two
-of them in hand, so that it never waits for a commit.
+Open buffers take turns by batch. A batch aims at 40 ms, at up to 80 with many workers or for one job; a
+worker has about two of them in hand, so that it never waits for a commit.
 """
 
 from collections import Counter
@@ -59,7 +59,11 @@ class _Round:
         """By listener the level of a buffer that was not looked through: what is less urgent waits."""
         self._levels = levels
         self._has_urgent = len({buffer.priority for buffer in state.buffers.values()}) > 1
-        self._wall_us = rules.batch_wall_us(len(state.workers), at_engine=context.config.engine is not None)
+        self._wall_us = rules.batch_wall_us(
+            len(state.workers),
+            at_engine=context.config.engine is not None,
+            one_job=context.config.one_job,
+        )
         self._begun = {
             one.worker_id: one.begun(context.slot(one.worker_id).started) for one in self._workers()
         }

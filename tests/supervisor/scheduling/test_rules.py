@@ -59,6 +59,11 @@ def test_a_batch_takes_40_ms_and_grows_fourfold(
     assert batch_items(last, item_us, concurrency) == items
 
 
+def test_a_batch_is_as_long_as_it_may_be_where_nobody_waits_behind_it() -> None:
+    assert batch_wall_us(1, one_job=True) == batch_wall_us(64) == 80 * MS
+    assert batch_wall_us(1, at_engine=True, one_job=True) == batch_wall_us(1, at_engine=True)
+
+
 @pytest.mark.parametrize(
     ("workers", "wall_us"), [(1, 40_000), (6, 40_000), (8, 48_000), (14, 80_000), (64, 80_000)]
 )
