@@ -132,7 +132,8 @@ class AsyncRunner:
         except Exception:  # the loop would turn on without it, and the worker be deaf
             end_worker()
         if data:
-            self._plan_feed()
+            if not self._feed_planned:
+                self._feed_or_end()  # 30 us before the next round of the loop; no step is in its midst
         else:
             self._ended = True
             self._loop.remove_reader(read_fd)
@@ -166,7 +167,8 @@ class AsyncRunner:
                 listener = self._bus.listeners[frame.header.listener]
                 if not listener.settings.is_async:
                     self._run_sync(frame)
-                    self._plan_feed()  # the loop turns in between
+                    if self._frames:
+                        self._plan_feed()  # the loop turns in between
                     return
                 self._batch = Batch(listener, frame)
             batch = self._batch

@@ -133,8 +133,9 @@ class WorkerPool:
     def _read(self, worker: _Worker, worker_id: int, bytes_max: int) -> None:
         """Read what is there, at most about `bytes_max`."""
         while bytes_max > 0 and worker.unintelligible is None:
+            asked_bytes = min(bytes_max, READ_BYTES)
             try:
-                data = os.read(worker.read_fd, min(bytes_max, READ_BYTES))
+                data = os.read(worker.read_fd, asked_bytes)
             except BlockingIOError:
                 return
             if not data:
@@ -155,6 +156,8 @@ class WorkerPool:
                 worker.unintelligible = WorkerUnintelligible(said(error))
                 self._reactor.forget(worker.read_fd)
                 worker.process.kill()
+            if len(data) < asked_bytes:
+                return  # that was all: to ask again takes 5 us
 
     def _writable(self, worker_id: int) -> None:
         worker = self._workers[worker_id]
