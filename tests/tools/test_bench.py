@@ -18,9 +18,10 @@ TOOLS = REPOSITORY / "tools"
 BENCH = TOOLS / "bench.py"
 
 
-def bench(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def bench(folder: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, str(BENCH), "--folder", str(folder), *arguments],
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         timeout=200,
@@ -251,6 +252,18 @@ def test_one_section_and_one_variant_can_be_chosen_and_are_printed(tmp_path: Pat
     assert "Pool.imap_unordered, chunksize 256" in done.stdout
     assert "with larger ones the XML work itself outweighs" in done.stdout
     assert "one-item buffer" not in done.stdout
+
+
+def test_cores_needs_nothing_but_this_package(tmp_path: Path) -> None:
+    """So that it can be carried to a machine with more of them."""
+    missing, folder = tmp_path / "missing", tmp_path / "folder"
+    for name in ("httpx", "joblib", "psutil", "pytest"):
+        (missing / name).mkdir(parents=True)
+        (missing / name / "__init__.py").write_text("raise ImportError('not there')\n")
+    folder.mkdir()
+    few = ["--rounds", "1", "--cores-list", "1", "--sleepers-list", "1", "--cores-seconds", "0.02"]
+    done = bench(folder, "--only", "cores", *few, PYTHONPATH=str(missing))
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from _bench.app import bus
 from _bench.figures import progress
 from _bench.processes import DURABLE_BUS, Daemon, cpu_s, environment, peak_mb, rows, scratch
+
+if TYPE_CHECKING:
+    import httpx
 
 WORK = "sleep_250us"
 WATCHED_S_MAX = 20.0
@@ -61,7 +62,9 @@ class Page:
         self.headers = {"Authorization": f"Bearer {token}"}
         self.client = self.another_client()
 
-    def another_client(self) -> httpx.Client:
+    def another_client(self) -> "httpx.Client":
+        import httpx  # the other sections need nothing but this package
+
         """With connections of its own. Nothing is encrypted: it need not read certificates, for 20 ms."""
         return httpx.Client(base_url=self.address, headers=self.headers, timeout=60, verify=False)
 
