@@ -63,7 +63,7 @@ class Journal:
         self.committed = False
         """Whether the last commit wrote anything."""
         self.note_commit: Callable[[int], None] | None = None
-        """Told the number of each commit that is on disk, some time after it (`note`)."""
+        """Told the number of each commit that is on disk."""
 
     @classmethod
     def open(cls, path: Path, durability: str = "full") -> "Journal":
@@ -106,10 +106,7 @@ class Journal:
             self.ids = before
             self.buffers.fresh.rollback()
             raise
-
-    def note(self) -> None:
-        """Have the newest commit noted. Not part of `commit`: what waits for that leaves first."""
-        if self.note_commit is not None and self.committed:
+        if self.note_commit is not None:  # before anybody is told of it: a copy that lacks it is found out
             self.note_commit(self.ids.commit)
 
     @contextlib.contextmanager

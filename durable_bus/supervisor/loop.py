@@ -81,7 +81,6 @@ class Supervisor:
         with self._journal.commit(self._ports.clock.now_ms()):
             run_id = self._journal.start_run(config.pid, config.app_name, config.version)
             recovery.load(self.context)
-        self._journal.note()
         self.state.commit()
         self._ports.log("run started", run=run_id, pid=config.pid, open_buffers=len(self.state.buffers))
 
@@ -269,7 +268,6 @@ class Supervisor:
         # and what comes behind it would run.
         recall.adjust_limits(self.context)
         self._outbox.send()
-        self._journal.note()
         if self._stop_deadline_s is None:
             workforce.fill(self.context)
         self._checkpoint_when_due()
@@ -305,7 +303,6 @@ class Supervisor:
         except StorageFull:
             self._ports.log("stopped without a word in the journal", reason="no room on disk")
         else:
-            self._journal.note()
             self._journal.checkpoint(LAST_CHECKPOINT_WAIT_MS)
             self._ports.log("stopped")
 
