@@ -15,6 +15,7 @@ from durable_bus import __version__
 from durable_bus.app.finding import app_spec
 from durable_bus.client.embedded import spawn_supervisor
 from durable_bus.errors import JournalLocked
+from durable_bus.journal.journal import Journal
 from durable_bus.journal.lock import JournalLock, holder_pid, lock_path
 from durable_bus.wire.framing import encode
 from durable_bus.wire.ids import new_id
@@ -138,3 +139,17 @@ def test_journal_and_lock_are_their_owners_alone(journal: Path) -> None:
             }
     finally:
         os.umask(before)
+
+
+def test_a_commit_is_noted_as_soon_as_it_is_on_disk(journal: Path) -> None:
+    """Before anybody can be told of it: a copy that lacks what a client knew of is found out by the note."""
+    noted: list[int] = []
+    with closing(Journal.open(journal)) as opened:
+        opened.note_commit = noted.append
+        with opened.commit(1):
+            opened.start_run(1, "app", "1")
+            assert noted == []
+        assert noted == [1]
+        with opened.commit(2):
+            pass  # nothing was written
+        assert noted == [1]
