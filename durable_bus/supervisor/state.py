@@ -62,8 +62,6 @@ class State:
     """How many batches were handed out in this run: what turns are counted by."""
     given: frozenset[int] = frozenset()
     """Workers that were given something in this turn."""
-    kept_free: int | None = None
-    """The worker that gets nothing but what must be alone."""
     plan_unfinished = False
     """A turn's planning has stopped at a limit of its own, as a recovery scan does, or has made work that
     it had been past: there may be some although nobody got any, and the next turn comes at once.

@@ -223,6 +223,11 @@ class Replies:
         if is_full:
             self.flush()
 
+    @property
+    def holds_spent(self) -> bool:
+        """Reports of what is spent have not left yet."""
+        return bool(self._spent)
+
     def discard(self, first_ordinal: int, end_ordinal: int) -> None:
         """Ordinals that will not be started: the supervisor has taken them back, or a limit rests. Of several
         calls before a `flush` the first begins what is said, and the last one ends it.

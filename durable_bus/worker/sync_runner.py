@@ -67,8 +67,6 @@ class SyncRunner:
         self._work: Work | None = None
         self._span: Processing | None = None
         """Of the dispatch that runs, where somebody traces."""
-        self._has_spent = False
-        """Handlers have reported what they spend, since the last flush."""
 
     def at_work(self) -> tuple[Work, int] | None:
         """What runs now, and the index of the item of it. The slot says so: an item costs nothing more."""
@@ -178,11 +176,10 @@ class SyncRunner:
                 segment.payloads.append(payload)
                 segment.micros.append((ended_ns - begun_ns) // 1000)
                 bytes_added += len(payload)
-            if takes_metadata and self._has_spent:  # what a kill loses of it nobody knows
+            if takes_metadata and replies.holds_spent:  # what a kill loses of it nobody knows
                 flush_at_ns = min(flush_at_ns, begun_ns + _FLUSH_SPENT_NS)
             if ended_ns > flush_at_ns or bytes_added > FLUSH_BYTES_MAX:
                 replies.flush()
-                self._has_spent = False
                 ended_ns = monotonic_ns()  # it may have waited for room in the pipe
                 flush_at_ns = ended_ns + _FLUSH_NS
                 bytes_added = 0
@@ -196,7 +193,6 @@ class SyncRunner:
             return handler(argument, metadata_of(work, index, spending))
         finally:
             spending.ended = True
-            self._has_spent = self._has_spent or spending.number > 0
 
     def _written(
         self, value: object, form: int, index: int

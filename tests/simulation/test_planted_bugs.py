@@ -1,6 +1,6 @@
 """Each planted bug breaks a promise, and the simulation finds it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,9 @@ def take_everything_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> tuple[list[scheduling.Theft], float | None]:
         return [scheduling.Theft(load.worker_id, 0) for _, load in zip(idle, loads, strict=False)], None
 
-    def help_idle(context: Context) -> None:
+    def help_idle(context: Context, alone_listeners: Collection[str]) -> None:
         context.state.given = frozenset()
-        helps(context)
+        helps(context, alone_listeners)
 
     helps = recall.help_idle
     monkeypatch.setattr(recall, "help_idle", help_idle)

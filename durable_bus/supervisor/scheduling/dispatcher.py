@@ -32,8 +32,6 @@ def plan_items(context: Context, now_ms: int, gates: Gates, alone_listeners: Col
     """Hand out what there is to whom has room, as far as limits let it."""
     state, now_s = context.state, context.now_s()
     state.plan_unfinished = False
-    with_room = [one for one in state.workers.values() if one.gets_items and context.room(one)]
-    state.kept_free = turns.reserved(with_room, state.buffers.values(), alone_listeners)
     buffers = [buffer for buffer in state.buffers.values() if buffer.may_have_work(now_ms)]
     # First of all: a thousand buffers that wait for a limit cost no more than this look.
     may_start = {target: gates.free(target) > 0 for target in {buffer.target for buffer in buffers}}
@@ -42,7 +40,7 @@ def plan_items(context: Context, now_ms: int, gates: Gates, alone_listeners: Col
         levels = {buffer.seq: turns.level_of(buffer, now_s) for buffer in buffers}
         gates.share(Counter((levels[buffer.seq], buffer.target) for buffer in buffers))
         waiting = turns.in_turn(buffers, levels, state.grants)
-        _Round(context, now_ms, gates, levels).hand_out(waiting)
+        _Round(context, now_ms, gates, levels).hand_out(waiting, alone_listeners)
 
 
 class _Round:
@@ -73,8 +71,10 @@ class _Round:
     def _workers(self) -> list[Worker]:
         return [worker for worker in self._state.workers.values() if worker.gets_items]
 
-    def hand_out(self, waiting: list[int]) -> None:
+    def hand_out(self, waiting: list[int], alone_listeners: Collection[str]) -> None:
         """A batch to each worker in turn, until nobody wants more of these buffers."""
+        with_room = [worker for worker in self._workers() if self._context.room(worker)]
+        reserved = turns.reserved(with_room, self._state.buffers.values(), alone_listeners)
         served = True
         while waiting and served:
             served = False
@@ -82,7 +82,7 @@ class _Round:
             targets = {self._state.buffers[seq].target for seq in waiting}
             for worker in sorted((one for one in self._workers() if one.may_get), key=self._load):
                 open_to = targets & (worker.listeners or {}).keys()
-                only_alone = worker.worker_id == self._state.kept_free
+                only_alone = worker.worker_id == reserved
                 position = self._serve_first(worker, waiting, open_to, only_alone=only_alone)
                 if position is not None:
                     waiting = turns.behind_its_level(waiting, position, self._levels)

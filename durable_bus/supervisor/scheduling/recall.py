@@ -8,9 +8,11 @@ and says so; only then it may get something again, because frames that were reca
 pipe. Meanwhile the limit may only go down.
 """
 
+from collections.abc import Collection
+
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.entries import ItemLease, Worker
-from durable_bus.supervisor.scheduling import leases, rules
+from durable_bus.supervisor.scheduling import leases, rules, turns
 from durable_bus.supervisor.scheduling.rules import THEFT_WORTH_US, WATCHED_S, Load
 from durable_bus.wire.slot import ORDINAL_MAX
 
@@ -118,13 +120,16 @@ def preempts(context: Context, worker: Worker, begun: int, priority: int) -> boo
 # ---- for an idle worker
 
 
-def help_idle(context: Context) -> None:
+def help_idle(context: Context, alone_listeners: Collection[str]) -> None:
     """When workers idle while others hold what they will not start soon: take some of that back. Not for the
     one that is kept free: what is taken would go back to where it was.
     """
     state = context.state
     able = [one for one in state.workers.values() if one.gets_items and one.may_get and context.room(one)]
-    idle = [one for one in able if not one.unanswered and one.worker_id != state.kept_free]
+    idle = [one for one in able if not one.unanswered]
+    if idle:
+        kept_free = turns.reserved(able, state.buffers.values(), alone_listeners)
+        idle = [one for one in idle if one.worker_id != kept_free]
     loads, state.watched = _loads(context) if idle else ([], {})
     tables = [(worker.listeners or {}).__contains__ for worker in idle]
     thefts, look_again_s = rules.thefts(tables, loads)
