@@ -81,12 +81,14 @@ class Feed:
             self._upload.seal()
 
     def _read_some(self, sender: Sender, most: int) -> None:
-        monotonic, put = time.monotonic, sender.put  # 0.2 us an item
+        monotonic, append = time.monotonic, sender.waiting.append  # 0.2 us an item
         end_s = monotonic() + _READ_S
         read = 0
         try:
             for read, value in enumerate(islice(self._items, most), 1):  # noqa: B007  it is what was read
-                put(value)
+                append(value)
+                if sender.rests:
+                    sender.wake()
                 if monotonic() > end_s:
                     return
         finally:

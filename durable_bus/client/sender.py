@@ -19,7 +19,6 @@ _CHUNK_ITEMS = 2_000
 """A chunk has as many at most. With 8,000 of the 10,000 that may be ahead in one, client, supervisor and
 workers waited for one another in turn: 390,000 items/s of `map` instead of 425,000.
 """
-_END = object()
 
 Chunks = Callable[[list[Any]], Iterable[tuple[bytes, bytes]]]
 """Makes bodies and forms of what was added, or finds that it is there already."""
@@ -32,9 +31,13 @@ class Sender:
         """`on_disk`: how many items are there before."""
         self._upload = upload
         self._chunks = chunks
-        self._queue: SimpleQueue[Any] = SimpleQueue()
-        self.put: Callable[[Any], None] = self._queue.put
-        """`add` for who has called `start`, and looks at `error` by itself."""
+        self.waiting: list[Any] = []
+        """What was added and not taken. Who has called `start`, and looks at `error` by itself, may append to
+        it, and then calls `wake` if the thread rests. With a queue of items `map` of 0 us went 4 % slower.
+        """
+        self.rests = False
+        self._wakes: SimpleQueue[None] = SimpleQueue()
+        self._closed = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -48,9 +51,16 @@ class Sender:
         """Send this after all that was added before. Raises what has ended the thread."""
         if self.error is not None:
             raise self.error
-        self._queue.put(value)
+        self.waiting.append(value)
         if self._thread is None:
             self.start()
+        elif self.rests:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let the thread look at what waits."""
+        self.rests = False
+        self._wakes.put(None)
 
     def start(self) -> None:
         """Begin, unless it has begun."""
@@ -73,7 +83,8 @@ class Sender:
 
     def close(self, timeout_s: float | None = None) -> None:
         """Send what was added, and end; or after so many seconds leave it."""
-        self._queue.put(_END)
+        self._closed = True
+        self.wake()
         if self._thread is not None:
             self._thread.join(timeout_s)
 
@@ -81,31 +92,36 @@ class Sender:
 
     def _send_all(self) -> None:
         try:
-            more = True
-            while more:
-                values = [self._queue.get()]
-                self._drain(values)
-                if len(values) < _SMALL_ITEMS:
-                    self._note_on_disk()
-                    self._drain(values)
-                more = values[-1] is not _END
-                if not more:
-                    values.pop()
-                for body, forms in self._chunks(values) if values else ():
+            while values := self._next():
+                for body, forms in self._chunks(values):
                     self._upload.add(body, forms)
                 with self._changed:
                     self.taken += len(values)
                     self._changed.notify_all()
-                if not more or self._queue.empty():
+                if not self.waiting:
                     self._note_on_disk()
         except BaseException as error:
             with self._changed:
                 self.error = error
                 self._changed.notify_all()
 
-    def _drain(self, values: list[Any]) -> None:
-        while len(values) < _CHUNK_ITEMS and values[-1] is not _END and not self._queue.empty():
-            values.append(self._queue.get())
+    def _next(self) -> list[Any]:
+        """What was added, a chunk of it; nothing when no more comes."""
+        while not self.waiting and not self._closed:
+            self.rests = True
+            if not self.waiting and not self._closed:  # by who has not seen that we rest
+                self._wakes.get()
+            self.rests = False
+        values = self._take(_CHUNK_ITEMS)
+        if values and len(values) < _SMALL_ITEMS:
+            self._note_on_disk()
+            values += self._take(_CHUNK_ITEMS - len(values))
+        return values
+
+    def _take(self, most: int) -> list[Any]:
+        values = self.waiting[:most]
+        del self.waiting[: len(values)]
+        return values
 
     def _note_on_disk(self) -> None:
         on_disk = self._upload.acknowledged()
