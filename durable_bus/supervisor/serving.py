@@ -19,6 +19,7 @@ from durable_bus.supervisor.io.worker_start import WorkerStarter
 from durable_bus.supervisor.loop import Supervisor
 from durable_bus.supervisor.ports import Unmanaged
 from durable_bus.wire.ids import new_id
+from durable_bus.wire.memory import keep_freed
 from durable_bus.wire.socket_file import bind_socket, journal_file, unlink_socket
 
 __all__ = ["serve"]
@@ -32,6 +33,7 @@ def serve(
     manager: Systemd | None,
 ) -> None:
     """As `process.supervise`, from the lock on. It stays the caller's to release."""
+    keep_freed()
     with contextlib.ExitStack() as cleanup:
         log = Log(log_format=config.log_format, quiet=not config.verbose)
         cleanup.callback(log.close)

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 
+from durable_bus.wire.memory import keep_freed
 from durable_bus.wire.slot import Slot
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, WorkerArguments
 
@@ -16,6 +17,7 @@ _PR_SET_PDEATHSIG = 1
 def begin(arguments: WorkerArguments) -> Slot:
     """Die with the supervisor, and leave to handlers nothing of ours but the name of the journal."""
     die_with(arguments.parent_pid)
+    keep_freed()
     for fd in arguments.fds:
         os.set_inheritable(fd, False)
     sys.argv = [sys.argv[0]]
