@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections import deque
+from socket import SO_SNDBUF, SOL_SOCKET
 
 from durable_bus import errors
 from durable_bus.errors import DurableBusError, SupervisorLost, TimedOut, UsageError
@@ -11,8 +12,14 @@ from durable_bus.wire import protocol
 from durable_bus.wire.decoding import decode_answer
 from durable_bus.wire.framing import FRAME_BYTES_MAX, READ_BYTES, FrameReader, encode
 from durable_bus.wire.ids import new_id
+from durable_bus.wire.memory import keep_freed
 
 __all__ = ["Connection"]
+
+_UNREAD_BYTES = 1024 * 1024
+"""The kernel holds twice as much for the supervisor, where it may: a chunk is sent whole while that commits
+the one before. With what Linux gives otherwise a start of 200,000 items took 4 % longer.
+"""
 
 
 class Connection:
@@ -24,6 +31,8 @@ class Connection:
 
     def __init__(self, socket: socket.socket, hello: protocol.Hello) -> None:
         self._socket = socket
+        socket.setsockopt(SOL_SOCKET, SO_SNDBUF, _UNREAD_BYTES)
+        keep_freed()
         self._send_lock = threading.Lock()
         self._changed = threading.Condition()
         self._hello = hello
