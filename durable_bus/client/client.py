@@ -24,16 +24,16 @@ from durable_bus.client.session import Session
 from durable_bus.client.stream import AHEAD, Stream
 from durable_bus.client.terms import amounts_of, terms_of
 from durable_bus.client.upload import Upload
-from durable_bus.errors import InsideHandler, NotFound, OtherItems, UsageError
+from durable_bus.errors import NotFound, OtherItems, UsageError
 from durable_bus.journal.reader import JournalReader
 from durable_bus.payloads.messages import check_name
 from durable_bus.payloads.values import ValueWriter
 from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
 from durable_bus.wire.parts import Terms
-from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE
+from durable_bus.wire.spawning import refuse_inside_handler
 
-__all__ = ["Buffer", "Client", "refuse_inside_handler"]
+__all__ = ["Buffer", "Client"]
 
 
 class Client:
@@ -370,10 +370,3 @@ class Client:
     def buffer(self, buffer_id: str) -> Buffer:
         """A buffer that was started before, by anybody. Raises NotFound."""
         return Buffer(self, buffer_id, self.reader().buffer_seq(buffer_id), existed=True)
-
-
-def refuse_inside_handler(journal: Path) -> None:
-    """A handler that waits for its own bus holds a worker that the answer may need. Raises InsideHandler."""
-    served = os.environ.get(INSIDE_HANDLER_VARIABLE)
-    if served and os.path.realpath(served) == os.path.realpath(journal):
-        raise InsideHandler

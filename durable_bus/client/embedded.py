@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from durable_bus.errors import UsageError
 from durable_bus.payloads.messages import check_name, is_seconds
 from durable_bus.payloads.settings import DURABILITIES, AppSpec
-from durable_bus.wire.spawning import EngineSpec, SupervisorArguments, spawn
+from durable_bus.wire.spawning import EngineSpec, SupervisorArguments, refuse_inside_handler, spawn
 
 if TYPE_CHECKING:
     import subprocess
@@ -87,7 +87,6 @@ def running(
 ) -> "Iterator[Client]":
     """See `Bus.running`."""
     from durable_bus.app.finding import app_spec
-    from durable_bus.client.client import refuse_inside_handler
 
     path = Path(journal)
     refuse_inside_handler(path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from durable_bus.errors import InsideHandler
 from durable_bus.payloads.settings import AppSpec
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = [
     "SupervisorArguments",
     "WorkerArguments",
     "arguments_of",
+    "refuse_inside_handler",
     "spawn",
 ]
 
@@ -27,6 +29,13 @@ INSIDE_HANDLER_VARIABLE = "DURABLE_BUS_INSIDE_HANDLER"
 
 # Not by pathlib, whose import takes 3 ms: a worker has no other use for it.
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+
+def refuse_inside_handler(journal: str | os.PathLike[str]) -> None:
+    """A handler that waits for its own bus holds a worker that the answer may need. Raises InsideHandler."""
+    served = os.environ.get(INSIDE_HANDLER_VARIABLE)
+    if served and os.path.realpath(served) == os.path.realpath(journal):
+        raise InsideHandler
 
 
 class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

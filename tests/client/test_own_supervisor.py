@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -46,10 +47,14 @@ def test_leaving_gives_open_work_back_and_the_same_call_goes_on(
 def interrupt_amid_a_frame(client: Client, supervisor_pid: int) -> None:
     """Ctrl-C while a start waits for room to send the rest of a chunk, as the supervisor is stopped."""
     connection = client._session.connection._socket
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)  # no chunk fits
     os.kill(supervisor_pid, signal.SIGSTOP)
 
+    def sent_bytes() -> int:
+        return int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0" * 4), sys.byteorder)
+
     def interrupt() -> None:
-        until(lambda: fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0" * 4) != b"\0" * 4, "a part was sent")
+        until(lambda: sent_bytes() > 16 * 1024, "a part of a chunk was sent")
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
