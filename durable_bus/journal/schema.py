@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from durable_bus.errors import JournalTooOld
 from durable_bus.journal.admin.backup import back_up
 from durable_bus.journal.connection import SCHEMA_VERSION, transaction
+from durable_bus.journal.database import database_of
 
 __all__ = ["Step", "migrate", "migrations_folder", "pending_steps", "size_of", "upgrade"]
 
@@ -71,17 +72,12 @@ def _load_migrations(folder: Path) -> Any:
     return module.durable_bus
 
 
-def _database(connection: sqlite3.Connection) -> Any:
-    from sqlite_utils import Database  # costs 0.14 s: only the process that owns the journal pays it
-
-    return Database(connection, execute_plugins=False)
-
-
 def pending_steps(connection: sqlite3.Connection, folder: Path | None = None) -> list[Step]:
     """What would be applied, in order. Only reads."""
     folder = folder or migrations_folder()
     steps = []
-    for migration in _load_migrations(folder).pending(_database(connection)):
+    database = database_of(connection)  # before migrations.py imports sqlite-utils with all that it finds
+    for migration in _load_migrations(folder).pending(database):
         sql = (folder / f"{migration.name}.sql").read_text(encoding="utf-8")
         big = _BIG.search(sql)
         does = sql.partition("\n")[0].removeprefix("--").strip()
@@ -92,7 +88,8 @@ def pending_steps(connection: sqlite3.Connection, folder: Path | None = None) ->
 def migrate(connection: sqlite3.Connection, folder: Path | None = None) -> None:
     """Apply every step that is pending, all in one transaction."""
     folder = folder or migrations_folder()
-    migrations, database = _load_migrations(folder), _database(connection)
+    database = database_of(connection)
+    migrations = _load_migrations(folder)
     if not migrations.pending(database):
         return
     with transaction(connection):

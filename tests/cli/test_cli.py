@@ -62,6 +62,7 @@ def test_the_journal_can_come_from_the_environment(tmp_path: Path) -> None:
     [
         (["--help"], {"lxml", "rich", "sqlite_utils", "asyncio"}),
         (["status"], {"lxml", "rich", "sqlite_utils", "asyncio", "subprocess"}),
+        (["query", "SELECT 1"], {"lxml", "asyncio", "pandas", "numpy"}),
         (
             ["run", "apps.plain:bus", "echo", "--items", "items.txt", "--journal", "new.db", "--quiet"],
             {"rich", "sqlite_utils", "asyncio", "multiprocessing", "random", "tempfile"},
