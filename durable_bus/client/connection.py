@@ -7,6 +7,7 @@ from collections import deque
 from socket import SO_SNDBUF, SOL_SOCKET
 
 from durable_bus import errors
+from durable_bus.client.changes import Changes
 from durable_bus.errors import DurableBusError, SupervisorLost, TimedOut, UsageError
 from durable_bus.wire import protocol
 from durable_bus.wire.decoding import decode_answer
@@ -34,7 +35,8 @@ class Connection:
         socket.setsockopt(SOL_SOCKET, SO_SNDBUF, _UNREAD_BYTES)
         keep_freed()
         self._send_lock = threading.Lock()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = Changes(self._lock)
         self._hello = hello
         self._answers: dict[str, deque[protocol.Answer | protocol.Error]] = {}
         self._unended: set[str] = set()
@@ -59,7 +61,7 @@ class Connection:
         lost: DurableBusError = SupervisorLost()
         try:
             while data := self._socket.recv(READ_BYTES):
-                with self._changed:
+                with self._lock:
                     for frame in reader.feed(data):
                         lost = self._take(frame.header) or lost
                     self._changed.notify_all()
@@ -92,7 +94,7 @@ class Connection:
             raise UsageError(f"it cannot be sent: {error}") from None
         if len(data) > FRAME_BYTES_MAX:
             raise errors.LimitExceeded(f"a frame of {len(data)} bytes is over the limit of {FRAME_BYTES_MAX}")
-        with self._changed:
+        with self._lock:
             if self.lost is not None:
                 raise self.lost
             self._answers.setdefault(request.request, deque())
@@ -112,12 +114,12 @@ class Connection:
                     self._lose(SupervisorLost(why))
                     raise
         except OSError:
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: self.lost is not None, timeout=5.0)
                 raise self.lost or SupervisorLost() from None
 
     def _lose(self, why: DurableBusError) -> None:
-        with self._changed:
+        with self._lock:
             self.lost = self.lost or why
             self._changed.notify_all()
 
@@ -133,7 +135,7 @@ class Connection:
         """
         if timeout_s is not None:
             timeout_s = min(timeout_s, threading.TIMEOUT_MAX)  # 292 years; a lock takes no more
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._answers.get(request_id) or self.lost, timeout_s)
             answers = self._answers.get(request_id)
             if not answers:
@@ -147,27 +149,27 @@ class Connection:
         """What this connection has ended with, of a supervisor that has ended; None: a child of it still
         holds its end of the socket.
         """
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self.lost is not None, timeout_s)
             return self.lost
 
     def has_answer(self, request_id: str) -> bool:
-        with self._changed:
+        with self._lock:
             return bool(self._answers.get(request_id))
 
     def forget(self, request_id: str) -> None:
         """Nobody waits for answers to this request any more."""
-        with self._changed:
+        with self._lock:
             self._answers.pop(request_id, None)
 
     def expect_end(self, buffer_id: str) -> None:
         """A start of this buffer is about to be sent: the supervisor will tell its end."""
-        with self._changed:
+        with self._lock:
             self._unended.add(buffer_id)
 
     def expect_no_end(self, buffer_id: str) -> None:
         """That start was refused."""
-        with self._changed:
+        with self._lock:
             self._unended.discard(buffer_id)
 
     def wait_for_end(self, buffer_id: str | None, timeout_s: float) -> None:
@@ -175,7 +177,7 @@ class Connection:
         if buffer_id is not None and buffer_id not in self._unended:
             self.expect_end(buffer_id)
             self.say(protocol.Watch(new_id(), buffer_id))
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(
                 lambda: self.lost is not None or (buffer_id is not None and buffer_id not in self._unended),
                 timeout_s,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import Any
 
+from durable_bus.client.changes import Changes
 from durable_bus.client.upload import Upload
 
 __all__ = ["Sender"]
@@ -38,7 +39,8 @@ class Sender:
         self.rests = False
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._closed = False
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = Changes(self._lock)
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self.taken = 0
@@ -75,7 +77,7 @@ class Sender:
         """
         if timeout_s is not None:
             timeout_s = min(timeout_s, threading.TIMEOUT_MAX)
-        with self._changed:
+        with self._lock:
             came = self._changed.wait_for(lambda: self.error is not None or done(), timeout_s)
         if self.error is not None:
             raise self.error
@@ -95,13 +97,13 @@ class Sender:
             while values := self._next():
                 for body, forms in self._chunks(values):
                     self._upload.add(body, forms)
-                with self._changed:
+                with self._lock:
                     self.taken += len(values)
                     self._changed.notify_all()
                 if not self.waiting:
                     self._note_on_disk()
         except BaseException as error:
-            with self._changed:
+            with self._lock:
                 self.error = error
                 self._changed.notify_all()
 
@@ -125,6 +127,6 @@ class Sender:
 
     def _note_on_disk(self) -> None:
         on_disk = self._upload.acknowledged()
-        with self._changed:
+        with self._lock:
             self.on_disk = on_disk
             self._changed.notify_all()

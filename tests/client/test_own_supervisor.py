@@ -8,14 +8,14 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import pytest
 from apps import collecting, plain
 from daemons import Daemon, client_of
+from interrupts import interrupt_within
 from support import PATIENCE_S, Facts, RunLog, environment, kill, outcome, program, until, until_gone
 
 from durable_bus.app.bus import Bus
@@ -86,33 +86,8 @@ def test_ctrl_c_amid_a_frame_ends_the_supervisor_and_what_runs_is_finished(
         assert client.start("echo", ["a"], buffer_id="interrupted").wait(60).successful == 1
 
 
-def interrupt_within(work: Callable[[], None], module: ModuleType, after_lines: int) -> bool:
-    """Ctrl-C before a line of a module is run, so many of its lines on; False: there are not as many."""
-    left = after_lines
-
-    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
-        nonlocal left
-        if frame.f_code.co_filename != module.__file__:
-            return trace if event == "call" else None
-        if event == "line":
-            left -= 1
-            if left == 0:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-        return trace
-
-    sys.settrace(trace)
-    try:
-        work()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(None)
-    return False
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [subprocess, threading, link])
+@pytest.mark.parametrize("module", [subprocess, link])
 def test_ctrl_c_at_any_moment_of_closing_leaves_nothing_that_hangs(journal: Path, module: ModuleType) -> None:
     """Popen's own lock, say, held for good by a `poll` that was interrupted: each later `wait` would hang."""
     interrupted, moments = True, 0
