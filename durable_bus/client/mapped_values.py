@@ -140,12 +140,13 @@ def _arriving(client: Client, feed: Feed, arrivals: Arrivals) -> Iterator[list[R
         feeding = room >= (1 if feeding else _ROOM_MIN)
         if feeding and not feed.exhausted:
             feed.some(room)
+            feeding = arrivals.given + AHEAD > feed.read
         seen = arrivals.counts()  # before the runs: what is recorded in between is not missed
         runs = arrivals.runs(feed.taken)
         if runs:
             look_s = max(_LOOK_S, look_s / 2)
             yield runs
-        elif feed.exhausted or not feeding or arrivals.given + AHEAD <= feed.read:
+        elif feed.exhausted or not feeding:
             total, _, _, ended = seen
             if ended and arrivals.given < total:
                 raise BufferError(feed.buffer_id, "it was cancelled")
