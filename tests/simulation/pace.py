@@ -32,12 +32,21 @@ class _Windows:
         self.rate = rate
         self.since_ns = since_ns
         self._per_s = None if rate is None else starts_per_s(rate)
+        self._times_ns: list[int] = []
         self._count = 0
         self._lowest = 0.0
 
     def begins(self, name: str, now_ns: int) -> None:
         if self._per_s is None:
             return
+        if self._times_ns and now_ns < self._times_ns[-1]:
+            # It was stopped when it had said so, and others have begun since: all are counted again.
+            times_ns = sorted([*self._times_ns, now_ns])
+            self._times_ns, self._count, self._lowest = [], 0, 0.0
+            for at_ns in times_ns:
+                self.begins(name, at_ns)
+            return
+        self._times_ns.append(now_ns)
         ahead = self._count - self._per_s * (now_ns - self.since_ns) / 1e9
         self._lowest = min(self._lowest, ahead) if self._count else ahead
         self._count += 1

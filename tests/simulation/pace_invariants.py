@@ -82,6 +82,8 @@ PACE: dict[str, str] = {
             AND r.item_index BETWEEN d.first_index AND d.first_index + d.item_count - 1
         LEFT JOIN spent s ON s.buffer_seq = a.buffer_seq AND s.item_index = r.item_index
             AND s.message_seq IS NULL AND s.commit_id >= a.commit_id
+            -- What an engine did with a batch that was handed out before comes late.
+            AND s.dispatch_id NOT IN (SELECT o.dispatch_id FROM dispatch o WHERE o.commit_id < a.commit_id)
         WHERE a.memo = 1 AND (d.dispatch_id IS NOT NULL OR s.spent_id IS NOT NULL)""",
     "what is remembered is a success that its own handler has answered": """
         SELECT m.item_key FROM memo m LEFT JOIN result r USING (item_key) LEFT JOIN answer a USING (answer_id)

@@ -46,7 +46,7 @@ def test_no_schedule_of_faults_breaks_a_promise(folder: Path, first: int) -> Non
 
 
 @pytest.mark.parametrize(
-    "seed", [71, 81, 196, 1389, 4476, 5031, 5704, 20303, 102101, 301049, 700398, 710026, 8004642]
+    "seed", [71, 81, 196, 1389, 4476, 5031, 5704, 20303, 102101, 301049, 700398, 710026, 8004642, 8016088]
 )
 def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     """1389: a start was given up because of the time that no supervisor ran. 5031: a full disk turned round a
@@ -61,9 +61,19 @@ def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     work for it. 700398: what was new of a stream came after what is less urgent, in the turn in which a new
     run had found that nothing was left of what came before. 710026: a worker was late with an item that it
     had only said it begins when it was looked at first. 8004642: items were taken back again and again for a
-    worker that was kept free for another one, whose limit did not let it begin.
+    worker that was kept free for another one, whose limit did not let it begin. 8016088: the first limits of
+    an app came with a reload, and what had begun before counted as not begun: more than was in hand, which
+    the journal refused, and the supervisor ended.
     """
     run_schedule(seed, folder, engine=None)
+
+
+@pytest.mark.parametrize("seed", [8013676, 8014744])
+def test_what_an_engine_says_late_is_no_fault(folder: Path, seed: int) -> None:
+    """8013676: what a batch has spent, of an item that had the answer of an equal one by then. 8014744: an
+    engine process that was stopped when it had said that a batch begins; others had begun meanwhile.
+    """
+    run_schedule(seed, folder)
 
 
 def test_a_worker_that_was_kept_free_for_what_is_done_is_given_other_work(folder: Path) -> None:

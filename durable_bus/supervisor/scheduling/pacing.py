@@ -75,6 +75,9 @@ def _of_row(context: Context, row: LimitRow) -> Limit:
 def declare(context: Context, declared: dict[str, LimitSettings]) -> None:
     """The app's limits, as a worker with the newest code has reported them."""
     table, now_s = context.state.limits, context.now_s()
+    if not table:  # nobody has looked so far: what has begun by now is charged to none
+        for worker in [*context.state.workers.values()]:
+            context.state.workers.change(worker.worker_id, counted_to=context.slot(worker.worker_id).started)
     for name, limit in [*table.items()]:
         if name not in declared and limit.declared:
             table[name] = limit._replace(declared=False)
@@ -165,7 +168,7 @@ def _held(state: State) -> dict[str, Held]:
             worker = state.workers.get(lease.worker_id)
             end = lease.first_ordinal + lease.item_count
             counted_to = 0 if worker is None else worker.counted_to
-            not_begun = min(lease.item_count, max(0, end - counted_to))
+            not_begun = min(lease.open_count, max(0, end - counted_to))
             for name in names:
                 before = held.get(name, Held())
                 held[name] = Held(before.in_hand + lease.open_count, before.not_begun + not_begun)
