@@ -46,7 +46,7 @@ class MappedValues:
 
     def __init__(self, app: AppSpec, journal: Path, buffer_id: str | None) -> None:
         assert app.mapped is not None
-        self._name = f"{app.value}:{app.attribute}"
+        self._name = app.name
         self._target = app.mapped.listener
         self._journal = journal
         self._buffer_id = buffer_id
@@ -55,6 +55,7 @@ class MappedValues:
     def given(
         self, own: OwnSupervisor, items: Iterator[Any], *, ordered: bool, return_exceptions: bool
     ) -> Iterator[Any]:
+        """What `map` gives, by its supervisor as far as it is not recorded. Raises what `map` raises."""
         first = list(itertools.islice(items, KEY_ITEMS if self._buffer_id is None else 1))
         if self._buffer_id is None:
             if not first:

@@ -68,7 +68,7 @@ def map(
         check_buffer_id(buffer_id)
     check_workers(workers)
     refuse_inside_handler(Path(journal))
-    own = OwnSupervisor(app, f"{app.value}:{app.attribute}", Path(journal), workers, one_job=True)
+    own = OwnSupervisor(app, app.name, Path(journal), workers, one_job=True)
     return _values(
         own,
         app,

@@ -37,6 +37,7 @@ class Sender:
         it, and then calls `wake` if the thread rests. With a queue of items `map` of 0 us went 4 % slower.
         """
         self.rests = False
+        """The thread has nothing to do, and sleeps until `wake`."""
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._closed = False
         self._lock = threading.RLock()

@@ -42,6 +42,11 @@ class AppSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mapped: MappedSettings | None = None
     """It is a function, and these are its settings; None: it is a Bus."""
 
+    @property
+    def name(self) -> str:
+        """Such as `module:function`."""
+        return f"{self.value}:{self.attribute}"
+
 
 class ValueForms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """How a bus writes values whose type alone does not say it. A worker reports it, and a client is told."""
