@@ -169,7 +169,14 @@ def make(journal: Path) -> Path:
 def _begin(writing: Writing) -> None:
     """Commit 1."""
     settings = {name: {"name": name, "limits": limits} for name, limits in LISTENERS.items()}
-    row = {"run_id": 1, "pid": 4242, "app": "paced:bus", "version": "0.1.0", "started_at": STARTED_MS}
+    row = {
+        "run_id": 1,
+        "pid": 4242,
+        "app": "paced:bus",
+        "version": "0.1.0",
+        "started_at": STARTED_MS,
+        "first_commit": 1,
+    }
     writing.insert("run", {**row, "stopped_at": at_ms(LAST_COMMIT), "listeners": json.dumps(settings)})
     writing.commit()
     writing.insert("thread", {"thread_id": "t", "chain": "[]", "created_commit": 1, "changed_commit": 1})

@@ -22,8 +22,8 @@ _BASE = BUFFER_SEQ << 32
 _STARTED_MS = 1_800_000_000_000
 
 _SQL = """
-INSERT INTO run (run_id, pid, app, version, started_at, stopped_at)
-VALUES (1, 4242, 'synthetic:bus', '0.1.0', {started}, {started} + 3600000);
+INSERT INTO run (run_id, pid, app, version, started_at, stopped_at{first})
+VALUES (1, 4242, 'synthetic:bus', '0.1.0', {started}, {started} + 3600000{first_value});
 INSERT INTO thread VALUES ('t', '[]', 1, 1), ('t/big', '[]', 1, 1);
 INSERT INTO buffer (
     buffer_seq, buffer_id, target, return_to, from_id, thread_id, starter_thread_id, collect,
@@ -70,7 +70,9 @@ def make(journal: Path, results: int, batch: int, schema_version: int = SCHEMA_V
         _migrate_to(schema_version, connection)
         form = "form" if schema_version > 1 else "is_xml"
         sealed = (", sealed_commit", ", 1") if schema_version > 2 else ("", "")
+        first = (", first_commit", ", 1") if schema_version > 6 else ("", "")
         columns = {"form": form, "sealed": sealed[0], "sealed_value": sealed[1]}
+        columns |= {"first": first[0], "first_value": first[1]}
         connection.execute("BEGIN IMMEDIATE")
         for statement in _SQL.format(**columns, **facts).split(";\n"):
             connection.execute(statement)

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 APPLICATION_ID = int.from_bytes(b"DBUS", "big")
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 SQLITE_OLDEST = (3, 38, 0)
 
 TEXT_BYTES_MAX = 64 * 1024 * 1024

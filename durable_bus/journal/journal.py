@@ -21,7 +21,7 @@ from durable_bus.payloads.settings import ListenerSettings
 
 __all__ = ["WRITER_SQL", "Journal", "NewIds"]
 
-WRITER_SQL = ("runs.sql", "buffers.sql", "work.sql", "messages.sql", "pace.sql")
+WRITER_SQL = ("runs.sql", "commits.sql", "buffers.sql", "work.sql", "messages.sql", "pace.sql")
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ class Journal:
     def start_run(self, pid: int, app: str, version: str) -> int:
         """Inside a commit: a new run. Every earlier one that did not say it ended has crashed."""
         facts = {"now_ms": self.now_ms, "pid": pid, "app": app, "version": version}
-        self.run_id = self.statements.insert("start_run", **facts)
+        self.run_id = self.statements.insert("start_run", commit_id=self.ids.commit, **facts)
         return self.run_id
 
     def stop_run(self) -> None:
@@ -171,7 +171,7 @@ class Journal:
 
     def last_commit_before(self, before_ms: int) -> int:
         """The newest commit made before a time; 0 when there is none."""
-        return int(self.statements.value("last_commit_before", before_ms=before_ms) or 0)
+        return int(self.statements.value("last_commit_before", before_ms=before_ms))
 
     def checkpoint(self, wait_ms: int = 0) -> bool:
         """Checkpoint the write-ahead log and truncate it, outside a commit; True when that was possible.

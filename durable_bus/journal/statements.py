@@ -40,6 +40,8 @@ _PACE_OF_BUFFER = re.compile(
 _MEMO = re.compile(r"\ba\.memo\b")
 _WHY = re.compile(r"\bp\.why\b")
 _PLACE = re.compile(r"\b[a-z]+\.(?:place\b|\"where\")")
+_FIRST_COMMIT = re.compile(r"\b([a-z])\.first_commit\b")
+_FIRST_COMMIT_FOUND = r"(SELECT min(x.commit_id) FROM journal_commit x WHERE x.run_id = \1.run_id)"
 _ROW = re.compile(r"\{(.*)\}")
 ROWS_AT_ONCE = (250, 50, 10, 1)
 """Measured with all of SQLite's work, µs a row of 88 characters: 50 or 100 rows a statement 0.57, 250 or
@@ -63,8 +65,10 @@ def as_of(schema_version: int, texts: dict[str, str]) -> dict[str, str]:
     """Statements that read, for a journal that was not brought up to date, perhaps because nobody may write
     to it: in version 1 a payload's form was text or XML, 0 or 1, in a column of another name; before version
     3 whatever was open was whole; before version 4 nothing was limited, given again or spent; before version
-    5 all ran in workers of ours.
+    5 all ran in workers of ours; before version 7 a run's first commit was found by an index.
     """
+    if schema_version < 7:
+        texts = {name: _FIRST_COMMIT.sub(_FIRST_COMMIT_FOUND, text) for name, text in texts.items()}
     if schema_version < 5:
         texts = {name: _PLACE.sub("NULL", text) for name, text in texts.items()}
     if schema_version < 4:

@@ -24,6 +24,7 @@ EXECUTED_BY = {
     ),
     "history.sql": ("journal/admin/history.py", "journal/admin/check.py", "journal/completeness.py"),
     "metrics.sql": ("journal/admin/metrics.py",),
+    "commits.sql": ("journal/journal.py", "journal/admin/metrics.py", "journal/admin/console.py"),
     "salvage.sql": ("journal/admin/salvage.py",),
     "trace.sql": ("journal/admin/traced.py",),
     "console.sql": ("journal/admin/moment.py", "journal/admin/console.py"),

@@ -87,7 +87,9 @@ class ConsoleReader(MomentReader):
         step_ms = max(1, seconds * 1000 // buckets)
         since = until - step_ms * buckets
         rates = [(0, 0)] * buckets
-        for row in self.rows_of("rate", since_ms=since, until_ms=until, step_ms=step_ms):
+        (last_before,) = self.rows_of("last_commit_before", before_ms=since)
+        after = last_before["commit_id"]
+        for row in self.rows_of("rate", after_commit=after, since_ms=since, until_ms=until, step_ms=step_ms):
             rates[row["bucket"]] = (row["results"], row["failures"])
         return rates
 

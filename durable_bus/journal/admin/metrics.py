@@ -103,7 +103,7 @@ def measure(path: str | Path, now_ms: int) -> Measured:
 
 class _Measuring:
     def __init__(self, connection: sqlite3.Connection, now_ms: int) -> None:
-        self._statements = statements_of_its_version(connection, "metrics.sql")
+        self._statements = statements_of_its_version(connection, "metrics.sql", "commits.sql")
         self._now_ms = now_ms
         self._after_commit = self._counts_from()
 
@@ -112,7 +112,7 @@ class _Measuring:
         if not self._statements.value("metrics_is_pruned"):
             return 0
         midnight_ms = self._now_ms - self._now_ms % _DAY_MS
-        return self._statements.value("metrics_last_commit_before", before_ms=midnight_ms) or 0
+        return int(self._statements.value("last_commit_before", before_ms=midnight_ms))
 
     def _rows(self, name: str) -> list[Any]:
         return self._statements.rows(name, now_ms=self._now_ms, after_commit=self._after_commit)

@@ -55,7 +55,7 @@ class MomentReader:
         self._ended = contextlib.ExitStack()
         try:
             with translated(path):
-                files = ("console.sql", "console_buffers.sql")
+                files = ("console.sql", "console_buffers.sql", "commits.sql")
                 self.statements = statements_of_its_version(self.connection, *files)
                 self._ended.enter_context(transaction(self.connection, "DEFERRED"))
                 self.moment = self._moment(moment)

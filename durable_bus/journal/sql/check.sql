@@ -224,6 +224,14 @@ FROM journal_commit c
 LEFT JOIN journal_commit before ON before.commit_id = c.commit_id - 1
 WHERE (before.commit_id IS NULL AND c.commit_id <> 1) OR c.run_id < before.run_id;
 
+-- name: runs_begin_with_a_commit
+-- A run's row says which is the first of its commits.
+SELECT r.run_id, r.first_commit
+FROM run r
+LEFT JOIN journal_commit c ON c.commit_id = r.first_commit
+LEFT JOIN journal_commit before ON before.commit_id = r.first_commit - 1
+WHERE c.run_id IS NOT r.run_id OR before.run_id = r.run_id;
+
 -- name: buffers_change_in_order
 -- A buffer is created, opened, sealed, ended and pruned in this order; a cancel is an end, also of what is not sealed.
 SELECT buffer_id, created_commit, opened_commit, sealed_commit, cancelled_commit, ended_commit, pruned_commit

@@ -41,18 +41,24 @@ SELECT run_id, pid, app, version, started_at, stopped_at, worker_error, listener
 
 -- name: runs
 -- The last ones, also those that began later. Commits are numbered in order, so those of a run are a range.
-SELECT r.run_id, r.pid, r.app, r.version, r.started_at, r.stopped_at,
-    (SELECT c.commit_id FROM journal_commit c WHERE c.run_id = r.run_id ORDER BY c.commit_id LIMIT 1) AS first_commit,
-    (SELECT c.commit_id FROM journal_commit c WHERE c.run_id = r.run_id ORDER BY c.commit_id DESC LIMIT 1) AS last_commit,
-    (SELECT c.committed_at FROM journal_commit c WHERE c.run_id = r.run_id ORDER BY c.commit_id DESC LIMIT 1) AS last_commit_ms
-FROM run r
-ORDER BY r.run_id DESC LIMIT :limit;
+SELECT r.*, c.committed_at AS last_commit_ms
+FROM (
+    SELECT r.run_id, r.pid, r.app, r.version, r.started_at, r.stopped_at, r.first_commit AS first_commit,
+        coalesce(
+            (SELECT n.first_commit - 1 FROM run n WHERE n.run_id > r.run_id ORDER BY n.run_id LIMIT 1),
+            (SELECT max(commit_id) FROM journal_commit)
+        ) AS last_commit
+    FROM run r
+    ORDER BY r.run_id DESC LIMIT :limit
+) r
+LEFT JOIN journal_commit c ON c.commit_id = r.last_commit
+ORDER BY r.run_id DESC;
 
 -- name: rate
 -- Results and failed attempts by time. What a clock that was set back has written later than :at is left out.
 SELECT (committed_at - :since_ms) / :step_ms AS bucket, sum(results) AS results, sum(failures) AS failures
 FROM journal_commit
-WHERE committed_at >= :since_ms AND committed_at < :until_ms AND commit_id <= :at
+WHERE commit_id > :after_commit AND commit_id <= :at AND committed_at >= :since_ms AND committed_at < :until_ms
 GROUP BY 1 ORDER BY 1;
 
 -- name: density

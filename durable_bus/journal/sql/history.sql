@@ -17,8 +17,11 @@ SELECT
     r.run_id, r.pid, r.app, r.version,
     strftime('%Y-%m-%dT%H:%M:%fZ', r.started_at / 1000.0, 'unixepoch') AS started_at,
     strftime('%Y-%m-%dT%H:%M:%fZ', r.stopped_at / 1000.0, 'unixepoch') AS stopped_at,
-    (SELECT min(commit_id) FROM journal_commit c WHERE c.run_id = r.run_id) AS first_commit,
-    (SELECT max(commit_id) FROM journal_commit c WHERE c.run_id = r.run_id) AS last_commit,
+    r.first_commit AS first_commit,
+    coalesce(
+        (SELECT n.first_commit - 1 FROM run n WHERE n.run_id > r.run_id ORDER BY n.run_id LIMIT 1),
+        (SELECT max(commit_id) FROM journal_commit)
+    ) AS last_commit,
     (SELECT last_commit_at FROM runs v WHERE v.run_id = r.run_id) AS last_commit_at
 FROM run r
 ORDER BY r.run_id;

@@ -7,10 +7,6 @@
 -- Whether rows have gone.
 SELECT EXISTS (SELECT 1 FROM buffer WHERE pruned_commit IS NOT NULL) AS pruned;
 
--- name: metrics_last_commit_before
-SELECT commit_id FROM journal_commit INDEXED BY journal_commit_by_time
-WHERE committed_at < :before_ms ORDER BY committed_at DESC, commit_id DESC LIMIT 1;
-
 -- name: metrics_buffers
 -- By listener and state, as the view `buffers` has them. The row of a buffer, and what it counts, stays when it is pruned.
 SELECT

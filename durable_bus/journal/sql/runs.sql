@@ -15,7 +15,8 @@ SELECT
 
 -- name: start_run
 -- The row whose existence makes every earlier run that has not said it ended a crashed one.
-INSERT INTO run (pid, app, version, started_at) VALUES (:pid, :app, :version, :now_ms);
+INSERT INTO run (pid, app, version, started_at, first_commit)
+VALUES (:pid, :app, :version, :now_ms, :commit_id);
 
 -- name: stop_run
 UPDATE run SET stopped_at = :now_ms WHERE run_id = :run_id AND stopped_at IS NULL;
@@ -35,10 +36,6 @@ UPDATE run SET run_id = run_id WHERE run_id = :run_id;
 -- name: add_commit
 INSERT INTO journal_commit (commit_id, run_id, committed_at, results, failures)
 VALUES (:commit_id, :run_id, :now_ms, :results, :failures);
-
--- name: last_commit_before
-SELECT commit_id FROM journal_commit INDEXED BY journal_commit_by_time
-WHERE committed_at < :before_ms ORDER BY committed_at DESC, commit_id DESC LIMIT 1;
 
 -- name: add_request
 INSERT INTO request (request_id, commit_id, answer) VALUES (:request_id, :commit_id, :answer)

@@ -32,7 +32,12 @@ ORDER BY p.pause_id;
 SELECT r.run_id, r.pid, r.app, r.version, r.started_at AS started_ms, r.stopped_at AS stopped_ms, r.listeners,
     r.run_id = (SELECT max(run_id) FROM run) AS newest,
     coalesce((
-        SELECT c.committed_at FROM journal_commit c WHERE c.run_id = r.run_id ORDER BY c.commit_id DESC LIMIT 1
+        SELECT c.committed_at
+        FROM journal_commit c
+        WHERE c.commit_id = coalesce(
+            (SELECT n.first_commit - 1 FROM run n WHERE n.run_id > r.run_id ORDER BY n.run_id LIMIT 1),
+            (SELECT max(commit_id) FROM journal_commit)
+        )
     ), r.started_at) AS last_commit_ms
 FROM run r
 WHERE r.run_id >= :first_run AND r.run_id <= :last_run

@@ -51,6 +51,7 @@ BREAKS = {
         VALUES (({HALTED} << 32) + 19, (SELECT max(commit_id) FROM journal_commit), 1, 1)""",
     "commits_count_their_rows": "UPDATE journal_commit SET results = results + 1 WHERE results > 0",
     "commits_in_order": "DELETE FROM journal_commit WHERE commit_id = 3",
+    "runs_begin_with_a_commit": "UPDATE run SET first_commit = first_commit + 1 WHERE run_id = 2",
     "buffers_change_in_order": "UPDATE buffer SET cancelled_commit = opened_commit WHERE buffer_id = 'plain'",
     "messages_change_in_order": "UPDATE message SET settled_commit = 0 WHERE settled_commit IS NOT NULL",
     "dispatches_are_of_their_buffer": "UPDATE dispatch SET item_count = 1000 WHERE dispatch_id = 1",

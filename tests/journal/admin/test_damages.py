@@ -67,11 +67,12 @@ def index_of_another_column(journal: Path) -> None:
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "run lost": (
         partial(page_lost, "run"),
-        "check_constraints foreign_keys sqlite_integrity",
+        "check_constraints foreign_keys runs_begin_with_a_commit sqlite_integrity",
     ),
     "journal_commit lost": (
         partial(page_lost, "journal_commit"),
-        "commits_count_their_rows commits_in_order ends_fit_the_counters foreign_keys sqlite_integrity",
+        "commits_count_their_rows commits_in_order ends_fit_the_counters foreign_keys "
+        "runs_begin_with_a_commit sqlite_integrity",
     ),
     "buffer lost": (
         partial(page_lost, "buffer"),
