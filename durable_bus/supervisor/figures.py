@@ -32,8 +32,9 @@ class Counting:
         if duration_ns is not None:
             self._commits[bisect_left(_COMMIT_BOUNDS_US, duration_ns / 1000)] += 1
             self._commit_ns += duration_ns
-        self._exits.update(self._exits_of_turn)
-        self._exits_of_turn.clear()
+        if self._exits_of_turn:
+            self._exits.update(self._exits_of_turn)
+            self._exits_of_turn.clear()
 
     def refused(self) -> None:
         """A turn's commit has not happened."""

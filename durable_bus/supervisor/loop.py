@@ -123,8 +123,8 @@ class Supervisor:
             self._forget()
             raise
         took_ns = self._ports.clock.monotonic_ns() - planned_ns
-        self.context.counting.committed(took_ns if self._journal.committed else None)
         self._act()
+        self.context.counting.committed(took_ns if self._journal.committed else None)
 
     # Gather
 
