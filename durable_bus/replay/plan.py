@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from durable_bus.journal.admin.scratch import scratch_copy
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.config import SupervisorConfig
@@ -84,7 +86,7 @@ def _hand_out_everything(context: Context) -> None:
     worker = Worker(worker_id=0, pid=os.getpid(), listeners=listeners)
     next_ordinal = rounds_without = 0
     while rounds_without < 2:
-        state.workers[0] = worker._replace(next_ordinal=next_ordinal)
+        state.workers[0] = replace(worker, next_ordinal=next_ordinal)
         plan_items(context, _FAR_FUTURE_MS, Gates(context))
         given = state.workers[0].next_ordinal - next_ordinal
         rounds_without = 0 if given or state.plan_unfinished else rounds_without + 1

@@ -32,7 +32,7 @@ class Late(NamedTuple):
     """What it ran for too long; None: it had begun nothing."""
 
 
-class Worker(NamedTuple):
+class Worker(msgspec.Struct, frozen=True):
     """A worker process, or an engine process, from its start until its end was taken in."""
 
     worker_id: int
@@ -163,7 +163,7 @@ class Range(NamedTuple):
     """They go to a worker that holds nothing else: the next death must tell which item it was."""
 
 
-class OpenBuffer(NamedTuple):
+class OpenBuffer(msgspec.Struct, frozen=True):
     """A buffer between its opening and its end."""
 
     seq: int
@@ -234,7 +234,7 @@ class OpenBuffer(NamedTuple):
         return bool(self.returned) or due or self.cursor < self.total
 
 
-class Budget(NamedTuple):
+class Budget(msgspec.Struct, frozen=True):
     """How much a buffer, and those that its handlers have started, may spend, by unit."""
 
     granted: dict[str, float]
@@ -246,7 +246,7 @@ class Budget(NamedTuple):
         return any(self.spent.get(unit, 0.0) >= amount for unit, amount in self.granted.items())
 
 
-class Arriving(NamedTuple):
+class Arriving(msgspec.Struct, frozen=True):
     """A start, and how much of it is on disk. `buffer_seq`: 0 as long as there is no row."""
 
     start: Start

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 __all__ = ["ABSENT", "Table"]
 
 K = TypeVar("K")
@@ -27,7 +29,7 @@ class Table(dict[K, V]):
 
     def change(self, key: K, **changes: object) -> V:
         """The same value with some fields changed; the value as it is now."""
-        self[key] = self[key]._replace(**changes)  # type: ignore[attr-defined]
+        self[key] = replace(self[key], **changes)  # type: ignore[type-var]
         return self[key]
 
     def discard(self, key: K) -> V | None:

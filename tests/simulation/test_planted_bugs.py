@@ -165,7 +165,11 @@ def admit_whom_another_has_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     claim = starts._claim_stream
 
     def admit(context: Context, there: Arriving, row: BufferRow) -> Arriving:
-        return claim(context, there._replace(start=msgspec.structs.replace(there.start, again=False)), row)
+        return claim(
+            context,
+            msgspec.structs.replace(there, start=msgspec.structs.replace(there.start, again=False)),
+            row,
+        )
 
     monkeypatch.setattr(starts, "_claim_stream", admit)
 

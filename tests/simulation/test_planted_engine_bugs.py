@@ -188,7 +188,7 @@ def take_a_late_failure_for_one_of_this_attempt(monkeypatch: pytest.MonkeyPatch)
 
 def know_no_places(monkeypatch: pytest.MonkeyPatch) -> None:
     def most(self: _Round, worker: Worker, buffer: OpenBuffer, concurrency: int) -> int:
-        return count(self, worker._replace(held=worker.held[:1]), buffer, concurrency)
+        return count(self, replace(worker, held=worker.held[:1]), buffer, concurrency)
 
     count = _Round._most
     monkeypatch.setattr(_Round, "_most", most)
@@ -206,7 +206,7 @@ def hand_out_beside_what_must_be_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def hand_out_what_must_be_alone_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
     def most_alone(self: _Round, worker: Worker, seq: int, concurrency: int) -> int:
-        return count(self, worker._replace(unanswered=0), seq, concurrency)
+        return count(self, replace(worker, unanswered=0), seq, concurrency)
 
     count = _Round._most_alone
     monkeypatch.setattr(_Round, "_most_alone", most_alone)
@@ -219,7 +219,7 @@ def keep_no_engine_free(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def send_messages_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def freest(workers: Iterable[Worker], listener: str, *, alone: bool) -> Worker | None:
-        return find([one._replace(engine="") for one in workers], listener, alone=alone)
+        return find([replace(one, engine="") for one in workers], listener, alone=alone)
 
     find = turns.freest
     monkeypatch.setattr(turns, "freest", freest)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from durable_bus.journal.pace import PaceTable
 from durable_bus.payloads import rates
@@ -65,7 +66,7 @@ def forget_limits_at_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their buckets are full again."""
 
     def restarted(limit: Limit, tokens: float, not_begun: int, elapsed_s: float, now_s: float) -> Limit:
-        return limit._replace(tokens=limit.per_s or 1.0, at_s=now_s)
+        return replace(limit, tokens=limit.per_s or 1.0, at_s=now_s)
 
     fill_buckets_with_all_that_the_contract_allows(monkeypatch)
     monkeypatch.setattr(limits, "restarted", restarted)
@@ -192,7 +193,7 @@ def begin_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
     may_have_work = OpenBuffer.may_have_work
 
     def at_once(self: OpenBuffer, now_ms: int) -> bool:
-        return may_have_work(self._replace(not_before=None), now_ms)
+        return may_have_work(replace(self, not_before=None), now_ms)
 
     monkeypatch.setattr(OpenBuffer, "may_have_work", at_once)
 

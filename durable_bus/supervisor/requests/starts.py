@@ -5,6 +5,8 @@ A start that is repeated, because its answer was lost, goes on where it was: a b
 chunks are on disk, and which request opened it. A stream whose producer has gone waits for the next one.
 """
 
+from msgspec.structs import replace
+
 from durable_bus.errors import BufferEnded, BufferError, LimitExceeded, OtherItems, UsageError
 from durable_bus.journal.buffers import BufferRow
 from durable_bus.payloads.packing import split
@@ -88,7 +90,7 @@ def _start(context: Context, connection_id: int, start: Start, bodies: list[byte
     arriving = _claim(context, connection_id, start)
     if not arriving.buffer_seq:
         buffer_seq = opening.begin(context, _new_buffer(context, connection_id, start))
-        arriving = arriving._replace(buffer_seq=buffer_seq)
+        arriving = replace(arriving, buffer_seq=buffer_seq)
     context.state.starts[start.request] = arriving
     return Receiving(
         start.request, arriving.next_chunk, arriving.existing, arriving.received, arriving.buffer_seq
@@ -106,12 +108,13 @@ def _claim(context: Context, connection_id: int, start: Start) -> Arriving:
     sealed = row is not None and row.sealed_commit is not None
     if row is not None and sealed and row.request_id == start.request:
         # Its acknowledgement was lost: it is given again, whatever today's app is like.
-        return nothing._replace(buffer_seq=row.buffer_seq, existing=True, repeated=True)
+        return replace(nothing, buffer_seq=row.buffer_seq, existing=True, repeated=True)
     workforce.require_app(context)
     opening.check(context, start.buffer_id, start.buffer_id, start.target, start.return_to)
     if row is None:
         return nothing
-    there = nothing._replace(
+    there = replace(
+        nothing,
         buffer_seq=row.buffer_seq,
         next_chunk=row.next_chunk,
         received=row.item_count,
@@ -122,7 +125,7 @@ def _claim(context: Context, connection_id: int, start: Start) -> Arriving:
     if there.opened:
         if not sealed and row.ended_commit is None:
             raise BufferError(start.buffer_id, "it is a stream that is not sealed")
-        return nothing._replace(buffer_seq=row.buffer_seq, existing=True)
+        return replace(nothing, buffer_seq=row.buffer_seq, existing=True)
     came_whole = start.stream and row.next_chunk > 0  # by a client that now wants a stream
     if row.request_id == start.request and not came_whole:
         return there
@@ -141,10 +144,10 @@ def _claim_stream(context: Context, there: Arriving, row: BufferRow) -> Arriving
         # Of its last chunks nobody knows whether they are there, as the numbers go on with another's.
         raise BufferError(start.buffer_id, "another client has gone on with this stream meanwhile")
     if row.sealed_commit is not None:
-        return there._replace(existing=True)
+        return replace(there, existing=True)
     if row.ended_commit is not None:
         if row.ended_how != "cancelled":
-            return there._replace(existing=True)  # it has ended before it was sealed: no more items come
+            return replace(there, existing=True)  # it has ended before it was sealed: no more items come
         raise BufferError(start.buffer_id, "it was cancelled")
     if row.request_id != start.request:
         _refuse_second_producer(context, start, row)
@@ -212,8 +215,8 @@ def _chunk(context: Context, connection_id: int, chunk: Chunk, bodies: list[byte
     elif streams:
         opening.take_in(context, buffers.by_seq(buffer_seq))
         context.outbox.log("stream opened", buffer=arriving.start.buffer_id, target=arriving.start.target)
-    context.state.starts[chunk.request] = arriving._replace(
-        next_chunk=next_chunk + 1, received=received, opened=streams
+    context.state.starts[chunk.request] = replace(
+        arriving, next_chunk=next_chunk + 1, received=received, opened=streams
     )
     return Received(chunk.request, next_chunk + 1)
 

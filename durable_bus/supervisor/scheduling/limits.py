@@ -13,6 +13,9 @@ near that, and then faster and faster, as what was too many may not be any more.
 
 from typing import NamedTuple
 
+import msgspec
+from msgspec.structs import replace
+
 from durable_bus.payloads.rates import refilled, starts_per_s
 from durable_bus.payloads.settings import LimitSettings
 
@@ -43,7 +46,7 @@ _ALMOST = 1e-6
 """Sums of seconds are a little off; a token is there when all but so much of it is."""
 
 
-class Limit(NamedTuple):
+class Limit(msgspec.Struct, frozen=True):
     """A limit as it is now. All times are monotonic, in seconds."""
 
     settings: LimitSettings
@@ -109,7 +112,7 @@ class Held(NamedTuple):
 
 def charged(limit: Limit, begun: int, now_s: float) -> Limit:
     """So many have begun since the last look."""
-    return limit._replace(tokens=limit.tokens_now(now_s) - begun, at_s=now_s, begun=limit.begun + begun)
+    return replace(limit, tokens=limit.tokens_now(now_s) - begun, at_s=now_s, begun=limit.begun + begun)
 
 
 def restarted(limit: Limit, tokens: float, not_begun: int, elapsed_s: float, now_s: float) -> Limit:
@@ -118,8 +121,8 @@ def restarted(limit: Limit, tokens: float, not_begun: int, elapsed_s: float, now
     """
     per_s = limit.per_s
     if per_s is None:
-        return limit._replace(at_s=now_s)
-    return limit._replace(tokens=refilled(tokens, per_s, elapsed_s) - not_begun, at_s=now_s)
+        return replace(limit, at_s=now_s)
+    return replace(limit, tokens=refilled(tokens, per_s, elapsed_s) - not_begun, at_s=now_s)
 
 
 def free(limit: Limit, held: Held, now_s: float) -> int | None:
@@ -156,7 +159,7 @@ def rested(limit: Limit, seconds: float, now_s: float, now_ms: int) -> Limit:
     """Nothing starts for so long."""
     until_s = max(limit.rests_until_s, now_s + seconds)
     until_ms = max(limit.rests_until_ms, now_ms + int(1000 * seconds))
-    return limit._replace(rests_until_s=until_s, rests_until_ms=until_ms, unwritten=True)
+    return replace(limit, rests_until_s=until_s, rests_until_ms=until_ms, unwritten=True)
 
 
 def slower(limit: Limit, now_s: float) -> Limit:
@@ -166,8 +169,9 @@ def slower(limit: Limit, now_s: float) -> Limit:
     if limit.allowed is None:
         return limit
     if now_s - limit.slowed_s < _SLOWER_EVERY_S:
-        return limit._replace(grown_s=now_s, has_succeeded=False)
-    return limit._replace(
+        return replace(limit, grown_s=now_s, has_succeeded=False)
+    return replace(
+        limit,
         allowed=max(1.0, limit.allowed * _SLOWER),
         too_many=limit.allowed,
         steps=0,
@@ -189,4 +193,4 @@ def grown(limit: Limit, held: Held, now_s: float) -> Limit:
     too_many, steps = limit.too_many or limit.allowed, limit.steps + 1
     share = 1 + (1 - _SLOWER) * (steps / _BACK_STEPS - 1) ** 3
     allowed = min(float(limit.running), max(limit.allowed, too_many * share))
-    return limit._replace(allowed=allowed, too_many=too_many, steps=steps, grown_s=now_s, has_succeeded=False)
+    return replace(limit, allowed=allowed, too_many=too_many, steps=steps, grown_s=now_s, has_succeeded=False)

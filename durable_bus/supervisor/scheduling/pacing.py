@@ -9,6 +9,8 @@ changed, so that the next run goes on from there, and says when to look again.
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from durable_bus.errors import RETRY_AFTER_S_MAX, UsageError
 from durable_bus.journal.pace import LimitRow
 from durable_bus.payloads.rates import burst, starts_per_s
@@ -80,19 +82,19 @@ def declare(context: Context, declared: dict[str, LimitSettings]) -> None:
             context.state.workers.change(worker.worker_id, counted_to=context.slot(worker.worker_id).started)
     for name, limit in [*table.items()]:
         if name not in declared and limit.declared:
-            table[name] = limit._replace(declared=False)
-            _note(context, limit._replace(rate=None, running=None), "app")
+            table[name] = replace(limit, declared=False)
+            _note(context, replace(limit, rate=None, running=None), "app")
             _write(context, name, Held())
     for name, settings in declared.items():
         before = table.get(name)
         if before is not None and before.declared and before.settings == settings:
             continue
         limit = before or Limit(settings, settings.rate, settings.running, at_s=now_s)
-        limit = limit._replace(settings=settings, declared=True)
+        limit = replace(limit, settings=settings, declared=True)
         goes_by = limit if limit.by_hand else settings
         limit = _with(limit, goes_by.rate, goes_by.running, now_s)
         if before is None and limit.per_s is not None:
-            limit = limit._replace(tokens=burst(limit.per_s))
+            limit = replace(limit, tokens=burst(limit.per_s))
         table[name] = limit
         if before is None or not before.declared or before.settings != settings:
             _note(context, limit, "app")
@@ -105,7 +107,7 @@ def _with(limit: Limit, rate: str | None, running: int | None, now_s: float) -> 
     allowed = None
     if limit.settings.adaptive and running is not None:
         allowed = float(running) if limit.allowed is None else min(limit.allowed, float(running))
-    return limit._replace(rate=rate, running=running, allowed=allowed, tokens=tokens, at_s=now_s)
+    return replace(limit, rate=rate, running=running, allowed=allowed, tokens=tokens, at_s=now_s)
 
 
 def set_by_hand(context: Context, name: str, rate: str | None, running: int | None, *, reset: bool) -> Limit:
@@ -122,7 +124,7 @@ def set_by_hand(context: Context, name: str, rate: str | None, running: int | No
             starts_per_s(rate)
         rate = before.rate if rate is None else rate
         running = before.running if running is None else running
-    limit = _with(before, rate, running, now_s)._replace(by_hand=not reset)
+    limit = replace(_with(before, rate, running, now_s), by_hand=not reset)
     table[name] = limit
     _note(context, limit, "reset" if reset else "hand")
     _write(context, name, Held(*limit.written))
@@ -208,7 +210,7 @@ def succeeded(state: State, listener: str) -> None:
     for name in names_for(state, listener):
         limit = state.limits[name]
         if limit.allowed is not None and not limit.has_succeeded:
-            state.limits[name] = limit._replace(has_succeeded=True)
+            state.limits[name] = replace(limit, has_succeeded=True)
 
 
 # ---- planning

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from durable_bus.supervisor.entries import OpenBuffer, Range, Worker
 from durable_bus.wire.slot import ORDINAL_MAX
 
@@ -138,7 +140,7 @@ def take_returned(
             left = candidate.item_count - count
             rest += (candidate._replace(first=candidate.first + count, item_count=left),)
             candidate = candidate._replace(item_count=count)
-        return Taken(candidate, buffer._replace(returned=rest))
+        return Taken(candidate, replace(buffer, returned=rest))
     return None
 
 
@@ -147,4 +149,4 @@ def take_new(buffer: OpenBuffer, most: int) -> Taken | None:
     count = min(most, buffer.total - buffer.cursor)
     if not count:
         return None
-    return Taken(Range(buffer.cursor, count, 1, alone=False), buffer._replace(cursor=buffer.cursor + count))
+    return Taken(Range(buffer.cursor, count, 1, alone=False), replace(buffer, cursor=buffer.cursor + count))

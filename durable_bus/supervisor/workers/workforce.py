@@ -2,6 +2,8 @@
 when.
 """
 
+from msgspec.structs import replace
+
 from durable_bus.errors import BusNotImportable, EngineError, WorkerDeath
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
@@ -88,7 +90,7 @@ def ready(context: Context, worker_id: int, report: Ready) -> None:
     worker = state.workers.get(worker_id)
     if worker is None:
         return
-    worker, listeners = worker._replace(places=report.places), report.listeners
+    worker, listeners = replace(worker, places=report.places), report.listeners
     is_async = report.places > 0 or any(settings.is_async for settings in listeners.values())
     state.workers.change(
         worker_id,

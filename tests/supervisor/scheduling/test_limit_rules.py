@@ -5,6 +5,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from durable_bus.payloads.rates import burst
 from durable_bus.payloads.settings import LimitSettings
@@ -26,7 +27,7 @@ NOTHING = Held()
 
 def limit(rate: str | None = None, running: int | None = None, *, full: bool = True) -> Limit:
     one = Limit(LimitSettings("one", rate, running), rate, running)
-    return one._replace(tokens=burst(one.per_s)) if full and one.per_s is not None else one
+    return replace(one, tokens=burst(one.per_s)) if full and one.per_s is not None else one
 
 
 # ---- how much may start
@@ -76,7 +77,7 @@ def test_it_is_said_when_something_may_start_again() -> None:
 
 
 def test_tokens_are_handed_out_in_lots_and_never_later_than_said() -> None:
-    one = charged(limit("1000/s"), 500, 100.0)._replace(handed_out_s=100.0)
+    one = replace(charged(limit("1000/s"), 500, 100.0), handed_out_s=100.0)
     assert free(one, NOTHING, 100.01) == 0  # ten would be there
     wait_s = free_in_s(one, NOTHING, 100.0)
     assert wait_s == pytest.approx(GATHER_S)
@@ -111,7 +112,7 @@ def test_no_window_has_more_than_the_contract_allows_however_late_work_begins_an
         count = free(one, Held(not_begun, not_begun), now_s) or 0
         if count:
             not_begun += count
-            one = one._replace(handed_out_s=now_s)
+            one = replace(one, handed_out_s=now_s)
             written = (one.tokens_now(now_s), not_begun, now_s)
         if rng.random() < 0.03:  # the supervisor dies, and its workers with it, at the worst moment
             begun_at += [now_s] * (not_begun - unseen)
@@ -130,7 +131,7 @@ def test_no_window_has_more_than_the_contract_allows_however_late_work_begins_an
 
 def test_what_begins_in_the_place_of_what_has_begun_is_written() -> None:
     """As many are in hand as before, and none more has not begun: the next run would know of half of them."""
-    one = limit("10/s")._replace(written=(1, 1))
+    one = replace(limit("10/s"), written=(1, 1))
     assert one.is_covered(Held(1, 1))
     assert charged(one, 1, 100.0).is_covered(Held(1, 0))
     assert not charged(one, 1, 100.0).is_covered(Held(1, 1))
@@ -158,14 +159,14 @@ def test_too_many_means_a_fifth_less_at_most_once_a_second_and_never_none() -> N
 
 
 def test_more_is_allowed_only_where_all_that_is_allowed_is_used_and_something_succeeds() -> None:
-    one = adaptive(20.0)._replace(has_succeeded=True, grown_s=100.0)
+    one = replace(adaptive(20.0), has_succeeded=True, grown_s=100.0)
     assert grown(one, Held(20, 0), 100.3).allowed == pytest.approx(20 + 4 / 8**3)
     assert grown(one, Held(20, 0), 100.2).allowed == 20
     assert grown(one, Held(19, 0), 100.3).allowed == 20
-    assert grown(one._replace(has_succeeded=False), Held(20, 0), 100.3).allowed == 20
-    assert grown(adaptive(40.0)._replace(has_succeeded=True), Held(40, 0), 100.3).allowed == 40
-    refused = slower(one._replace(slowed_s=100.2), 100.25)
-    assert grown(refused._replace(has_succeeded=True), Held(20, 0), 100.4).allowed == 20
+    assert grown(replace(one, has_succeeded=False), Held(20, 0), 100.3).allowed == 20
+    assert grown(replace(adaptive(40.0), has_succeeded=True), Held(40, 0), 100.3).allowed == 40
+    refused = slower(replace(one, slowed_s=100.2), 100.25)
+    assert grown(replace(refused, has_succeeded=True), Held(20, 0), 100.4).allowed == 20
 
 
 def test_it_comes_back_to_what_was_too_many_fast_stays_near_that_and_then_leaves_it_faster_and_faster() -> (
@@ -175,7 +176,7 @@ def test_it_comes_back_to_what_was_too_many_fast_stays_near_that_and_then_leaves
     allowed = [one.allowed]
     for _ in range(22):
         now_s += 0.25
-        one = grown(one._replace(has_succeeded=True), Held(one.most or 0, 0), now_s)
+        one = grown(replace(one, has_succeeded=True), Held(one.most or 0, 0), now_s)
         allowed.append(one.allowed)
     assert [round(allowed[step] or 0) for step in (0, 1, 4, 8, 12, 16, 22)] == [
         80,
@@ -186,7 +187,7 @@ def test_it_comes_back_to_what_was_too_many_fast_stays_near_that_and_then_leaves
         120,
         207,
     ]
-    at_most = one._replace(allowed=1_000.0, has_succeeded=True)
+    at_most = replace(one, allowed=1_000.0, has_succeeded=True)
     assert grown(at_most, Held(1_000, 0), now_s + 1).steps == one.steps  # or more would be allowed at a jump
 
 
@@ -198,7 +199,7 @@ def test_it_follows_a_service_that_halves_and_doubles_within_ten_seconds(most: i
         for step in range(200):
             now_s += 0.1
             in_hand = one.most or 0
-            one = one._replace(has_succeeded=True)
+            one = replace(one, has_succeeded=True)
             if in_hand > capacity:
                 one = slower(one, now_s)
             one = grown(one, Held(in_hand, 0), now_s)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.entries import OpenBuffer, Range, Worker
@@ -154,7 +155,7 @@ def test_what_a_sync_worker_has_begun_and_not_reported_may_be_done(
 ) -> None:
     one = worker(1, "work", unanswered=unanswered, next_ordinal=next_ordinal)
     assert load_of(one, begun) == load
-    assert load_of(one._replace(is_async=True), begun) == unanswered
+    assert load_of(replace(one, is_async=True), begun) == unanswered
 
 
 @pytest.mark.parametrize(
