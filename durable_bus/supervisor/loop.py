@@ -250,7 +250,7 @@ class Supervisor:
         if not names.issuperset(self.state.waiting_names):
             # Answers that were there have ended a buffer: its completion goes out in the next turn, at once.
             self.state.plan_unfinished = True
-        recall.help_idle(self.context, alone_listeners)
+        recall.help_idle(self.context, gates, alone_listeners)
         pacing.settle(self.context, gates)
         timeouts.expect(self.context)
 

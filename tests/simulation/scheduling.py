@@ -139,7 +139,12 @@ class SchedulingRules:
             self._unused_s.clear()
             return
         state = supervisor.state
-        if any(back.alone for buffer in state.buffers.values() for back in buffer.returned):
+        now_s = supervisor.context.now_s()
+        resting = {name for name, limit in state.limits.items() if now_s < limit.rests_until_s}
+        ready = [
+            one for one in state.buffers.values() if resting.isdisjoint(pacing.names_for(state, one.target))
+        ]
+        if any(back.alone for buffer in ready for back in buffer.returned):
             self._idle_s.clear()  # somebody is kept free for these
             self._unused_s.clear()
             return

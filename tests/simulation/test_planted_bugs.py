@@ -17,7 +17,7 @@ from durable_bus.supervisor.entries import Arriving, OpenBuffer
 from durable_bus.supervisor.outbox import Outbox
 from durable_bus.supervisor.outcomes import collector
 from durable_bus.supervisor.requests import requests, starts
-from durable_bus.supervisor.scheduling import recall
+from durable_bus.supervisor.scheduling import pacing, recall
 from durable_bus.supervisor.scheduling import rules as scheduling
 from durable_bus.wire.protocol import Answer, Chunk
 from simulation.planting import change_statement, is_found
@@ -79,9 +79,9 @@ def take_everything_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> tuple[list[scheduling.Theft], float | None]:
         return [scheduling.Theft(load.worker_id, 0) for _, load in zip(idle, loads, strict=False)], None
 
-    def help_idle(context: Context, alone_listeners: Collection[str]) -> None:
+    def help_idle(context: Context, gates: pacing.Gates, alone_listeners: Collection[str]) -> None:
         context.state.given = frozenset()
-        helps(context, alone_listeners)
+        helps(context, gates, alone_listeners)
 
     helps = recall.help_idle
     monkeypatch.setattr(recall, "help_idle", help_idle)

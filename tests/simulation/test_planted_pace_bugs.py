@@ -44,6 +44,7 @@ FIRST_SEED = {
     "forget_rests_at_a_restart": 47,
     "give_buffers_of_handlers_no_budget": 9,
     "hand_out_a_batch_of_what_has_a_budget": 11,
+    "keep_a_worker_free_for_what_rests": 49,
     "know_no_priority": 33,
     "look_at_no_deadline": 3,
     "never_have_enough": 4,
@@ -217,6 +218,15 @@ def wake_nobody_when_tokens_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "free_in_s", lambda limit, held, now_s: None)
 
 
+def keep_a_worker_free_for_what_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something that must be alone waits for a limit that rests, and a worker for that."""
+
+    def all_of_them(gates: pacing.Gates) -> list[OpenBuffer]:
+        return [*gates._state.buffers.values()]
+
+    monkeypatch.setattr(pacing.Gates, "not_at_rest", all_of_them)
+
+
 @pytest.mark.parametrize(
     "plant",
     [
@@ -239,6 +249,7 @@ def wake_nobody_when_tokens_come(monkeypatch: pytest.MonkeyPatch) -> None:
         never_have_enough,
         know_no_priority,
         wake_nobody_when_tokens_come,
+        keep_a_worker_free_for_what_rests,
     ],
 )
 def test_a_planted_bug_is_found(

@@ -74,7 +74,7 @@ class _Round:
     def hand_out(self, waiting: list[int], alone_listeners: Collection[str]) -> None:
         """A batch to each worker in turn, until nobody wants more of these buffers."""
         with_room = [worker for worker in self._workers() if self._context.room(worker)]
-        reserved = turns.reserved(with_room, self._state.buffers.values(), alone_listeners)
+        reserved = turns.reserved(with_room, self._gates.not_at_rest(), alone_listeners)
         served = True
         while waiting and served:
             served = False

@@ -16,6 +16,7 @@ from durable_bus.journal.pace import LimitRow
 from durable_bus.payloads.rates import burst, starts_per_s
 from durable_bus.payloads.settings import LimitSettings
 from durable_bus.supervisor.context import Context
+from durable_bus.supervisor.entries import OpenBuffer
 from durable_bus.supervisor.scheduling import limits, recall
 from durable_bus.supervisor.scheduling.limits import Held, Limit
 from durable_bus.supervisor.state import State
@@ -264,6 +265,18 @@ class Gates:
                     self.closed.add(name)
             most = min(most, free)
         return max(0, most)
+
+    def not_at_rest(self) -> list[OpenBuffer]:
+        """The open buffers of which something may start before long: no limit of theirs rests, which may be
+        for hours.
+        """
+        resting = {name for name, limit in self._state.limits.items() if self._now_s < limit.rests_until_s}
+        buffers = [*self._state.buffers.values()]
+        return [
+            buffer
+            for buffer in buffers
+            if not resting or resting.isdisjoint(names_for(self._state, buffer.target))
+        ]
 
     def has_slots(self, listener: str) -> bool:
         """Whether as many as there are slots may be in hand, and none beside: some limit counts them."""

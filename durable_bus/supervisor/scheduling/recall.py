@@ -9,12 +9,16 @@ pipe. Meanwhile the limit may only go down.
 """
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.entries import ItemLease, Worker
 from durable_bus.supervisor.scheduling import leases, rules, turns
 from durable_bus.supervisor.scheduling.rules import THEFT_WORTH_US, WATCHED_S, Load
 from durable_bus.wire.slot import ORDINAL_MAX
+
+if TYPE_CHECKING:
+    from durable_bus.supervisor.scheduling import pacing
 
 __all__ = [
     "adjust_limits",
@@ -120,7 +124,7 @@ def preempts(context: Context, worker: Worker, begun: int, priority: int) -> boo
 # ---- for an idle worker
 
 
-def help_idle(context: Context, alone_listeners: Collection[str]) -> None:
+def help_idle(context: Context, gates: "pacing.Gates", alone_listeners: Collection[str]) -> None:
     """When workers idle while others hold what they will not start soon: take some of that back. Not for the
     one that is kept free: what is taken would go back to where it was.
     """
@@ -128,7 +132,7 @@ def help_idle(context: Context, alone_listeners: Collection[str]) -> None:
     able = [one for one in state.workers.values() if one.gets_items and one.may_get and context.room(one)]
     idle = [one for one in able if not one.unanswered]
     if idle:
-        kept_free = turns.reserved(able, state.buffers.values(), alone_listeners)
+        kept_free = turns.reserved(able, gates.not_at_rest(), alone_listeners)
         idle = [one for one in idle if one.worker_id != kept_free]
     loads, state.watched = _loads(context) if idle else ([], {})
     tables = [(worker.listeners or {}).__contains__ for worker in idle]
