@@ -4,6 +4,8 @@ What mpi4py 4.1 with MPICH 5.0 does, as seen:
 
 - A rank dies: `mpiexec` kills all ranks and the engine process with SIGKILL, **and its whole process
   group**. So an engine process becomes a group of its own first; else the supervisor would die with it.
+- Once in some hundred times `mpiexec` does not notice, and what the rank had never comes. So we look at the
+  ranks that run on this machine, and do what it would have done.
 - The engine process dies, or exits while a rank is busy: all ranks are killed.
 - `mpiexec` is not found: the spawn prints to stderr and never returns.
 - Only what waits can be cancelled; what runs cannot be stopped.
@@ -13,10 +15,14 @@ sees that die, and each batch that was in flight is a suspect.
 """
 
 import concurrent.futures
+import contextlib
 import os
+import select
 import shutil
+import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from durable_bus.engines.engine import CountsAhead, EngineGone
@@ -45,7 +51,7 @@ class MpiEngine(CountsAhead):
 
             # main=False: else ranks would import the program of the engine process, too.
             self._executor = MPIPoolExecutor(ranks, main=False, path=sys.path)
-            self._executor.submit(os.getpid).result(_BOOT_S)
+            self._ranks = _ranks_beside(self._executor.submit(os.getpid).result(_BOOT_S))
         except ModuleNotFoundError:
             raise
         except Exception as error:  # no MPI library, no rank
@@ -53,6 +59,7 @@ class MpiEngine(CountsAhead):
                 engine_says(name, f"MPI does not start: {said(error) or 'no rank answers'}")
             ) from error
         self.capacity = max(1, self._executor.num_workers)
+        self._has_lost_a_rank = False
 
     def submit(self, function: Callable[..., Any], *args: Any) -> "concurrent.futures.Future[Any]":
         """Hand a batch to the ranks."""
@@ -65,13 +72,33 @@ class MpiEngine(CountsAhead):
             raise EngineGone(f"{self.name}: {said(error)}") from error
 
     def is_alive(self) -> bool:
-        """Whether it is open: we are dead when a rank is."""
+        """Whether it is open. A rank has died, and `mpiexec` has not killed us a look later: we kill
+        ourselves.
+        """
+        if self._has_lost_a_rank:
+            os.killpg(0, signal.SIGKILL)
+        self._has_lost_a_rank = not self._is_closed and bool(select.select(self._ranks, [], [], 0)[0])
         return not self._is_closed
 
     def close(self) -> None:
         """Cancel what waits. What runs ends with the engine process."""
         self._is_closed = True
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _ranks_beside(rank_pid: int) -> list[int]:
+    """A pidfd of each rank that was started by whoever has started this one: one to read from has ended.
+    None if that was not done for us, on this machine.
+    """
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    launcher = parents.get(rank_pid, 0)
+    above = launcher
+    while above not in (0, os.getpid()):
+        above = parents.get(above, 0)
+    return [os.pidfd_open(pid) for pid, parent in parents.items() if above and parent == launcher]
 
 
 def _prepare_process(name: str) -> None:

@@ -1,5 +1,6 @@
 """Items run on an engine: what comes back, and what becomes of what does not."""
 
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -101,6 +102,28 @@ def test_only_the_item_that_ends_its_process_is_blamed(on_engine: Running, facts
     ran = {where for (where,) in facts.rows('SELECT r."where" FROM results r WHERE success')}
     assert {where.rpartition(":")[0] for where in ran} == {socket.gethostname()}
     assert len(ran) >= 2  # its process ended at least once
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("importable")
+def test_a_rank_whose_death_mpiexec_does_not_notice_ends_its_engine(
+    on_engine: Running, facts: Facts, tmp_path: Path
+) -> None:
+    installed("mpi")
+    gate = tmp_path / "gate"
+    with on_engine("mpi:2") as client:
+        buffer = client.start("gate", [str(gate)] * 4)
+        facts.until("SELECT count(*) > 1 FROM in_flight")
+        (mpiexec,) = until(lambda: children_of(engine_of(client.supervisor_pid)), "mpiexec runs")
+        (launcher,) = until(lambda: children_of(mpiexec), "it has started who starts the ranks")
+        rank, _ = children_of(launcher)
+        os.kill(launcher, signal.SIGSTOP)
+        try:
+            kill(rank)
+            gate.touch()
+            assert buffer.wait(60).successful == 4
+        finally:
+            os.kill(launcher, signal.SIGCONT)
 
 
 @pytest.mark.slow
