@@ -108,7 +108,7 @@ class SchedulingRules:
             buffer = state.buffers.get(seq)
             if buffer is None or buffer.paused or back not in buffer.returned:
                 continue
-            if buffer.target in (hand.listeners or {}):
+            if buffer.target in (hand.listeners or {}) and not self._rests(buffer, self._looked_ns):
                 raise Violation(f"{work} was sent, and {back} of {buffer.buffer_id} waits for the engine")
 
     def begun(self, key: int) -> None:
@@ -139,11 +139,7 @@ class SchedulingRules:
             self._unused_s.clear()
             return
         state = supervisor.state
-        now_s = supervisor.context.now_s()
-        resting = {name for name, limit in state.limits.items() if now_s < limit.rests_until_s}
-        ready = [
-            one for one in state.buffers.values() if resting.isdisjoint(pacing.names_for(state, one.target))
-        ]
+        ready = [buffer for buffer in state.buffers.values() if not self._rests(buffer, now_ns)]
         if any(back.alone for buffer in ready for back in buffer.returned):
             self._idle_s.clear()  # somebody is kept free for these
             self._unused_s.clear()
@@ -180,6 +176,13 @@ class SchedulingRules:
                 if seconds > IDLE_MAX_S:
                     raise Violation(f"worker {hand.worker_id} idles for {seconds:.3f} s beside {waiting}")
                 self._unused_s[hand.worker_id] = seconds
+
+    def _rests(self, buffer: OpenBuffer, since_ns: int) -> bool:
+        """One of its limits has rested at some time since then: nobody is kept free for it."""
+        assert self._machine.supervisor is not None
+        state = self._machine.supervisor.state
+        names = pacing.names_for(state, buffer.target)
+        return any(since_ns / 1e9 < state.limits[name].rests_until_s for name in names)
 
     def _note_what_must_be_alone(self) -> None:
         supervisor = self._machine.supervisor
