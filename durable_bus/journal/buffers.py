@@ -88,9 +88,11 @@ class BufferTable:
         return self._statements.one("buffer_state", buffer_id=buffer_id)
 
     def open_ones(self) -> list[tuple[BufferRow, bool, bool]]:
-        """Every buffer that is open; whether it is paused, and whether any of it was dispatched before."""
+        """Every buffer that is open; whether it is paused, and whether any of it was dispatched before, or
+        got an answer that was there.
+        """
         rows = self._statements.all("open_buffers")
-        return [(BufferRow(*row), bool(paused), bool(handed_out)) for *row, paused, handed_out in rows]
+        return [(BufferRow(*row), bool(paused), bool(begun)) for *row, paused, begun in rows]
 
     def add(self, **columns: Any) -> int:
         """A buffer that begins to be received; its `buffer_seq`. `columns`: of `BufferRow`; a `budget_of` 0

@@ -15,9 +15,9 @@ def load(context: Context) -> None:
     last run ended. If we die here, the next start does the same again.
     """
     pacing.load(context)
-    for row, paused, handed_out in context.journal.buffers.open_ones():
+    for row, paused, begun in context.journal.buffers.open_ones():
         retry_at = context.journal.work.next_retry_at(row.buffer_seq)
-        opening.take_in(context, row, recovered=handed_out, paused=paused, retry_at=retry_at)
+        opening.take_in(context, row, recovered=begun, paused=paused, retry_at=retry_at)
     _settle_dispatches(context)
     _settle_messages(context)
 

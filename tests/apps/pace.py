@@ -89,7 +89,7 @@ def fails(number: int) -> int:
     return number
 
 
-@bus.listener("asks", memo="v1")
+@bus.listener("asks", memo=os.environ.get("PACE_MEMO", "v1"))
 def asks(question: dict[str, int]) -> str:
     noted("asks")
     gate = Path(os.environ["PACE_STARTS"] + ".gate")

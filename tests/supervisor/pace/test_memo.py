@@ -35,6 +35,28 @@ def test_an_item_that_was_answered_is_not_run_again_in_any_buffer_or_run(
     assert len(starts.words()) == 5 + 1 + 2
 
 
+def test_what_equal_items_have_answered_does_not_run_after_a_crash(
+    journal: Path, facts: Facts, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the stream nothing was ever handed out. The app's next version gives those answers to nobody."""
+    with pace.bus.running(journal, workers=1) as client:
+        client.start("asks", [{"n": 1}]).wait(60)
+        stream = client.stream("asks", buffer_id="equal")
+        for _ in range(10):
+            stream.put({"n": 1})
+        facts.until_recorded("equal", 10)
+        assert client.supervisor_pid is not None
+        kill(client.supervisor_pid)
+    monkeypatch.setenv("PACE_MEMO", "v2")
+    with pace.bus.running(journal, workers=1) as client:
+        with client.stream("asks", buffer_id="equal") as stream:
+            assert stream.received == 10
+            stream.put({"n": 2})
+        assert stream.wait(60).successful == 11
+    assert memos(facts, "equal") == [1] * 10 + [0]
+    assert len(starts.words()) == 2
+
+
 @pytest.mark.slow
 def test_who_fails_answers_nobody_and_equal_items_run_one_after_the_other(
     journal: Path, facts: Facts, starts: Starts
