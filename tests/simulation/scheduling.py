@@ -11,6 +11,7 @@ and may begin, whose limits have a free place and a token.
 import math
 from typing import TYPE_CHECKING
 
+from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.entries import OpenBuffer, Range, Worker
 from durable_bus.supervisor.scheduling import limits, pacing
 from durable_bus.supervisor.scheduling.limits import Held
@@ -110,6 +111,14 @@ class SchedulingRules:
                 continue
             if buffer.target in (hand.listeners or {}) and not self._rests(buffer, self._looked_ns):
                 raise Violation(f"{work} was sent, and {back} of {buffer.buffer_id} waits for the engine")
+
+    def returned(self, settings: ListenerSettings) -> None:
+        """A worker throws away what it got, because a limit rests that its code has for the listener. Newer
+        code may not have it: then the worker gets the same again, until it has forgotten the rest.
+        """
+        supervisor = self._machine.supervisor
+        if supervisor and set(settings.limits).difference(pacing.names_for(supervisor.state, settings.name)):
+            self._handed.clear()
 
     def begun(self, key: int) -> None:
         self._handed.pop(key, None)

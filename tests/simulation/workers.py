@@ -110,6 +110,7 @@ class SimulatedWorker(SimulatedProcess):
         settings = self._settings
         asks, self._asks_whether_to_rest = self._asks_whether_to_rest or settings.is_async, False
         if asks and self._resting.returns(settings):
+            self.machine.rules.returned(settings)
             self._discard_rest()
             return
         if settings.is_async and self._running[settings.name] >= settings.concurrency:
