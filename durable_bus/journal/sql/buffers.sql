@@ -28,7 +28,7 @@ SELECT
     b.*,
     EXISTS (SELECT 1 FROM pause p WHERE p.buffer_seq = b.buffer_seq AND p.resumed_commit IS NULL) AS paused,
     -- an equal item's answer is one without a dispatch
-    b.succeeded > 0 OR EXISTS (SELECT 1 FROM dispatch d WHERE d.buffer_seq = b.buffer_seq) AS begun
+    b.succeeded + b.failed > 0 OR EXISTS (SELECT 1 FROM dispatch d WHERE d.buffer_seq = b.buffer_seq) AS begun
 FROM buffer b
 WHERE b.ended_commit IS NULL AND b.opened_commit IS NOT NULL
 ORDER BY b.buffer_seq;

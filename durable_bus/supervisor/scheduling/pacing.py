@@ -271,10 +271,9 @@ class Gates:
         for hours.
         """
         resting = {name for name, limit in self._state.limits.items() if self._now_s < limit.rests_until_s}
-        buffers = [*self._state.buffers.values()]
         return [
             buffer
-            for buffer in buffers
+            for buffer in self._state.buffers.values()
             if not resting or resting.isdisjoint(names_for(self._state, buffer.target))
         ]
 
