@@ -47,7 +47,24 @@ def test_no_schedule_of_faults_breaks_a_promise(folder: Path, first: int) -> Non
 
 @pytest.mark.parametrize(
     "seed",
-    [71, 81, 196, 1389, 4476, 5031, 5704, 20303, 102101, 301049, 700398, 710026, 8004642, 8016088, 8030462],
+    [
+        71,
+        81,
+        196,
+        1389,
+        4476,
+        5031,
+        5704,
+        20303,
+        102101,
+        301049,
+        700398,
+        710026,
+        8004642,
+        8016088,
+        8030462,
+        8052677,
+    ],
 )
 def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     """1389: a start was given up because of the time that no supervisor ran. 5031: a full disk turned round a
@@ -65,7 +82,8 @@ def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     worker that was kept free for another one, whose limit did not let it begin. 8016088: the first limits of
     an app came with a reload, and what had begun before counted as not begun: more than was in hand, which
     the journal refused, and the supervisor ended. 8030462: what equal items had answered ran all the
-    same after a crash, in a buffer of which nothing had been handed out.
+    same after a crash, in a buffer of which nothing had been handed out. 8052677: as 20303, where that answer
+    was the last of its buffer.
     """
     run_schedule(seed, folder, engine=None)
 

@@ -224,6 +224,8 @@ class _Round:
                 self._unseen.setdefault(settings.name, self._levels[seq])
                 return None
             look = min(4 * look, memo.LOOK_ITEMS_MAX)
+        if must_be_alone and seq not in self._state.buffers:
+            self._state.plan_unfinished = True  # that answer was the last of its buffer
         return None
 
     def _hand_out(
