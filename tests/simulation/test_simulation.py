@@ -46,26 +46,9 @@ def test_no_schedule_of_faults_breaks_a_promise(folder: Path, first: int) -> Non
 
 
 @pytest.mark.parametrize(
-    "seed",
-    [
-        71,
-        81,
-        196,
-        1389,
-        4476,
-        5031,
-        5704,
-        20303,
-        102101,
-        301049,
-        700398,
-        710026,
-        8004642,
-        8016088,
-        8030462,
-        8052677,
-    ],
-)
+    "seed", [71, 81, 196, 1389, 4476, 5031, 5704, 20303, 102101, 301049, 700398, 710026, 8004642, 8016088,
+             8030462, 8052677],
+)  # fmt: skip
 def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     """1389: a start was given up because of the time that no supervisor ran. 5031: a full disk turned round a
     client's hello, which waited for a worker, and its next request. 4476, 5704: a worker was told again and
