@@ -65,7 +65,7 @@ def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     worker that was kept free for another one, whose limit did not let it begin. 8016088: the first limits of
     an app came with a reload, and what had begun before counted as not begun: more than was in hand, which
     the journal refused, and the supervisor ended. 8030462: what equal items had answered ran all the
-    same after a crash, in a buffer of which nothing had gone out. 8052677: as 20303, and its buffer had ended.
+    same after a crash, in a buffer of which nothing had gone out. 8052677: as 20303, at its buffer's end.
     """
     run_schedule(seed, folder, engine=None)
 
