@@ -4,8 +4,8 @@ What mpi4py 4.1 with MPICH 5.0 does, as seen:
 
 - A rank dies: `mpiexec` kills all ranks and the engine process with SIGKILL, **and its whole process
   group**. So an engine process becomes a group of its own first; else the supervisor would die with it.
-- Once in some hundred times `mpiexec` does not notice, and what the rank had never comes. So we look at the
-  ranks that run on this machine, and do what it would have done.
+- Once in some hundred deaths `mpiexec` does not notice, and what the rank had never comes back. So we look
+  at the ranks of this machine ourselves, and do what `mpiexec` would have done.
 - The engine process dies, or exits while a rank is busy: all ranks are killed.
 - `mpiexec` is not found: the spawn prints to stderr and never returns.
 - Only what waits can be cancelled; what runs cannot be stopped.
@@ -72,12 +72,12 @@ class MpiEngine(CountsAhead):
             raise EngineGone(f"{self.name}: {said(error)}") from error
 
     def is_alive(self) -> bool:
-        """Whether it is open. A rank has died, and `mpiexec` has not killed us a look later: we kill
+        """Whether it is open. When a rank has died, and `mpiexec` has not killed us by the next look, we kill
         ourselves.
         """
         if self._has_lost_a_rank:
             os.killpg(0, signal.SIGKILL)
-        self._has_lost_a_rank = not self._is_closed and bool(select.select(self._ranks, [], [], 0)[0])
+        self._has_lost_a_rank = not self._is_closed and bool(self._ranks.poll(0))
         return not self._is_closed
 
     def close(self) -> None:
@@ -86,10 +86,11 @@ class MpiEngine(CountsAhead):
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _ranks_beside(rank_pid: int) -> list[int]:
-    """A pidfd of each rank that was started by whoever has started this one: one to read from has ended.
-    None if that was not done for us, on this machine.
+def _ranks_beside(rank_pid: int) -> select.poll:
+    """Says which ranks of this machine have ended: those that the same launcher has started as the one with
+    this pid. It never says any where that one runs elsewhere, and was not started for us.
     """
+    ranks = select.poll()
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has ended
@@ -98,7 +99,10 @@ def _ranks_beside(rank_pid: int) -> list[int]:
     above = launcher
     while above not in (0, os.getpid()):
         above = parents.get(above, 0)
-    return [os.pidfd_open(pid) for pid, parent in parents.items() if above and parent == launcher]
+    for pid, parent in parents.items():
+        if above and parent == launcher:
+            ranks.register(os.pidfd_open(pid), select.POLLIN)
+    return ranks
 
 
 def _prepare_process(name: str) -> None:

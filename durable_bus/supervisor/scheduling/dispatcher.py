@@ -200,12 +200,12 @@ class _Round:
         memos, has_memo = self._memos, settings.memo is not None and self._context.config.uses_memos
         most_alone = self._most_alone(worker, seq, settings.concurrency)
         look = most
-        while (buffer := self._state.buffers.get(seq)) and not (has_memo and memos.is_full(buffer)):
+        while buffer := self._state.buffers.get(seq):
+            if has_memo and memos.is_full(buffer):
+                return None
             found = self._next_range(seq, look, most_alone=most_alone, must_be_alone=must_be_alone)
             if found is None:
-                if must_be_alone and memos.looks:  # what it is kept free for has got its answer
-                    self._state.plan_unfinished = True
-                return None
+                break
             found, items = self._packed(seq, found)
             if not has_memo:
                 return found, items, ()
@@ -224,8 +224,10 @@ class _Round:
                 self._unseen.setdefault(settings.name, self._levels[seq])
                 return None
             look = min(4 * look, memo.LOOK_ITEMS_MAX)
-        if must_be_alone and seq not in self._state.buffers:
-            self._state.plan_unfinished = True  # that answer was the last of its buffer
+        if (
+            must_be_alone and memos.looks
+        ):  # what it is kept free for has its answer, its buffer's last perhaps
+            self._state.plan_unfinished = True
         return None
 
     def _hand_out(

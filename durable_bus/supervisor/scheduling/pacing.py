@@ -6,7 +6,7 @@ planned, `Gates` says how much of each listener may be handed out. In the end `s
 changed, so that the next run goes on from there, and says when to look again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -266,16 +266,15 @@ class Gates:
             most = min(most, free)
         return max(0, most)
 
-    def not_at_rest(self) -> list[OpenBuffer]:
+    def not_at_rest(self) -> Iterable[OpenBuffer]:
         """The open buffers of which something may start before long: no limit of theirs rests, which may be
         for hours.
         """
         resting = {name for name, limit in self._state.limits.items() if self._now_s < limit.rests_until_s}
-        return [
-            buffer
-            for buffer in self._state.buffers.values()
-            if not resting or resting.isdisjoint(names_for(self._state, buffer.target))
-        ]
+        buffers = self._state.buffers.values()
+        if not resting:
+            return buffers
+        return [one for one in buffers if resting.isdisjoint(names_for(self._state, one.target))]
 
     def has_slots(self, listener: str) -> bool:
         """Whether as many as there are slots may be in hand, and none beside: some limit counts them."""
