@@ -24,7 +24,7 @@ from durable_bus.errors import (
     StorageFull,
     one_line,
 )
-from durable_bus.journal.access import refuse_no_file, refuse_others, reserved
+from durable_bus.journal.access import path_to_write, refuse_no_file, refuse_others, reserved
 from durable_bus.payloads.settings import DURABILITIES
 
 __all__ = [
@@ -71,6 +71,11 @@ def translate(error: sqlite3.Error, path: str | Path) -> JournalError:
         return JournalDamaged(
             f"the journal {path} is damaged: {one_line(str(error))} (durable-bus check says where, export "
             "saves what can be read)"
+        )
+    if name == "SQLITE_READONLY_ROLLBACK":
+        return JournalUnreachable(
+            f"cannot open the journal {path}: a change of it was cut short, and only who may write to it can "
+            "undo that"
         )
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH")):
         return JournalUnreachable(f"cannot open the journal {path}: {one_line(str(error))}")
@@ -166,6 +171,7 @@ def open_reader(path: str | Path, *, timeout_s: float = 5.0, newer: bool = False
         raise NotFound(f"no journal at {path}")
     refuse_no_file(path)
     with translated(path):
+        _undo_what_was_cut_short(path, timeout_s)
         try:
             connection = _connect_reader(read_only_uri(path), timeout_s)
         except sqlite3.OperationalError as error:
@@ -185,6 +191,30 @@ def open_reader(path: str | Path, *, timeout_s: float = 5.0, newer: bool = False
 def read_only_uri(path: Path) -> str:
     """The URI of a journal, wherever it can be opened as it is."""
     return f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
+
+
+def _undo_what_was_cut_short(path: Path, timeout_s: float) -> None:
+    """A kill leaves SQLite's rollback journal beside this one: most likely while it was made, and put into
+    WAL mode. SQLite undoes the change for whoever opens the file and may write, never for a reader
+    (https://www.sqlite.org/lockingv3.html, 4.2); nor do we for a file that is none of ours.
+
+    Ask this before SQLite has seen it: for root, SQLite gives a planted one to the owner of the journal.
+    """
+    beside = f"{os.path.realpath(path)}-journal"
+    try:
+        if os.stat(beside).st_size == 0 or not os.access(path, os.W_OK):
+            return
+    except OSError:
+        return  # there is none, or who opens the journal will say what is wrong
+    real = path_to_write(path)
+    with contextlib.closing(sqlite3.connect(f"{read_only_uri(real)}&immutable=1", uri=True)) as as_it_is:
+        try:
+            check_identity(as_it_is, path, newer=True)
+        except NotAJournal as error:
+            if getattr(error.__cause__, "sqlite_errorname", "") != "SQLITE_NOTADB":
+                raise  # else its first page was not written yet
+    with contextlib.closing(sqlite3.connect(real, timeout=timeout_s, isolation_level=None)) as connection:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def _uri_without_writing(path: Path) -> str:

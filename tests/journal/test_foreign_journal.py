@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 from apps import plain
 from command_line import durable_bus, write_items
+from cut_short import cut_short
 from services import NOBODY, as_nobody
 from ways_in import COMMANDS, EVERY_WAY, enter
 
 from durable_bus.errors import JournalUnreachable, NotAJournal
 from durable_bus.journal.admin.backup import back_up
-from durable_bus.journal.connection import open_writer
+from durable_bus.journal.connection import open_reader, open_writer
 from durable_bus.journal.lock import JournalLock
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can put files there as another user")
@@ -148,6 +149,21 @@ def test_a_log_that_was_planted_brings_no_commit_into_the_journal(
 
 
 @as_root
+def test_a_rollback_journal_that_was_planted_undoes_nothing(
+    everybodys: Path, open_work: Path, tmp_path: Path
+) -> None:
+    journal = everybodys / "journal.db"
+    back_up(open_work, journal)
+    cut_short(journal, tmp_path)
+    planted = Path(f"{journal}-journal")
+    os.chown(planted, NOBODY, NOBODY)
+    before = journal.read_bytes()
+    with pytest.raises(JournalUnreachable, match=f"{planted} belongs to another user"):
+        open_reader(journal)
+    assert journal.read_bytes() == before
+
+
+@as_root
 @pytest.mark.parametrize("kind", ["new", "old", "backup"])
 def test_nobody_can_put_anything_beside_a_journal_between_the_look_and_its_opening(
     everybodys: Path, open_work: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -245,7 +261,7 @@ def test_root_reads_the_journal_of_another_user(everybodys: Path, open_work: Pat
 
 
 OPEN = """
-from durable_bus.journal.connection import open_writer
+from durable_bus.journal.connection import open_reader, open_writer
 try:
     lock = daemon.JournalLock(daemon.Path(sys.argv[1]), wait_s=0)
     open_writer(lock.journal).close()
