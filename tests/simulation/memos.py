@@ -164,9 +164,13 @@ class MemoRules:
         return any(equal in in_hand for equal in equals) or any(equal in equals for equal in looked_at)
 
     def _goes_on(self, buffer: OpenBuffer) -> bool:
-        """Somebody who waits could have been handed out when the equal one came to nothing."""
+        """Somebody who waits could have been handed out when the equal one came to nothing: the turn that saw
+        it is over, and none follows at once.
+        """
         assert self._machine.supervisor is not None
         state, context = self._state, self._machine.supervisor.context
+        if state.plan_unfinished:
+            return False
         names = pacing.names_for(state, buffer.target)
         held = pacing._held(state) if names else {}
         free = [limits.free(state.limits[name], held.get(name, Held()), context.now_s()) for name in names]

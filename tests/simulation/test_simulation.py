@@ -64,17 +64,17 @@ def test_schedules_that_have_found_a_bug(folder: Path, seed: int) -> None:
     had only said it begins when it was looked at first. 8004642: items were taken back again and again for a
     worker that was kept free for another one, whose limit did not let it begin. 8016088: the first limits of
     an app came with a reload, and what had begun before counted as not begun: more than was in hand, which
-    the journal refused, and the supervisor ended. 8030462: what equal items had answered ran all the
-    same after a crash, in a buffer of which nothing had gone out. 8052677: as 20303, at its buffer's end.
+    the journal refused, and the supervisor ended. 8030462: what equal items had answered ran all the same
+    after a crash, in a buffer of which nothing had gone out. 8052677: as 20303, at its buffer's end.
     """
     run_schedule(seed, folder, engine=None)
 
 
-@pytest.mark.parametrize("seed", [8013676, 8014744, 8045535])
+@pytest.mark.parametrize("seed", [8013676, 8014744, 8045535, 8062659])
 def test_what_an_engine_says_late_and_older_code_hands_back_is_no_fault(folder: Path, seed: int) -> None:
-    """8013676: what a batch has spent, of an item that had the answer of an equal one by then. 8014744: an
-    engine process that was stopped when it had said that a batch begins; others had begun meanwhile. 8045535:
-    a worker threw a message away as often as it got it, because of a limit that newer code does not have.
+    """8013676: what a batch has spent, of an item that had an equal one's answer by then. 8014744: an engine
+    was stopped when it had said that a batch begins; others had begun. 8045535: a message was thrown away as
+    often as it came: newer code lacks its limit. 8062659: who waits goes on in the next turn, at once.
     """
     run_schedule(seed, folder)
 
