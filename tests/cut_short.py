@@ -9,22 +9,30 @@ from pathlib import Path
 
 from support import outcome, program
 
-_MAKES_HALF_A_JOURNAL = """
+from durable_bus.journal.connection import PAGE_BYTES
+
+_MAKES_A_JOURNAL = """
 import resource, signal, sys
 from pathlib import Path
-from durable_bus.journal.connection import PAGE_BYTES, open_writer
-signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # it dies of writing the second half of the first page
+from durable_bus.journal.journal import Journal
+bytes_max = int(sys.argv[2])
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # it dies of writing beyond that
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-resource.setrlimit(resource.RLIMIT_FSIZE, (PAGE_BYTES // 2, PAGE_BYTES // 2))
-open_writer(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, bytes_max))
+Journal.open(Path(sys.argv[1]))
+"""
+
+HALF_MADE = {"page": PAGE_BYTES // 2, "log": 8 * PAGE_BYTES}
+"""Which file is cut short: the journal, put into WAL mode by its first page, or its -wal, into which its schema
+goes; and how many bytes a file may have for that. The -shm has 32 KiB.
 """
 
 
-def make_half_a_journal(journal: Path, programs: Path) -> None:
-    """Kill who makes `journal` while it is put into WAL mode. `programs`: a folder for its program."""
-    making = program(programs / "making.py", _MAKES_HALF_A_JOURNAL, str(journal))
+def make_half_a_journal(journal: Path, half: str, programs: Path) -> None:
+    """Kill who makes `journal`, at one of HALF_MADE. `programs`: a folder for its program."""
+    making = program(programs / "making.py", _MAKES_A_JOURNAL, str(journal), str(HALF_MADE[half]))
     assert outcome(making)[0] == -signal.SIGXFSZ
-    assert _is_cut_short(journal)
+    assert _is_cut_short(journal) == (half == "page")
 
 
 def cut_short(database: Path, scratch: Path) -> None:

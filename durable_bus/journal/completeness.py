@@ -82,6 +82,10 @@ class _End(NamedTuple):
     run_ended: bool
 
 
+_NOTHING_YET = _End(0, 0, True)
+"""Of a journal without a schema."""
+
+
 def what_may_be_missing(
     path: str | Path, facts: FileFacts, noted: tuple[int, bool | None] | None
 ) -> tuple[str | None, int]:
@@ -166,12 +170,14 @@ def _end(path: str | Path, facts: FileFacts) -> _End | None:
             # There is no log to be read, and opened as usual SQLite would make one.
             uri = read_only_uri(Path(path)) + "&immutable=1"
             connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    except NotFound:
+        return _NOTHING_YET  # killed while the schema went into its -wal
     except (JournalDamaged, sqlite3.Error):
         return None
     try:
         application_id = connection.execute("PRAGMA application_id").fetchone()[0]
         if application_id == 0 and not connection.execute(load("history.sql")["tables"]).fetchone():
-            return _End(0, 0, True)  # made, and killed before the schema was in it; or that was in the -wal
+            return _NOTHING_YET  # killed before the schema was in it; or that was in the -wal
         if application_id != APPLICATION_ID:
             return None
         run = connection.execute(load("history.sql")["newest_run"]).fetchone()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from command_line import durable_bus, write_items
-from cut_short import cut_short, make_half_a_journal
+from cut_short import HALF_MADE, cut_short, make_half_a_journal
 from eventful import Story
 from old_journals import all_rows
 from support import Facts
@@ -39,9 +39,12 @@ def backup(story: Story, folder: Path) -> Path:
     return copy
 
 
-def test_a_command_that_was_killed_while_it_made_its_journal_goes_on(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("half", HALF_MADE)
+def test_a_command_that_was_killed_while_it_made_its_journal_goes_on(
+    folder: Path, tmp_path: Path, half: str
+) -> None:
     journal = folder / "journal.db"
-    make_half_a_journal(journal, tmp_path)
+    make_half_a_journal(journal, half, tmp_path)
     items = write_items(tmp_path, "a", "b")
     command = ("run", "apps.plain:bus", "echo", "--items", items, "--workers", 1, "--buffer-id", "b")
     ran = durable_bus(*command, "--journal", journal, cwd=tmp_path)
@@ -50,9 +53,10 @@ def test_a_command_that_was_killed_while_it_made_its_journal_goes_on(folder: Pat
     assert check(journal).ok
 
 
-def test_a_journal_whose_making_was_killed_is_empty(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("half", HALF_MADE)
+def test_a_journal_whose_making_was_killed_is_empty(folder: Path, tmp_path: Path, half: str) -> None:
     journal = folder / "journal.db"
-    make_half_a_journal(journal, tmp_path)
+    make_half_a_journal(journal, half, tmp_path)
     ran = durable_bus("status", "--journal", journal, cwd=tmp_path)
     assert (ran.code, ran.error) == (3, f"the journal {journal} is empty")
 
