@@ -23,8 +23,8 @@ Journal.open(Path(sys.argv[1]))
 """
 
 HALF_MADE = {"page": PAGE_BYTES // 2, "log": 8 * PAGE_BYTES}
-"""Which file is cut short: the journal, put into WAL mode by its first page, or its -wal, into which its schema
-goes; and how many bytes a file may have for that. The -shm has 32 KiB.
+"""Which file is cut short: the journal, put into WAL mode by its first page; or its -wal, into which its
+schema goes. And how many bytes a file may have for that: the -shm has 32 KiB.
 """
 
 

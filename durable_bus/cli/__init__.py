@@ -153,7 +153,9 @@ def main(arguments: list[str] | None = None) -> int:
             _forget_stdout()
             return _complain("cannot write to stdout: it is closed", EXIT_STORAGE)
         return _complain(said(error), EXIT_STORAGE)
-    except Exception:
+    except Exception as error:
+        if str(error) == "can't start new thread":  # all that Python says of it
+            return _complain("cannot start a thread: there is no room for one more here", EXIT_STORAGE)
         import traceback
 
         traceback.print_exc()

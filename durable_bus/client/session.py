@@ -55,7 +55,8 @@ class Session:
     ) -> None:
         """`process`: a supervisor of our own, at the other end of `connected`; None: a daemon's client.
 
-        Raises what the greeting was refused with; then the connection and the process are ended.
+        Raises what the greeting was refused with, or RuntimeError when there is no room for a thread; then
+        the connection and the process are ended.
         """
         self._journal = journal
         self.path = Path(os.path.abspath(journal))
@@ -63,7 +64,13 @@ class Session:
         self.process = process
         self._name = name
         self._reconnect_lock = threading.Lock()
-        self.connection = self._begin(connected)
+        try:
+            self.connection = self._begin(connected)
+        except BaseException:
+            if process is not None:
+                process.kill()
+                _wait_for(process)
+            raise
         try:
             welcome = self._greeted()
         except BaseException:
@@ -95,7 +102,13 @@ class Session:
         own = self.process is not None
         meant = None if own else journal_file(self._journal)
         hello = protocol.Hello(new_id(), version=__version__, name=self._name, needs_app=own, journal=meant)
-        return Connection(connected, hello)
+        try:
+            return Connection(connected, hello)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)  # its thread may be there, and read
+            connected.close()
+            raise
 
     def _greeted(self) -> protocol.Welcome:
         """Raises JournalUnreachable when a daemon takes too long: it is stopped, or something hangs; when it

@@ -4,7 +4,11 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Engine", "Faults"]
+__all__ = ["Engine", "Faults", "NoRoom"]
+
+
+class NoRoom(OSError):
+    """For one more process."""
 
 
 @dataclass
@@ -17,6 +21,8 @@ class Faults:
     answer_twice: float = 0.0
     read_in_parts: float = 0.0
     boot: float = 0.0
+    no_room: float = 0.0
+    """Per process that is to be started: there is no room for one more."""
     freeze: float = 0.0
     """Per step of a worker: it is stopped right there, for a while or for good."""
     pause: float = 0.0

@@ -16,7 +16,7 @@ from durable_bus.wire.spawning import EngineSpec
 from simulation.clients import VERSION, Control, LimitSetter, Peer, Producer, Starter
 from simulation.connections import Link, SimulatedConnections
 from simulation.correspondents import Correspondent
-from simulation.faults import Engine, Faults
+from simulation.faults import Engine, Faults, NoRoom
 from simulation.listeners import SimulatedApp
 from simulation.memory import memory_is_the_journal
 from simulation.memos import MemoRules
@@ -155,6 +155,10 @@ class Machine:
             return None
         return self.rng.choice(["die", "die", "import error", "hang"])
 
+    def starting_process(self) -> None:
+        if self.world.chance(self.faults.no_room):
+            raise NoRoom
+
     def connect(self, peer: Peer) -> Link | None:
         return self.connections.connect(peer) if self.supervisor is not None else None
 
@@ -180,6 +184,10 @@ class Machine:
             if self.supervisor is not None and not self._stopping:
                 raise
             self._ended("ended: no room on disk to start or stop in", crashed=True)
+        except NoRoom:
+            if self.supervisor is not None and self.supervisor.state.listeners is not None:
+                raise
+            self._ended("ended: no room for a worker", crashed=True)
         else:
             if self._journal is not None and self._journal.committed:
                 self.model.look()

@@ -16,12 +16,13 @@ SEEDS_TO_FIND_A_BUG = 200
 
 
 def is_found(folder: Path, first: int = 0, **profile_changes: Any) -> None:
-    """One of the schedules from `first` on finds it, without an engine unless the profile says so. What the
-    supervisor itself notices (a named constraint, the journal's refusal) has found it too.
+    """One of the schedules from `first` on finds it: without an engine and with room for all processes,
+    unless the profile says so. What the supervisor itself notices (a named constraint, the journal's refusal)
+    has found it too.
     """
     with pytest.raises((Violation, DurableBusError)):
         for seed in range(first, first + SEEDS_TO_FIND_A_BUG):
-            run_schedule(seed, folder, **{"engine": None, **profile_changes})
+            run_schedule(seed, folder, **{"engine": None, "no_room": 0.0, **profile_changes})
 
 
 def change_statement(monkeypatch: pytest.MonkeyPatch, name: str, *changes: tuple[str, str]) -> None:

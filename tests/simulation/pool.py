@@ -38,6 +38,7 @@ class SimulatedPool:
         return [worker for worker in self.workers.values() if worker.alive]
 
     def spawn(self, *, engine: bool = False) -> int:
+        self._machine.starting_process()
         worker_id = self._next_id
         self._next_id += 1
         used = {worker.pid for worker in self.workers.values()}

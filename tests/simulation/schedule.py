@@ -68,6 +68,8 @@ class Profile:
     items_max: int
     turns: int
     faults: Faults
+    no_room: float
+    """For one more process."""
     kill_worker: float
     freeze_worker: float
     disk_full: float
@@ -126,6 +128,8 @@ class Profile:
                 pause=rate(),
                 pipe_frames=rng.choice([1, 3, 100]),
             ),
+            # With chance of its own: the other schedules are what they were.
+            no_room=random.Random(f"no room {seed}").choice([0.0, 0.0, 0.0, 0.0, 0.1, 0.5]),
             kill_worker=rate(),
             freeze_worker=rate(),
             disk_full=rate(0.5),
@@ -151,7 +155,7 @@ class Profile:
             terms=rng.choice([0.0, 0.3, 0.8]),
             spends=rng.choice([0.0, 0.3, 1.0]),
             equality=Equality.draw(rng, [*LISTENERS]),
-            # With chance of its own: schedules without an engine are what they were before there was one.
+            # As no_room.
             engine=Engine.draw(random.Random(f"engine {seed}")),
         )
 
@@ -255,7 +259,7 @@ def run_schedule(
     machine.world.tell = tell
     try:
         _clients_come(machine, profile)
-        machine.faults = profile.faults
+        machine.faults = replace(profile.faults, no_room=profile.no_room)
         with (
             patch.object(dispatch, "BATCH_BYTES_MAX", profile.batch_bytes_max),
             patch.object(attempts, "RETURNS_MAX", RETURNS_MAX),

@@ -19,7 +19,10 @@ from durable_bus.supervisor.outcomes import collector
 from durable_bus.supervisor.requests import requests, starts
 from durable_bus.supervisor.scheduling import pacing, recall
 from durable_bus.supervisor.scheduling import rules as scheduling
+from durable_bus.supervisor.state import State
+from durable_bus.supervisor.workers import workforce
 from durable_bus.wire.protocol import Answer, Chunk
+from simulation import Violation, run_schedule
 from simulation.planting import change_statement, is_found
 
 FIRST_SEED = {
@@ -215,3 +218,16 @@ def test_a_planted_bug_is_found(
 ) -> None:
     plant(monkeypatch)
     is_found(folder, FIRST_SEED.get(plant.__name__, 0))
+
+
+@pytest.mark.slow
+def test_workers_that_are_never_tried_again_are_missed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There was no room for one, and then there was."""
+
+    def back_off(state: State, now_s: float) -> None:
+        state.spawn_at_s = float("inf")
+
+    monkeypatch.setattr(workforce, "_back_off", back_off)
+    with pytest.raises(Violation, match="it never came true"):
+        for seed in range(20):
+            run_schedule(seed, folder, engine=None, no_room=0.5)

@@ -36,11 +36,16 @@ class _Worker:
     """The supervisor's side of one worker process."""
 
     def __init__(self, started: StartedWorker, *, is_engine: bool) -> None:
+        """Raises OSError when there is no room for its descriptor; then the process is ended."""
         self.process, self.slot, self.read_fd, write_fd = started
         self.is_engine = is_engine
         self.traces = False
         """It said so (`Ready.traces`)."""
-        self.pid_fd = os.pidfd_open(self.process.pid)
+        try:
+            self.pid_fd = os.pidfd_open(self.process.pid)
+        except OSError:
+            started.end()
+            raise
         self.reader = FrameReader(decode_report)
         self.outgoing = Outgoing(write_fd)
         self.unintelligible: WorkerUnintelligible | None = None

@@ -30,6 +30,13 @@ class StartedWorker(NamedTuple):
     read_fd: int
     write_fd: int
 
+    def end(self) -> None:
+        """Kill it, wait for it, and close its pipes."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self.read_fd)
+        os.close(self.write_fd)
+
 
 class WorkerStarter:
     """Of one app and journal. Some workers may be started ahead, before anybody asks for them, and before it
@@ -67,19 +74,17 @@ class WorkerStarter:
     def close(self) -> None:
         """Kill those that nobody has asked for, and wait for them."""
         for worker in self._ahead:
-            worker.process.kill()
+            worker.process.kill()  # all of them, before we wait for one
         for worker in self._ahead:
-            worker.process.wait()
-            os.close(worker.read_fd)
-            os.close(worker.write_fd)
+            worker.end()
         self._ahead = []
 
     def _start(self, engine: EngineSpec | None, *, waits: bool = False) -> StartedWorker:
-        to_worker_read, to_worker_write = os.pipe2(os.O_CLOEXEC)
-        from_worker_read, from_worker_write = os.pipe2(os.O_CLOEXEC)
-        slot_fd = os.memfd_create("durable_bus slot", os.MFD_CLOEXEC)
-        child_fds = (to_worker_read, from_worker_write, slot_fd)
-        try:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            to_worker_read, to_worker_write = _pipe(reads=theirs, writes=ours)
+            from_worker_read, from_worker_write = _pipe(reads=ours, writes=theirs)
+            slot_fd = os.memfd_create("durable_bus slot", os.MFD_CLOEXEC)
+            theirs.callback(os.close, slot_fd)
             for fd in (to_worker_write, from_worker_read):
                 os.set_blocking(fd, False)
                 # Two batches must fit, or the worker waits for us between them. More than the user's share:
@@ -89,12 +94,19 @@ class WorkerStarter:
             os.ftruncate(slot_fd, SLOT_BYTES)
             slot = Slot(slot_fd)
             slot.limit = ORDINAL_MAX
+            child_fds = (to_worker_read, from_worker_write, slot_fd)
             arguments = WorkerArguments(
                 child_fds, os.getpid(), self._app, self._journal, engine, self._json_log, waits
             )
             module = "durable_bus.worker" if engine is None else "durable_bus.engines"
             process = spawn(module, arguments, child_fds)
-        finally:
-            for fd in child_fds:
-                os.close(fd)
+            ours.pop_all()  # they stay open
         return StartedWorker(process, slot, from_worker_read, to_worker_write)
+
+
+def _pipe(*, reads: contextlib.ExitStack, writes: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe, whose ends these close."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    reads.callback(os.close, read_fd)
+    writes.callback(os.close, write_fd)
+    return read_fd, write_fd

@@ -4,7 +4,7 @@ when.
 
 from msgspec.structs import replace
 
-from durable_bus.errors import BusNotImportable, EngineError, WorkerDeath
+from durable_bus.errors import BusNotImportable, EngineError, WorkerDeath, said
 from durable_bus.payloads.settings import ListenerSettings
 from durable_bus.supervisor.context import Context
 from durable_bus.supervisor.entries import Worker
@@ -28,7 +28,8 @@ class Deferred(Exception):
 
 
 def fill(context: Context) -> None:
-    """Spawn what is missing, unless workers keep dying in boot and the next try is not due yet.
+    """Spawn what is missing, unless workers keep dying in boot, or there was no room for one more, and the
+    next try is not due yet. Raises OSError when there is no room before any worker has been ready.
 
     Outside of a commit: what it has done stays.
     """
@@ -38,7 +39,15 @@ def fill(context: Context) -> None:
     engine, pool = context.config.engine, context.ports.pool
     for is_engine, missing in zip((True, False), _missing(context), strict=True):
         for _ in range(missing):
-            worker_id = pool.spawn(engine=is_engine)
+            try:
+                worker_id = pool.spawn(engine=is_engine)
+            except OSError as error:
+                if state.listeners is None:
+                    raise  # who has just started us is to know
+                _back_off(state, context.now_s())
+                again_in_s = state.spawn_at_s - context.now_s()
+                context.ports.log("cannot start a worker", reason=said(error), again_in_s=again_in_s)
+                return
             state.workers[worker_id] = Worker(
                 worker_id,
                 pool.pid(worker_id),
@@ -158,9 +167,14 @@ def died_in_boot(context: Context, worker: Worker, death: WorkerDeath) -> str | 
         _note_error(state, worker, reason)
     now_s = context.now_s()
     if now_s >= state.spawn_at_s:  # else it belongs to those who were spawned together, and died so
-        state.spawn_at_s = now_s + min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2**state.backoffs)
-        state.backoffs += 1
+        _back_off(state, now_s)
     return reason
+
+
+def _back_off(state: State, now_s: float) -> None:
+    """Spawn nobody for a while, which doubles each time."""
+    state.spawn_at_s = now_s + min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2**state.backoffs)
+    state.backoffs += 1
 
 
 def reload(context: Context) -> None:
