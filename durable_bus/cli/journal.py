@@ -223,7 +223,7 @@ class _BackupShown:
 
 def _upgrade(journal: Path, size_bytes: int) -> None:
     from durable_bus.journal.completeness import refuse_incomplete
-    from durable_bus.journal.connection import open_writer
+    from durable_bus.journal.connection import open_writer, translated
     from durable_bus.journal.schema import upgrade
 
     lock = JournalLock(journal)
@@ -233,7 +233,7 @@ def _upgrade(journal: Path, size_bytes: int) -> None:
         # On stderr: it says another number each time. Before there is a connection: see `copy_seconds`.
         note(f"first comes {_cost(real, size_bytes)}")
         begun = time.monotonic()
-        with closing(open_writer(real)) as connection:
+        with translated(real), closing(open_writer(real)) as connection:
             lock.begin_to_note(newest_commit)
             backup = upgrade(connection, real, big_ones=True, watch=_BackupShown())
             version = connection.execute("PRAGMA user_version").fetchone()[0]

@@ -116,7 +116,10 @@ class Connection:
         except OSError:
             with self._lock:
                 self._changed.wait_for(lambda: self.lost is not None, timeout=5.0)
-                raise self.lost or SupervisorLost() from None
+                # Also when the other end is there: a part of the frame may be, too.
+                self.lost = self.lost or SupervisorLost()
+                self._changed.notify_all()
+                raise self.lost from None
 
     def _lose(self, why: DurableBusError) -> None:
         with self._lock:

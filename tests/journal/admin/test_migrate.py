@@ -1,6 +1,5 @@
 """An older journal becomes a newer one whole or not at all, after a backup; a daemon takes small steps."""
 
-import gzip
 import re
 import shutil
 import signal
@@ -16,18 +15,14 @@ from types import SimpleNamespace
 
 import pytest
 from command_line import Command, Ran, durable_bus
-from eventful import Story, supervised
+from eventful import supervised
 from support import REPOSITORY, TESTS, Facts, environment, until
 
 from durable_bus.cli.journal import migrate_command
 from durable_bus.errors import JournalTooOld, StorageFull
 from durable_bus.journal.admin.check import check
-from durable_bus.journal.admin.history import History
 from durable_bus.journal.connection import SCHEMA_VERSION, open_reader, open_writer
-from durable_bus.journal.reader import JournalReader
 from durable_bus.journal.schema import Step, migrate, migrations_folder, pending_steps, upgrade
-
-GOLDEN = TESTS / "golden"
 
 
 @pytest.fixture
@@ -277,6 +272,20 @@ def test_a_journal_whose_backup_has_no_room_is_left_alone(
     assert not list(copied.parent.glob("*.before-*"))
 
 
+def test_a_step_that_has_no_room_is_one_line_and_not_taken(copied: Path, later: NextVersion) -> None:
+    """It gets no more pages than there are."""
+    sql = later.big.read_text()
+    more = "CREATE TABLE more AS SELECT zeroblob(1000000) AS x;"
+    later.big.write_text(f"{sql}PRAGMA max_page_count = 1;\n{more}\n")
+    ran = later.run("migrate", "--journal", copied)
+    assert (ran.code, ran.err.splitlines()[1:]) == (
+        5,
+        [f"durable-bus: no room on disk for the journal {copied}"],
+    )
+    assert "host" not in columns(copied, "run")
+    assert check(copied).ok
+
+
 @pytest.mark.slow
 def test_a_daemon_leaves_the_big_step_to_the_command(copied: Path, later: NextVersion) -> None:
     before = copied.read_bytes()
@@ -354,45 +363,3 @@ def test_a_newer_journal_is_refused_by_everything(copied: Path, tmp_path: Path) 
         assert ran.code == 5, command
         assert "schema version 99" in ran.error
     assert copied.read_bytes() == before
-
-
-# Golden journals: one of each schema version, made by golden/make.py when that version was the newest
-
-
-@pytest.fixture(params=sorted(GOLDEN.glob("*.journal.gz")), ids=lambda path: path.name)
-def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    journal = tmp_path / "golden.db"
-    journal.write_bytes(gzip.decompress(request.param.read_bytes()))
-    return journal
-
-
-def test_there_is_a_golden_journal_of_every_schema_version() -> None:
-    versions = {int(script.name[:4]) for script in migrations_folder().glob("[0-9]*.sql")}
-    assert {int(path.name.split(".")[0].removeprefix("v")) for path in GOLDEN.glob("*.gz")} == versions
-
-
-@pytest.mark.slow
-def test_a_golden_journal_is_upgraded_read_and_gone_on_with(golden: Path) -> None:
-    facts = Facts(golden)
-    before = facts.rows("SELECT buffer_id, state, total, completed FROM buffers ORDER BY 1")
-    assert len(before) >= 12
-    with closing(open_writer(golden)) as connection:
-        upgrade(connection, golden, big_ones=True)
-    assert [finding for finding in check(golden).checks if not finding.ok] == []
-    assert facts.rows("SELECT buffer_id, state, total, completed FROM buffers ORDER BY 1") == before
-    with JournalReader(golden) as reader:
-        results = list(reader.results(reader.buffer_seq("failing")))
-    assert [result.success for result in results] == [True, True, False, True]
-    assert results[0].payload == "did flaky"
-    with History(golden) as history:
-        runs = [run["ended"] for run in history.runs(served=False)]
-    assert (runs[:4], set(runs[4:])) in [(["crashed"] * 3 + ["clean"], more) for more in (set(), {"clean"})]
-    with supervised(golden) as client:
-        assert client.receive(60).message_id.endswith("/complete")
-        assert client.start("work", ["fine"], buffer_id="new").wait(60).successful == 1
-
-
-def test_a_story_of_today_is_what_the_golden_one_was(story: Story, golden: Path) -> None:
-    """So that golden/make.py still makes what tests of golden journals rely on."""
-    query = "SELECT buffer_id, state, total FROM buffers ORDER BY buffer_id"
-    assert set(Facts(story.journal).rows(query)) <= set(Facts(golden).rows(query))
