@@ -268,7 +268,12 @@ class Starter(Producer):
             raise Violation(f"client {self.name} was told {answer}")
         if answer.request != self.request_id:
             return  # of a request that it has given up
-        if isinstance(answer, Received | Receiving):
+        is_there = isinstance(answer, Receiving) and not answer.existing
+        if is_there and answer.next_chunk < self._acknowledged_chunks:
+            if not self._may_be_dropped:
+                raise Violation(f"client {self.name} was told {answer}, and more is on disk")
+            self.begin_again()
+        elif isinstance(answer, Received | Receiving):
             self._existing = self._existing or (isinstance(answer, Receiving) and answer.existing)
             self._acknowledged_chunks = max(self._acknowledged_chunks, answer.next_chunk)
             self._sent_chunks = max(self._sent_chunks, self._acknowledged_chunks)
@@ -280,12 +285,21 @@ class Starter(Producer):
         else:
             super().answered(answer)
 
+    @property
+    def _may_be_dropped(self) -> bool:
+        """What has come of its items: it was cancelled, or given up as if its client had been away for long,
+        or another client has begun with this id while it was away.
+        """
+        buffer_id = self.content.buffer_id
+        others = [one for one in self.machine.producers if one.content.buffer_id == buffer_id]
+        was_cancelled = buffer_id in self.machine.model.told.cancelling
+        return self.machine.clock_was_set or was_cancelled or len(others) > 1
+
     def _refused(self, error: Error) -> None:
         kind, message = error.type, error.message
         was_cancelled = self.content.buffer_id in self.machine.model.told.cancelling
-        was_dropped = self.machine.clock_was_set or was_cancelled
-        if kind == "UsageError" and " came before chunk " in message and was_dropped:
-            self.begin_again()  # it was given up, as if its client had been away for long, or cancelled
+        if kind == "UsageError" and " came before chunk " in message and self._may_be_dropped:
+            self.begin_again()
             return
         if kind not in ("BufferError", "OtherItems"):
             raise Violation(f"client {self.name} was refused with {error}")

@@ -84,8 +84,10 @@ class SchedulingRules:
             since_ns = running.get(self._holder.get(key, 0))
             is_stuck = since_ns is not None and now_ns - since_ns > _STUCK_S * 1e9
             holder = self._machine.pool.workers.get(self._holder.get(key, 0))
-            if is_stuck or (holder is not None and holder.frozen):
-                times = 0  # from one whose running item is stuck, or that is stopped, all is taken at once
+            if is_stuck or holder is None or holder.frozen:
+                times = (
+                    0  # from one whose running item is stuck, that is stopped or gone, all is taken at once
+                )
             times, longest = times + 1, max(longest, supervisor.state.workers[worker_id].unanswered)
             # A message beside an engine is nobody else's to take.
             if times > (math.log2(longest) + 2 if key > 0 else 1):

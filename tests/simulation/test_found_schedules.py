@@ -68,3 +68,19 @@ def test_who_waits_for_an_equal_item_during_a_reload_goes_on(folder: Path, seed:
 def test_a_message_goes_to_the_new_worker_when_the_new_engine_is_ready(folder: Path) -> None:
     """The worker beside the engine was let go by a reload, and what it had not begun went out again."""
     run_found(4010432, folder)
+
+
+def test_what_a_connection_says_that_was_given_up_is_read_for_nobody(folder: Path) -> None:
+    """The last frame of a start was read when its client had come back on another connection, and opened the
+    buffer. The client was told nothing: not there, where nobody heard it, nor here, where there was no start
+    any more.
+    """
+    run_schedule(8087282, folder, no_room=0.1)
+
+
+@pytest.mark.parametrize("seed", [8090595, 8095231])
+def test_what_a_death_or_another_client_has_done_is_no_fault(folder: Path, seed: int) -> None:
+    """8090595: a message was handed out again before the log said that its worker had died. 8095231: another
+    client began with the same id while the first one was away, which was told that nothing is there.
+    """
+    run_found(seed, folder)

@@ -50,6 +50,14 @@ def buffer_of(context: Context, request: Request) -> str | None:
     return None if arriving is None else arriving.start.buffer_id
 
 
+def _arriving(context: Context, connection_id: int, request: Request) -> Arriving | None:
+    """What comes by this request; None when it was refused, and the client told so. What a connection says
+    that its client has given up for another one is read at any time, and then for nobody.
+    """
+    arriving = context.state.starts.get(request.request)
+    return None if arriving is None or arriving.connection_id != connection_id else arriving
+
+
 def give_up(context: Context, request_id: str) -> None:
     """A start was refused or abandoned: its buffer goes, unless it was there before. What has come of a
     stream stays.
@@ -86,7 +94,10 @@ def _submit(context: Context, connection_id: int, submit: Submit, bodies: list[b
     return _told(context, arriving, row)
 
 
-def _start(context: Context, connection_id: int, start: Start, bodies: list[bytes]) -> Answer:
+def _start(context: Context, connection_id: int, start: Start, bodies: list[bytes]) -> Answer | None:
+    before = context.state.starts.get(start.request)
+    if before is not None and before.connection_id > connection_id:
+        return None  # said before, by a connection that its client has given up: see `_arriving`
     arriving = _claim(context, connection_id, start)
     if not arriving.buffer_seq:
         buffer_seq = opening.begin(context, _new_buffer(context, connection_id, start))
@@ -197,9 +208,9 @@ def _retried(context: Context, start: Start) -> BufferRow | None:
 
 
 def _chunk(context: Context, connection_id: int, chunk: Chunk, bodies: list[bytes]) -> Answer | None:
-    arriving = context.state.starts.get(chunk.request)
+    arriving = _arriving(context, connection_id, chunk)
     if arriving is None:
-        return None  # refused before, and told so
+        return None
     next_chunk = arriving.next_chunk
     if arriving.existing or chunk.number < next_chunk:
         return Received(chunk.request, next_chunk)
@@ -226,9 +237,9 @@ def _abandon(context: Context, connection_id: int, abandon: Abandon, bodies: lis
 
 
 def _open(context: Context, connection_id: int, request: Open, bodies: list[bytes]) -> Answer | None:
-    arriving = context.state.starts.get(request.request)
+    arriving = _arriving(context, connection_id, request)
     if arriving is None:
-        return None  # refused before, and told so
+        return None
     if arriving.existing:
         answer = _existing(context, arriving, request.digest)
     else:
