@@ -86,6 +86,8 @@ def query_command(
         return 0
     if (sql is None) == (named is None):
         raise UsageError("give either SQL or --named NAME (--list shows the names)")
+    if sql is not None and sql in questions():
+        raise UsageError(f"{sql} is no SQL, but a question's name: durable-bus query --named {sql}")
     if named is not None:
         sql, given = question(named, dict(parameters))
     else:

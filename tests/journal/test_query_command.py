@@ -90,6 +90,7 @@ def test_what_is_not_written_as_a_number_is_text(story: Story, tmp_path: Path, v
         (["--named", "unheard-of"], "slowest-items"),
         (["--named", "durations", "-p", "bufer", "x"], "it takes buffer"),
         ([], "either SQL or --named"),
+        (["rate"], "rate is no SQL, but a question's name: durable-bus query --named rate"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_line(
