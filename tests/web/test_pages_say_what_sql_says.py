@@ -93,9 +93,9 @@ def test_the_list_of_buffers(
         for target in (None, "work", "Odd.name_-9"):
             for part in (None, "p", "LAIN", "-long.id"):
                 rows = facts.dicts(
-                    "SELECT * FROM buffers WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR target = ?2)"
-                    " AND (?3 IS NULL OR instr(buffer_id, ?3)) AND (?4 IS NULL OR failed > 0)",
-                    state, target, part, failures,
+                    "SELECT * FROM buffers WHERE (? IS NULL OR state = ?) AND (? IS NULL OR target = ?)"
+                    " AND (? IS NULL OR instr(buffer_id, ?)) AND (? IS NULL OR failed > 0)",
+                    state, state, target, target, part, part, failures,
                 )  # fmt: skip
                 found = pages.get("/buffers", state=state, target=target, part=part, failures=failures).rows()
                 told = {row["Buffer"]: row for row in found}
@@ -276,10 +276,9 @@ def test_messages(looks: list[tuple[Pages, Facts]]) -> None:
         for state in (None, "waiting", "delivered", "settled", "failed"):
             for to_id in (None, "person"):
                 rows = facts.dicts(
-                    "SELECT * FROM messages WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR to_id = ?2)",
-                    state,
-                    to_id,
-                )
+                    "SELECT * FROM messages WHERE (? IS NULL OR state = ?) AND (? IS NULL OR to_id = ?)",
+                    state, state, to_id, to_id,
+                )  # fmt: skip
                 page = pages.get("/messages", state=state, to=to_id)
                 tables = page.main.xpath(".//table[thead//th[text() = 'Says']]")
                 shown = (
@@ -314,8 +313,8 @@ def test_a_message(looks: list[tuple[Pages, Facts]]) -> None:
             assert page.main.xpath(".//pre")[0].text_content() == row["payload"]
         (thread,) = facts.rows(
             "SELECT count(*) FROM messages"
-            " WHERE thread_id = ?1 OR substr(thread_id, 1, length(?1) + 1) = ?1 || '/'",
-            row["thread_id"],
+            " WHERE thread_id = ? OR substr(thread_id, 1, length(?) + 1) = ? || '/'",
+            *[row["thread_id"]] * 3,
         )
         assert len(page.main.xpath(".//svg[contains(@class, 'thread')]//a")) == thread[0]
 

@@ -80,10 +80,9 @@ def test_what_a_killed_receiver_held_waits_again(journal: Path, tmp_path: Path, 
     )
     with closing(client_of(journal, "held")) as client:
         client.send("held", "x")
+        assert client.receive(60).payload == "x"
         holder = program(tmp_path / "holder.py", source, str(journal))
         assert holder.stdout is not None
-        assert client.receive(60).payload == "x"
-        client.close()
     message_id = holder.stdout.readline().strip()
     kill(holder.pid)
     holder.communicate()
