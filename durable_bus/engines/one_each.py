@@ -35,7 +35,8 @@ _BOOTS_MAX = 3
 """So many processes that die one after the other before they run anything mean that none will ever run."""
 _LOOK_EVERY_S = 0.5
 _DEAD_LOOKS_MAX = 4
-_END_S = 1.0
+_END_S = 10.0
+"""How long one that was killed may take to be gone, before its pool is shut down all the same."""
 _CLOSE_S = 1.5
 
 

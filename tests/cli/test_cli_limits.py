@@ -119,7 +119,7 @@ def test_a_buffer_that_somebody_has_paused_has_not_spent_its_budget(journal: Pat
 
 
 def test_a_buffer_that_is_to_start_later_says_when(journal: Path, paced: Paced) -> None:
-    at = datetime.now().astimezone() + timedelta(days=2, hours=1)
+    at = datetime.now().astimezone().replace(microsecond=0) + timedelta(days=2, hours=1)
     paced.buffer("b", not_before=round(at.timestamp() * 1000))
     paced.buffer("began", not_before=now_ms() - 1)
     why = waits_for(journal) or ""

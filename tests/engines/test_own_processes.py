@@ -6,7 +6,9 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -110,6 +112,13 @@ class TestProcessesOfOurOwn:
         os.close(write_fd)
 
 
+def stacks(threads: set[threading.Thread]) -> str:
+    """Where they are."""
+    frames = sys._current_frames()
+    told = [(thread, frames[thread.ident]) for thread in threads if thread.ident in frames]
+    return "\n".join(f"{thread}\n{''.join(traceback.format_stack(frame))}" for thread, frame in told)
+
+
 @slow
 @pytest.mark.parametrize("kind", ONE_EACH)
 def test_close_leaves_no_process_thread_or_descriptor(kind: str, importable: None, tmp_path: Path) -> None:
@@ -127,7 +136,10 @@ def test_close_leaves_no_process_thread_or_descriptor(kind: str, importable: Non
             engine.submit(jobs.pid)
         assert engine.fate(gone.value) is Fate.GONE
         engine.close()
-        until(lambda: set(threading.enumerate()) <= threads, "its threads end")
+        try:
+            until(lambda: set(threading.enumerate()) <= threads, "its threads end")
+        except AssertionError:
+            raise AssertionError(stacks(set(threading.enumerate()) - threads)) from None
 
     threads = set(threading.enumerate())
     open_and_close(0)  # Python's own helpers, which outlive it, are there from now on
