@@ -21,6 +21,7 @@ _AT_ONCE = 2
 """After so many deaths in boot, in a row, spawning waits, and the app counts as not importable."""
 _BACKOFF_FIRST_S = 0.5
 _BACKOFF_MAX_S = 30.0
+_DOUBLINGS_MAX = 10
 
 
 class Deferred(Exception):
@@ -44,8 +45,8 @@ def fill(context: Context) -> None:
             except OSError as error:
                 if state.listeners is None:
                     raise  # who has just started us is to know
-                _back_off(state, context.now_s())
-                again_in_s = state.spawn_at_s - context.now_s()
+                again_in_s = _back_off(state, context.now_s())
+                state.commit()
                 context.ports.log("cannot start a worker", reason=said(error), again_in_s=again_in_s)
                 return
             state.workers[worker_id] = Worker(
@@ -171,10 +172,13 @@ def died_in_boot(context: Context, worker: Worker, death: WorkerDeath) -> str | 
     return reason
 
 
-def _back_off(state: State, now_s: float) -> None:
-    """Spawn nobody for a while, which doubles each time."""
-    state.spawn_at_s = now_s + min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2**state.backoffs)
+def _back_off(state: State, now_s: float) -> float:
+    """Spawn nobody for a while, which doubles each time; for how long, in seconds."""
+    doublings = min(state.backoffs, _DOUBLINGS_MAX)  # after a night of them a float could not hold it
+    for_s = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2.0**doublings)
+    state.spawn_at_s = now_s + for_s
     state.backoffs += 1
+    return for_s
 
 
 def reload(context: Context) -> None:
