@@ -43,9 +43,13 @@ class Connection:
         """Buffers whose end the supervisor is going to tell."""
         self.lost: DurableBusError | None = None
         """Why nothing more can be asked here; None as long as it can."""
-        threading.Thread(target=self._read_forever, name="durable_bus client", daemon=True).start()
-        with contextlib.suppress(SupervisorLost):
-            self.send(hello)
+        try:
+            threading.Thread(target=self._read_forever, name="durable_bus client", daemon=True).start()
+            with contextlib.suppress(SupervisorLost):
+                self.send(hello)
+        except BaseException:
+            self.close()
+            raise
 
     def welcome(self, timeout_s: float | None = None) -> protocol.Welcome:
         """The answer to our hello. Raises what it was refused with, TimedOut or SupervisorLost."""
@@ -117,14 +121,14 @@ class Connection:
             with self._lock:
                 self._changed.wait_for(lambda: self.lost is not None, timeout=5.0)
                 # Also when the other end is there: a part of the frame may be, too.
-                self.lost = self.lost or SupervisorLost()
-                self._changed.notify_all()
-                raise self.lost from None
+                raise self._lose(SupervisorLost()) from None
 
-    def _lose(self, why: DurableBusError) -> None:
+    def _lose(self, why: DurableBusError) -> DurableBusError:
+        """Nothing more can be asked here: because of this, or of what was known before, which it returns."""
         with self._lock:
             self.lost = self.lost or why
             self._changed.notify_all()
+            return self.lost
 
     def say(self, request: protocol.Request) -> None:
         """Send what nobody waits for an answer to; silent when the supervisor is gone."""

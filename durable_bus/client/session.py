@@ -102,13 +102,7 @@ class Session:
         own = self.process is not None
         meant = None if own else journal_file(self._journal)
         hello = protocol.Hello(new_id(), version=__version__, name=self._name, needs_app=own, journal=meant)
-        try:
-            return Connection(connected, hello)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)  # its thread may be there, and read
-            connected.close()
-            raise
+        return Connection(connected, hello)
 
     def _greeted(self) -> protocol.Welcome:
         """Raises JournalUnreachable when a daemon takes too long: it is stopped, or something hangs; when it

@@ -270,7 +270,7 @@ class Starter(Producer):
             return  # of a request that it has given up
         is_there = isinstance(answer, Receiving) and not answer.existing
         if is_there and answer.next_chunk < self._acknowledged_chunks:
-            if not self._may_be_dropped:
+            if not (self._is_dropped or self._has_a_rival):
                 raise Violation(f"client {self.name} was told {answer}, and more is on disk")
             self.begin_again()
         elif isinstance(answer, Received | Receiving):
@@ -286,24 +286,32 @@ class Starter(Producer):
             super().answered(answer)
 
     @property
-    def _may_be_dropped(self) -> bool:
-        """What has come of its items: it was cancelled, or given up as if its client had been away for long,
-        or another client has begun with this id while it was away.
-        """
+    def _is_cancelled(self) -> bool:
+        return self.content.buffer_id in self.machine.model.told.cancelling
+
+    @property
+    def _is_dropped(self) -> bool:
+        """What has come may be gone: cancelled, or given up as if its client had been away for long."""
+        return self.machine.clock_was_set or self._is_cancelled
+
+    @property
+    def _has_a_rival(self) -> bool:
+        """Another client starts with this id, and takes its place while this one is away."""
         buffer_id = self.content.buffer_id
-        others = [one for one in self.machine.producers if one.content.buffer_id == buffer_id]
-        was_cancelled = buffer_id in self.machine.model.told.cancelling
-        return self.machine.clock_was_set or was_cancelled or len(others) > 1
+        return sum(one.content.buffer_id == buffer_id for one in self.machine.producers) > 1
 
     def _refused(self, error: Error) -> None:
         kind, message = error.type, error.message
-        was_cancelled = self.content.buffer_id in self.machine.model.told.cancelling
-        if kind == "UsageError" and " came before chunk " in message and self._may_be_dropped:
+        if kind == "UsageError" and " came before chunk " in message and self._is_dropped:
             self.begin_again()
             return
         if kind not in ("BufferError", "OtherItems"):
             raise Violation(f"client {self.name} was refused with {error}")
-        if message in TRY_AGAIN or self.name_may_come(message) or ("arrived" in message and was_cancelled):
+        if (
+            message in TRY_AGAIN
+            or self.name_may_come(message)
+            or ("arrived" in message and self._is_cancelled)
+        ):
             self.begin_again()
         elif message.startswith(("this id is used already", "unknown ", "it is a stream that is not sealed")):
             self.is_refused(message)

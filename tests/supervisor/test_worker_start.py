@@ -21,8 +21,7 @@ def starter(tmp_path: Path) -> WorkerStarter:
 
 def end(*workers: StartedWorker) -> None:
     for worker in workers:
-        worker.process.kill()
-        worker.process.wait()
+        worker.end()
 
 
 def test_who_was_started_ahead_is_given_first(tmp_path: Path) -> None:

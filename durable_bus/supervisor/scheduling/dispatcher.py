@@ -224,9 +224,8 @@ class _Round:
                 self._unseen.setdefault(settings.name, self._levels[seq])
                 return None
             look = min(4 * look, memo.LOOK_ITEMS_MAX)
-        if (
-            must_be_alone and memos.looks
-        ):  # what it is kept free for has its answer, its buffer's last perhaps
+        # What it is kept free for has its answer, which was its buffer's last, perhaps.
+        if must_be_alone and memos.looks:
             self._state.plan_unfinished = True
         return None
 

@@ -21,7 +21,7 @@ _AT_ONCE = 2
 """After so many deaths in boot, in a row, spawning waits, and the app counts as not importable."""
 _BACKOFF_FIRST_S = 0.5
 _BACKOFF_MAX_S = 30.0
-_DOUBLINGS_MAX = 10
+_BACKOFF_DOUBLINGS_MAX = 10
 
 
 class Deferred(Exception):
@@ -174,7 +174,7 @@ def died_in_boot(context: Context, worker: Worker, death: WorkerDeath) -> str | 
 
 def _back_off(state: State, now_s: float) -> float:
     """Spawn nobody for a while, which doubles each time; for how long, in seconds."""
-    doublings = min(state.backoffs, _DOUBLINGS_MAX)  # after a night of them a float could not hold it
+    doublings = min(state.backoffs, _BACKOFF_DOUBLINGS_MAX)  # after a night of them a float could not hold it
     for_s = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2.0**doublings)
     state.spawn_at_s = now_s + for_s
     state.backoffs += 1

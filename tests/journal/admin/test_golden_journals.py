@@ -1,12 +1,13 @@
 """Golden journals: one of each schema version, made by golden/make.py when that version was the newest."""
 
-import gzip
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from eventful import Story, supervised
-from support import TESTS, Facts
+from golden_journal import GOLDEN
+from old_journals import old_journal
+from support import Facts
 
 from durable_bus.journal.admin.check import check
 from durable_bus.journal.admin.history import History
@@ -14,14 +15,10 @@ from durable_bus.journal.connection import open_writer
 from durable_bus.journal.reader import JournalReader
 from durable_bus.journal.schema import migrations_folder, upgrade
 
-GOLDEN = TESTS / "golden"
 
-
-@pytest.fixture(params=sorted(GOLDEN.glob("*.journal.gz")), ids=lambda path: path.name)
+@pytest.fixture(params=sorted(path.stem for path in GOLDEN.glob("*.journal.gz")))
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    journal = tmp_path / "golden.db"
-    journal.write_bytes(gzip.decompress(request.param.read_bytes()))
-    return journal
+    return old_journal(tmp_path / "golden.db", request.param)
 
 
 def test_there_is_a_golden_journal_of_every_schema_version() -> None:
