@@ -1,6 +1,7 @@
 """The command line as a user has it: a process with arguments, an exit code, stdout and stderr."""
 
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -93,6 +94,26 @@ class Command:
             lambda: [pid for pid in children_of(self.pid) if is_one in command_of(pid)], "a supervisor"
         )
         return int(found[0])
+
+    def until_said(self, what: str) -> str:
+        """The next line on stderr that says this. What was said before it is not given again."""
+        assert self.process.stderr is not None
+        fd = self.process.stderr.fileno()
+        os.set_blocking(fd, False)
+        said = bytearray()
+
+        def line() -> str | None:
+            with contextlib.suppress(BlockingIOError):
+                while not said.endswith(b"\n"):
+                    byte = os.read(fd, 1)
+                    assert byte, f"the command ended without saying {what!r}"
+                    said.extend(byte)
+                line = said.decode()
+                said.clear()
+                return line if what in line else None
+            return None
+
+        return str(until(line, f"the command says {what!r}"))
 
     def ctrl_c(self) -> None:
         """SIGINT to the whole foreground group, as a terminal sends it."""

@@ -311,7 +311,8 @@ class Supervisor:
         self._forget()
         now_s = self.context.now_s()
         if self._storage_retry_s is None:
-            self._ports.log("no room on disk", action="retrying every second")
+            action = "retrying every second"
+            self._ports.log("no room on disk", journal=str(self._journal.path), action=action)
         done = not self.state.leases
         if self._stop_deadline_s is not None and (done or now_s >= self._stop_deadline_s):
             self._ports.log("stopped without a word in the journal", reason="no room on disk")

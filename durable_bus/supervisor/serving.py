@@ -35,7 +35,7 @@ def serve(
     """As `process.supervise`, from the lock on. It stays the caller's to release."""
     keep_freed()
     with contextlib.ExitStack() as cleanup:
-        log = Log(log_format=config.log_format, quiet=not config.verbose)
+        log = Log(log_format=config.log_format, untold_only=not config.verbose)
         cleanup.callback(log.close)
         clock = SystemClock()
         journal = _open_journal(config, lock)

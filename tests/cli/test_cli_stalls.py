@@ -16,12 +16,7 @@ def test_run_says_once_for_which_limit_it_waits(
     rare = ("run", "apps.pace:bus", "rare", "--workers", 1, "--items", items, "--buffer-id", "b")
     command = Command(*rare, cwd=tmp_path)
     facts.until_recorded("b", 1)
-    assert command.process.stderr is not None
-    said = []
-    while not any("waits for" in line for line in said):
-        said.append(command.process.stderr.readline().decode())
-        assert said[-1], "the command has ended without a word"
-    assert "durable-bus: b: waits for limit rare, 59 min" in said[-1]
+    assert "durable-bus: b: waits for limit rare, 59 min" in command.until_said("waits for")
     command.ctrl_c()
     ran = command.ended()
     assert ran.code == 4

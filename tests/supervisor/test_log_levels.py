@@ -48,7 +48,7 @@ def test_a_worker_that_makes_room_for_another_is_none_of_what_has_gone_wrong(jou
 
 
 def test_the_text_format_is_what_it_was(tmp_path: Path) -> None:
-    log = Log(fd=0, log_format="text", quiet=True)
+    log = Log(fd=0, log_format="text")
     assert log._line(0, "worker ended", {"pid": 7}) == "1970-01-01T00:00:00.000Z worker ended pid=7"
 
 

@@ -4,27 +4,15 @@ has, and starts what is missing when there is room again; a command says it in a
 
 import os
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from command_line import durable_bus, write_items
+from no_room import no_room
 from services import Service, works
 from support import kill, until
 
 pytestmark = [pytest.mark.real_start, pytest.mark.slow]
-
-
-@contextmanager
-def no_room(pid: int, limit: int = 3) -> Iterator[None]:
-    """A process may open no file meanwhile that would have the number `limit`. What it has open stays so."""
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
 def test_a_daemon_goes_on_with_the_workers_that_it_has(journal: Path) -> None:

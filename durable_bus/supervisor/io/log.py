@@ -16,7 +16,7 @@ from typing import Any
 
 from durable_bus.wire.log_lines import Level, json_line, stamp
 
-__all__ = ["ERRORS", "WARNINGS", "Log", "SparingLog", "level_of"]
+__all__ = ["ERRORS", "UNTOLD", "UNTOLD_ONCE_READY", "WARNINGS", "Log", "SparingLog", "level_of"]
 
 ERRORS = frozenset(
     {
@@ -35,6 +35,7 @@ WARNINGS = frozenset(
         "batches returned",
         "buffer given up",
         "buffer paused",
+        "cannot start a worker",
         "client cut off",
         "client refused",
         "silent connections dropped",
@@ -44,8 +45,18 @@ WARNINGS = frozenset(
 """Something has gone wrong, or waits for somebody, and the rest goes on. A worker that was `retired`, as
 another one has taken its place, is none of these. All other events are `info`.
 """
+UNTOLD = frozenset({"cannot start a worker", "no room on disk", "room on disk again"})
+"""Of a supervisor of a client's own: for these its user would wait and not know it. All else the client is
+told, or reads in the journal.
+"""
+UNTOLD_ONCE_READY = frozenset({"engine cannot be had", "worker cannot import the app"})
+"""The same, when workers have been ready: before that a start is refused for it."""
+_READY = frozenset({"engine ready", "worker ready"})
 
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]+").fullmatch
+_NAME_OF_ONES_OWN = "durable_bus:"
+_ERASE_LINE = "\r\x1b[K"
+"""On a terminal the client may have drawn a bar, and left the cursor behind it."""
 _LINES_MAX = 1000
 _LOOK_AGAIN_S = 1.0
 _GATHER_S = 0.02
@@ -55,20 +66,23 @@ _SAY_AGAIN_S = 10.0
 class Log:
     """`log("worker ended", pid=17)` becomes `2026-11-01T10:00:00.000Z worker ended pid=17`."""
 
-    def __init__(self, fd: int = 2, log_format: str = "text", *, quiet: bool = False) -> None:
+    def __init__(self, fd: int = 2, log_format: str = "text", *, untold_only: bool = False) -> None:
+        """`untold_only`: for a supervisor of a client's own, which shares the client's stderr."""
         self._fd = fd
         self._format = log_format
-        self._quiet = quiet
+        self._only = UNTOLD if untold_only else None
+        self._name = f"{_ERASE_LINE if os.isatty(fd) else ''}{_NAME_OF_ONES_OWN}"
         self._events: deque[tuple[int, str, dict[str, Any]]] = deque()
         self._dropped = 0
         self._something = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write_forever, name="durable_bus log", daemon=True)
-        if not quiet:
-            self._thread.start()
+        self._thread.start()
 
     def __call__(self, event: str, **facts: Any) -> None:
-        if self._quiet:
+        if self._only is not None and event not in self._only:
+            if event in _READY:
+                self._only = UNTOLD | UNTOLD_ONCE_READY
             return
         if len(self._events) >= _LINES_MAX:
             self._dropped += 1
@@ -81,7 +95,8 @@ class Log:
     def _line(self, at_ns: int, event: str, facts: dict[str, Any]) -> str:
         if self._format == "json":
             return json_line(at_ns, level_of(event, facts), event, facts)
-        return " ".join([stamp(at_ns), event, *(f"{key}={_value(value)}" for key, value in facts.items())])
+        begins = stamp(at_ns) if self._only is None else self._name
+        return " ".join([begins, event, *(f"{key}={_value(value)}" for key, value in facts.items())])
 
     def _write_forever(self) -> None:
         """Lines that come close together leave in one write."""
@@ -101,10 +116,9 @@ class Log:
 
     def close(self, wait_s: float = 0.5) -> None:
         """Give the last lines a moment to leave."""
-        if not self._quiet:
-            self._closing.set()
-            self._something.set()
-            self._thread.join(wait_s)
+        self._closing.set()
+        self._something.set()
+        self._thread.join(wait_s)
 
 
 class SparingLog:
