@@ -1,4 +1,9 @@
-"""Pools of one process each, of the standard library, of loky and of executorlib."""
+"""Pools of one process each, of the standard library, of loky and of executorlib.
+
+A process asks to die with the engine process before it waits for its first batch: it would wait for ever
+where that has died meanwhile, as it holds both ends of what it waits at. With executorlib it does so by its
+first task.
+"""
 
 import concurrent.futures
 import math
@@ -6,6 +11,7 @@ import os
 from typing import Any
 
 from durable_bus.engines.one_each import Pools
+from durable_bus.worker.beginning import die_with
 
 __all__ = ["executorlib_pools", "loky_pools", "process_pools"]
 
@@ -24,7 +30,7 @@ def process_pools() -> Pools:
     spawn = multiprocessing.get_context("spawn")
 
     def make() -> concurrent.futures.Executor:
-        return ProcessPoolExecutor(1, mp_context=spawn)
+        return ProcessPoolExecutor(1, mp_context=spawn, initializer=die_with, initargs=(os.getpid(),))
 
     def end(pool: concurrent.futures.Executor) -> None:
         pool.shutdown(wait=False)
@@ -37,7 +43,9 @@ def loky_pools() -> Pools:
     from loky.process_executor import ProcessPoolExecutor
 
     def make() -> concurrent.futures.Executor:
-        pool: concurrent.futures.Executor = ProcessPoolExecutor(1, initializer=_stay_the_same)
+        pool: concurrent.futures.Executor = ProcessPoolExecutor(
+            1, initializer=_begin_in_loky, initargs=(os.getpid(),)
+        )
         return pool
 
     def end(pool: Any) -> None:
@@ -46,12 +54,11 @@ def loky_pools() -> Pools:
     return Pools(make, end)
 
 
-def _stay_the_same() -> None:
-    """In a process of loky: do not end when memory has grown by 300 MB, to be replaced by a process of
-    which we know nothing.
-    """
+def _begin_in_loky(parent_pid: int) -> None:
+    """Do not end when memory has grown by 300 MB, to be replaced by a process of which we know nothing."""
     from loky import process_executor
 
+    die_with(parent_pid)
     process_executor._MAX_MEMORY_LEAK_SIZE = math.inf
 
 

@@ -30,6 +30,7 @@ from support import (
     children_of,
     is_alive,
     kill,
+    program,
     until,
     until_gone,
 )
@@ -176,6 +177,29 @@ def test_who_kills_the_engine_process_kills_all_that_it_started(kind: str, tmp_p
         process.kill()
         for pid in everybody:
             until_gone(pid)
+
+
+@pytest.mark.parametrize("kind", ["process", pytest.param("loky", marks=slow)])
+def test_a_process_that_has_been_told_nothing_ends_with_the_engine_process_too(
+    kind: str, tmp_path: Path
+) -> None:
+    """It waits for its first batch, and both ends of what it waits at are its own: it is told of no end."""
+    installed(kind)
+    with program(tmp_path / "has_a_process.py", HAS_A_PROCESS.replace("KIND", kind)) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.kill()
+        until_gone(pid)
+
+
+HAS_A_PROCESS = """
+import os, signal
+from durable_bus.engines.pools_of_one import KIND_pools
+if __name__ == "__main__":
+    pool = KIND_pools().make()
+    print(pool.submit(os.getpid).result(), flush=True)
+    signal.pause()
+"""
 
 
 @slow
