@@ -9,7 +9,6 @@ go on in a child with what SQLite has opened.
 """
 
 import atexit
-import contextlib
 import ctypes
 import fcntl
 import gc
@@ -19,11 +18,11 @@ import json
 import os
 import pkgutil
 import runpy
-import select
 import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -80,9 +79,8 @@ def _serve(connection: socket.socket) -> dict[str, Any]:
         between = os.getpid()
         if os.fork():
             os._exit(0)
-        if os.getppid() == between:
-            with contextlib.suppress(ProcessLookupError):
-                select.select([os.pidfd_open(between)], [], [])
+        while os.getppid() == between:
+            time.sleep(0.001)  # a thread that waits would be in the way of the forks below
         request: dict[str, Any] = json.loads(data)
         request["program"] = forks.Program(*request["program"])
         connection.close()

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import forks
 
 import durable_bus
+from durable_bus.wire.process_end import watch_end
 
 TESTS = Path(__file__).resolve().parent
 REPOSITORY = Path(durable_bus.__file__).resolve().parent.parent
@@ -199,14 +200,14 @@ def workers_of(supervisor_pid: int) -> list[int]:
 def until_gone(pid: int, patience_s: float = PATIENCE_S) -> None:
     """Wait for the end of a process, at once when it ends."""
     try:
-        pid_fd = os.pidfd_open(pid)
+        end_fd = watch_end(pid)
     except ProcessLookupError:
         return
     try:
-        ready, _, _ = select.select([pid_fd], [], [], patience_s)
+        ready, _, _ = select.select([end_fd], [], [], patience_s)
         assert ready, f"process {pid} lives on: {command_of(pid)}"
     finally:
-        os.close(pid_fd)
+        os.close(end_fd)
 
 
 def kill(pid: int) -> None:

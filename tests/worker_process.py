@@ -15,7 +15,7 @@ from durable_bus.payloads.packing import pack, unpack
 from durable_bus.wire.decoding import decode_report
 from durable_bus.wire.framing import READ_BYTES, FrameReader, encode, write_all
 from durable_bus.wire.parts import Failed, Spent
-from durable_bus.wire.slot import ORDINAL_MAX, SLOT_BYTES, Slot
+from durable_bus.wire.slot import ORDINAL_MAX, Slot, slot_memory
 from durable_bus.wire.spawning import WorkerArguments, spawn
 from durable_bus.wire.work import Answers, Ready, Report, WorkItems, WorkMessage
 
@@ -28,8 +28,7 @@ class WorkerProcess:
     def __init__(self, spec: str, journal: Path) -> None:
         read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC)
         self._read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-        slot_fd = os.memfd_create("slot", os.MFD_CLOEXEC)
-        os.ftruncate(slot_fd, SLOT_BYTES)
+        slot_fd = slot_memory()
         self.slot = Slot(slot_fd)
         self.slot.limit = ORDINAL_MAX
         fds = (read_fd, write_fd, slot_fd)

@@ -28,6 +28,7 @@ from typing import Any
 from durable_bus.engines.engine import CountsAhead, EngineGone
 from durable_bus.errors import EngineError, said
 from durable_bus.wire.engine_errors import engine_says
+from durable_bus.wire.process_end import watch_end
 
 __all__ = ["MpiEngine"]
 
@@ -101,7 +102,7 @@ def _ranks_beside(rank_pid: int) -> select.poll:
         above = parents.get(above, 0)
     for pid, parent in parents.items():
         if above and parent == launcher:
-            ranks.register(os.pidfd_open(pid), select.POLLIN)
+            ranks.register(watch_end(pid), select.POLLIN)
     return ranks
 
 

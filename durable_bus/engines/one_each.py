@@ -20,7 +20,6 @@ import contextlib
 import os
 import queue
 import select
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple
 
 from durable_bus.engines.child import live_with
 from durable_bus.engines.engine import Call, EngineGone, Fate
+from durable_bus.wire.process_end import kill, watch_end
 
 __all__ = ["OneEach", "Pools", "WorkerVanished"]
 
@@ -66,7 +66,8 @@ class _Seat:
     def __init__(self, engine: "OneEach", number: int) -> None:
         self._engine = engine
         self._pool: concurrent.futures.Executor | None = None
-        self._pid_fd = -1
+        self._pid = 0
+        self._end_fd = -1
         self._is_killed = False
         self.running: concurrent.futures.Future[Any] | None = None
         self.lock = threading.Lock()
@@ -81,8 +82,8 @@ class _Seat:
             if future is not None and self.running is not future:
                 return False
             self._is_killed = True
-            if self._pid_fd >= 0:
-                _kill(self._pid_fd)
+            if self._end_fd >= 0:
+                kill(self._pid, self._end_fd)
             elif self._pool is not None and not self._engine.pools.is_local:
                 self._engine.pools.end(self._pool)
             return True
@@ -121,7 +122,8 @@ class _Seat:
         with self.lock:
             self._pool = pool = pools.make()
         if pools.is_local:
-            self._pid_fd = os.pidfd_open(pool.submit(live_with, os.getpid()).result())
+            self._pid = pool.submit(live_with, os.getpid()).result()
+            self._end_fd = watch_end(self._pid)
         function, *arguments = self._engine.prepare
         pool.submit(function, *arguments).result()
 
@@ -178,7 +180,7 @@ class _Seat:
 
     def _has_ended(self) -> bool:
         """Whether the process is known to have ended."""
-        return self._pid_fd >= 0 and bool(select.select([self._pid_fd], [], [], 0)[0])
+        return self._end_fd >= 0 and bool(select.select([self._end_fd], [], [], 0)[0])
 
     def _discard(self) -> None:
         """Have no process any more.
@@ -188,18 +190,13 @@ class _Seat:
         """
         with self.lock:
             pool, self._pool = self._pool, None
-            pid_fd, self._pid_fd = self._pid_fd, -1
-        if pid_fd >= 0:
-            _kill(pid_fd)
-            select.select([pid_fd], [], [], _END_S)
-            os.close(pid_fd)
+            end_fd, self._end_fd = self._end_fd, -1
+        if end_fd >= 0:
+            kill(self._pid, end_fd)
+            select.select([end_fd], [], [], _END_S)
+            os.close(end_fd)
         if pool is not None:
             self._engine.pools.end(pool)
-
-
-def _kill(pid_fd: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pid_fd, signal.SIGKILL)
 
 
 class OneEach:

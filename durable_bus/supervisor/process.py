@@ -24,6 +24,7 @@ from durable_bus.supervisor.io.systemd import Systemd
 from durable_bus.supervisor.io.worker_start import WorkerStarter
 from durable_bus.wire.framing import encode
 from durable_bus.wire.imports import to_stay
+from durable_bus.wire.process_end import watch_end
 from durable_bus.wire.spawning import SupervisorArguments
 
 __all__ = ["DaemonConfig", "check_access", "main", "supervise"]
@@ -143,7 +144,7 @@ def _is_spoken_to(parent: Parent) -> bool:
 def _pidfd_of_parent(parent_pid: int) -> int | None:
     """None when it has gone: a pid is nobody else's as long as its process is our parent."""
     try:
-        pid_fd = os.pidfd_open(parent_pid)
+        pid_fd = watch_end(parent_pid)
     except ProcessLookupError:
         return None
     return pid_fd if os.getppid() == parent_pid else None

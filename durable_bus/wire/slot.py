@@ -7,13 +7,42 @@ Whatever a worker is given has an ordinal: 0 for the first item it ever gets, an
 """
 
 import mmap
+import os
 
-__all__ = ["CURRENT", "LIMIT", "ORDINAL_MAX", "SINCE", "SLOT_BYTES", "STARTED", "Slot"]
+from durable_bus.wire.process_end import NOT_HERE
+
+__all__ = ["CURRENT", "LIMIT", "ORDINAL_MAX", "SINCE", "SLOT_BYTES", "STARTED", "Slot", "slot_memory"]
 
 ORDINAL_MAX = (1 << 63) - 1
 SLOT_BYTES = 4096
 STARTED, SINCE, LIMIT, CURRENT = 0, 1, 2, 3
 """What they mean: see the properties, which cost more than an item may: a worker uses `Slot.words`."""
+
+
+_SHM = "/dev/shm"
+
+
+def slot_memory() -> int:
+    """A descriptor of the memory for a slot, all of it 0. It is a file without a name where there is no
+    memfd, which is where there are no pidfds (`process_end`). The caller closes it. Raises OSError when there
+    is no room.
+    """
+    memfd_create = getattr(os, "memfd_create", None)
+    if memfd_create is not None:
+        try:
+            fd = int(memfd_create("durable_bus slot", os.MFD_CLOEXEC))
+        except OSError as error:
+            if error.errno not in NOT_HERE:
+                raise
+        else:
+            os.ftruncate(fd, SLOT_BYTES)
+            return fd
+    import tempfile  # 5 ms
+
+    folder = _SHM if os.access(_SHM, os.W_OK) else None
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        file.write(bytes(SLOT_BYTES))  # whoever touches a page for which there is no room would be killed
+        return os.dup(file.fileno())
 
 
 class Slot:

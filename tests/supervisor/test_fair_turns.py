@@ -28,6 +28,7 @@ from durable_bus.supervisor.ports import ClientClosed, ClientSpoke
 from durable_bus.wire.decoding import decode_answer
 from durable_bus.wire.framing import Frame, FrameReader, encode
 from durable_bus.wire.ids import new_id
+from durable_bus.wire.process_end import watch_end
 from durable_bus.wire.protocol import AskStatus
 
 MANY = 3 * CLIENT_FRAMES_MAX
@@ -162,7 +163,7 @@ def test_nobody_turns_in_vain_for_a_frame_that_is_kept_and_its_client_says_littl
 
 def test_the_end_of_the_parent_is_seen_also_while_a_frame_of_it_is_kept(turns: Turns) -> None:
     ours, theirs = socket.socketpair()
-    turns.connections.add_parent(theirs, os.pidfd_open(os.getpid()))
+    turns.connections.add_parent(theirs, watch_end(os.getpid()))
     ours.sendall(asks(1))
     ((_, request),) = turns.until_heard()
     (spoke,) = [ClientSpoke(1, Frame(AskStatus(request), [], 0))]

@@ -19,6 +19,7 @@ from durable_bus.supervisor.io.worker_start import StartedWorker, WorkerStarter
 from durable_bus.supervisor.ports import WorkerEnded, WorkerSpoke
 from durable_bus.wire.decoding import decode_report
 from durable_bus.wire.framing import READ_BYTES, Frame, FrameReader, Outgoing
+from durable_bus.wire.process_end import watch_end
 from durable_bus.wire.slot import Slot
 from durable_bus.wire.work import Answers, Ready, Report
 
@@ -36,13 +37,13 @@ class _Worker:
     """The supervisor's side of one worker process."""
 
     def __init__(self, started: StartedWorker, *, is_engine: bool) -> None:
-        """Raises OSError when there is no room for its descriptor; then the process is ended."""
+        """Raises OSError when there is no room to see its end; then the process is ended."""
         self.process, self.slot, self.read_fd, write_fd = started
         self.is_engine = is_engine
         self.traces = False
         """It said so (`Ready.traces`)."""
         try:
-            self.pid_fd = os.pidfd_open(self.process.pid)
+            self.pid_fd = watch_end(self.process.pid)
         except OSError:
             started.end()
             raise

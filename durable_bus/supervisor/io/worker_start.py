@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from durable_bus.payloads.settings import AppSpec
-from durable_bus.wire.slot import ORDINAL_MAX, SLOT_BYTES, Slot
+from durable_bus.wire.slot import ORDINAL_MAX, Slot, slot_memory
 from durable_bus.wire.spawning import EngineSpec, WorkerArguments, spawn
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["StartedWorker", "WorkerStarter"]
 
 PIPE_BYTES = 1024 * 1024
+_F_SETPIPE_SZ = 1031
+"""fcntl(2), since Linux 2.6.35; a Python that was built with older headers does not name it."""
 
 
 class StartedWorker(NamedTuple):
@@ -83,15 +85,14 @@ class WorkerStarter:
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             to_worker_read, to_worker_write = _pipe(reads=theirs, writes=ours)
             from_worker_read, from_worker_write = _pipe(reads=ours, writes=theirs)
-            slot_fd = os.memfd_create("durable_bus slot", os.MFD_CLOEXEC)
+            slot_fd = slot_memory()
             theirs.callback(os.close, slot_fd)
             for fd in (to_worker_write, from_worker_read):
                 os.set_blocking(fd, False)
-                # Two batches must fit, or the worker waits for us between them. More than the user's share:
-                # the default.
-                with contextlib.suppress(PermissionError):
-                    fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-            os.ftruncate(slot_fd, SLOT_BYTES)
+                # Two batches must fit, or the worker waits for us between them. Where that is more than the
+                # user's share, or this kernel cannot do it: the default.
+                with contextlib.suppress(OSError):
+                    fcntl.fcntl(fd, _F_SETPIPE_SZ, PIPE_BYTES)
             slot = Slot(slot_fd)
             slot.limit = ORDINAL_MAX
             child_fds = (to_worker_read, from_worker_write, slot_fd)

@@ -1,0 +1,86 @@
+"""The end of another process, seen by a descriptor, also where there are no pidfds.
+
+`os.pidfd_open` is missing in a Python that was built with older headers, as conda's and uv's (before August
+2026) were. The system call is missing in Linux before 5.3 and in gVisor, and some containers refuse it.
+"""
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import threading
+import time
+
+__all__ = ["NOT_HERE", "kill", "watch_end"]
+
+NOT_HERE = (errno.ENOSYS, errno.EPERM)
+"""What a kernel says of a call that it does not know, and a container of one that it refuses."""
+_LOOK_EVERY_S = 0.1
+
+
+def watch_end(pid: int) -> int:
+    """A descriptor that is readable when a process has ended. The caller closes it.
+
+    Without pidfds a thread waits for a child of ours, and looks after any other process ten times a second.
+    Raises ProcessLookupError when there is no such process, and OSError when there is no room for a
+    descriptor or a thread.
+    """
+    pidfd_open = getattr(os, "pidfd_open", None)
+    if pidfd_open is not None:
+        try:
+            return int(pidfd_open(pid))
+        except OSError as error:
+            if error.errno not in NOT_HERE:
+                raise
+    with contextlib.suppress(PermissionError):
+        os.kill(pid, 0)
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    name = f"durable_bus end of {pid}"
+    waits = threading.Thread(target=_wait_for, args=(pid, write_fd), name=name, daemon=True)
+    try:
+        waits.start()
+    except RuntimeError as error:
+        os.close(read_fd)
+        os.close(write_fd)
+        raise OSError(errno.EAGAIN, str(error)) from error
+    return read_fd
+
+
+def kill(pid: int, end_fd: int) -> None:
+    """SIGKILL for the process of a `watch_end`, unless it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        if hasattr(signal, "pidfd_send_signal"):
+            try:
+                return signal.pidfd_send_signal(end_fd, signal.SIGKILL)
+            except OSError as error:
+                if error.errno not in (*NOT_HERE, errno.EBADF):  # EBADF: it is no pidfd
+                    raise
+        if not select.select([end_fd], [], [], 0)[0]:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _wait_for(pid: int, write_fd: int) -> None:
+    """Close `write_fd` at the end of the process, which is left for others to reap."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        while _is_there(pid):
+            time.sleep(_LOOK_EVERY_S)
+    os.close(write_fd)
+
+
+def _is_there(pid: int) -> bool:
+    """A zombie has ended, whether its parent wants to know that or not (proc_pid_stat(5))."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            state = stat.read().rpartition(b")")[2].split()[0]
+    except OSError:  # it has ended just now, which the next look says, or nobody may look
+        return True
+    return state not in (b"Z", b"X")
