@@ -5,6 +5,7 @@ import dataclasses
 import signal
 
 from durable_bus.journal.completeness import refuse_incomplete
+from durable_bus.journal.file_system import network_file_system
 from durable_bus.journal.journal import Journal
 from durable_bus.journal.lock import JournalLock, noted_commit
 from durable_bus.supervisor.config import DaemonConfig, Parent
@@ -37,6 +38,8 @@ def serve(
     with contextlib.ExitStack() as cleanup:
         log = Log(log_format=config.log_format, untold_only=not config.verbose)
         cleanup.callback(log.close)
+        if kind := network_file_system(config.journal):
+            log("network file system", journal=str(config.journal), kind=kind)
         clock = SystemClock()
         journal = _open_journal(config, lock)
         cleanup.callback(journal.close)

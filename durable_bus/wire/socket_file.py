@@ -73,7 +73,8 @@ def bind_socket(path: Path, wait_s: float = WAIT_S) -> socket.socket:
     except BaseException as error:
         listener.close()
         if isinstance(error, OSError):
-            raise JournalUnreachable(f"cannot listen at {path}: {error.strerror or said(error)}") from error
+            why = f"{error.strerror or said(error)}; serve --socket takes another place"
+            raise JournalUnreachable(f"cannot listen at {path}: {why}") from error
         raise
     return listener
 

@@ -18,6 +18,7 @@ from durable_bus.journal.access import wal_bytes
 from durable_bus.journal.admin.wal_readers import wal_readers
 from durable_bus.journal.completeness import file_facts, what_may_be_missing
 from durable_bus.journal.connection import SCHEMA_VERSION, open_reader
+from durable_bus.journal.file_system import network_file_system
 from durable_bus.journal.schema import migrate
 from durable_bus.journal.statements import as_of, load
 
@@ -193,6 +194,12 @@ def _warnings(path: str | Path) -> Iterator[Warning_]:
             "a journal at the same instant may lose pages (the WAL-reset bug of 3.7.0 to 3.51.2). We are "
             "safe from it, because one connection writes and checkpoints and all others are read-only: open "
             "the journal with mode=ro in programs of your own, too",
+        )
+    if (kind := network_file_system(path)) is not None:
+        yield Warning_(
+            "network_file_system",
+            f"the journal is on {kind}, a file system of other machines, too: open it on the machine of its "
+            "supervisor only, and see to it that there is one supervisor. A local disk is safer",
         )
     for reader in wal_readers(path):
         yield Warning_(

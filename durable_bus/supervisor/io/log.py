@@ -38,6 +38,7 @@ WARNINGS = frozenset(
         "cannot start a worker",
         "client cut off",
         "client refused",
+        "network file system",
         "silent connections dropped",
         "worker ended",
     }
