@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from durable_bus.cli.options import (
     workers_option,
 )
 from durable_bus.errors import UsageError
+from durable_bus.wire.cores import usable_cores
 
 if TYPE_CHECKING:
     from durable_bus.supervisor.process import DaemonConfig
@@ -89,7 +89,7 @@ def daemon_config(
             "which app? Give APP, such as audit:bus, or app = 'audit:bus' in the file of --config"
         )
     spec = engine_spec(engine, engine_workers, workers)
-    count = 1 if spec is not None else workers or len(os.sched_getaffinity(0))
+    count = 1 if spec is not None else workers or usable_cores()
     return DaemonConfig(app=parse_spec(app), app_name=app, workers=count, engine=spec, **settings)
 
 

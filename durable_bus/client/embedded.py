@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from durable_bus.errors import UsageError
 from durable_bus.payloads.messages import check_name, is_seconds
 from durable_bus.payloads.settings import DURABILITIES, AppSpec
+from durable_bus.wire.cores import usable_cores
 from durable_bus.wire.spawning import EngineSpec, SupervisorArguments, refuse_inside_handler, spawn
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def running(
 
 def check_workers(workers: int | None, name: str = "workers") -> int:
     """How many there are to be; None: as many as there are usable cores. Raises UsageError."""
-    count = workers if workers is not None else len(os.sched_getaffinity(0))
+    count = workers if workers is not None else usable_cores()
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise UsageError(f"{name}={workers!r:.100} is not a whole number of at least 1")
     return count

@@ -6,13 +6,13 @@ Nothing of an engine is imported before it is opened: the command line checks th
 
 import concurrent.futures
 import importlib
-import os
 import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from durable_bus.engines.engine import Call, Engine, EngineGone, Fate
 from durable_bus.errors import EngineError, said
+from durable_bus.wire.cores import usable_cores
 from durable_bus.wire.engine_errors import engine_says
 
 __all__ = ["KINDS", "Engine", "EngineGone", "Fate", "check_spec", "open_engine"]
@@ -89,29 +89,25 @@ def _count(spec: str, text: str, colon: str) -> int | None:
     return int(text)
 
 
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _open_process(spec: str, parsed: _Spec, prepare: Call) -> Engine:
     from durable_bus.engines.one_each import OneEach
     from durable_bus.engines.pools_of_one import process_pools
 
-    return OneEach(spec, parsed.workers or _usable_cpus(), process_pools(), prepare)
+    return OneEach(spec, parsed.workers or usable_cores(), process_pools(), prepare)
 
 
 def _open_loky(spec: str, parsed: _Spec, prepare: Call) -> Engine:
     from durable_bus.engines.one_each import OneEach
     from durable_bus.engines.pools_of_one import loky_pools
 
-    return OneEach(spec, parsed.workers or _usable_cpus(), loky_pools(), prepare)
+    return OneEach(spec, parsed.workers or usable_cores(), loky_pools(), prepare)
 
 
 def _open_executorlib(spec: str, parsed: _Spec, prepare: Call) -> Engine:
     from durable_bus.engines.one_each import OneEach
     from durable_bus.engines.pools_of_one import executorlib_pools
 
-    return OneEach(spec, parsed.workers or _usable_cpus(), executorlib_pools(parsed.rest), prepare)
+    return OneEach(spec, parsed.workers or usable_cores(), executorlib_pools(parsed.rest), prepare)
 
 
 def _open_dask(spec: str, parsed: _Spec, prepare: Call) -> Engine:

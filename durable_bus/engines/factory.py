@@ -1,25 +1,25 @@
 """`MODULE:FACTORY`: any Executor, made by a callable of the user."""
 
 import concurrent.futures
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from durable_bus.engines.engine import CountsAhead, EngineGone
 from durable_bus.errors import EngineError, said
+from durable_bus.wire.cores import usable_cores
 from durable_bus.wire.engine_errors import engine_says
 
 __all__ = ["FactoryEngine", "executor_capacity"]
 
 
 def executor_capacity(executor: concurrent.futures.Executor) -> int:
-    """How many calls it runs at once, where it says so; else as many as this machine has processors."""
+    """How many calls it runs at once, where it says so; else as many as there are usable cores."""
     for attribute in ("_max_workers", "max_workers"):
         count = getattr(executor, attribute, None)
         if isinstance(count, int) and count > 0:
             return count
-    return os.cpu_count() or 1
+    return usable_cores()
 
 
 class FactoryEngine(CountsAhead):

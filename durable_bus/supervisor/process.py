@@ -22,6 +22,7 @@ from durable_bus.journal.lock import JournalLock
 from durable_bus.supervisor.config import DaemonConfig, Parent
 from durable_bus.supervisor.io.systemd import Systemd
 from durable_bus.supervisor.io.worker_start import WorkerStarter
+from durable_bus.wire.cores import usable_cores
 from durable_bus.wire.framing import encode
 from durable_bus.wire.imports import to_stay
 from durable_bus.wire.process_end import watch_end
@@ -51,7 +52,7 @@ def supervise(config: DaemonConfig, parent: Parent | None) -> int:
         starter = WorkerStarter(config.app, config.journal, config.engine, json_log=json_log)
         cleanup.callback(starter.close)
         # One core is for us and our client, or the first worker has to wait for us. The others come later.
-        starter.start_ahead(max(1, min(config.workers, len(os.sched_getaffinity(0)) - 1)))
+        starter.start_ahead(max(1, min(config.workers, usable_cores() - 1)))
         with to_stay():
             from durable_bus.supervisor.serving import serve
         if parent is not None:
