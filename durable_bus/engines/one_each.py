@@ -29,7 +29,10 @@ from durable_bus.engines.child import live_with
 from durable_bus.engines.engine import Call, EngineGone, Fate
 from durable_bus.wire.process_end import kill, watch_end
 
-__all__ = ["OneEach", "Pools", "WorkerVanished"]
+__all__ = ["SEAT", "OneEach", "Pools", "WorkerVanished"]
+
+SEAT = "engine seat"
+"""How the names of the threads begin."""
 
 _BOOTS_MAX = 3
 """So many processes that die one after the other before they run anything mean that none will ever run."""
@@ -71,7 +74,7 @@ class _Seat:
         self._is_killed = False
         self.running: concurrent.futures.Future[Any] | None = None
         self.lock = threading.Lock()
-        self.thread = threading.Thread(target=self._serve, name=f"engine seat {number}", daemon=True)
+        self.thread = threading.Thread(target=self._serve, name=f"{SEAT} {number}", daemon=True)
 
     def kill(self, future: "concurrent.futures.Future[Any] | None" = None) -> bool:
         """Kill the process; with a future, only while the process runs that one. Return whether it did.
