@@ -1,7 +1,9 @@
 """The end of another process, seen by a descriptor, also where there are no pidfds.
 
 `os.pidfd_open` is missing in a Python that was built with older headers, as conda's and uv's (before August
-2026) were. The system call is missing in Linux before 5.3 and in gVisor, and some containers refuse it.
+2026) were: github.com/python-trio/trio/issues/2855, github.com/astral-sh/uv/issues/15081. The system call is
+missing in Linux before 5.3 and in gVisor (github.com/google/gvisor/issues/5839), and some containers refuse
+it.
 """
 
 import contextlib

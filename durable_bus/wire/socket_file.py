@@ -30,6 +30,8 @@ __all__ = [
 _BACKLOG = 128
 _SOCKET_NAME_BYTES_MAX = 107
 _CONNECT_AGAIN_S = 0.02
+_O_PATH = getattr(os, "O_PATH", 0o10000000)
+"""open(2). A Python that was built with older headers does not name it (`process_end`)."""
 
 
 def socket_path(journal: Path) -> Path:
@@ -114,7 +116,7 @@ def _bind(listener: socket.socket, path: Path) -> None:
     if len(os.fsencode(path)) <= _SOCKET_NAME_BYTES_MAX:
         listener.bind(os.fsencode(path))
         return
-    folder_fd = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
+    folder_fd = os.open(path.parent, _O_PATH | os.O_CLOEXEC)
     try:
         short = f".{os.urandom(8).hex()}.sock"
         listener.bind(f"/proc/self/fd/{folder_fd}/{short}")
@@ -156,7 +158,7 @@ def connect_socket(path: Path, timeout_s: float = 0.0) -> socket.socket:
 
 
 def _connect(connection: socket.socket, path: Path) -> None:
-    socket_fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    socket_fd = os.open(path, _O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not stat.S_ISSOCK(os.fstat(socket_fd).st_mode):
             raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK), str(path))

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.real_start, pytest.mark.slow]
 FORGETS = """
 import fcntl, os, signal
 for module, names in (
-    (os, ("pidfd_open", "memfd_create", "MFD_CLOEXEC", "O_TMPFILE")),
+    (os, ("pidfd_open", "memfd_create", "MFD_CLOEXEC", "O_PATH", "O_TMPFILE")),
     (signal, ("pidfd_send_signal",)),
     (fcntl, ("F_SETPIPE_SZ",)),
 ):
@@ -40,6 +40,14 @@ def test_a_worker_that_dies_has_a_successor(journal: Path) -> None:
         service.until_ready()
         kill(service.workers()[0])
         service.until_logged("worker ended")
+        service.until_ready()
+        assert works(client)
+
+
+def test_a_daemon_at_a_long_path_is_reached(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 20) / ("longer" * 10)
+    folder.mkdir(parents=True)
+    with Service(folder / "journal.db", workers=1) as service, service.client() as client:
         service.until_ready()
         assert works(client)
 
