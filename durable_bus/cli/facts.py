@@ -19,6 +19,7 @@ from durable_bus.journal.admin.wal_readers import wal_readers
 from durable_bus.journal.lock import holder_pid
 from durable_bus.journal.reader import JournalReader
 from durable_bus.wire.engine_errors import is_of_engine
+from durable_bus.wire.process_end import process_state
 
 DISK_IS_FULL = "full: starts are refused, results wait in the workers until there is room"
 """What `storage_full` means."""
@@ -272,7 +273,7 @@ def supervisor_facts(journal: Path) -> dict[str, Any]:
     pid = holder_pid(journal)
     if pid is None:
         return {"state": "dead", "pid": None, "reason": None}
-    if _process_state(pid) in ("T", "t"):
+    if process_state(pid) in ("T", "t"):
         return {"state": "hung", "pid": pid, "reason": "the process is stopped (SIGSTOP or Ctrl-Z)"}
     try:
         told = _ask(journal)
@@ -281,13 +282,6 @@ def supervisor_facts(journal: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         told = {}  # it listens to nobody, or has not begun to
     return {"state": "alive", "pid": pid, "reason": None, **told}
-
-
-def _process_state(pid: int) -> str:
-    """The letter of proc(5): R, S, D, T, ...; empty when there is no such process to be seen."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return ""
 
 
 def _ask(journal: Path) -> dict[str, Any]:

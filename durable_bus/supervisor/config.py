@@ -78,10 +78,11 @@ class DaemonConfig(SupervisorConfig):
 
 
 class Parent(NamedTuple):
-    """The client that this process was started for: our end of the socket to it, and its pidfd.
+    """The client that this process was started for: our end of the socket to it, and the descriptor that says
+    when it has ended (`process_end`).
 
     The end of the socket does not tell of its death when it has forked: the child holds the other end, too.
     """
 
     connection: "socket.socket"
-    pid_fd: int
+    end_fd: int

@@ -98,8 +98,8 @@ def main(arguments: SupervisorArguments) -> int:
     # Whatever ends the supervisor, it closes its connections first, and we have something to say after that.
     with socket.socket(fileno=arguments.fd) as connection, connection.dup() as last_words:
         connection.set_inheritable(False)
-        pid_fd = _pidfd_of_parent(arguments.parent_pid)
-        if pid_fd is None:
+        end_fd = _end_of_parent(arguments.parent_pid)
+        if end_fd is None:
             return 0
         config = DaemonConfig(
             journal=Path(arguments.journal),
@@ -114,7 +114,7 @@ def main(arguments: SupervisorArguments) -> int:
             verbose=False,
         )
         try:
-            return supervise(config, Parent(connection, pid_fd))
+            return supervise(config, Parent(connection, end_fd))
         except (DurableBusError, OSError) as error:
             from durable_bus.wire.protocol import Fatal
 
@@ -133,7 +133,7 @@ def _is_spoken_to(parent: Parent) -> bool:
     ours to touch, nor the app: the client may have started us while it looks whether there is anything to do.
     """
     waiting = select.poll()
-    for fd in (parent.connection.fileno(), parent.pid_fd):
+    for fd in (parent.connection.fileno(), parent.end_fd):
         waiting.register(fd, select.POLLIN)
     waiting.poll()
     try:
@@ -142,10 +142,10 @@ def _is_spoken_to(parent: Parent) -> bool:
         return False
 
 
-def _pidfd_of_parent(parent_pid: int) -> int | None:
+def _end_of_parent(parent_pid: int) -> int | None:
     """None when it has gone: a pid is nobody else's as long as its process is our parent."""
     try:
-        pid_fd = watch_end(parent_pid)
+        end_fd = watch_end(parent_pid)
     except ProcessLookupError:
         return None
-    return pid_fd if os.getppid() == parent_pid else None
+    return end_fd if os.getppid() == parent_pid else None

@@ -49,7 +49,7 @@ def serve(
         if parent is None:
             _listen(config, connections, lock, cleanup)
         else:
-            connections.add_parent(parent.connection, parent.pid_fd)
+            connections.add_parent(parent.connection, parent.end_fd)
         pool = WorkerPool(reactor, starter)
         cleanup.callback(pool.close)
         supervisor = Supervisor(

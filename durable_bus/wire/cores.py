@@ -1,11 +1,14 @@
 """How many cores this process may keep busy."""
 
+import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 __all__ = ["usable_cores"]
+
+Limit = Callable[[Path], tuple[int, int]]
 
 
 def usable_cores(groups: str = "/proc/self/cgroup", mounted: str = "/sys/fs/cgroup") -> int:
@@ -20,28 +23,29 @@ def usable_cores(groups: str = "/proc/self/cgroup", mounted: str = "/sys/fs/cgro
 
 def _quotas(groups: Path, mounted: Path) -> Iterator[float]:
     """Seconds of processor time a second, of each group that we are in and that has a limit."""
+    for hierarchy, group, limit in _hierarchies(groups, mounted):
+        # In a container the name may be one of the host's, whose folder is the container's root.
+        for folder in {hierarchy, *(hierarchy / one for one in (group, *group.parents))}:
+            with contextlib.suppress(OSError, ValueError):
+                quota_us, period_us = limit(folder)
+                if quota_us > 0 and period_us > 0:
+                    yield quota_us / period_us
+
+
+def _hierarchies(groups: Path, mounted: Path) -> Iterator[tuple[Path, Path, Limit]]:
+    """Where groups are that may limit processor time, which of them is ours, and how its limit is read."""
     try:
         lines = groups.read_text(errors="replace").splitlines()
     except OSError:
         return
     for line in lines:
         controllers, _, name = line.partition(":")[2].partition(":")
-        if not controllers:
-            hierarchies, limit = [mounted], _limit_of_v2
-        elif "cpu" in controllers.split(","):
-            hierarchies, limit = [mounted / controllers, mounted / "cpu"], _limit_of_v1
-        else:
-            continue
-        # In a container the name may be one of the host's, whose folder is the container's root.
         group = Path(name.lstrip("/"))
-        for hierarchy in hierarchies:
-            for folder in {hierarchy, *(hierarchy / one for one in (group, *group.parents))}:
-                try:
-                    quota_us, period_us = limit(folder)
-                except (OSError, ValueError):
-                    continue
-                if quota_us > 0 and period_us > 0:
-                    yield quota_us / period_us
+        if not controllers:
+            yield mounted, group, _limit_of_v2
+        elif "cpu" in controllers.split(","):
+            yield mounted / controllers, group, _limit_of_v1
+            yield mounted / "cpu", group, _limit_of_v1
 
 
 def _limit_of_v2(folder: Path) -> tuple[int, int]:

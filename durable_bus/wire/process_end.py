@@ -13,12 +13,28 @@ import select
 import signal
 import threading
 import time
+from typing import Any
 
-__all__ = ["NOT_HERE", "kill", "watch_end"]
+__all__ = ["fd_if_here", "kill", "process_state", "watch_end"]
 
-NOT_HERE = (errno.ENOSYS, errno.EPERM)
+_NOT_HERE = (errno.ENOSYS, errno.EPERM)
 """What a kernel says of a call that it does not know, and a container of one that it refuses."""
 _LOOK_EVERY_S = 0.1
+
+
+def fd_if_here(name: str, *arguments: Any) -> int | None:
+    """The descriptor that a function of `os` gives; None where Python does not name it, or the kernel does
+    not have it. Raises its other OSErrors.
+    """
+    function = getattr(os, name, None)
+    if function is None:
+        return None
+    try:
+        return int(function(*arguments))
+    except OSError as error:
+        if error.errno in _NOT_HERE:
+            return None
+        raise
 
 
 def watch_end(pid: int) -> int:
@@ -28,13 +44,9 @@ def watch_end(pid: int) -> int:
     Raises ProcessLookupError when there is no such process, and OSError when there is no room for a
     descriptor or a thread.
     """
-    pidfd_open = getattr(os, "pidfd_open", None)
-    if pidfd_open is not None:
-        try:
-            return int(pidfd_open(pid))
-        except OSError as error:
-            if error.errno not in NOT_HERE:
-                raise
+    fd = fd_if_here("pidfd_open", pid)
+    if fd is not None:
+        return fd
     with contextlib.suppress(PermissionError):
         os.kill(pid, 0)
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
@@ -56,7 +68,7 @@ def kill(pid: int, end_fd: int) -> None:
             try:
                 return signal.pidfd_send_signal(end_fd, signal.SIGKILL)
             except OSError as error:
-                if error.errno not in (*NOT_HERE, errno.EBADF):  # EBADF: it is no pidfd
+                if error.errno not in (*_NOT_HERE, errno.EBADF):  # EBADF: it is no pidfd
                     raise
         if not select.select([end_fd], [], [], 0)[0]:
             os.kill(pid, signal.SIGKILL)
@@ -73,16 +85,18 @@ def _wait_for(pid: int, write_fd: int) -> None:
 
 
 def _is_there(pid: int) -> bool:
-    """A zombie has ended, whether its parent wants to know that or not (proc_pid_stat(5))."""
+    """A zombie has ended, whether its parent wants to know that or not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            state = stat.read().rpartition(b")")[2].split()[0]
-    except OSError:  # it has ended just now, which the next look says, or nobody may look
-        return True
-    return state not in (b"Z", b"X")
+    return process_state(pid) not in ("Z", "X")  # not seen: the next look says whether it has ended just now
+
+
+def process_state(pid: int) -> str:
+    """The letter of proc_pid_stat(5): R, S, D, T, Z, ...; empty when there is no such process to be seen."""
+    with contextlib.suppress(OSError, IndexError), open(f"/proc/{pid}/stat", errors="replace") as stat:
+        return stat.read().rpartition(")")[2].split()[0]
+    return ""

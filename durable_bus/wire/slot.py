@@ -9,7 +9,7 @@ Whatever a worker is given has an ordinal: 0 for the first item it ever gets, an
 import mmap
 import os
 
-from durable_bus.wire.process_end import NOT_HERE
+from durable_bus.wire.process_end import fd_if_here
 
 __all__ = ["CURRENT", "LIMIT", "ORDINAL_MAX", "SINCE", "SLOT_BYTES", "STARTED", "Slot", "slot_memory"]
 
@@ -17,7 +17,6 @@ ORDINAL_MAX = (1 << 63) - 1
 SLOT_BYTES = 4096
 STARTED, SINCE, LIMIT, CURRENT = 0, 1, 2, 3
 """What they mean: see the properties, which cost more than an item may: a worker uses `Slot.words`."""
-
 
 _SHM = "/dev/shm"
 
@@ -27,16 +26,10 @@ def slot_memory() -> int:
     memfd, which is where there are no pidfds (`process_end`). The caller closes it. Raises OSError when there
     is no room.
     """
-    memfd_create = getattr(os, "memfd_create", None)
-    if memfd_create is not None:
-        try:
-            fd = int(memfd_create("durable_bus slot", os.MFD_CLOEXEC))
-        except OSError as error:
-            if error.errno not in NOT_HERE:
-                raise
-        else:
-            os.ftruncate(fd, SLOT_BYTES)
-            return fd
+    fd = fd_if_here("memfd_create", "durable_bus slot")
+    if fd is not None:
+        os.ftruncate(fd, SLOT_BYTES)
+        return fd
     import tempfile  # 5 ms
 
     folder = _SHM if os.access(_SHM, os.W_OK) else None

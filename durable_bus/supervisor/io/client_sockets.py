@@ -114,13 +114,13 @@ class SocketConnections:
     def __len__(self) -> int:
         return len(self._clients)
 
-    def add_parent(self, connection: socket.socket, pid_fd: int) -> None:
+    def add_parent(self, connection: socket.socket, end_fd: int) -> None:
         """The client that this process was started for: when it goes, the supervisor ends.
 
-        Its socket may stay open after it, held by a child that it has forked, and so its pidfd is watched.
+        Its socket may stay open after it, held by a child that it has forked, and so its own end is watched.
         """
         connection_id = self._add(connection, is_parent=True)
-        self._reactor.watch(pid_fd, lambda mask: self._parent_ended(connection_id, pid_fd))
+        self._reactor.watch(end_fd, lambda mask: self._parent_ended(connection_id, end_fd))
 
     def listen(self, listener: socket.socket) -> None:
         self._acceptor = Acceptor(listener, self._reactor, self._now_s, self._log, self._accepted)
@@ -135,8 +135,8 @@ class SocketConnections:
             self._log("silent connections dropped")
         self._add(connection, is_parent=False)
 
-    def _parent_ended(self, connection_id: int, pid_fd: int) -> None:
-        self._reactor.forget(pid_fd)
+    def _parent_ended(self, connection_id: int, end_fd: int) -> None:
+        self._reactor.forget(end_fd)
         if connection_id in self._clients:
             self._drop(connection_id)
 

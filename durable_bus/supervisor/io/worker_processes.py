@@ -2,8 +2,8 @@
 
 Each has its own pair of pipes and its own page of shared memory (`worker_start`). Nothing is shared between
 workers, so a SIGKILL spoils only its own channel: a process that is killed inside a multiprocessing lock
-would hold it for ever. Deaths are seen by pidfd, at once; a pipe's end of file would wait for whatever
-else the handler left running.
+would hold it for ever. Deaths are seen at once (`wire.process_end`); a pipe's end of file would wait for
+whatever else the handler left running.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class _Worker:
         self.traces = False
         """It said so (`Ready.traces`)."""
         try:
-            self.pid_fd = watch_end(self.process.pid)
+            self.end_fd = watch_end(self.process.pid)
         except OSError:
             started.end()
             raise
@@ -89,7 +89,7 @@ class WorkerPool:
 
     def _watch(self, worker_id: int, worker: _Worker) -> None:
         self._reactor.watch(worker.read_fd, lambda mask: self._readable(worker_id))
-        self._reactor.watch(worker.pid_fd, lambda mask: self._ended(worker_id))
+        self._reactor.watch(worker.end_fd, lambda mask: self._ended(worker_id))
 
     def end_started_ahead(self) -> None:
         self._starter.close()
@@ -128,7 +128,7 @@ class WorkerPool:
             for worker_id, worker in self._workers.items():
                 if paused:
                     self._reactor.forget(worker.read_fd)
-                    self._reactor.forget(worker.pid_fd)
+                    self._reactor.forget(worker.end_fd)
                 else:
                     self._watch(worker_id, worker)
 
@@ -172,7 +172,7 @@ class WorkerPool:
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.ECONNRESET):
                 raise
-            empty = True  # it is gone; its pidfd tells
+            empty = True  # it is gone; its end tells
         if empty:
             self._reactor.forget(worker.outgoing.fd)
         else:
@@ -189,7 +189,7 @@ class WorkerPool:
         code = worker.process.wait()
         death: WorkerDeath = WorkerKilled(-code) if code < 0 else WorkerExited(code)
         death = worker.unintelligible or death
-        for fd in (worker.read_fd, worker.pid_fd, worker.outgoing.fd):
+        for fd in (worker.read_fd, worker.end_fd, worker.outgoing.fd):
             self._reactor.forget(fd)
             os.close(fd)
         del self._workers[worker_id]
