@@ -82,6 +82,9 @@ class WorkerArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 Arguments = TypeVar("Arguments", SupervisorArguments, WorkerArguments)
 
+_NO_WARNING = ["-W", "ignore:The global interpreter lock (GIL) has been enabled to load:RuntimeWarning"]
+"""A Python without a GIL says in each process that lxml needs one. Whoever starts us has read it."""
+
 
 def spawn(
     module: str, arguments: SupervisorArguments | WorkerArguments, fds: Sequence[int]
@@ -96,10 +99,11 @@ def spawn(
     environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_PARENT, *([inherited] if inherited else [])])
     # ASCII: a folder may have a name that is not UTF-8.
     argument = json.dumps({**msgspec.to_builtins(arguments), "pythonpath": inherited})
+    # -P: else a file of the current folder would be imported in place of Python's own. What the app needs
+    # of it comes with the app's own `sys_path`.
+    options = ["-P", *(_NO_WARNING if "t" in sys.abiflags else [])]
     return subprocess.Popen(
-        # -P: else a file of the current folder would be imported in place of Python's own. What the app needs
-        # of it comes with the app's own `sys_path`.
-        [sys.executable, "-P", "-m", module, argument],
+        [sys.executable, *options, "-m", module, argument],
         pass_fds=fds,
         stdin=subprocess.DEVNULL,
         stdout=2,
