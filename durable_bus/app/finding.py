@@ -73,10 +73,9 @@ def parse_function_spec(spec: str, settings: MappedSettings) -> AppSpec:
 
 
 def function_spec(function: Callable[..., Any], settings: MappedSettings) -> AppSpec:
-    """Where another process finds a function of this one.
-
-    Raises UsageError when it would not find it: a lambda, a function inside another one, a method of an
-    object, or one that was made at a prompt, from stdin or with `-c`.
+    """Where another process finds a function of this one; or the function itself, for one that it would not
+    find: a lambda, a function inside another one, a method of an object, or one that was made at a prompt or
+    in a notebook. Raises UsageError for what is no function, or cannot be sent.
     """
     if not callable(function):
         raise UsageError(f"{function!r:.100} is not a function")
@@ -87,23 +86,27 @@ def function_spec(function: Callable[..., Any], settings: MappedSettings) -> App
     for part in path.split("."):
         found = getattr(found, part, None)
     if found is not function or not path:
-        raise UsageError(
-            f"workers import the function, and find no {module_name}:{path or function!r}: give one that is "
-            "defined at the top of a module, no lambda, partial, inner function or method of an object"
-        )
+        return _by_value(function, module_name, path or type(function).__qualname__, settings)
     of_main = module_name in ("__main__", "__mp_main__")
     try:
         spec = _main(path) if of_main else _described("module", module_name, path, sys.path)
     except BusNotImportable:
-        raise UsageError(
-            f"{path} was made at a prompt, from stdin or with -c, where no worker can import it: put it into "
-            "a file"
-        ) from None
+        return _by_value(function, module_name, path, settings)
     is_main = of_main and spec.kind == "module"
     return msgspec.structs.replace(spec, mapped=msgspec.structs.replace(settings, is_main=is_main))
 
 
-def _described(kind: Literal["module", "path"], value: str, attribute: str, folders: list[str]) -> AppSpec:
+def _by_value(function: Callable[..., Any], module: str, path: str, settings: MappedSettings) -> AppSpec:
+    by_value: Any = importlib.import_module("durable_bus.app.by_value")  # 10 ms, which others do without
+    data = by_value.function_pickle(function, path)
+    spec = _described("pickle", module, path, sys.path)
+    identity = by_value.identity(function, data)
+    return msgspec.structs.replace(spec, mapped=settings, pickle=data, identity=identity)
+
+
+def _described(
+    kind: Literal["module", "path", "pickle"], value: str, attribute: str, folders: list[str]
+) -> AppSpec:
     """Whoever imports it may start in another folder, so the folders become absolute."""
     return AppSpec(kind, value, attribute, list(dict.fromkeys(map(os.path.abspath, folders))))
 
@@ -135,8 +138,21 @@ def load_app(app: AppSpec) -> "Bus":
     """
     from durable_bus.app.bus import Bus  # 20 ms, which a command does not need to name an app
 
-    kind, where, attribute = app.kind, app.value, app.attribute
     sys.path[:] = app.sys_path
+    found = _imported(app) if app.pickle is None else _sent(app.pickle, app.attribute)
+    if app.mapped is not None:
+        if not callable(found):
+            raise BusNotImportable(f"{app.name} is a {type(found).__name__}, not a function")
+        mapped: Any = importlib.import_module("durable_bus.app.mapped")  # only here: others do without
+        bus: Bus = mapped.bus_of(found, app.mapped)
+        return bus
+    if not isinstance(found, Bus):
+        raise BusNotImportable(f"{app.name} is a {type(found).__name__}, not a Bus")
+    return found
+
+
+def _imported(app: AppSpec) -> Any:
+    kind, where = app.kind, app.value
     try:
         if kind == "module" and not (app.mapped and app.mapped.is_main):
             module = importlib.import_module(where)
@@ -150,22 +166,22 @@ def load_app(app: AppSpec) -> "Bus":
     except (Exception, SystemExit) as error:
         raise BusNotImportable(f"importing {where} failed: {type(error).__name__}: {said(error)}") from error
     found: Any = module
-    for part in attribute.split("."):
+    for part in app.attribute.split("."):
         if not hasattr(found, part):
-            raise BusNotImportable(f"{where} has no attribute {attribute}")
+            raise BusNotImportable(f"{where} has no attribute {app.attribute}")
         found = getattr(found, part)
-    if app.mapped is not None:
-        if not callable(found):
-            raise BusNotImportable(f"{where}:{attribute} is a {type(found).__name__}, not a function")
-        mapped: Any = importlib.import_module("durable_bus.app.mapped")  # only here: others do without
-        bus: Bus = mapped.bus_of(found, app.mapped)
-        return bus
-    if not isinstance(found, Bus):
-        raise BusNotImportable(f"{where}:{attribute} is a {type(found).__name__}, not a Bus")
     return found
 
 
-def _run_main(where: str, kind: Literal["module", "path"]) -> types.ModuleType:
+def _sent(data: bytes, name: str) -> Any:
+    by_value: Any = importlib.import_module("durable_bus.app.by_value")  # only here, as above
+    try:
+        return by_value.loaded(data)
+    except (Exception, SystemExit) as error:
+        raise BusNotImportable(f"loading {name} failed: {type(error).__name__}: {said(error)}") from error
+
+
+def _run_main(where: str, kind: str) -> types.ModuleType:
     module = types.ModuleType("__mp_main__")
     if kind == "path":
         module.__dict__.update(runpy.run_path(where, run_name="__mp_main__"))

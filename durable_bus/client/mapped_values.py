@@ -46,7 +46,7 @@ class MappedValues:
 
     def __init__(self, app: AppSpec, journal: Path, buffer_id: str | None) -> None:
         assert app.mapped is not None
-        self._name = app.name
+        self._name = f"{app.name}{app.identity}"
         self._target = app.mapped.listener
         self._journal = journal
         self._buffer_id = buffer_id

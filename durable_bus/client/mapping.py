@@ -39,14 +39,16 @@ def map(
 
     The same call again, after whatever has stopped it, gives what is recorded and runs what is missing.
 
-    - `function`: any that workers can import, sync or async. What it is given and returns comes back equal
+    - `function`: any, sync or async. Workers import it; one that they could not, such as a lambda or what is
+      made in a notebook, is sent to them with what it uses. What it is given and returns comes back equal
       and of the same type: as text and JSON where that holds, else as a pickle.
     - `items`: any iterable, also an endless one. At most 10,000 items are read before their values are asked
       for, in the thread that asks.
     - `journal`: the file, made when there is none. Nobody else may serve it meanwhile.
     - `workers`: how many processes. The default is the number of usable cores.
     - `buffer_id`: what the journal calls it. The default is made of the function's name, where it is, and the
-      first 256 items: other items need an id of their own when they begin with the same.
+      first 256 items: other items need an id of their own when they begin with the same. Of a function that
+      is sent it is also made of its code and what that uses.
     - `ordered`: False gives values as they are recorded.
     - `return_exceptions`: True gives the ItemFailed of a failed item in the place of its value; else it is
       raised at its turn, and the same call again raises it again.

@@ -10,10 +10,10 @@ import pickle
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-__all__ = ["are_same", "canonical"]
+__all__ = ["Canonical", "are_same", "canonical"]
 
 
-class _Canonical(pickle._Pickler):  # the one in Python: C's cannot be told this
+class Canonical(pickle._Pickler):  # the one in Python: C's cannot be told this
     """Nobody loads what it writes."""
 
     dispatch: ClassVar[dict[type, Callable[[Any, Any], None]]] = dict(pickle._Pickler.dispatch)
@@ -30,7 +30,7 @@ class _Canonical(pickle._Pickler):  # the one in Python: C's cannot be told this
 
 def _written(value: object) -> bytes:
     file = io.BytesIO()
-    _Canonical(file, protocol=5).dump(value)
+    Canonical(file, protocol=5).dump(value)
     return file.getvalue()
 
 

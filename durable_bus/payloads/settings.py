@@ -32,15 +32,21 @@ class MappedSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AppSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where a fresh process finds an app's Bus, or a function."""
 
-    kind: Literal["module", "path"]
+    kind: Literal["module", "path", "pickle"]
     value: str
     """A module's name, or a script's absolute path, for a Bus that was made in `__main__`."""
     attribute: str
-    """The name that holds the Bus there; of a function also dotted, such as `Parser.parse`."""
+    """The name that holds the Bus there; of a function also dotted, such as `Parser.parse`. Of a pickle it is
+    for people only.
+    """
     sys_path: list[str]
     """The folders to import from."""
     mapped: MappedSettings | None = None
     """It is a function, and these are its settings; None: it is a Bus."""
+    pickle: bytes | None = None
+    """The function itself, where no other process could import it (`app.by_value`)."""
+    identity: str = ""
+    """Of such a function: the same for the same code in every process."""
 
     @property
     def name(self) -> str:

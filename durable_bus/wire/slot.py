@@ -7,9 +7,8 @@ Whatever a worker is given has an ordinal: 0 for the first item it ever gets, an
 """
 
 import mmap
-import os
 
-from durable_bus.wire.process_end import fd_if_here
+from durable_bus.wire.memory_file import memory_file
 
 __all__ = ["CURRENT", "LIMIT", "ORDINAL_MAX", "SINCE", "SLOT_BYTES", "STARTED", "Slot", "slot_memory"]
 
@@ -18,24 +17,13 @@ SLOT_BYTES = 4096
 STARTED, SINCE, LIMIT, CURRENT = 0, 1, 2, 3
 """What they mean: see the properties, which cost more than an item may: a worker uses `Slot.words`."""
 
-_SHM = "/dev/shm"
-
 
 def slot_memory() -> int:
-    """A descriptor of the memory for a slot, all of it 0. It is a file without a name where there is no
-    memfd, which is where there are no pidfds (`process_end`). The caller closes it. Raises OSError when there
-    is no room.
+    """A descriptor of the memory for a slot, all of it 0. The caller closes it. Raises OSError when there is
+    no room.
     """
-    fd = fd_if_here("memfd_create", "durable_bus slot")
-    if fd is not None:
-        os.ftruncate(fd, SLOT_BYTES)
-        return fd
-    import tempfile  # 5 ms
-
-    folder = _SHM if os.access(_SHM, os.W_OK) else None
-    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-        file.write(bytes(SLOT_BYTES))  # whoever touches a page for which there is no room would be killed
-        return os.dup(file.fileno())
+    # Written: whoever touches a page for which there is no room would be killed.
+    return memory_file("durable_bus slot", bytes(SLOT_BYTES))
 
 
 class Slot:

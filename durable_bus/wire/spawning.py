@@ -1,5 +1,6 @@
 """Processes that run a module of this package: a supervisor of one's own, workers."""
 
+import contextlib
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ import msgspec
 
 from durable_bus.errors import InsideHandler
 from durable_bus.payloads.settings import AppSpec
+from durable_bus.wire.memory_file import memory_file, read_memory_file
 
 if TYPE_CHECKING:
     import subprocess
@@ -82,6 +84,8 @@ class WorkerArguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 Arguments = TypeVar("Arguments", SupervisorArguments, WorkerArguments)
 
+_FILE = "fd:"
+"""Before the descriptor of a file that holds the arguments."""
 _NO_WARNING = ["-W", "ignore:The global interpreter lock (GIL) has been enabled to load:RuntimeWarning"]
 """A Python without a GIL says in each process that lxml needs one. Whoever starts us has read it."""
 
@@ -102,17 +106,27 @@ def spawn(
     # -P: else a file of the current folder would be imported in place of Python's own. What the app needs
     # of it comes with the app's own `sys_path`.
     options = ["-P", *(_NO_WARNING if "t" in sys.abiflags else [])]
-    return subprocess.Popen(
-        [sys.executable, *options, "-m", module, argument],
-        pass_fds=fds,
-        stdin=subprocess.DEVNULL,
-        stdout=2,
-        env=environment,
-    )
+    with contextlib.ExitStack() as cleanup:
+        if arguments.app.pickle is not None:  # Linux takes 128 KiB as an argument, and shows it to everybody
+            file_fd = memory_file("durable_bus arguments", argument.encode())
+            cleanup.callback(os.close, file_fd)
+            fds = [*fds, file_fd]
+            argument = f"{_FILE}{file_fd}"
+        return subprocess.Popen(
+            [sys.executable, *options, "-m", module, argument],
+            pass_fds=fds,
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            env=environment,
+        )
 
 
 def arguments_of(argument: str, kind: type[Arguments]) -> Arguments:
     """In such a process: its arguments. PYTHONPATH is the user's again, for what a handler starts."""
+    if argument.startswith(_FILE):
+        file_fd = int(argument.removeprefix(_FILE))
+        argument = read_memory_file(file_fd).decode()
+        os.close(file_fd)
     arguments = json.loads(argument)
     inherited = arguments.pop("pythonpath")
     if inherited is None:

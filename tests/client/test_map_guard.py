@@ -1,4 +1,4 @@
-"""A call of `map` that a worker would come to, or whose function no worker finds."""
+"""A call of `map` that a worker would come to."""
 
 import subprocess
 import sys
@@ -47,24 +47,3 @@ def test_a_call_without_a_guard_is_one_clear_error(tmp_path: Path, where: str, f
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("durable_bus.errors.BusNotImportable: importing ")
     assert 'put it under `if __name__ == "__main__":`' in last
-
-
-AT_A_PROMPT = "import durable_bus\ndef double(n): return 2 * n\n\nlist(durable_bus.map(double, [1]))\n"
-
-
-@pytest.mark.parametrize("how", [["-c", AT_A_PROMPT], ["-"], ["-i", "-q"]], ids=["-c", "stdin", "prompt"])
-def test_a_function_made_at_a_prompt_is_refused(tmp_path: Path, how: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, *how],
-        input="" if how[0] == "-c" else AT_A_PROMPT,
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert "UsageError: double was made at a prompt, from stdin or with -c" in done.stderr
-    assert "put it into a file" in done.stderr
-    assert not (tmp_path / "journal.db").exists()
-
-
-# Ends

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import pytest
 from support import PATIENCE_S, children_of, until
 
+from durable_bus.wire.memory_file import memory_file, read_memory_file
 from durable_bus.wire.process_end import kill, watch_end
 from durable_bus.wire.slot import SLOT_BYTES, Slot, slot_memory
 
@@ -87,6 +88,12 @@ class TestTheEndOfAProcess:
         sleeper.wait()
         with pytest.raises(ProcessLookupError):
             watch_end(sleeper.pid)
+
+    def test_a_file_in_memory_holds_what_was_written(self) -> None:
+        fd = memory_file("a name", b"1234" * 100_000)
+        assert read_memory_file(fd) == b"1234" * 100_000
+        assert os.fstat(fd).st_nlink == 0  # it ends with its last descriptor
+        os.close(fd)
 
     def test_a_slot_is_shared(self) -> None:
         fd = slot_memory()
