@@ -120,8 +120,8 @@ def _main(attribute: str) -> AppSpec:
     path = getattr(main, "__file__", None)
     if path is None or not os.path.isfile(path):
         raise BusNotImportable(
-            f"Bus {attribute!r} was made at a prompt, from stdin or with -c, where no worker can import it: "
-            "put it into a file"
+            f"Bus {attribute!r} was made at a prompt, in a notebook, from stdin or with -c, where no worker "
+            "can import it: put it into a file (in a notebook with %%writefile)"
         )
     return _described("path", os.path.abspath(path), attribute, sys.path)
 

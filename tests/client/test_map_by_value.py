@@ -112,6 +112,21 @@ def test_a_script_sends_lambdas_partials_and_methods_and_needs_no_guard(tmp_path
     assert Facts(tmp_path / "journal.db").value("SELECT count(*) FROM buffers") == 4
 
 
+TYPED = """
+def f(x): return x + 2
+
+print(mapped(f))
+"""
+
+
+@pytest.mark.slow
+def test_what_is_typed_after_a_script_is_sent(tmp_path: Path) -> None:
+    """Python forgets then where the script was: it is not what workers import."""
+    (tmp_path / "script.py").write_text(f"def f(x): return x\n{SCRIPT}")
+    out, err = session(tmp_path, ["-i", "-q", "script.py"], TYPED).communicate(timeout=60)
+    assert out.endswith("[2, 3, 4]\n"), err
+
+
 LONG = """
 import durable_bus, os, subprocess, sys
 secret = "k3y" * 100_000
