@@ -17,6 +17,7 @@ import msgspec
 from durable_bus.client.buffer import Buffer
 from durable_bus.client.buffer_ids import check_buffer_id, next_retry_id, retry_id_of_some
 from durable_bus.client.differences import first_difference
+from durable_bus.client.forks import when_forked
 from durable_bus.client.limits import Limit, LimitSetting, check_change, limits_of
 from durable_bus.client.mailbox import Mailbox, ReceivedMessage
 from durable_bus.client.retries import unsuccessful
@@ -45,6 +46,10 @@ class Client:
     A request that the end of a daemon has interrupted is sent again to the next one, under the same id, and
     is done once. SupervisorLost says that none has come back within 60 s, or that a supervisor of its own has
     ended. StorageFull says that there is no room on disk; nothing of the request is in the journal then.
+
+    A process that is forked has a client of its own: of a daemon it connects when it is asked; one with a
+    supervisor of its own reads results, and raises UsageError when it is asked for anything else. Neither
+    ends, nor disturbs, the parent's.
     """
 
     def __init__(
@@ -79,8 +84,10 @@ class Client:
         self._writer = ValueWriter(_session.forms)
         self._mailbox = Mailbox(_session, name, self._writer)
         self._reader: JournalReader | None = None
+        self._parents_reader: JournalReader | None = None
         self._closed = False
         self._reader_lock = threading.Lock()
+        when_forked(self)
 
     @property
     def supervisor_pid(self) -> int | None:
@@ -108,9 +115,18 @@ class Client:
             if reader is not None:
                 reader.close()
 
+    def after_fork(self) -> None:
+        """In a forked child, whose copies of clients work like this: see `Client`."""
+        self._session.after_fork()
+        self._reader_lock = threading.Lock()
+        self._parents_reader, self._reader = self._reader or self._parents_reader, None
+
     def reader(self) -> JournalReader:
         """The journal, read-only; also when we are closed."""
         with self._reader_lock:
+            if self._parents_reader is not None:
+                self._parents_reader.close_parents()
+                self._parents_reader = None
             if self._reader is None:
                 self._reader = JournalReader(self._session.path)
                 if self._closed:  # nobody will close us again

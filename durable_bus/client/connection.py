@@ -34,9 +34,7 @@ class Connection:
         self._socket = socket
         socket.setsockopt(SOL_SOCKET, SO_SNDBUF, _UNREAD_BYTES)
         keep_freed()
-        self._send_lock = threading.Lock()
-        self._lock = threading.RLock()
-        self._changed = Changes(self._lock)
+        self._make_locks()
         self._hello = hello
         self._answers: dict[str, deque[protocol.Answer | protocol.Error]] = {}
         self._unended: set[str] = set()
@@ -50,6 +48,17 @@ class Connection:
         except BaseException:
             self.close()
             raise
+
+    def _make_locks(self) -> None:
+        self._send_lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._changed = Changes(self._lock)
+
+    def after_fork(self, lost: DurableBusError) -> None:
+        """In a forked child: it is the parent's, and what a child asks here is refused with `lost`."""
+        self._make_locks()
+        self.lost = lost
+        self._socket.close()
 
     def welcome(self, timeout_s: float | None = None) -> protocol.Welcome:
         """The answer to our hello. Raises what it was refused with, TimedOut or SupervisorLost."""

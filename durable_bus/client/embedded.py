@@ -132,6 +132,7 @@ class OwnSupervisor:
         self._journal = journal
         self._spawn = partial(_spawn_checked, app, app_name, journal, workers, **options)
         self._spawned: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+        self._pid = os.getpid()
 
     def start(self) -> int:
         """Start it, unless it is; its pid. Raises UsageError, before there is a process."""
@@ -156,12 +157,15 @@ class OwnSupervisor:
         return Client(self._journal, name=name, _session=Session(self._journal, name, connection, process))
 
     def close(self) -> None:
-        """End one that never had a client."""
+        """End one that never had a client; in a process that was forked since, it is not ours to end."""
         if self._spawned is not None:
             process, connection = self._spawned
             connection.close()
-            process.kill()
-            process.wait()
+            if self._pid == os.getpid():
+                process.kill()
+                process.wait()
+            else:
+                process.returncode = 0  # as in `Session.after_fork`
 
 
 def _spawn_checked(

@@ -11,7 +11,9 @@ from queue import SimpleQueue
 from typing import Any
 
 from durable_bus.client.changes import Changes
+from durable_bus.client.forks import when_forked
 from durable_bus.client.upload import Upload
+from durable_bus.errors import UsageError
 
 __all__ = ["Sender"]
 
@@ -40,15 +42,25 @@ class Sender:
         """The thread has nothing to do, and sleeps until `wake`."""
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self._closed = False
-        self._lock = threading.RLock()
-        self._changed = Changes(self._lock)
+        self._make_locks()
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
         self.taken = 0
         """How many of what was added were sent, or found to be there."""
         self.on_disk = on_disk
         self.error: BaseException | None = None
         """What has ended it before its time."""
+        when_forked(self)
+
+    def _make_locks(self) -> None:
+        self._lock = threading.RLock()
+        self._changed = Changes(self._lock)
+        self._starting = threading.Lock()
+
+    def after_fork(self) -> None:
+        """In a forked child: the thread is the parent's."""
+        self._make_locks()
+        self._thread = None
+        self.error = UsageError("this process was forked from the one that puts the items of this stream")
 
     def add(self, value: object) -> None:
         """Send this after all that was added before. Raises what has ended the thread."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from durable_bus import __version__, errors
 from durable_bus.client.connection import Connection
 from durable_bus.client.unreachable import is_silent, nobody_serves, why_unreachable
-from durable_bus.errors import JournalError, JournalUnreachable, SupervisorLost, TimedOut
+from durable_bus.errors import JournalError, JournalUnreachable, SupervisorLost, TimedOut, UsageError
 from durable_bus.payloads.settings import ValueForms
 from durable_bus.wire import protocol
 from durable_bus.wire.ids import new_id
@@ -97,6 +97,23 @@ class Session:
         except OSError as error:
             raise JournalUnreachable(why_unreachable(journal, error)) from error
         return cls(journal, name, connected)
+
+    def after_fork(self) -> None:
+        """In a forked child: with a daemon it begins anew when something is asked. A supervisor of our own
+        has one client, the parent.
+        """
+        self._reconnect_lock = threading.Lock()
+        if self.process is None:
+            self.connection.after_fork(SupervisorLost())
+            return
+        self.process.returncode = 0  # it is no child of this process, which need not wait for it
+        self.process = None
+        self.connection.after_fork(
+            UsageError(
+                "this process was forked from the one whose client this is, and only that one can ask its "
+                "supervisor; here, results can be read"
+            )
+        )
 
     def _begin(self, connected: socket.socket) -> Connection:
         own = self.process is not None

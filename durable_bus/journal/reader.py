@@ -76,6 +76,14 @@ class JournalReader:
             self.closed = True
             self.connection.close()
 
+    def close_parents(self) -> None:
+        """In a forked child, before it opens its own: SQLite believes that it holds the file's lock, which no
+        child inherits, and that another connection of the process needs none then. What a thread of the
+        parent was busy with cannot be closed.
+        """
+        if not self._lock.locked():
+            self.connection.close()
+
     def __enter__(self) -> "JournalReader":
         return self
 
