@@ -18,7 +18,13 @@ from durable_bus.errors import UsageError
 from durable_bus.payloads.messages import check_name, is_seconds
 from durable_bus.payloads.settings import DURABILITIES, AppSpec
 from durable_bus.wire.cores import usable_cores
-from durable_bus.wire.spawning import EngineSpec, SupervisorArguments, refuse_inside_handler, spawn
+from durable_bus.wire.spawning import (
+    EngineSpec,
+    SupervisorArguments,
+    refuse_inside_handler,
+    spawn,
+    take_closed_places,
+)
 
 if TYPE_CHECKING:
     import subprocess
@@ -49,6 +55,7 @@ def spawn_supervisor(
     engine: EngineSpec | None = None,
 ) -> tuple["subprocess.Popen[bytes]", socket.socket]:
     """A supervisor process of our own, that ends when we do, and our end of the socket to it."""
+    take_closed_places()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     arguments = SupervisorArguments(
         fd=theirs.fileno(),

@@ -24,6 +24,7 @@ __all__ = [
     "arguments_of",
     "refuse_inside_handler",
     "spawn",
+    "take_closed_places",
 ]
 
 INSIDE_HANDLER_VARIABLE = "DURABLE_BUS_INSIDE_HANDLER"
@@ -90,6 +91,17 @@ _NO_WARNING = ["-W", "ignore:The global interpreter lock (GIL) has been enabled 
 """A Python without a GIL says in each process that lxml needs one. Whoever starts us has read it."""
 
 
+def take_closed_places() -> None:
+    """Open /dev/null in the place of each standard file that this process was started without (`2>&-`), or a
+    descriptor of ours would have its number, and be another one in who is started with it.
+    """
+    for place in range(3):
+        try:
+            os.fstat(place)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free: that place
+
+
 def spawn(
     module: str, arguments: SupervisorArguments | WorkerArguments, fds: Sequence[int]
 ) -> "subprocess.Popen[bytes]":
@@ -106,6 +118,7 @@ def spawn(
     # -P: else a file of the current folder would be imported in place of Python's own. What the app needs
     # of it comes with the app's own `sys_path`.
     options = ["-P", *(_NO_WARNING if "t" in sys.abiflags else [])]
+    is_silent = sys.__stderr__ is None  # we were started without, and file 2 may be any
     with contextlib.ExitStack() as cleanup:
         if arguments.app.pickle is not None:  # Linux takes 128 KiB as an argument, and shows it to everybody
             file_fd = memory_file("durable_bus arguments", argument.encode())
@@ -116,7 +129,8 @@ def spawn(
             [sys.executable, *options, "-m", module, argument],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
-            stdout=2,
+            stdout=subprocess.DEVNULL if is_silent else 2,
+            stderr=subprocess.DEVNULL if is_silent else None,
             env=environment,
         )
 
