@@ -7,6 +7,7 @@ on another machine. What goes in and comes out is text frames and short texts, n
 import dataclasses
 import hashlib
 import inspect
+import json
 import os
 import socket
 import sys
@@ -29,7 +30,7 @@ from durable_bus.worker.handling import MessageHandling
 from durable_bus.worker.replies import Replies
 from durable_bus.worker.sync_runner import SyncRunner
 
-__all__ = ["Reply", "code_of", "greet", "run_batch"]
+__all__ = ["Reply", "code_of", "described_app", "greet", "run_batch"]
 
 Reply = tuple[bytes, str]
 """Frames of answers; and why the batch was refused, "" when it was not. A refused one has begun nothing."""
@@ -50,7 +51,7 @@ class _Collected(Replies):
     """Answers that wait for the end of their batch."""
 
     def __init__(self) -> None:
-        super().__init__(-1, flushes_in_time=False)
+        super().__init__(-1)
         self.frames: list[bytes] = []
 
     def send(self, header: msgspec.Struct, *bodies: bytes) -> None:
@@ -80,6 +81,11 @@ def code_of(bus: Bus) -> str:
     return f"{__version__}-{hashlib.sha256(repr(files).encode()).hexdigest()[:16]}"
 
 
+def described_app(app: AppSpec) -> bytes:
+    """As JSON in ASCII: a folder or an argument need not be UTF-8."""
+    return json.dumps(msgspec.to_builtins(app)).encode()
+
+
 def _imported(described: bytes) -> _App:
     """The app. Raises BusNotImportable.
 
@@ -87,7 +93,7 @@ def _imported(described: bytes) -> _App:
     """
     with _importing:
         if described not in _apps:
-            app = msgspec.json.decode(described, type=AppSpec)
+            app = msgspec.convert(json.loads(described), AppSpec)
             folders = [folder for folder in app.sys_path if os.path.isdir(folder)]
             path = list(dict.fromkeys([*folders, *sys.path]))
             bus = load_app(msgspec.structs.replace(app, sys_path=path))
@@ -114,8 +120,8 @@ def greet(described: bytes, code: str) -> str:
 def run_batch(described: bytes, code: str, journal: str, data: bytes) -> Reply:
     """Run a range of items.
 
-    `described`: an AppSpec, as JSON. `code`: which code the app must have (`code_of`). `journal`: its path on
-    the supervisor's machine. `data`: a frame of `WorkItems`.
+    `described`: as `described_app` makes it. `code`: which code the app must have (`code_of`). `journal`: its
+    path on the supervisor's machine. `data`: a frame of `WorkItems`.
     """
     refusal = _refusal(described, code)
     if refusal:

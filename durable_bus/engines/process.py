@@ -22,7 +22,7 @@ import msgspec
 
 from durable_bus.app.bus import Bus
 from durable_bus.app.finding import load_app
-from durable_bus.engines.batch import Reply, code_of, greet, run_batch
+from durable_bus.engines.batch import Reply, code_of, described_app, greet, run_batch
 from durable_bus.engines.executors import Engine, Fate, open_engine
 from durable_bus.errors import DurableBusError, EngineError, encodable, said
 from durable_bus.payloads.packing import split
@@ -76,7 +76,7 @@ class _EngineProcess:
     def __init__(self, engine: Engine, bus: Bus, code: str, arguments: WorkerArguments, slot: Slot) -> None:
         self._engine = engine
         self.settings = bus.settings()
-        self._app = msgspec.json.encode(arguments.app)
+        self._app = described_app(arguments.app)
         self._code = code
         self._journal = arguments.journal
         self._read_fd, self._write_fd, _ = arguments.fds
@@ -266,7 +266,7 @@ def main(arguments: WorkerArguments) -> int:
     try:
         bus = load_app(arguments.app)
         code = code_of(bus)
-        engine = open_engine(spec.name, (greet, msgspec.json.encode(arguments.app), code))
+        engine = open_engine(spec.name, (greet, described_app(arguments.app), code))
     except DurableBusError as error:
         return _refuse(write_fd, error)
     try:

@@ -80,6 +80,7 @@ def main(arguments: WorkerArguments) -> int:
         trace = "" if error.__cause__ is None else describe(error.__cause__).traceback
         replies.send(AppNotImportable(f"{error}{_where(error.__cause__)}", trace))
         return 1
+    replies.flush_in_time()
     messages, resting = MessageHandling(arguments.journal), RestingLimits(bus.limits)
     if any(settings.is_async for settings in listeners.values()):
         # asyncio costs 50 ms of boot: others do not pay it.

@@ -5,11 +5,13 @@ Answers leave at the end of a batch, every 95 ms inside one, and at the latest a
 item runs: a thread of its own sees to that.
 """
 
+import contextlib
 import os
-import threading
 import time
 import traceback
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
+from time import sleep
 from typing import NoReturn
 
 import msgspec
@@ -135,10 +137,9 @@ def end_worker() -> NoReturn:
 class Replies:
     """Collects and sends. The thread that runs handlers adds; it and the flushing thread send."""
 
-    def __init__(self, fd: int, *, flushes_in_time: bool = True) -> None:
-        """`flushes_in_time`: what was added leaves after 100 ms also where nobody calls `flush`."""
+    def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._segments: list[OpenSegment] = []
         self._out_of_turn: list[OpenSegment] = []
         """Of one answer each."""
@@ -146,16 +147,24 @@ class Replies:
         self._outcomes: list[tuple[Handled, bytes]] = []
         self._spent: list[Spent] = []
         self._discarded: tuple[int, int] | None = None
-        self._busy = threading.Event()
+        self._busy = False
+        self._begins = allocate_lock()
+        """Released when there is something to send, and taken by the thread that flushes."""
         self._since_ns = 0
         """When the oldest answer that was not sent may have been added."""
         self._is_child = False
-        if flushes_in_time:
-            threading.Thread(target=self._flush_forever, name="durable_bus answers", daemon=True).start()
+
+    def flush_in_time(self) -> None:
+        """From now on what was added leaves after 100 ms also where nobody calls `flush`.
+
+        Call this when the app is imported: gevent's `patch_all` fails where another thread is. The thread,
+        its locks and its `sleep` are Python's own, not what an app puts in their place.
+        """
+        start_new_thread(self._flush_forever, ())
 
     def renew_lock(self) -> None:
         """In a forked child, where the thread that may hold the lock does not exist."""
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._is_child = True
 
     def segment(self, work: WorkItems, first: int, success: bool, form: int) -> OpenSegment:
@@ -171,9 +180,11 @@ class Replies:
 
     def _work(self) -> None:
         """Something was added: the flushing thread sees to it that it leaves in time."""
-        if not self._busy.is_set():
+        if not self._busy:
             self._since_ns = time.monotonic_ns()
-            self._busy.set()
+            self._busy = True
+            with contextlib.suppress(RuntimeError):  # it is released: the thread has not looked yet
+                self._begins.release()
 
     def add_answer(self, work: WorkItems, index: int, answer: tuple[str, int, bool], micros: int) -> None:
         """An answer, as `ValueWriter.outcome` gives it, that comes in whatever order."""
@@ -276,13 +287,15 @@ class Replies:
         """Everything is sent, unless a thread has spent something meanwhile; the flushing thread may rest."""
         with self._lock:
             if not self._spent:
-                self._busy.clear()
+                self._busy = False
 
     def _flush_forever(self) -> None:
         while True:
-            self._busy.wait()
+            if not self._busy:
+                self._begins.acquire()
+                continue
             left_s = FLUSH_S - (time.monotonic_ns() - self._since_ns) / 1e9
             if left_s > 0:
-                time.sleep(left_s)
+                sleep(left_s)
             else:
                 self.flush()

@@ -192,6 +192,7 @@ import os, threading
 from durable_bus.wire.work import WorkItems
 from durable_bus.worker.replies import Replies
 answers = Replies(os.pipe()[1])
+answers.flush_in_time()
 work = WorkItems(1, 1, "b", "t/b", "work", 0, 1, 0, "0")
 segment = answers.segment(work, 0, True, 0)
 segment.payloads.append(None)
