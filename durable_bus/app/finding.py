@@ -99,7 +99,7 @@ def function_spec(function: Callable[..., Any], settings: MappedSettings) -> App
 def _by_value(function: Callable[..., Any], module: str, path: str, settings: MappedSettings) -> AppSpec:
     by_value: Any = importlib.import_module("durable_bus.app.by_value")  # 10 ms, which others do without
     data = by_value.function_pickle(function, path)
-    spec = _described("pickle", module, path, sys.path)
+    spec = _of_main(_described("pickle", module, path, sys.path))
     identity = by_value.identity(function, data)
     return msgspec.structs.replace(spec, mapped=settings, pickle=data, identity=identity)
 
@@ -116,14 +116,19 @@ def _main(attribute: str) -> AppSpec:
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name != "__main__":
-        return _described("module", str(spec.name), attribute, sys.path)
+        return _of_main(_described("module", str(spec.name), attribute, sys.path))
     path = getattr(main, "__file__", None)
     if path is None or not os.path.isfile(path):
         raise BusNotImportable(
             f"Bus {attribute!r} was made at a prompt, in a notebook, from stdin or with -c, where no worker "
             "can import it: put it into a file (in a notebook with %%writefile)"
         )
-    return _described("path", os.path.abspath(path), attribute, sys.path)
+    return _of_main(_described("path", os.path.abspath(path), attribute, sys.path))
+
+
+def _of_main(spec: AppSpec) -> AppSpec:
+    """As with multiprocessing, a script finds its arguments in its workers, too."""
+    return msgspec.structs.replace(spec, argv=list(map(str, getattr(sys, "argv", []))))
 
 
 def load_app(app: AppSpec) -> "Bus":
@@ -139,6 +144,8 @@ def load_app(app: AppSpec) -> "Bus":
     from durable_bus.app.bus import Bus  # 20 ms, which a command does not need to name an app
 
     sys.path[:] = app.sys_path
+    if app.argv is not None:
+        sys.argv = app.argv
     found = _imported(app) if app.pickle is None else _sent(app.pickle, app.attribute)
     if app.mapped is not None:
         if not callable(found):

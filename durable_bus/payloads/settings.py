@@ -43,6 +43,8 @@ class AppSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The folders to import from."""
     mapped: MappedSettings | None = None
     """It is a function, and these are its settings; None: it is a Bus."""
+    argv: list[str] | None = None
+    """`sys.argv` of the script that it stands in, which its workers run, too; None: it is in a module."""
     pickle: bytes | None = None
     """The function itself, where no other process could import it (`app.by_value`)."""
     identity: str = ""

@@ -151,7 +151,8 @@ class TestWhatCannotBeSent:
     def test_what_cannot_be_loaded_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
         monkeypatch.setattr(sys, "path", list(sys.path))
-        spec = AppSpec("pickle", "__main__", "f", sys.path, SETTINGS, b"cno_such_module\nf\n.")
+        data = b"cno_such_module\nf\n."
+        spec = AppSpec("pickle", "__main__", "f", sys.path, mapped=SETTINGS, pickle=data)
         with pytest.raises(BusNotImportable) as refused:
             load_app(spec)
         assert str(refused.value) == "loading f failed: ModuleNotFoundError: No module named 'no_such_module'"
