@@ -186,7 +186,9 @@ class InsideHandler(DurableBusError):
 
 
 class UnsupportedPlatform(DurableBusError):
-    """durable_bus needs Linux, Python 3.11 and SQLite 3.38, or newer."""
+    """durable_bus needs Linux, Python 3.11 and SQLite 3.38, or newer; and a Python that can be started again,
+    which a frozen program is not.
+    """
 
 
 class EngineError(DurableBusError):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from durable_bus.errors import InsideHandler
+from durable_bus import __version__
+from durable_bus.errors import InsideHandler, UnsupportedPlatform
 from durable_bus.payloads.settings import AppSpec
 from durable_bus.wire.memory_file import memory_file, read_memory_file
 
@@ -108,13 +109,19 @@ def spawn(
     """Run a module with these arguments and descriptors, and with our own folder first of PYTHONPATH, however
     we were found. What it prints goes to stderr: stdout is the results'.
     """
+    if getattr(sys, "frozen", False) or not sys.executable:
+        raise UnsupportedPlatform(
+            "workers are started with a Python of their own, and this program has none: it is frozen, as by "
+            "PyInstaller, or Python is embedded in it"
+        )
     import subprocess  # 10 ms, which a worker does not need: it only takes its arguments
 
     environment = dict(os.environ)
     inherited = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([_PACKAGE_PARENT, *([inherited] if inherited else [])])
     # ASCII: a folder may have a name that is not UTF-8.
-    argument = json.dumps({**msgspec.to_builtins(arguments), "pythonpath": inherited})
+    also = {"pythonpath": inherited, "version": __version__}
+    argument = json.dumps({**msgspec.to_builtins(arguments), **also})
     # -P: else a file of the current folder would be imported in place of Python's own. What the app needs
     # of it comes with the app's own `sys_path`.
     options = ["-P", *(_NO_WARNING if "t" in sys.abiflags else [])]
@@ -136,13 +143,21 @@ def spawn(
 
 
 def arguments_of(argument: str, kind: type[Arguments]) -> Arguments:
-    """In such a process: its arguments. PYTHONPATH is the user's again, for what a handler starts."""
+    """In such a process: its arguments. PYTHONPATH is the user's again, for what a handler starts.
+
+    Ends the process when who has started it is of another version: that is in its memory, and we come from a
+    file that was replaced since. What they would say to each other need not be the same.
+    """
     if argument.startswith(_FILE):
         file_fd = int(argument.removeprefix(_FILE))
         argument = read_memory_file(file_fd).decode()
         os.close(file_fd)
     arguments = json.loads(argument)
-    inherited = arguments.pop("pythonpath")
+    inherited, version = arguments.pop("pythonpath"), arguments.pop("version", "before 0.1.0")
+    if version != __version__:
+        sys.exit(
+            f"durable_bus: {__version__} was installed while a program with {version} runs: restart that one"
+        )
     if inherited is None:
         os.environ.pop("PYTHONPATH", None)
     else:
