@@ -108,8 +108,8 @@ def hand_out_another_form(monkeypatch: pytest.MonkeyPatch) -> None:
 def shift_mixed_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     add_items = BufferTable._add_items
 
-    def shifted(self: BufferTable, seq: int, first: int, items: bytes, forms: str) -> int:
-        return add_items(self, seq, first, items, forms[1:] + forms[:1])
+    def shifted(self: BufferTable, seq: int, first: int, items: bytes, forms: str, said: int | None) -> int:
+        return add_items(self, seq, first, items, forms[1:] + forms[:1], said)
 
     monkeypatch.setattr(BufferTable, "_add_items", shifted)
 

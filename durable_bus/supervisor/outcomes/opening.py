@@ -68,9 +68,12 @@ def begin(context: Context, new: NewBuffer) -> int:
     return buffer_seq
 
 
-def open_whole(context: Context, new: NewBuffer, items: bytes, forms: str, digest: str) -> BufferRow:
+def open_whole(
+    context: Context, new: NewBuffer, items: bytes, forms: str, digest: str, count: int | None = None
+) -> BufferRow:
     """Open a buffer with all its items, which are as `BufferTable.add_whole` takes them."""
-    row = context.journal.buffers.add_whole(items, forms, digest=digest, **_begin(context, new))
+    buffers = context.journal.buffers
+    row = buffers.add_whole(items, forms, digest=digest, count=count, **_begin(context, new))
     context.journal.pace.grant(row.buffer_seq, new.budget)
     take_in(context, row)
     return row

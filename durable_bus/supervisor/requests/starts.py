@@ -90,7 +90,7 @@ def _submit(context: Context, connection_id: int, submit: Submit, bodies: list[b
         raise BufferError(submit.buffer_id, "its items were sent in chunks before")
     items = _items(submit, bodies, 0)
     new = _new_buffer(context, connection_id, submit)
-    row = opening.open_whole(context, new, items, submit.forms, submit.digest)
+    row = opening.open_whole(context, new, items, submit.forms, submit.digest, submit.count)
     return _told(context, arriving, row)
 
 
@@ -218,7 +218,8 @@ def _chunk(context: Context, connection_id: int, chunk: Chunk, bodies: list[byte
         raise UsageError(f"chunk {chunk.number} came before chunk {next_chunk}")
     items, streams = _items(chunk, bodies, arriving.received), arriving.start.stream
     buffer_seq, buffers = arriving.buffer_seq, context.journal.buffers
-    if not buffers.add_chunk(buffer_seq, next_chunk, arriving.received, items, chunk.forms, streams=streams):
+    there, count = arriving.received, chunk.count
+    if not buffers.add_chunk(buffer_seq, next_chunk, there, items, chunk.forms, count=count, streams=streams):
         raise _not_taken(context, arriving)
     received = arriving.received + chunk.count
     if arriving.opened:
@@ -339,7 +340,9 @@ def _tell_end(context: Context, connection_id: int, row: BufferRow) -> None:
 
 
 def _items(chunk: Chunk | Submit, bodies: list[bytes], received: int) -> bytes:
-    """A chunk's items, as one body. Raises UsageError or LimitExceeded for what the journal must not get."""
+    """A chunk's items, as one body. Raises UsageError or LimitExceeded for what the journal must not get: it
+    counts them itself.
+    """
     count = chunk.count
     if not 0 < count <= CHUNK_ITEMS_MAX:
         raise UsageError(f"a chunk holds 1 to {CHUNK_ITEMS_MAX} items, not {count}")
@@ -348,12 +351,13 @@ def _items(chunk: Chunk | Submit, bodies: list[bytes], received: int) -> bytes:
     if len(bodies) != 1 or not bodies[0].endswith(b"\0"):
         raise UsageError("a chunk's items are one body, and each ends with NUL")
     items = bodies[0]
-    if (held := items.count(b"\0")) != count:
-        raise UsageError(f"a chunk said to hold {count} items holds {held}")
     if len(chunk.forms) not in (1, count):
         raise UsageError(f"a chunk's forms are not those of {count} items")
-    if len(items) > PAYLOAD_BYTES_MAX and max(map(len, split(items))) > PAYLOAD_BYTES_MAX:
-        raise LimitExceeded(f"an item is over the limit of {PAYLOAD_BYTES_MAX} bytes")
+    if len(items) > PAYLOAD_BYTES_MAX:
+        if (held := items.count(b"\0")) != count:  # before millions of them are cut
+            raise UsageError(f"a chunk said to hold {count} items holds {held}")
+        if max(map(len, split(items))) > PAYLOAD_BYTES_MAX:
+            raise LimitExceeded(f"an item is over the limit of {PAYLOAD_BYTES_MAX} bytes")
     return items
 
 
