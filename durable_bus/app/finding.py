@@ -20,7 +20,15 @@ from durable_bus.payloads.settings import AppSpec, MappedSettings
 if TYPE_CHECKING:
     from durable_bus.app.bus import Bus
 
-__all__ = ["app_spec", "function_spec", "load_app", "mapped_settings", "parse_function_spec", "parse_spec"]
+__all__ = [
+    "app_spec",
+    "function_spec",
+    "known_as",
+    "load_app",
+    "mapped_settings",
+    "parse_function_spec",
+    "parse_spec",
+]
 
 
 def parse_spec(spec: str) -> AppSpec:
@@ -100,8 +108,15 @@ def _by_value(function: Callable[..., Any], module: str, path: str, settings: Ma
     by_value: Any = importlib.import_module("durable_bus.app.by_value")  # 10 ms, which others do without
     data = by_value.function_pickle(function, path)
     spec = _of_main(_described("pickle", module, path, sys.path))
-    identity = by_value.identity(function, data)
-    return msgspec.structs.replace(spec, mapped=settings, pickle=data, identity=identity)
+    return msgspec.structs.replace(spec, mapped=settings, pickle=data)
+
+
+def known_as(function: Callable[..., Any], spec: AppSpec) -> str:
+    """What the default id of its buffers is made of: where it is found; of one that is sent, what it does."""
+    if spec.pickle is None:
+        return spec.name
+    by_value: Any = importlib.import_module("durable_bus.app.by_value")
+    return f"{spec.name}:{by_value.identity(function, spec.pickle)}"
 
 
 def _described(

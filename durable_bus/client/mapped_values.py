@@ -28,7 +28,7 @@ from durable_bus.payloads.items import ItemsDigest
 from durable_bus.payloads.json_values import load_json_lines
 from durable_bus.payloads.messages import Result
 from durable_bus.payloads.packing import pack
-from durable_bus.payloads.settings import AppSpec, ValueForms
+from durable_bus.payloads.settings import ValueForms
 from durable_bus.payloads.values import ValueWriter
 
 __all__ = ["MappedValues"]
@@ -44,10 +44,10 @@ that are done cost a commit each time: 12 us of the supervisor's time for an ite
 class MappedValues:
     """One call of `map`, whose supervisor has been started."""
 
-    def __init__(self, app: AppSpec, journal: Path, buffer_id: str | None) -> None:
-        assert app.mapped is not None
-        self._name = f"{app.name}{app.identity}"
-        self._target = app.mapped.listener
+    def __init__(self, target: str, journal: Path, buffer_id: str | None, known_as: str) -> None:
+        """`known_as`: what a default id is made of, beside the first items."""
+        self._target = target
+        self._known_as = known_as
         self._journal = journal
         self._buffer_id = buffer_id
         self._writer = ValueWriter(ValueForms)
@@ -84,7 +84,7 @@ class MappedValues:
             texts = [canonical(item, text) if form == PICKLE else text for item, text, form in several]
         digest = ItemsDigest()
         digest.update(pack(texts), forms)
-        return default_buffer_id(self._name, self._target, digest.hexdigest())
+        return default_buffer_id(self._known_as, self._target, digest.hexdigest())
 
     def _stream(
         self, client: Client, items: Iterator[Any], *, ordered: bool, return_exceptions: bool

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from durable_bus.app.finding import function_spec, mapped_settings
+from durable_bus.app.finding import function_spec, known_as, mapped_settings
 from durable_bus.client.embedded import OwnSupervisor, check_workers
 from durable_bus.errors import UsageError
-from durable_bus.payloads.settings import AppSpec
 from durable_bus.wire.spawning import INSIDE_HANDLER_VARIABLE, refuse_inside_handler
 
 __all__ = ["map"]
@@ -59,7 +58,8 @@ def map(
     before its end, what runs is finished and recorded, and nothing is left behind but the journal.
     """
     _refuse_in_import(function)
-    app = function_spec(function, mapped_settings(getattr(function, "__name__", ""), timeout, attempts))
+    settings = mapped_settings(getattr(function, "__name__", ""), timeout, attempts)
+    app = function_spec(function, settings)
     try:
         iterator = iter(items)
     except TypeError:
@@ -73,10 +73,11 @@ def map(
     own = OwnSupervisor(app, app.name, Path(journal), workers, one_job=True)
     return _values(
         own,
-        app,
         iterator,
         Path(journal),
+        target=settings.listener,
         buffer_id=buffer_id,
+        known_as=known_as(function, app) if buffer_id is None else "",
         ordered=ordered,
         return_exceptions=return_exceptions,
     )
@@ -99,11 +100,12 @@ def _refuse_in_import(function: Callable[..., Any]) -> None:
 
 def _values(
     own: OwnSupervisor,
-    app: AppSpec,
     items: Iterator[Any],
     journal: Path,
     *,
+    target: str,
     buffer_id: str | None,
+    known_as: str,
     **given: bool,
 ) -> Iterator[Any]:
     # A script is `__mp_main__` in a worker, and so are the classes of what it pickles.
@@ -112,4 +114,4 @@ def _values(
         own.start_ahead()
         from durable_bus.client.mapped_values import MappedValues
 
-        yield from MappedValues(app, journal, buffer_id).given(own, items, **given)
+        yield from MappedValues(target, journal, buffer_id, known_as).given(own, items, **given)

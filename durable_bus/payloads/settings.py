@@ -47,8 +47,6 @@ class AppSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`sys.argv` of the script that it stands in, which its workers run, too; None: it is in a module."""
     pickle: bytes | None = None
     """The function itself, where no other process could import it (`app.by_value`)."""
-    identity: str = ""
-    """Of such a function: the same for the same code in every process."""
 
     @property
     def name(self) -> str:
