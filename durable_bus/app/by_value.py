@@ -76,14 +76,15 @@ def _because_of(function: Callable[..., Any]) -> str:
     return ""
 
 
-def _classes_of_main() -> dict[str, type]:
-    """Those that were made there, and can be pickled."""
+def _classes_of_main() -> dict[str, bytes]:
+    """Those that were made there, and can be pickled: each by itself, as one that cannot be loaded may be one
+    that nobody needs.
+    """
     found = {}
     for name, value in list(vars(sys.modules["__main__"]).items()):
         if isinstance(value, type) and value.__module__ == "__main__" and value.__qualname__ == name:
             with contextlib.suppress(Exception):
-                _pickle(value)
-                found[name] = value
+                found[name] = _pickle(value)
     return found
 
 
@@ -94,9 +95,10 @@ def loaded(data: bytes) -> Any:
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = sys.modules["__mp_main__"] = main
     function, classes = pickle.loads(data)
-    vars(main).update(classes)
-    for one in classes.values():
-        _name_inner(one)
+    for name, pickled in classes.items():
+        with contextlib.suppress(Exception):
+            one = vars(main)[name] = pickle.loads(pickled)  # cloudpickle makes a class once in a process
+            _name_inner(one)
     return function
 
 

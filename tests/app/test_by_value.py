@@ -16,7 +16,9 @@ from durable_bus.app import by_value
 from durable_bus.app.by_value import function_pickle, identity
 from durable_bus.app.finding import function_spec, load_app
 from durable_bus.errors import BusNotImportable, UsageError
+from durable_bus.payloads.messages import Pickled
 from durable_bus.payloads.settings import AppSpec, MappedSettings
+from durable_bus.payloads.values import pickled
 
 SETTINGS = MappedSettings("f", None, 1)
 
@@ -169,7 +171,7 @@ print(sorted(name for name in vars(sys.modules["__main__"]) if not name.startswi
 
 
 def test_classes_of_main_come_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pickle has their name only. A class that cannot be sent does not stop the others."""
+    """A pickle has their name only. A class that cannot be sent, or made again, does not stop the others."""
     import msgspec
 
     main = types.ModuleType("__main__")
@@ -178,7 +180,9 @@ def test_classes_of_main_come_with_it(tmp_path: Path, monkeypatch: pytest.Monkey
         "import threading\n"
         "class Outer:\n  class Inner: pass\n"
         "class Locked: lock = threading.Lock()\n"
-        "def f(x): return (x, Outer.Inner.__qualname__)",
+        "class Here(type):\n  def __init__(c, *a): __import__('sys').modules['pytest']\n"
+        "class Once(metaclass=Here): pass\n"
+        "def f(x): return (x, type(x)(Outer is __import__('__main__').Outer))",
         vars(main),
     )
     spec = function_spec(main.f, SETTINGS)
@@ -190,5 +194,5 @@ def test_classes_of_main_come_with_it(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     assert done.stderr == b""
     answer, names = done.stdout.decode().splitlines()
-    assert "Pickled(text=" in answer
-    assert names == "['Outer']"
+    assert answer == str(Pickled(pickled((3, 1))))
+    assert names == "['Here', 'Outer']"
