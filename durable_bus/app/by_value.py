@@ -9,14 +9,18 @@ workers; no journal has it, and no daemon is told it.
 import contextlib
 import functools
 import hashlib
+import inspect
 import io
+import os
 import pickle
+import re
 import sys
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import cloudpickle
+import msgspec
 
 from durable_bus.errors import UsageError, said
 from durable_bus.payloads.same_pickles import Canonical
@@ -53,7 +57,19 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(value, functools._lru_cache_wrapper) and not _can_import(value):
             options = value.cache_parameters()
             return _with_cache, (value.__wrapped__, options["maxsize"], options["typed"])
+        if isinstance(value, type(msgspec.Struct)) and not _can_import(value):
+            raise pickle.PicklingError(f"a msgspec Struct of {value.__module__}")  # its fields would be lost
         return super().reducer_override(value)
+
+
+def _can_import(value: Any) -> bool:
+    """Whether a fresh process would find it by its name. `__main__` is another one there."""
+    if value.__module__ in ("__main__", "__mp_main__"):
+        return False
+    found: Any = sys.modules.get(value.__module__)
+    for part in getattr(value, "__qualname__", "").split("."):
+        found = getattr(found, part, None)
+    return found is value
 
 
 def _with_cache(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Callable[..., Any]:
@@ -68,7 +84,10 @@ def _pickle(value: object) -> bytes:
 
 def _because_of(function: Callable[..., Any]) -> str:
     """What it uses that cannot be pickled, where that is easy to tell."""
-    for name, value in _used(function).items() if isinstance(function, types.FunctionType) else ():
+    if not isinstance(function, types.FunctionType):
+        return ""
+    used = inspect.getclosurevars(function)
+    for name, value in {**used.globals, **used.nonlocals}.items():
         try:
             _pickle(value)
         except Exception:
@@ -112,80 +131,74 @@ def _name_inner(of: type) -> None:
 
 # ---- the same function
 
+_NOTED: Final = frozenset(
+    ("__firstlineno__", "__slotnames__", "__static_attributes__", "__pydantic_core_schema__")
+    + ("__pydantic_validator__", "__pydantic_serializer__", "__pydantic_decorators__", "__signature__")
+)
+"""What Python, copyreg and pydantic note in a class: made of the rest of it, another one in every process."""
+_TRACKER = re.compile("[0-9a-f]{32}")
+"""By this cloudpickle knows a class or TypeVar again in one process."""
+
 
 class _Identity(Canonical):
-    """Of functions it writes what they do: their code, and what that uses."""
+    """Writes what cloudpickle would send, without what differs where nothing else does: places in files,
+    random names, the order of sets.
+    """
 
-    def __init__(self, file: io.BytesIO, seen: set[int]) -> None:
+    dispatch_table = cloudpickle.Pickler.dispatch_table
+
+    def __init__(self, file: io.BytesIO, digests: dict[int, str]) -> None:
         super().__init__(file, protocol=5)
-        self._seen = seen
+        self._digests = digests
+        """Of elements of sets, by their `id`; "" for one that is looked at just now."""
+        self._sends = _Pickler(io.BytesIO(), protocol=5)
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, types.ModuleType):
-            return _part, ("module", value.__name__)
-        if isinstance(value, functools._lru_cache_wrapper) and not _can_import(value):
-            return _part, ("cached", value.__wrapped__)
+        if isinstance(value, set | frozenset):
+            return _part, (type(value), self._sorted(value), getattr(value, "__dict__", None))
         if isinstance(value, types.CodeType):
-            return _part, ("code", value.co_code, value.co_consts, value.co_names, value.co_flags)
-        is_function = isinstance(value, types.FunctionType)
-        if not (is_function or isinstance(value, type)) or _can_import(value):
+            return _part, tuple(getattr(value, name) for name in _CODE)
+        if isinstance(value, TypeVar):
+            return _part, (value.__name__, value.__bound__, value.__constraints__)
+        if value is os.environ:
+            return "environ"
+        found = self._sends.reducer_override(value)
+        if found is NotImplemented:
             return NotImplemented
-        if id(value) in self._seen:  # it calls itself
-            return _part, ("again", value.__qualname__)
-        self._seen.add(id(value))
-        return _part, _of_function(value) if is_function else _of_class(value, self._seen)
+        make, arguments, state, *more = (*found, None, None)[: max(3, len(found))]
+        arguments = tuple(one for one in arguments if not (type(one) is str and _TRACKER.fullmatch(one)))
+        if isinstance(value, type) and state is not None:
+            noted = _noted(value)
+            state = {name: fact for name, fact in sorted(state[0].items()) if name not in noted}, state[1]
+        elif isinstance(value, types.FunctionType):
+            arguments = arguments[0], None, *arguments[2:]  # not where its module is
+        return make, arguments, state, *more
+
+    def _sorted(self, elements: Any) -> list[Any]:
+        for one in elements:
+            if id(one) not in self._digests:
+                self._digests[id(one)] = ""
+                self._digests[id(one)] = _digest(one, self._digests)
+        return sorted(elements, key=lambda one: self._digests[id(one)])
+
+
+_CODE: Final = (
+    *("co_argcount", "co_posonlyargcount", "co_kwonlyargcount", "co_flags", "co_code", "co_consts"),
+    *("co_names", "co_varnames", "co_name", "co_freevars", "co_cellvars", "co_exceptiontable"),
+)
+"""All but the file and the lines."""
 
 
 def _part(*facts: Any) -> None:
     """Stands in an identity for what has these facts. Nobody calls it."""
 
 
-def _can_import(value: Any) -> bool:
-    """Whether a fresh process would find it by its name. `__main__` is another one there."""
-    if value.__module__ in ("__main__", "__mp_main__"):
-        return False
-    found: Any = sys.modules.get(value.__module__)
-    for part in getattr(value, "__qualname__", "").split("."):
-        found = getattr(found, part, None)
-    return found is value
-
-
-def _of_function(function: types.FunctionType) -> tuple[Any, ...]:
-    return "function", function.__code__, function.__defaults__, function.__kwdefaults__, _used(function)
-
-
-def _used(function: types.FunctionType) -> dict[str, Any]:
-    """The values of its names that stand outside it, as far as they have one."""
-    names, there = _names(function.__code__), function.__globals__
-    used = {name: there[name] for name in names if name in there}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # it has none yet
-            used[name] = cell.cell_contents
-    return used
-
-
-def _of_class(of: type, seen: set[int]) -> tuple[Any, ...]:
-    """Of what Python and libraries note in it, in names such as `__doc__`, only the functions: the rest may
-    be another one in every process.
-    """
-    facts = {}
-    for name, value in sorted(vars(of).items()):
-        held = getattr(value, "__func__", getattr(value, "fget", value))
-        if isinstance(held, types.FunctionType) or not name.startswith("__"):
-            try:
-                facts[name] = _digest(held, seen)
-            except Exception:
-                facts[name] = type(held).__qualname__
-    return "class", of.__qualname__, of.__bases__, facts
-
-
-def _names(code: types.CodeType) -> list[str]:
-    """The global names that it may use, and those of the functions in it."""
-    found = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            found.update(_names(constant))
-    return sorted(found)
+def _noted(of: type) -> frozenset[str]:
+    """Of a dataclass the text that shows its defaults, too, and of a class of attrs its hash."""
+    text, hashes = of.__doc__ or "", getattr(of.__hash__, "__code__", None)
+    shows = hasattr(of, "__dataclass_fields__") and text.startswith(f"{of.__name__}(")
+    by_attrs = hashes is not None and hashes.co_filename.startswith("<attrs generated")
+    return _NOTED.union(["__doc__"] if shows else [], ["__hash__"] if by_attrs else [])
 
 
 def identity(function: Callable[..., Any], data: bytes) -> str:
@@ -194,13 +207,13 @@ def identity(function: Callable[..., Any], data: bytes) -> str:
     process.
     """
     try:
-        return _digest(function, set())
+        return _digest(function, {})
     except Exception:
         return hashlib.sha256(data).hexdigest()
 
 
-def _digest(value: object, seen: set[int]) -> str:
+def _digest(value: object, digests: dict[int, str]) -> str:
     """Raises whatever pickling it raises."""
     file = io.BytesIO()
-    _Identity(file, seen).dump(value)
+    _Identity(file, digests).dump(value)
     return hashlib.sha256(file.getvalue()).hexdigest()

@@ -17,7 +17,7 @@ import msgspec
 from durable_bus.client.buffer import Buffer
 from durable_bus.client.buffer_ids import check_buffer_id, next_retry_id, retry_id_of_some
 from durable_bus.client.differences import first_difference
-from durable_bus.client.forks import when_forked
+from durable_bus.client.forks import Lock, when_forked
 from durable_bus.client.limits import Limit, LimitSetting, check_change, limits_of
 from durable_bus.client.mailbox import Mailbox, ReceivedMessage
 from durable_bus.client.retries import unsuccessful
@@ -114,6 +114,12 @@ class Client:
                 reader, self._reader = self._reader, None
             if reader is not None:
                 reader.close()
+
+    def locks(self) -> Iterator[Lock]:
+        """See `forks`."""
+        yield self._reader_lock
+        if self._reader is not None:
+            yield self._reader.lock
 
     def after_fork(self) -> None:
         """In a forked child, whose copies of clients work like this: see `Client`."""

@@ -62,17 +62,18 @@ class JournalReader:
         self.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, TEXT_BYTES_MAX)
         with translated(path):
             self._statements = statements_of_its_version(self.connection, "reader.sql")
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
+        """Held while SQLite is asked."""
         self.closed = False
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
         """One thread at a time: two threads would get rows of one another's statement."""
-        with self._lock, translated(self.path):
+        with self.lock, translated(self.path):
             yield
 
     def close(self) -> None:
-        with self._lock:
+        with self.lock:
             self.closed = True
             self.connection.close()
 
@@ -81,7 +82,7 @@ class JournalReader:
         child inherits, and that another connection of the process needs none then. What a thread of the
         parent was busy with cannot be closed.
         """
-        if not self._lock.locked():
+        if not self.lock.locked():
             self.connection.close()
 
     def __enter__(self) -> "JournalReader":

@@ -39,6 +39,45 @@ def known_as(source: str, name: str = "f") -> str:
 ADD = "import math\nn = 1\ndef g(x): return x + n\ndef f(x, k=2): return g(x) * k + math.floor(0.5)"
 
 
+CHANGES = [
+    ("import pydantic\nclass M(pydantic.BaseModel):\n  n: int = 1\ndef f(x): return M(n=x)", "int", "float"),
+    ("import pydantic\nclass M(pydantic.BaseModel):\n  n: int = 1\ndef f(x): return M()", "= 1", "= 2"),
+    ("class M:\n  __rate__ = 2\ndef f(x): return M.__rate__", "= 2", "= 3"),
+    (
+        "def g(a, b): return a / b\ndef f(x): return g(a=x, b=10)",
+        "g(a, b): return a / b",
+        "g(b, a): return b / a",
+    ),
+    ("def f(x, lo=1): return dict(locals())", "lo", "hi"),
+    ("class M:\n  def v(s): return 1\ndef f(x): return M().v", "  def", "  @property\n  def"),
+    ("class M:\n  @staticmethod\n  def v(*a): return a\ndef f(x): return M.v(x)", "static", "class"),
+    (
+        "class M:\n  def g(s): pass\n  def h(s, n): s.n = n\n  v = property(g, h)\ndef f(x): M().v = x",
+        "s.n = n",
+        "s.n = n + 1",
+    ),
+    ("def a(x): return x + 1\nS = {a}\ndef f(x): return [g(x) for g in S]", "+ 1", "+ 2"),
+    ("import types\nT = types.MappingProxyType({1: 2})\ndef f(x): return T", "1: 2", "1: 3"),
+    ("class M:\n  import types\n  T = types.MappingProxyType({1: 2})\ndef f(x): return M.T", "1: 2", "1: 3"),
+    (
+        "a = lambda x: x + 1\nb = lambda x: x * 2\nclass M:\n  p = staticmethod(a)\n  q = staticmethod(b)\n"
+        "  r = staticmethod(a)\ndef f(x): return M.r(x)",
+        "r = staticmethod(a)",
+        "r = staticmethod(b)",
+    ),
+    ("class T(type):\n  def g(c): return 1\nclass M(metaclass=T): pass\ndef f(x): return M.g()", "1", "2"),
+    ("def f(x): return f.k\nf.k = 2", "k = 2", "k = 3"),
+    (
+        "def g(x): raise ValueError\n"
+        "def f(x):\n  try:\n    int(x)\n    return g(x)\n  except ValueError:\n    return 7",
+        "    return g(x)\n  except ValueError:\n    return 7",
+        "  except ValueError:\n    return 7\n  else:\n    return g(x)",
+    ),
+    ("class S(set): pass\nT = S(['a', 'b', 'c'])\ndef f(x): return T", "'b'", "'d'"),
+]
+"""A function f, a part of it, and what that becomes."""
+
+
 class TestIdentity:
     @pytest.mark.parametrize(
         "other",
@@ -107,14 +146,35 @@ class TestIdentity:
         }
         assert seen == {known_as(source, "h") + "\n"}
 
-    def test_what_is_in_no_pickle_of_ours_is_known_by_cloudpickles(self) -> None:
-        memory = memoryview(b"abc")
+    def test_what_cannot_be_walked_is_known_by_its_pickle(self) -> None:
+        class Refuses:
+            def __reduce__(self) -> str:
+                raise TypeError
 
-        def at(x: int) -> int:
-            return memory[x]
+        function = functools.partial(str, Refuses())
+        assert identity(function, b"a") == identity(function, b"a") != identity(function, b"b")
 
-        data = function_pickle(at, "at")
-        assert identity(at, data) == identity(at, data) != identity(at, data + b"x")
+    @pytest.mark.parametrize(("source", "old", "new"), CHANGES, ids=lambda text: text[-20:])
+    def test_whatever_changes_what_it_does_makes_it_another_one(
+        self, source: str, old: str, new: str
+    ) -> None:
+        changed = source.replace(old, new)
+        assert changed != source
+        assert known_as(source) == known_as(f"\n{source}")
+        assert known_as(source) != known_as(changed)
+
+    def test_names_of_attributes_are_not_names_of_the_notebook(self) -> None:
+        source = "def f(d): return sum(d.values())"
+        assert known_as(source) == known_as(f"values = 7\n{source}")
+
+    def test_much_that_is_shared_through_sets_takes_no_time(self) -> None:
+        """Each layer doubled it."""
+        source = (
+            "class N:\n  def __init__(s, kids): s.kids = set(kids)\n"
+            "layer = [N([]), N([])]\nfor _ in range(60): layer = [N(layer), N(layer)]\n"
+            "layer[0].kids.add(layer[0])\ndef f(x): return layer[0]"
+        )
+        assert known_as(source) == known_as(source)
 
     def test_an_enum_is_its_members(self) -> None:
         source = "import enum\nclass C(enum.Enum):\n  A = 'a'\n  B = 'b'\ndef f(x): return C(x)"
@@ -143,6 +203,12 @@ class TestWhatCannotBeSent:
             UsageError, match="no worker could import partial, and it cannot be sent to them: "
         ):
             function_spec(functools.partial(locked), SETTINGS)
+
+    def test_a_struct_of_main_is_none(self) -> None:
+        """cloudpickle makes another class of it, without fields."""
+        f = made("import msgspec\nclass M(msgspec.Struct):\n  n: int = 1\ndef f(x): return M(n=x)")
+        with pytest.raises(UsageError, match=r"as it uses M: a msgspec Struct of __main__: let it"):
+            function_spec(f, SETTINGS)
 
     def test_what_is_too_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(by_value, "FUNCTION_BYTES_MAX", 5_000)

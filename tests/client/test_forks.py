@@ -49,6 +49,7 @@ with Client(sys.argv[1]) as client:
         assert forked(lambda: stream.put("b")) == 1
         assert forked(lambda: stream.__exit__(SystemExit, SystemExit(), None)) == 0
         stream.put("c")
+    stream.wait()
     assert [result.payload for result in stream.results()] == ["a", "c"]
     echoed(client, "parent2")
 """
