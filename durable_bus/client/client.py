@@ -87,7 +87,7 @@ class Client:
         self._parents_reader: JournalReader | None = None
         self._closed = False
         self._reader_lock = threading.Lock()
-        when_forked(self)
+        when_forked(self, Client._after_fork, Client._locks)
 
     @property
     def supervisor_pid(self) -> int | None:
@@ -115,13 +115,12 @@ class Client:
             if reader is not None:
                 reader.close()
 
-    def locks(self) -> Iterator[Lock]:
-        """See `forks`."""
+    def _locks(self) -> Iterator[Lock]:
         yield self._reader_lock
         if self._reader is not None:
             yield self._reader.lock
 
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child, whose copies of clients work like this: see `Client`."""
         self._session.after_fork()
         self._reader_lock = threading.Lock()

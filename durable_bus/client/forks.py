@@ -7,10 +7,10 @@ parent's threads may have held. A forked client does nothing to its parent's.
 
 import os
 import weakref
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["ForkedWith", "Lock", "when_forked"]
+__all__ = ["Lock", "when_forked"]
 
 _PATIENCE_S = 1.0
 """How long a fork waits for a reader: it may itself be what a signal's handler does in the middle of one."""
@@ -22,26 +22,25 @@ class Lock(Protocol):
     def release(self) -> None: ...
 
 
-class ForkedWith(Protocol):
-    def locks(self) -> Iterable[Lock]:
-        """Whoever is in SQLite holds one of these: what that holds then, a child would hold for good."""
-
-    def after_fork(self) -> None:
-        """In the child, where no other thread is."""
-
-
-_here: "weakref.WeakSet[ForkedWith]" = weakref.WeakSet()
+One = TypeVar("One")
+_here: "weakref.WeakKeyDictionary[Any, tuple[Callable[[Any], None], Callable[[Any], Iterable[Lock]]]]"
+_here = weakref.WeakKeyDictionary()
 _held: list[Lock] = []
 
 
-def when_forked(one: ForkedWith) -> None:
-    """Let this know of it in a child, as long as it lives."""
-    _here.add(one)
+def when_forked(
+    one: One, after_fork: Callable[[One], None], locks: Callable[[One], Iterable[Lock]] = lambda one: ()
+) -> None:
+    """Call `after_fork` of this in a child, where no other thread is, as long as it lives.
+
+    `locks`: whoever is in SQLite holds one of these. What that holds then, a child would hold for good.
+    """
+    _here[one] = after_fork, locks
 
 
 def _before() -> None:
-    for one in list(_here):
-        _held.extend(lock for lock in one.locks() if lock.acquire(timeout=_PATIENCE_S))
+    for one, (_, locks) in list(_here.items()):
+        _held.extend(lock for lock in locks(one) if lock.acquire(timeout=_PATIENCE_S))
 
 
 def _in_parent() -> None:
@@ -52,8 +51,8 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     _in_parent()
-    for one in list(_here):
-        one.after_fork()
+    for one, (after_fork, _) in list(_here.items()):
+        after_fork(one)
 
 
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from durable_bus.client.changes import Changes
-from durable_bus.client.forks import Lock, when_forked
+from durable_bus.client.forks import when_forked
 from durable_bus.client.upload import Upload
 from durable_bus.errors import UsageError
 
@@ -49,18 +49,14 @@ class Sender:
         self.on_disk = on_disk
         self.error: BaseException | None = None
         """What has ended it before its time."""
-        when_forked(self)
+        when_forked(self, Sender._after_fork)
 
     def _make_locks(self) -> None:
         self._lock = threading.RLock()
         self._changed = Changes(self._lock)
         self._starting = threading.Lock()
 
-    def locks(self) -> tuple[Lock, ...]:
-        """It has nothing to do with SQLite."""
-        return ()
-
-    def after_fork(self) -> None:
+    def _after_fork(self) -> None:
         """In a forked child: the thread is the parent's."""
         self._make_locks()
         self._thread = None

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from durable_bus.client.buffer import EARLY_ENDS, Buffer, deadline_after
-from durable_bus.client.forks import Lock, when_forked
+from durable_bus.client.forks import when_forked
 from durable_bus.client.sender import Sender
 from durable_bus.client.upload import Upload, sized_chunks
 from durable_bus.errors import BufferEnded, BufferError, DurableBusError, TimedOut, UsageError
@@ -51,13 +51,9 @@ class Stream(Buffer):
         self._sent = receiving.received
         self._chars = self._chars_sent = 0
         self._left = False
-        when_forked(self)
+        when_forked(self, Stream._take_lock_anew)
 
-    def locks(self) -> tuple[Lock, ...]:
-        """It has nothing to do with SQLite: its client has."""
-        return ()
-
-    def after_fork(self) -> None:
+    def _take_lock_anew(self) -> None:
         """In a forked child, which can put nothing."""
         self._lock = threading.Lock()
 
