@@ -229,8 +229,9 @@ class PaceRules:
             rows = query(sql, self._last_failure_id)
             self._last_failure_id = max((row[0] for row in rows), default=self._last_failure_id)
             recorded = {key for _, key in rows}
+            declared = self._state.limits  # one that today's app does not have cannot rest
             for failed, at_ns in self._raised:
-                if failed.limit and failed.after_s is not None and self._key(failed) in recorded:
+                if failed.limit in declared and failed.after_s is not None and self._key(failed) in recorded:
                     until_ns = max(
                         self._rests.get(failed.limit, (0, 0))[0], at_ns + int(failed.after_s * 1e9)
                     )
