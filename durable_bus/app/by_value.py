@@ -132,8 +132,9 @@ def _name_inner(of: type) -> None:
 # ---- the same function
 
 _NOTED: Final = frozenset(
-    ("__firstlineno__", "__slotnames__", "__static_attributes__", "__pydantic_core_schema__")
-    + ("__pydantic_validator__", "__pydantic_serializer__", "__pydantic_decorators__", "__signature__")
+    ("__classdictcell__", "__firstlineno__", "__slotnames__", "__static_attributes__")
+    + ("__pydantic_core_schema__", "__pydantic_validator__", "__pydantic_serializer__")
+    + ("__pydantic_decorators__", "__signature__")
 )
 """What Python, copyreg and pydantic note in a class: made of the rest of it, another one in every process."""
 _TRACKER = re.compile("[0-9a-f]{32}")
