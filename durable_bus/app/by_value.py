@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 import cloudpickle
 import msgspec
 
+from durable_bus.app.finding import is_found
 from durable_bus.errors import UsageError, said
 from durable_bus.payloads.same_pickles import Canonical
 
@@ -64,12 +65,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 def _can_import(value: Any) -> bool:
     """Whether a fresh process would find it by its name. `__main__` is another one there."""
-    if value.__module__ in ("__main__", "__mp_main__"):
-        return False
-    found: Any = sys.modules.get(value.__module__)
-    for part in getattr(value, "__qualname__", "").split("."):
-        found = getattr(found, part, None)
-    return found is value
+    module = value.__module__
+    return module not in ("__main__", "__mp_main__") and is_found(
+        value, module, getattr(value, "__qualname__", "")
+    )
 
 
 def _with_cache(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Callable[..., Any]:

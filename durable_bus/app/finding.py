@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "app_spec",
     "function_spec",
+    "is_found",
     "known_as",
     "load_app",
     "mapped_settings",
@@ -90,10 +91,7 @@ def function_spec(function: Callable[..., Any], settings: MappedSettings) -> App
     holder = getattr(function, "__objclass__", None) or function  # of `str.upper`, str says it
     module_name = str(getattr(holder, "__module__", None) or "builtins")
     path = str(getattr(function, "__qualname__", None) or getattr(function, "__name__", ""))
-    found: Any = sys.modules.get(module_name)
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    if found is not function or not path:
+    if not is_found(function, module_name, path):
         return _by_value(function, module_name, path or type(function).__qualname__, settings)
     of_main = module_name in ("__main__", "__mp_main__")
     try:
@@ -102,6 +100,14 @@ def function_spec(function: Callable[..., Any], settings: MappedSettings) -> App
         return _by_value(function, module_name, path, settings)
     is_main = of_main and spec.kind == "module"
     return msgspec.structs.replace(spec, mapped=msgspec.structs.replace(settings, is_main=is_main))
+
+
+def is_found(value: object, module_name: str, path: str) -> bool:
+    """Whether a module of this process has it under this name, which may be dotted."""
+    found: Any = sys.modules.get(module_name)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found is value
 
 
 def _by_value(function: Callable[..., Any], module: str, path: str, settings: MappedSettings) -> AppSpec:

@@ -47,9 +47,8 @@ class Client:
     is done once. SupervisorLost says that none has come back within 60 s, or that a supervisor of its own has
     ended. StorageFull says that there is no room on disk; nothing of the request is in the journal then.
 
-    A process that is forked has a client of its own: of a daemon it connects when it is asked; one with a
-    supervisor of its own reads results, and raises UsageError when it is asked for anything else. Neither
-    ends, nor disturbs, the parent's.
+    In a forked process a daemon's client connects anew when it is asked for something. One with a supervisor
+    of its own can read results there, and raises UsageError for anything else. The parent's goes on.
     """
 
     def __init__(
